@@ -1,0 +1,38 @@
+# Every target sets up what it needs by itself: uv in .bootstrap, packages in .venv.
+UV := .bootstrap/bin/uv
+PYTHON ?= python3
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-long lint format bench sync
+
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
+
+$(UV): tools/bootstrap.sh
+	@PYTHON=$(PYTHON) sh tools/bootstrap.sh
+
+BACKEND ?= procedural
+TASKS ?= 12
+
+demo: $(UV) ## From prompt to accepted submission on this machine (BACKEND=procedural|torch, TASKS=n)
+	@$(UV) sync -q --frozen --no-dev --package sn17 --python-preference only-system
+	@.venv/bin/sn17 up --demo --tasks $(TASKS) --backend $(BACKEND)
+
+sync: $(UV) ## Install every package with all extras and the development tools
+	@$(UV) sync -q --frozen --all-packages --all-extras --python-preference only-system
+
+test: sync ## Lint, types, arrows and all tests that need Python only
+	@$(MAKE) --no-print-directory lint
+	@.venv/bin/python -m pytest
+
+lint: sync ## ruff, mypy --strict, import-linter
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+
+format: sync ## Format and fix what can be fixed
+	@.venv/bin/ruff format .
+	@.venv/bin/ruff check --fix .
+
+-include mk/*.mk

@@ -1,0 +1,1 @@
+"""Local validators that speak the subnet's wire protocol and score what they get."""

@@ -1,0 +1,1 @@
+"""Wire format and signatures of Bittensor subnet 17."""

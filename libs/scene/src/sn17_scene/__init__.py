@@ -1,0 +1,1 @@
+"""Prompt grammar of the local network and its scenes as voxels."""

@@ -1,0 +1,1 @@
+"""Gaussian splat container, PLY and SPZ codecs, statistics."""

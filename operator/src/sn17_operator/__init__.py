@@ -1,0 +1,1 @@
+"""Watches TRELLIS workers and heals them."""

@@ -1,0 +1,1 @@
+"""Diagnose, repair and encode gaussian splats."""

@@ -1,0 +1,1 @@
+"""Pulls tasks, drives workers and fixer, signs and submits."""

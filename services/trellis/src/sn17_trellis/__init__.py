@@ -1,0 +1,1 @@
+"""TRELLIS worker: prompt in, gaussian splat out."""
