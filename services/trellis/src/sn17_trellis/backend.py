@@ -1,0 +1,175 @@
+"""What the worker asks of a generator, whatever it is made of.
+
+A backend is driven by one thread at a time and never by the event loop. It knows nothing of HTTP, of
+queues or of metrics: the service around it owns those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from sn17_service.contract import Code, GenerationKind
+from sn17_splats import Splats
+
+Progress = Callable[[str, int, int], None]
+"""``progress(stage, step, steps)`` after each step, ``step`` counting from 1; cheap, never raises."""
+
+IsCancelled = Callable[[], bool]
+"""True once the caller has gone; a backend asks between steps and answers with :class:`Cancelled`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Wishes of one request; ``None`` leaves the value to the preset, ``preset`` to the backend."""
+
+    preset: str | None = None
+    structure_steps: int | None = None
+    structure_guidance: float | None = None
+    latent_steps: int | None = None
+    latent_guidance: float | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """One generation. Exactly one of ``prompt`` and ``image`` is set.
+
+    ``image`` is (h, w, 4) uint8 RGBA, decoded and limited in size by the service; ``seed`` is in
+    [0, 2^31), a random one already drawn.
+    """
+
+    kind: GenerationKind
+    seed: int
+    prompt: str | None = None
+    image: NDArray[np.uint8] | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+
+    @property
+    def model(self) -> str:
+        """The model it needs: ``text`` or ``image``."""
+        return "text" if self.image is None else "image"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Generation:
+    """What came out: the asset (arrays, or PLY bytes already encoded) and seconds per stage.
+
+    Arrays are encoded by the service on another thread while the next job runs, so they must not alias
+    buffers that a later ``generate`` writes to.
+    """
+
+    asset: Splats | bytes
+    gaussians: int
+    stage_seconds: Mapping[str, float]
+
+
+class GenerationError(Exception):
+    """A generation that failed for a known reason; the worker stays usable.
+
+    ``code`` becomes the ``code`` of the answer, the message its ``detail``: a sentence for the caller.
+    """
+
+    code: ClassVar[Code] = Code.INTERNAL
+
+
+class BadPrompt(GenerationError):  # noqa: N818
+    """The prompt can not be turned into anything by this backend."""
+
+    code = Code.BAD_PROMPT
+
+
+class BadImage(GenerationError):  # noqa: N818
+    """The image shows nothing to make an object of."""
+
+    code = Code.BAD_IMAGE
+
+
+class BadSampling(GenerationError):  # noqa: N818
+    """An optional parameter or preset that this backend does not know or allow."""
+
+    code = Code.BAD_REQUEST
+
+
+class EmptyStructure(GenerationError):  # noqa: N818
+    """The structure stage found no voxel."""
+
+    code = Code.EMPTY_STRUCTURE
+
+
+class GpuOutOfMemory(GenerationError):  # noqa: N818
+    """The device had no room; everything of the job has been freed before this is raised."""
+
+    code = Code.GPU_OUT_OF_MEMORY
+
+
+class DeviceError(GenerationError):
+    """A fatal error of the device (``kind``: xid, ecc, illegal_address, ...); the process must go."""
+
+    def __init__(self, kind: str, detail: str) -> None:
+        super().__init__(detail)
+        self.kind = kind
+
+
+class Cancelled(GenerationError):  # noqa: N818
+    """The caller went away; only counted, never answered."""
+
+
+class Backend(Protocol):
+    """A generator of splats: y up, +z front, unit cube centred at the origin."""
+
+    @property
+    def name(self) -> str:
+        """As in ``SN17_BACKEND``."""
+        ...
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Which of ``text`` and ``image`` are served; known after :meth:`load`."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """Checkpoint and hardware in one line; canaries are compared only where it is equal."""
+        ...
+
+    def load(self) -> None:
+        """Read weights; after it the page cache holds none of their files.
+
+        Raises:
+            Exception: the worker can not start; the message names file and key.
+        """
+        ...
+
+    def warmup(self, progress: Progress, cancelled: IsCancelled) -> None:
+        """Compile and allocate what the first job would otherwise wait for. May do nothing."""
+        ...
+
+    def generate(self, job: Job, progress: Progress, cancelled: IsCancelled) -> Generation:
+        """Make one asset; the same job on the same ``identity`` gives the same bytes.
+
+        Raises:
+            GenerationError: one of the subclasses above.
+        """
+        ...
+
+    def cleanup(self) -> None:
+        """Free what can be made again: caches, pools, scratch buffers."""
+        ...
+
+    def gpu_memory(self) -> Mapping[str, int]:
+        """Device bytes by kind (``weights``, ``allocated``, ``reserved``, ``free``); empty without one.
+
+        Called at every scrape from another thread: cheap and without synchronising the device.
+        """
+        ...
+
+    def canary(self) -> Job:
+        """The fixed job whose result is compared with the first one of this ``identity``."""
+        ...
+
+    def close(self) -> None:
+        """Let go of device and files; the process ends next."""
+        ...
