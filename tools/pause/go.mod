@@ -1,0 +1,3 @@
+module sn17/tools/pause
+
+go 1.25.0
