@@ -3,7 +3,7 @@
 
     python3 tools/build.py                 build every group that is not in the cache yet
     python3 tools/build.py kubernetes etcd build these groups
-    python3 tools/build.py --paths         print {tool: path} of what is in the cache, as JSON
+    python3 tools/build.py --paths         print {group: {tool: path or null}} as JSON
 
 The cache is `$SN17_TOOLS` or `~/.cache/sn17-tools`. A group lives in `<group>-<hash>/bin`; the hash covers
 the module's files and the build recipe, so another checkout with the same files shares the binaries. Needs
@@ -98,13 +98,15 @@ def group_folder(name: str) -> Path:
     return cache_root() / f"{name}-{digest.hexdigest()[:12]}"
 
 
-def tool_paths() -> dict[str, str]:
-    """The tools that are in the cache for this checkout, by name."""
-    return {
-        binary: str(path)
+def tool_paths() -> dict[str, dict[str, str | None]]:
+    """By group: each tool and its path, None where this checkout's version is not in the cache."""
+    paths = {
+        name: {binary: group_folder(name) / "bin" / binary for binary in group.binaries}
         for name, group in GROUPS.items()
-        for binary in group.binaries
-        if (path := group_folder(name) / "bin" / binary).exists()
+    }
+    return {
+        name: {binary: str(path) if path.exists() else None for binary, path in group.items()}
+        for name, group in paths.items()
     }
 
 
@@ -183,7 +185,7 @@ def build(name: str, jobs: int | None) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(
         description="Build the tools of the cluster tests into a cache.",
-        epilog=f"groups: {', '.join(GROUPS)}. Go's caches are not needed afterwards: go clean -cache -modcache",
+        epilog=f"groups: {', '.join(GROUPS)}; afterwards Go's caches can go: go clean -cache -modcache",
     )
     parser.add_argument("groups", nargs="*", metavar="GROUP", help="groups to build (default: all)")
     parser.add_argument("--jobs", type=int, help="parallel compilations (default: Go's own)")

@@ -1,0 +1,132 @@
+"""Processes that die with their starter, are recorded on disk, and are ended by the recorded id alone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sn17_cluster.state import ProcessId, RunState
+
+LOG_TAIL_LINES = 15
+
+
+class ProcessDiedError(Exception):
+    """A part of the cluster ended by itself; the message holds the end of its log."""
+
+
+class NotReadyError(Exception):
+    """Something did not come up before its deadline."""
+
+
+@dataclass(slots=True)
+class _Service:
+    argv: Sequence[str]
+    prefix: Sequence[str]
+    environment: Mapping[str, str] | None
+    log: Path
+    process: subprocess.Popen[bytes]
+
+
+class Supervisor:
+    """Starts and ends the processes of one run.
+
+    Every process gets a parent-death signal, so a killed test run leaves none behind. The signal is sent when
+    the *thread* that started the process ends: start processes from a thread that lives as long as they
+    should.
+    """
+
+    def __init__(self, state: RunState) -> None:
+        self._state = state
+        self._services: dict[str, _Service] = {}
+
+    def start(
+        self,
+        name: str,
+        argv: Sequence[str],
+        *,
+        prefix: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start `argv` as `name`, in the namespaces that the command `prefix` enters; log in `<run>/logs`."""
+        if name in self._services and self.alive(name):
+            raise ValueError(f"{name} runs already")
+        log = self._state.folder / "logs" / f"{name}.log"
+        log.parent.mkdir(exist_ok=True)
+        command = [*prefix, "setpriv", "--pdeathsig", "KILL", "--", *argv]
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**os.environ, **environment} if environment else None,
+            )
+        self._state.record_process(name, ProcessId.of(process.pid))
+        self._services[name] = _Service(argv, prefix, environment, log, process)
+
+    def alive(self, name: str) -> bool:
+        return self._services[name].process.poll() is None
+
+    def pid(self, name: str) -> int:
+        return self._services[name].process.pid
+
+    def names(self) -> list[str]:
+        return list(self._services)
+
+    def log(self, name: str) -> Path:
+        return self._services[name].log
+
+    def log_tail(self, name: str) -> str:
+        lines = self._services[name].log.read_text(errors="replace").splitlines()
+        return "\n".join(lines[-LOG_TAIL_LINES:])
+
+    def stop(self, name: str, *, kill: bool = False, grace: float = 10.0) -> None:
+        """End one process: politely, or at once with `kill`; after `grace` seconds always."""
+        process = self._services[name].process
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
+            try:
+                process.wait(grace)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._state.forget_process(name)
+
+    def restart(self, name: str, *, kill: bool = False) -> None:
+        """End a process and start it again with the same arguments, as a crash or an upgrade would."""
+        service = self._services[name]
+        self.stop(name, kill=kill)
+        self.start(name, service.argv, prefix=service.prefix, environment=service.environment)
+
+    def stop_all(self) -> None:
+        """End every process, the last started first."""
+        for name in reversed(self._services):
+            with contextlib.suppress(ProcessLookupError):
+                self.stop(name)
+        self._services.clear()
+
+    def wait(
+        self, what: str, ready: Callable[[], bool], *, timeout: float, needs: Sequence[str] = ()
+    ) -> None:
+        """Poll `ready` until it is true.
+
+        Raises:
+            ProcessDiedError: one of the processes `needs` ended meanwhile.
+            NotReadyError: `timeout` seconds passed.
+        """
+        deadline = time.monotonic() + timeout
+        while not ready():
+            for name in needs:
+                if not self.alive(name):
+                    raise ProcessDiedError(f"{name} ended while waiting for {what}:\n{self.log_tail(name)}")
+            if time.monotonic() > deadline:
+                tails = "".join(f"\n--- {name}\n{self.log_tail(name)}" for name in needs)
+                raise NotReadyError(f"{what} not ready after {timeout:.0f} s{tails}")
+            time.sleep(0.05)
