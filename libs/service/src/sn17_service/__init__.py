@@ -1,1 +1,44 @@
 """What every sn17 pod needs once: settings, logs, health, drain, metrics, memory."""
+
+from sn17_service.drain import DrainLease, Lease
+from sn17_service.health import Health, Readiness
+from sn17_service.logs import configure_logging, request_id
+from sn17_service.memory import (
+    MemoryReader,
+    MemoryReading,
+    MemoryUnavailable,
+    memory_reader,
+    return_heap,
+)
+from sn17_service.ops import AdminState, DrainRequest, ExitRequest, MemoryState, ResumeRequest
+from sn17_service.problems import Problem, ProblemBody
+from sn17_service.process import die_with_parent, write_atomically
+from sn17_service.service import Service
+from sn17_service.settings import ServiceSettings, describe_settings, load_settings
+
+__all__ = [
+    "AdminState",
+    "DrainLease",
+    "DrainRequest",
+    "ExitRequest",
+    "Health",
+    "Lease",
+    "MemoryReader",
+    "MemoryReading",
+    "MemoryState",
+    "MemoryUnavailable",
+    "Problem",
+    "ProblemBody",
+    "Readiness",
+    "ResumeRequest",
+    "Service",
+    "ServiceSettings",
+    "configure_logging",
+    "describe_settings",
+    "die_with_parent",
+    "load_settings",
+    "memory_reader",
+    "request_id",
+    "return_heap",
+    "write_atomically",
+]

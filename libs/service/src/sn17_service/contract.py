@@ -54,6 +54,7 @@ class Code(StrEnum):
     CONFLICT = "conflict"
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
+    TIMEOUT = "timeout"
     INTERNAL = "internal"
 
 
@@ -66,6 +67,14 @@ class WorkerState(StrEnum):
     DRAINING = "draining"
     REFUSING = "refusing"
     DEGRADED = "degraded"
+
+
+class LeaseOwner(StrEnum):
+    """``by`` of a drain lease, the one to show first first."""
+
+    SHUTDOWN = "shutdown"
+    USER = "user"
+    OPERATOR = "operator"
 
 
 EXIT_CODE_RECYCLE: Final = 75
@@ -83,6 +92,7 @@ class Metric(StrEnum):
     MEMORY_WORKING_SET = "sn17_memory_working_set_bytes"
     MEMORY_LIMIT = "sn17_memory_limit_bytes"
     MEMORY_MARK_RATIO = "sn17_memory_mark_ratio"
+    MEMORY_COMPONENT = "sn17_memory_component_bytes"
     DRAINING = "sn17_draining"
     READY = "sn17_ready"
     REFUSALS = "sn17_refusals"

@@ -1,0 +1,90 @@
+"""Metrics that every service has; all gauges are computed when scraped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import prometheus_client
+from prometheus_client import CollectorRegistry, Counter, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from sn17_service import contract
+from sn17_service.contract import Code, LeaseOwner
+
+if TYPE_CHECKING:
+    from sn17_service.service import Service
+
+
+def new_registry() -> CollectorRegistry:
+    """A registry with the collectors of the process and of Python, and no ``_created`` series."""
+    prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    GCCollector(registry=registry)
+    return registry
+
+
+def refusals(registry: CollectorRegistry) -> Counter:
+    counter = Counter(
+        contract.Metric.REFUSALS, "Requests answered with an error.", ["code"], registry=registry
+    )
+    for code in Code:
+        counter.labels(code.value)
+    return counter
+
+
+class ServiceCollector(Collector):
+    """Memory, marks, drain leases, readiness and identity, read at each scrape."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        service = self._service
+        yield from self._memory()
+        held = {lease.by for lease in service.drain.leases()}
+        draining = GaugeMetricFamily(
+            contract.Metric.DRAINING, "Out of service on behalf of this owner.", labels=["by"]
+        )
+        for owner in LeaseOwner:
+            draining.add_metric([owner.value], float(owner in held))
+        yield draining
+        ready = not service.readiness.reasons()
+        yield GaugeMetricFamily(contract.Metric.READY, "Takes work.", value=float(ready))
+        info = GaugeMetricFamily(
+            contract.Metric.BOOT_INFO, "This incarnation.", labels=["boot_id", "service", "version"]
+        )
+        info.add_metric([service.boot_id, service.name, service.version], 1.0)
+        yield info
+
+    def _memory(self) -> Iterator[Metric]:
+        reading = self._service.read_memory()
+        if reading is not None:
+            yield GaugeMetricFamily(
+                contract.Metric.MEMORY_UNRECLAIMABLE,
+                "Memory that can not be reclaimed.",
+                reading.unreclaimable,
+            )
+            yield GaugeMetricFamily(
+                contract.Metric.MEMORY_WORKING_SET, "Usage without inactive file pages.", reading.working_set
+            )
+            components = GaugeMetricFamily(
+                contract.Metric.MEMORY_COMPONENT, "Parts of the unreclaimable memory.", labels=["component"]
+            )
+            for name, value in reading.components.items():
+                components.add_metric([name], value)
+            yield components
+            if reading.limit is not None:
+                yield GaugeMetricFamily(contract.Metric.MEMORY_LIMIT, "The wall.", reading.limit)
+        marks = GaugeMetricFamily(
+            contract.Metric.MEMORY_MARK_RATIO, "Marks of the guard as shares of the limit.", labels=["mark"]
+        )
+        for name, ratio in self._service.memory_marks.items():
+            marks.add_metric([name], ratio)
+        yield marks
