@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from conftest_splats import FIELDS, make_splats
+from sn17_splats import Limits, SplatError, Splats, SplatTooLarge, read_header, read_ply, write_ply
+
+
+def header_and_body(data: bytes) -> tuple[bytes, bytes]:
+    head, mark, body = data.partition(b"end_header\n")
+    return head + mark, body
+
+
+def assert_same(left: Splats, right: Splats) -> None:
+    for name in FIELDS:
+        a, b = getattr(left, name), getattr(right, name)
+        assert (a is None) == (b is None), name
+        if a is not None:
+            np.testing.assert_array_equal(a, b, err_msg=name)
+
+
+@pytest.mark.parametrize("degree", [0, 1, 2, 3])
+@pytest.mark.parametrize("normals", [True, False])
+def test_what_is_written_reads_back_bit_for_bit(degree: int, normals: bool) -> None:
+    splats = make_splats(degree=degree)
+    splats.opacity_logits[:3] = np.inf, -np.inf, np.nan
+    data = write_ply(splats, normals=normals)
+    assert_same(read_ply(data), splats)
+    assert read_header(data).is_canonical
+
+
+def test_layout_is_what_the_strict_parser_of_the_subnet_takes() -> None:
+    head, body = header_and_body(write_ply(make_splats(7)))
+    lines = head.decode().splitlines()
+    assert lines[:3] == ["ply", "format binary_little_endian 1.0", "element vertex 7"]
+    names = "x y z nx ny nz f_dc_0 f_dc_1 f_dc_2 opacity scale_0 scale_1 scale_2 rot_0 rot_1 rot_2 rot_3"
+    assert lines[3:-1] == [f"property float {name}" for name in names.split()]
+    assert len(body) == 7 * 17 * 4
+    assert not np.frombuffer(body, "<f4").reshape(7, 17)[:, 3:6].any()
+
+
+def test_reading_takes_views_of_the_bytes() -> None:
+    data = write_ply(make_splats())
+    splats = read_ply(data)
+    whole = np.frombuffer(data, np.uint8)
+    for name in FIELDS[:-1]:
+        assert np.shares_memory(getattr(splats, name), whole), name
+
+
+def test_other_writers_read_back(tmp_path) -> None:
+    """meshio and plyfile read our files, and we read theirs, comments, doubles and text included."""
+    import meshio
+    from plyfile import PlyData
+
+    splats = make_splats(300)
+    path = tmp_path / "ours.ply"
+    path.write_bytes(write_ply(splats))
+    mesh = meshio.read(path)
+    np.testing.assert_array_equal(mesh.points.astype(np.float32), splats.positions)
+    np.testing.assert_array_equal(mesh.point_data["opacity"], splats.opacity_logits)
+    theirs = tmp_path / "meshio.ply"
+    meshio.write(theirs, mesh, binary=True)
+    assert b"comment" in theirs.read_bytes()[:200]
+    assert_same(read_ply(theirs.read_bytes()), splats)
+
+    ply = PlyData.read(path)
+    for settings in ({"byte_order": ">"}, {"text": True}):
+        out = io.BytesIO()
+        PlyData(ply.elements, comments=["odd"], **settings).write(out)
+        back = read_ply(out.getvalue())
+        for name in FIELDS[:-1]:
+            np.testing.assert_allclose(getattr(back, name), getattr(splats, name), rtol=1e-6)
+
+
+def test_gsply_reads_what_we_write(tmp_path) -> None:
+    gsply = pytest.importorskip("gsply")
+    splats = make_splats(300)
+    path = tmp_path / "ours.ply"
+    path.write_bytes(write_ply(splats, normals=False))
+    np.testing.assert_array_equal(gsply.plyread(str(path)).means, splats.positions)
+
+
+def test_extra_properties_and_mixed_types_are_read() -> None:
+    splats = make_splats(50, degree=1)
+    names = [
+        ("red", "u1"), ("rot_3", "f8"), ("rot_2", "f8"), ("rot_1", "f8"), ("rot_0", "f8"), ("x", "f4"),
+        ("y", "f4"), ("z", "f4"), ("confidence", "f4"), ("opacity", "f8"),
+        *((f"f_dc_{i}", "f4") for i in range(3)), *((f"scale_{i}", "f4") for i in range(3)), *((f"f_rest_{i}", "f4") for i in range(9)),
+    ]  # fmt: skip
+    table = np.zeros(50, np.dtype([(name, "<" + kind) for name, kind in names]))
+    for axis, name in enumerate("xyz"):
+        table[name] = splats.positions[:, axis]
+    for field, prefix in (
+        ("rotations", "rot_"),
+        ("f_dc", "f_dc_"),
+        ("log_scales", "scale_"),
+        ("f_rest", "f_rest_"),
+    ):
+        array = getattr(splats, field)
+        for i in range(array.shape[1]):
+            table[f"{prefix}{i}"] = array[:, i]
+    table["opacity"] = splats.opacity_logits
+    words = {"u1": "uchar", "f4": "float", "f8": "double"}
+    lines = [
+        "ply", "comment made by hand", "format binary_little_endian 1.0", "obj_info x", "element camera 3",
+        "property float fov", "element vertex 50",
+        *(f"property {words[kind]} {name}" for name, kind in names),
+        "element face 1", "property list uchar int vertex_index", "end_header\r\n",
+    ]  # fmt: skip
+    data = "\r\n".join(lines).encode() + bytes(12) + table.tobytes() + b"\x03" + bytes(12)
+    assert_same(read_ply(data), splats)
+    assert not read_header(data).is_canonical
+
+
+BASE = write_ply(make_splats(5))
+HEAD, BODY = header_and_body(BASE)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "not a PLY"),
+        (b"ply\nformat binary_little_endian 1.0\n", "no 'end_header'"),
+        (b"ply\n" + b"comment x\n" * 10_000, "no 'end_header'"),
+        (HEAD.replace(b"binary_little_endian", b"binary_middle_endian") + BODY, "line 2 is not understood"),
+        (HEAD.replace(b"1.0", b"2.0") + BODY, "line 2 is not understood"),
+        (HEAD.replace(b"format binary_little_endian 1.0\n", b"") + BODY, "no 'format' line"),
+        (HEAD.replace(b"element vertex 5", b"element vertex -5") + BODY, "is not understood"),
+        (HEAD.replace(b"element vertex 5", b"element vertex 0") + BODY, "no gaussians"),
+        (HEAD.replace(b"element vertex 5", b"element vertex 6") + BODY, "cut short"),
+        (HEAD.replace(b"element vertex 5", b"element point 5") + BODY, "no 'vertex' element"),
+        (HEAD.replace(b"property float opacity\n", b"") + BODY, "lacks the vertex properties opacity"),
+        (HEAD.replace(b"float nx", b"float x") + BODY, "names a property twice"),
+        (HEAD.replace(b"float nx", b"quad nx") + BODY, "is not understood"),
+        (HEAD.replace(b"float nx", b"float f_rest_0") + BODY, "1 f_rest properties"),
+        (HEAD.replace(b"float nx", b"list uchar int nx") + BODY, "list property"),
+        (
+            HEAD.replace(b"element vertex", b"element f 1\nproperty list uchar int i\nelement vertex") + BODY,
+            "put 'vertex' first",
+        ),
+        (HEAD.replace(b"binary_little_endian", b"ascii") + b"1 2 3 x " * 100, "not readable"),
+        (HEAD.replace(b"binary_little_endian", b"ascii") + b"1 2\n", "cut short"),
+    ],
+)  # fmt: skip
+def test_what_is_no_splat_is_refused_with_the_reason(data: bytes, message: str) -> None:
+    with pytest.raises(SplatError, match=message):
+        read_ply(data)
+
+
+@pytest.mark.parametrize("count", [5_000_001, 10**12, 10**14])
+@pytest.mark.parametrize("order", [b"binary_little_endian", b"ascii"])
+def test_a_header_that_claims_too_much_costs_nothing(count: int, order: bytes) -> None:
+    head = HEAD.replace(b"element vertex 5", b"element vertex %d" % count).replace(
+        b"binary_little_endian", order
+    )
+    with pytest.raises(SplatTooLarge, match=f"{count} gaussians"):
+        read_ply(head + BODY)
+
+
+def test_a_claim_in_a_leading_element_costs_nothing() -> None:
+    head = HEAD.replace(b"element vertex", b"element camera 999999999999\nproperty double f\nelement vertex")
+    with pytest.raises(SplatError, match="cut short"):
+        read_ply(head + BODY)
+
+
+def test_limits_hold_for_bytes() -> None:
+    with pytest.raises(SplatTooLarge, match="over the limit of 100 bytes"):
+        read_ply(BASE, Limits(max_bytes=100))
+
+
+def test_truncation_at_every_byte_is_refused() -> None:
+    for end in range(len(BASE)):
+        with pytest.raises(SplatError):
+            read_ply(BASE[:end])
+
+
+def test_nothing_is_not_written() -> None:
+    with pytest.raises(SplatError, match="without gaussians"):
+        write_ply(make_splats(0))
