@@ -1,0 +1,124 @@
+{{- /* The flow table, the one place where pods are allowed to talk to pods (docs/network.md says the same in words).
+       YAML: flows: [{from, to, ports}], outside: {component: [destination]}. */ -}}
+{{- define "sn17.flows" -}}
+{{- $bundled := not .Values.prometheus.url -}}
+{{- $scraped := list "trellis" "fixer" -}}
+{{- if .Values.miner.enabled }}{{ $scraped = append $scraped "miner" }}{{ end -}}
+{{- if .Values.operator.enabled }}{{ $scraped = append $scraped "operator" }}{{ end -}}
+{{- if .Values.localValidators.enabled }}{{ $scraped = append $scraped "validators" }}{{ end -}}
+components:
+  {{- range $scraped }}
+  - {{ . }}
+  {{- end }}
+  {{- if $bundled }}
+  - prometheus
+  {{- end }}
+  {{- if .Values.grafana.enabled }}
+  - grafana
+  {{- end }}
+  - smoke
+scraped:
+  {{- toYaml $scraped | nindent 2 }}
+flows:
+  - {from: smoke, to: trellis, ports: [10006]}
+  - {from: smoke, to: fixer, ports: [8080]}
+  {{- if .Values.miner.enabled }}
+  - {from: miner, to: trellis, ports: [10006]}
+  - {from: miner, to: fixer, ports: [8080]}
+  {{- if .Values.localValidators.enabled }}
+  - {from: miner, to: validators, ports: [8099, 8100-8131]}
+  {{- end }}
+  {{- end }}
+  {{- if .Values.operator.enabled }}
+  - {from: operator, to: trellis, ports: [9090]}
+  {{- end }}
+  {{- if $bundled }}
+  {{- range $scraped }}
+  - {from: prometheus, to: {{ . }}, ports: [9090]}
+  {{- end }}
+  {{- if .Values.operator.enabled }}
+  - {from: operator, to: prometheus, ports: [9090]}
+  {{- end }}
+  {{- if .Values.grafana.enabled }}
+  - {from: grafana, to: prometheus, ports: [9090]}
+  {{- end }}
+  - {from: smoke, to: prometheus, ports: [9090]}
+  {{- end }}
+outside:
+  smoke: [dns{{ if not $bundled }}, prometheus{{ end }}]
+  {{- if include "sn17.fetchesModel" . }}
+  trellis: [dns, modelHub]
+  {{- end }}
+  {{- if .Values.miner.enabled }}
+  miner: [dns{{ if not .Values.localValidators.enabled }}, internet{{ end }}]
+  {{- end }}
+  {{- if .Values.operator.enabled }}
+  operator: [dns, apiServer{{ if not $bundled }}, prometheus{{ end }}]
+  {{- end }}
+  {{- if $bundled }}
+  prometheus: [dns, apiServer{{ if .Values.prometheus.alertmanagers }}, alertmanager{{ end }}]
+  {{- end }}
+  {{- if .Values.grafana.enabled }}
+  grafana: [dns{{ if not $bundled }}, prometheus{{ end }}]
+  {{- end }}
+{{- end -}}
+
+{{- define "sn17.policyPorts" -}}
+ports:
+  {{- range . }}
+  {{- $range := splitList "-" (toString .) }}
+  - protocol: TCP
+    port: {{ first $range }}
+    {{- if gt (len $range) 1 }}
+    endPort: {{ last $range }}
+    {{- end }}
+  {{- end }}
+{{- end -}}
+
+{{- define "sn17.policyPeer" -}}
+- podSelector:
+    matchLabels:
+      {{- include "sn17.selector" . | nindent 6 }}
+{{- end -}}
+
+{{- /* Egress rule to a destination outside the release. Takes (dict "root" $ "destination" name). */ -}}
+{{- define "sn17.policyOutside" -}}
+{{- $network := .root.Values.networkPolicy -}}
+{{- if eq .destination "dns" -}}
+- ports:
+    - {protocol: UDP, port: 53}
+    - {protocol: TCP, port: 53}
+{{- else if eq .destination "apiServer" -}}
+- to:
+    {{- range $network.apiServer.cidrs }}
+    - ipBlock: {cidr: {{ . | quote }}}
+    {{- end }}
+  {{- include "sn17.policyPorts" $network.apiServer.ports | nindent 2 }}
+{{- else if or (eq .destination "internet") (eq .destination "modelHub") -}}
+- to:
+    {{- range $network.internet.cidrs }}
+    - ipBlock:
+        cidr: {{ . | quote }}
+        {{- with $network.internet.except }}
+        except:
+          {{- toYaml . | nindent 10 }}
+        {{- end }}
+    {{- end }}
+    {{- if eq $.destination "modelHub" }}
+    {{- with $network.modelHubTo }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+    {{- end }}
+  {{- if eq .destination "modelHub" }}
+  {{- include "sn17.policyPorts" $network.fetchPorts | nindent 2 }}
+  {{- end }}
+{{- else -}}
+{{- $peers := ternary $network.prometheusTo $network.alertmanagerTo (eq .destination "prometheus") -}}
+- to:
+    {{- if $peers }}
+    {{- toYaml $peers | nindent 4 }}
+    {{- else }}
+    - namespaceSelector: {}
+    {{- end }}
+{{- end -}}
+{{- end -}}
