@@ -84,11 +84,9 @@ def test_gsply_reads_what_we_write(tmp_path) -> None:
 
 def test_extra_properties_and_mixed_types_are_read() -> None:
     splats = make_splats(50, degree=1)
-    names = [
-        ("red", "u1"), ("rot_3", "f8"), ("rot_2", "f8"), ("rot_1", "f8"), ("rot_0", "f8"), ("x", "f4"),
-        ("y", "f4"), ("z", "f4"), ("confidence", "f4"), ("opacity", "f8"),
-        *((f"f_dc_{i}", "f4") for i in range(3)), *((f"scale_{i}", "f4") for i in range(3)), *((f"f_rest_{i}", "f4") for i in range(9)),
-    ]  # fmt: skip
+    names = [("red", "u1"), *((f"rot_{i}", "f8") for i in (3, 2, 1, 0)), *((axis, "f4") for axis in "xyz")]
+    names += [("confidence", "f4"), ("opacity", "f8"), *((f"f_dc_{i}", "f4") for i in range(3))]
+    names += [*((f"scale_{i}", "f4") for i in range(3)), *((f"f_rest_{i}", "f4") for i in range(9))]
     table = np.zeros(50, np.dtype([(name, "<" + kind) for name, kind in names]))
     for axis, name in enumerate("xyz"):
         table[name] = splats.positions[:, axis]
