@@ -1,0 +1,210 @@
+"""Official checkpoint directories: find the files, check them against the networks, fill the networks.
+
+A directory holds `pipeline.json` and `ckpts/<name>.json` + `ckpts/<name>.safetensors`. A model path in
+`pipeline.json` is relative to the directory or crosses repositories (`<owner>/<repository>/ckpts/<name>`).
+Everything is read from local files. All checks run before the first byte goes to a GPU.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ValidationError
+from safetensors import SafetensorError, safe_open
+from sn17_trellis.engine.config import (
+    GaussianDecoderConfig,
+    LatentFlowConfig,
+    ModelFile,
+    PipelineConfig,
+    StructureDecoderConfig,
+    StructureFlowConfig,
+)
+from sn17_trellis.engine.errors import CheckpointError
+from sn17_trellis.engine.gaussians import GaussianDecoder
+from sn17_trellis.engine.latents import LatentFlow
+from sn17_trellis.engine.structure import StructureDecoder, StructureFlow
+from torch import nn
+
+ROLES = ("sparse_structure_flow_model", "sparse_structure_decoder", "slat_flow_model", "slat_decoder_gs")
+"""Entries of `models` the engine needs; the others (mesh and field decoders, encoders) are left alone."""
+
+OWNERS = ("microsoft", "JeffreyXiang")
+"""Accounts the same repositories were published under."""
+
+_CLASSES: dict[str, tuple[str, type[BaseModel], type[nn.Module]]] = {
+    "SparseStructureFlowModel": (ROLES[0], StructureFlowConfig, StructureFlow),
+    "SparseStructureDecoder": (ROLES[1], StructureDecoderConfig, StructureDecoder),
+    "SLatFlowModel": (ROLES[2], LatentFlowConfig, LatentFlow),
+    "SLatGaussianDecoder": (ROLES[3], GaussianDecoderConfig, GaussianDecoder),
+}
+
+_STORED = {"F16": torch.float16, "F32": torch.float32, "BF16": torch.bfloat16}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPath:
+    """The two files of one network."""
+
+    role: str
+    config: Path
+    weights: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Repositories:
+    """Where repositories lie on this machine: directories searched for `<owner>/<name>`, `<name>`."""
+
+    roots: tuple[Path, ...] = ()
+    known: Mapping[str, Path] = field(default_factory=dict)
+
+    def find(self, repository: str) -> list[Path]:
+        """Candidate directories of `<owner>/<name>`, best first, under either publishing account."""
+        owner, _, name = repository.partition("/")
+        owners = [owner, *(other for other in OWNERS if owner in OWNERS and other != owner)]
+        found = [self.known[f"{each}/{name}"] for each in owners if f"{each}/{name}" in self.known]
+        for root in self.roots:
+            found += [root / each / name for each in owners]
+            found.append(root / name)
+        return found
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not readable as JSON: {error}") from error
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(str(part) for part in first['loc']) or 'value'}: {first['msg']}"
+
+
+def read_pipeline(directory: Path) -> PipelineConfig:
+    """`pipeline.json` of a checkpoint directory. Raises CheckpointError."""
+    path = directory / "pipeline.json"
+    try:
+        config = PipelineConfig.model_validate(_read_json(path))
+    except ValidationError as error:
+        raise CheckpointError(f"{path}: {_first_problem(error)}") from error
+    for role in ROLES:
+        if role not in config.args.models:
+            raise CheckpointError(f"{path}: args.models.{role} is missing")
+    return config
+
+
+def locate(directory: Path, role: str, entry: str, repositories: Repositories) -> ModelPath:
+    """The files behind a model path of `pipeline.json`; the error lists every place that was tried."""
+    parts = entry.strip("/").split("/")
+    if ".." in parts:
+        raise CheckpointError(
+            f"{directory / 'pipeline.json'}: args.models.{role} leaves its directory: {entry}"
+        )
+    bases = [directory.joinpath(*parts)]
+    if len(parts) > 2:
+        near = Repositories((directory.parent, directory.parent.parent))
+        repository = "/".join(parts[:2])
+        places = repositories.find(repository) + near.find(repository)
+        bases += [place.joinpath(*parts[2:]) for place in places]
+    for base in bases:
+        config, weights = base.with_name(base.name + ".json"), base.with_name(base.name + ".safetensors")
+        if config.is_file() and weights.is_file():
+            return ModelPath(role, config, weights)
+    tried = ", ".join(dict.fromkeys(f"{base}.json" for base in bases))
+    raise CheckpointError(
+        f"{directory / 'pipeline.json'}: args.models.{role} = {entry!r}: no .json and .safetensors found; "
+        f"tried {tried}"
+    )
+
+
+def build(path: ModelPath) -> nn.Module:
+    """The network of one `.json`, on the meta device (no memory)."""
+    try:
+        described = ModelFile.model_validate(_read_json(path.config))
+    except ValidationError as error:
+        raise CheckpointError(f"{path.config}: {_first_problem(error)}") from error
+    role, config_type, module_type = _CLASSES.get(described.name.removeprefix("Elastic"), (None, None, None))
+    if role is None or config_type is None or module_type is None:
+        raise CheckpointError(f"{path.config}: name: unknown network {described.name!r}")
+    if role != path.role:
+        raise CheckpointError(f"{path.config}: name: {described.name!r} cannot serve as {path.role}")
+    try:
+        config = config_type.model_validate(described.args)
+    except ValidationError as error:
+        raise CheckpointError(f"{path.config}: args.{_first_problem(error)}") from error
+    with torch.device("meta"):
+        return module_type(config)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="pt", device="cpu") as handle:
+            yield handle
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: not a complete safetensors file: {error}") from error
+
+
+def verify(module: nn.Module, path: ModelPath) -> dict[str, torch.dtype]:
+    """Compare keys, shapes and dtypes of a file with a network; returns the stored dtypes by key.
+
+    Reads the header only. Raises CheckpointError naming the file and the first key at fault.
+    """
+    expected = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    stored: dict[str, torch.dtype] = {}
+    with _opened(path.weights) as handle:
+        keys = set(handle.keys())
+        for kind, wrong in (("missing", expected.keys() - keys), ("unknown", keys - expected.keys())):
+            if wrong:
+                some = ", ".join(sorted(wrong)[:3])
+                raise CheckpointError(f"{path.weights}: {len(wrong)} {kind} key(s), first: {some}")
+        for key, shape in expected.items():
+            part = handle.get_slice(key)
+            if tuple(part.get_shape()) != shape:
+                raise CheckpointError(
+                    f"{path.weights}: {key}: shape {list(part.get_shape())}, the network needs {list(shape)}"
+                )
+            if part.get_dtype() not in _STORED:
+                raise CheckpointError(f"{path.weights}: {key}: dtype {part.get_dtype()} is not a float type")
+            stored[key] = _STORED[part.get_dtype()]
+    return stored
+
+
+def fill(module: nn.Module, path: ModelPath, device: torch.device, dtype: torch.dtype | None) -> nn.Module:
+    """Move the file's tensors into a meta network one by one; `dtype` None keeps each tensor's stored dtype.
+
+    The host never holds more than one tensor beyond the mapped file, whose pages are dropped afterwards.
+    """
+    verify(module, path)
+    state: dict[str, torch.Tensor] = {}
+    with _opened(path.weights) as handle:
+        for key in module.state_dict():
+            tensor = handle.get_tensor(key)
+            if device.type == "cpu" and (dtype is None or tensor.dtype == dtype):
+                tensor = tensor.clone()
+            state[key] = tensor.to(device=device, dtype=dtype)
+            del tensor
+    module.load_state_dict(state, strict=True, assign=True)
+    drop_file_pages(path.weights)
+    return module.eval().requires_grad_(False)
+
+
+def drop_file_pages(path: Path) -> None:
+    """Tell the kernel the file's cached pages are not needed: they count against a pod's memory."""
+    gc.collect()
+    if hasattr(os, "posix_fadvise"):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,215 @@
+"""Configurations as they stand in `pipeline.json` and `ckpts/<name>.json`.
+
+Every size of a network comes from these files. An argument the engine does not know is an error: it may
+change the network, and a network that is nearly right produces assets that are nearly right.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class _FlowConfig(_Config):
+    """What both diffusion transformers share."""
+
+    resolution: Positive
+    in_channels: Positive
+    model_channels: Positive
+    cond_channels: Positive
+    out_channels: Positive
+    num_blocks: Positive
+    num_heads: Positive | None = None
+    num_head_channels: Positive = 64
+    mlp_ratio: Annotated[float, Field(gt=0)] = 4
+    pe_mode: Literal["ape"] = "ape"
+    use_fp16: bool = False
+    use_checkpoint: bool = False
+    share_mod: Literal[False] = False
+    qk_rms_norm: bool = False
+    qk_rms_norm_cross: bool = False
+
+    @property
+    def heads(self) -> int:
+        """Attention heads: given, or derived from the channels per head."""
+        return self.num_heads or self.model_channels // self.num_head_channels
+
+    @model_validator(mode="after")
+    def _heads_divide_channels(self) -> _FlowConfig:
+        if self.model_channels % self.heads:
+            raise ValueError(f"model_channels {self.model_channels} is no multiple of num_heads {self.heads}")
+        return self
+
+
+class StructureFlowConfig(_FlowConfig):
+    """`SparseStructureFlowModel`: a transformer over a dense latent grid of `resolution`^3 tokens."""
+
+    patch_size: Literal[1] = 1
+
+
+class LatentFlowConfig(_FlowConfig):
+    """`SLatFlowModel`: a transformer over occupied voxels, coarsened `patch_size` times per axis."""
+
+    patch_size: Positive = 2
+    num_io_res_blocks: Positive = 2
+    io_block_channels: tuple[Positive, ...] | None = None
+    use_skip_connection: bool = True
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Channels of each level above the transformer, finest first."""
+        return self.io_block_channels or ()
+
+    @model_validator(mode="after")
+    def _levels_fit_patch(self) -> LatentFlowConfig:
+        if self.patch_size != 2 ** len(self.levels):
+            raise ValueError(
+                f"patch_size {self.patch_size} needs log2 of it io_block_channels, got {self.levels}"
+            )
+        return self
+
+
+class StructureDecoderConfig(_Config):
+    """`SparseStructureDecoder`: latent grid to occupancy logits, upsampled 2^(len(channels) - 1) times."""
+
+    out_channels: Positive
+    latent_channels: Positive
+    num_res_blocks: Positive
+    channels: Annotated[tuple[Positive, ...], Field(min_length=1)]
+    num_res_blocks_middle: Positive = 2
+    norm_type: Literal["layer"] = "layer"
+    use_fp16: bool = False
+
+
+class RepresentationConfig(_Config):
+    """How the decoder's raw channels become gaussian parameters."""
+
+    lr: dict[Literal["_xyz", "_features_dc", "_opacity", "_scaling", "_rotation"], float]
+    perturb_offset: bool
+    voxel_size: Annotated[float, Field(gt=0)]
+    num_gaussians: Positive
+    filter_kernel_size_2d: Annotated[float, Field(alias="2d_filter_kernel_size", ge=0)]
+    filter_kernel_size_3d: Annotated[float, Field(alias="3d_filter_kernel_size", ge=0)]
+    scaling_bias: Annotated[float, Field(gt=0)]
+    opacity_bias: Annotated[float, Field(gt=0, lt=1)]
+    scaling_activation: Literal["softplus", "exp"]
+
+
+class GaussianDecoderConfig(_Config):
+    """`SLatGaussianDecoder`: windowed transformer over voxels, `num_gaussians` gaussians out of each."""
+
+    resolution: Positive
+    model_channels: Positive
+    latent_channels: Positive
+    num_blocks: Positive
+    num_heads: Positive | None = None
+    num_head_channels: Positive = 64
+    mlp_ratio: Annotated[float, Field(gt=0)] = 4
+    attn_mode: Literal["swin"] = "swin"
+    window_size: Positive = 8
+    pe_mode: Literal["ape"] = "ape"
+    use_fp16: bool = False
+    use_checkpoint: bool = False
+    qk_rms_norm: bool = False
+    representation_config: RepresentationConfig
+
+    @property
+    def heads(self) -> int:
+        """Attention heads: given, or derived from the channels per head."""
+        return self.num_heads or self.model_channels // self.num_head_channels
+
+
+class SamplerParams(_Config):
+    """Flow-Euler sampling with classifier-free guidance in an interval of time.
+
+    `cfg_strength` w guides as (1 + w) * conditional - w * unconditional for times in the closed
+    `cfg_interval`.
+    """
+
+    steps: Annotated[int, Field(ge=1, le=200)] = 25
+    cfg_strength: Annotated[float, Field(ge=0, le=20, allow_inf_nan=False)] = 7.5
+    cfg_interval: tuple[
+        Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)],
+        Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)],
+    ] = (0.5, 1.0)
+    rescale_t: Annotated[float, Field(ge=0.1, le=20, allow_inf_nan=False)] = 3.0
+
+    @model_validator(mode="after")
+    def _interval_ordered(self) -> SamplerParams:
+        if self.cfg_interval[0] > self.cfg_interval[1]:
+            raise ValueError(f"cfg_interval must be [low, high], got {list(self.cfg_interval)}")
+        return self
+
+    def override(self, **values: object) -> SamplerParams:
+        """A validated copy with every value replaced that is not None."""
+        changed = {name: value for name, value in values.items() if value is not None}
+        return SamplerParams.model_validate({**self.model_dump(), **changed})
+
+
+class SamplerSpec(_Config):
+    """A sampler entry of `pipeline.json`."""
+
+    name: Literal["FlowEulerGuidanceIntervalSampler", "FlowEulerCfgSampler", "FlowEulerSampler"]
+    args: dict[str, float] = Field(default_factory=dict)
+    params: SamplerParams = SamplerParams()
+
+
+class Normalization(_Config):
+    """Per-channel mean and standard deviation of the structured latents."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class PipelineArgs(BaseModel):
+    """`args` of `pipeline.json`; keys for other outputs (meshes, fields) are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    models: dict[str, str]
+    sparse_structure_sampler: SamplerSpec
+    slat_sampler: SamplerSpec
+    slat_normalization: Normalization
+    text_cond_model: str | None = None
+    image_cond_model: str | None = None
+
+
+class PipelineConfig(BaseModel):
+    """A whole `pipeline.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: Literal["TrellisTextTo3DPipeline", "TrellisImageTo3DPipeline"]
+    args: PipelineArgs
+
+
+class ModelFile(BaseModel):
+    """`ckpts/<name>.json`: which class, with which arguments."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: str
+    args: dict[str, Any]
+
+
+class Preset(_Config):
+    """Steps and guidance of both stages under one name."""
+
+    structure_steps: int
+    structure_cfg: float
+    latent_steps: int
+    latent_cfg: float
+
+
+PRESETS: dict[str, Preset] = {
+    "phase1": Preset(structure_steps=60, structure_cfg=7.5, latent_steps=50, latent_cfg=3.5),
+    "fast": Preset(structure_steps=25, structure_cfg=7.5, latent_steps=25, latent_cfg=3.5),
+}
+"""`phase1` are the values of the miner's design and the default; `fast` halves the work and more."""
