@@ -1,0 +1,89 @@
+"""Payload files: written beside, synced, then renamed, so that a name always means a whole file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+_PART: Final = ".part"
+
+
+class SpoolError(OSError):
+    """A payload is missing or does not fit."""
+
+
+@dataclass(slots=True)
+class Spool:
+    """A folder of payloads, bounded by ``max_bytes`` and by what the disk must keep free."""
+
+    folder: Path
+    max_bytes: int
+    min_free_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def create(self, name: str) -> IO[bytes]:
+        """An open file that becomes ``name`` with ``commit``."""
+        return (self.folder / (name + _PART)).open("wb")
+
+    def commit(self, name: str, file: IO[bytes]) -> Path:
+        """Make what was written durable under its name. Blocks on the disk."""
+        file.flush()
+        os.fsync(file.fileno())
+        file.close()
+        target = self.path(name)
+        (self.folder / (name + _PART)).rename(target)
+        descriptor = os.open(self.folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        return target
+
+    def discard(self, name: str, file: IO[bytes]) -> None:
+        """Throw a half-written file away."""
+        file.close()
+        (self.folder / (name + _PART)).unlink(missing_ok=True)
+
+    def path(self, name: str) -> Path:
+        """Where ``name`` lies."""
+        return self.folder / name
+
+    def read(self, name: str) -> bytes:
+        """A whole payload. Raises SpoolError when it is gone."""
+        try:
+            return self.path(name).read_bytes()
+        except FileNotFoundError as error:
+            raise SpoolError(f"payload {name} is gone from the spool") from error
+
+    def remove(self, *names: str | None) -> None:
+        """Payloads that are no longer needed."""
+        for name in names:
+            if name is not None:
+                self.path(name).unlink(missing_ok=True)
+
+    def sweep(self, needed: Collection[str]) -> int:
+        """Remove everything the journal does not know, as after a crash; how many files."""
+        strangers = [path for path in self.folder.iterdir() if path.is_file() and path.name not in needed]
+        for path in strangers:
+            path.unlink(missing_ok=True)
+        return len(strangers)
+
+    def used(self) -> int:
+        """Bytes of all payloads."""
+        return sum(entry.stat().st_size for entry in os.scandir(self.folder) if entry.is_file())
+
+    def full(self) -> str | None:
+        """Why no further task should be taken on, or None."""
+        used = self.used()
+        if used >= self.max_bytes:
+            return f"the spool holds {used >> 20} MiB of at most {self.max_bytes >> 20} MiB"
+        free = shutil.disk_usage(self.folder).free
+        if free < self.min_free_bytes:
+            return f"the disk has {free >> 20} MiB left, {self.min_free_bytes >> 20} MiB must stay free"
+        return None
