@@ -1,0 +1,116 @@
+"""What the running processes say of themselves, as records for the report."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+from sn17_miner.journal import Journal
+from sn17_service.contract import GenerationKind, Metric, Outcome
+
+from .report import TaskRecord, WorkerRecord
+
+JOURNAL_WINDOW = 100_000
+
+
+@dataclass(slots=True)
+class Incarnation:
+    """The latest counts of one life of a worker's process."""
+
+    generations: int = 0
+    gaussians_sum: float = 0.0
+
+
+@dataclass(slots=True)
+class WorkerBook:
+    """One worker over all its incarnations: a restart starts its counters anew, not our sums."""
+
+    name: str
+    state: str = "starting"
+    memory_peak: int = 0
+    memory_limit: int | None = None
+    lives: dict[str, Incarnation] = field(default_factory=dict)
+
+    def observe(self, worker: Mapping[str, Any], exposition: str) -> None:
+        """Take in one answer of ``GET /v1/worker`` and one of ``GET /metrics``."""
+        self.state = str(worker["state"])
+        memory = worker["memory"]
+        self.memory_peak = max(self.memory_peak, int(memory["unreclaimable_bytes"]))
+        self.memory_limit = memory["limit_bytes"]
+        life = self.lives.setdefault(str(worker["boot_id"]), Incarnation())
+        for family in text_string_to_metric_families(exposition):
+            if family.name != Metric.GENERATION_GAUSSIANS:
+                continue
+            for sample in family.samples:
+                if sample.labels.get("kind") != GenerationKind.TASK:
+                    continue
+                if sample.name.endswith("_count"):
+                    life.generations = int(sample.value)
+                elif sample.name.endswith("_sum"):
+                    life.gaussians_sum = sample.value
+
+    def record(self, restarts: int) -> WorkerRecord:
+        """The line of the table."""
+        generations = sum(life.generations for life in self.lives.values())
+        gaussians = sum(life.gaussians_sum for life in self.lives.values())
+        return WorkerRecord(
+            name=self.name,
+            state=self.state,
+            generations=generations,
+            gaussians_mean=gaussians / generations if generations else None,
+            memory_peak_bytes=self.memory_peak,
+            memory_limit_bytes=self.memory_limit,
+            restarts=restarts,
+        )
+
+
+async def observe_worker(client: httpx.AsyncClient, book: WorkerBook, *, url: str, ops_url: str) -> None:
+    """Ask a worker; one that does not answer is shown as ``unreachable``."""
+    try:
+        worker = (await client.get(f"{url}/v1/worker")).raise_for_status().json()
+        exposition = (await client.get(f"{ops_url}/metrics")).raise_for_status().text
+    except httpx.HTTPError:
+        book.state = "unreachable"
+        return
+    book.observe(worker, exposition)
+
+
+def read_tasks(journal: Path) -> list[TaskRecord]:
+    """All tasks of the journal, oldest first; none while the miner has not made it yet."""
+    if not journal.exists():
+        return []
+    try:
+        reader = Journal(journal, readonly=True)
+    except sqlite3.OperationalError:
+        return []
+    try:
+        tasks = reader.tasks(limit=JOURNAL_WINDOW)
+    finally:
+        reader.close()
+    return [
+        TaskRecord(
+            task_id=task.task_id,
+            validator=task.validator,
+            kind=task.kind,
+            outcome=Outcome(task.outcome) if task.outcome else None,
+            reason=task.reason or "",
+            score=task.score,
+            delivery_seconds=None if task.finished_at is None else task.finished_at - task.pulled_at,
+        )
+        for task in reversed(tasks)
+    ]
+
+
+def assigned_tasks(books: Mapping[str, Any]) -> dict[str, str]:
+    """Task id -> validator hotkey of all that the validators handed out and did not forget themselves."""
+    return {
+        str(task["task_id"]): str(validator["hotkey"])
+        for validator in books["validators"]
+        for task in validator["tasks"]
+        if task["outcome"] != "dropped"
+    }

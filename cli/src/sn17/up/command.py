@@ -1,0 +1,124 @@
+"""`sn17 up`: the whole stack as local processes, with a live table and a verdict at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+import json
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.live import Live
+
+from .process import ProcessFailedError
+from .report import Report
+from .session import REFRESH_SECONDS, EventLog, Session, running
+from .stack import StackOptions
+from .tables import render
+
+SICK_WORKER = {"leak_mib_per_generation": 40, "gaussian_decay": True}
+
+
+def up(
+    validators: Annotated[int, typer.Option(min=1, max=32, help="Local validators.")] = 2,
+    workers: Annotated[int, typer.Option(min=1, max=32, help="TRELLIS workers.")] = 2,
+    tasks: Annotated[
+        int | None, typer.Option(min=1, help="End after this many tasks. Default: run until Ctrl-C.")
+    ] = None,
+    backend: Annotated[str, typer.Option(help="procedural or torch.")] = "procedural",
+    time_scale: Annotated[
+        float, typer.Option(min=0.001, max=1.0, help="Factor on every time constant of the subnet.")
+    ] = 0.01,
+    seed: Annotated[int, typer.Option(help="Seed of the validators' prompts.")] = 17,
+    max_gaussians: Annotated[
+        int, typer.Option(min=7_000, help="Most gaussians of an asset (procedural backend).")
+    ] = 100_000,
+    demo: Annotated[bool, typer.Option("--demo", help="Let the last worker leak and degrade.")] = False,
+    state_dir: Annotated[
+        Path | None, typer.Option(help="Logs, journal and keys. Default: .sn17/<time> in this folder.")
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the final report there as JSON.")
+    ] = None,
+) -> None:
+    """Run validators, workers, fixer and miner on this machine and show what is accepted.
+
+    Exit code 0: every task that a validator handed out has an outcome. 1: some have none. 2: a process
+    could not be started.
+    """
+    folder = state_dir or Path(".sn17") / dt.datetime.now(tz=dt.UTC).strftime("%Y%m%d-%H%M%S")
+    options = StackOptions(
+        state_dir=folder.resolve(),
+        validators=validators,
+        workers=workers,
+        tasks=tasks,
+        backend=backend,
+        time_scale=time_scale,
+        seed=seed,
+        max_gaussians=max_gaussians,
+        sick_worker_faults=SICK_WORKER if demo else None,
+    )
+    console = Console()
+    try:
+        report = asyncio.run(_run(options, console))
+    except ProcessFailedError as error:
+        console.print(f"[red]{error}[/red]\nLogs: {folder / 'logs'}", highlight=False)
+        raise typer.Exit(2) from error
+    console.print(render(report, title="sn17: what became of every task"))
+    if json_file is not None:
+        json_file.write_text(json.dumps(asdict(report), indent=2, default=str))
+    console.print(f"Logs, journal and report data: {folder}", highlight=False)
+    if report.unaccounted:
+        console.print(f"[red]{len(report.unaccounted)} tasks have no outcome:[/red] {report.unaccounted}")
+        raise typer.Exit(1)
+    console.print(f"[green]All {report.total.pulled} tasks are accounted for.[/green]")
+
+
+async def _run(options: StackOptions, console: Console) -> Report:
+    interactive = console.is_terminal
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+
+    def print_line(line: str) -> None:
+        if not interactive:
+            console.print(line, highlight=False)
+
+    console.print(f"Starting {options.validators} validators, {options.workers} workers, fixer and miner ...")
+    async with running(options, EventLog(print_line)) as session:
+        watch = _watch(session, stop)
+        if interactive:
+            with Live(console=console, refresh_per_second=4, transient=True) as live:
+                async for report in watch:
+                    live.update(render(report, session.events.lines))
+        else:
+            pulled = -1
+            async for report in watch:
+                total = report.total
+                if total.pulled - total.open != pulled:
+                    pulled = total.pulled - total.open
+                    console.print(f"{pulled} tasks ended, {total.open} under way", highlight=False)
+        return await session.settle()
+
+
+async def _watch(session: Session, stop: asyncio.Event) -> AsyncIterator[Report]:
+    """Reports until the miner has ended or a signal came; after a signal the miner finishes first."""
+    miner = asyncio.ensure_future(session.stack.miner.wait())
+    stopping = asyncio.ensure_future(stop.wait())
+    while not miner.done():
+        yield await session.observe()
+        await asyncio.wait({miner, stopping}, timeout=REFRESH_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        if stop.is_set():
+            session.events.say("sn17", "stopping: the miner hands in what is done")
+            await session.stack.miner.stop(grace=30.0)
+    stopping.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await stopping
+    yield await session.observe()

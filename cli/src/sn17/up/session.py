@@ -1,0 +1,99 @@
+"""One run of the local stack: start, watch, settle the books, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+import httpx
+
+from .collect import WorkerBook, assigned_tasks, observe_worker, read_tasks
+from .report import Report, build
+from .stack import Stack, StackOptions
+
+REFRESH_SECONDS = 0.5
+EVENTS_SHOWN = 8
+
+
+class EventLog:
+    """The latest events with the seconds since the start, also handed on line by line."""
+
+    def __init__(
+        self, on_line: Callable[[str], None], monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.lines: deque[str] = deque(maxlen=EVENTS_SHOWN)
+        self._on_line = on_line
+        self._monotonic = monotonic
+        self._started = monotonic()
+
+    def say(self, name: str, text: str) -> None:
+        """Note that something happened to the process ``name``."""
+        line = f"{self._monotonic() - self._started:6.1f} s  {name}: {text}"
+        self.lines.append(line)
+        self._on_line(line)
+
+
+@dataclass(slots=True)
+class Session:
+    """A running stack and what is known of it so far."""
+
+    options: StackOptions
+    stack: Stack
+    client: httpx.AsyncClient
+    events: EventLog
+    books: list[WorkerBook]
+    hotkeys: list[str]
+
+    async def observe(self) -> Report:
+        """Ask every worker once and read the journal."""
+        await asyncio.gather(
+            *(
+                observe_worker(
+                    self.client,
+                    book,
+                    url=f"http://127.0.0.1:{worker.ready.port}",
+                    ops_url=f"http://127.0.0.1:{worker.ready.ops_port}",
+                )
+                for book, worker in zip(self.books, self.stack.workers, strict=True)
+            )
+        )
+        return self._report({})
+
+    async def settle(self) -> Report:
+        """The final report, held against what the validators say they handed out."""
+        books_url = str(self.stack.devnet_info()["books_url"])
+        books = (await self.client.get(books_url)).raise_for_status().json()
+        return self._report(assigned_tasks(books))
+
+    def _report(self, assigned: dict[str, str]) -> Report:
+        return build(
+            read_tasks(self.options.state_dir / "miner" / "journal.sqlite"),
+            [
+                book.record(worker.restarts)
+                for book, worker in zip(self.books, self.stack.workers, strict=True)
+            ],
+            validators=self.hotkeys,
+            assigned=assigned,
+        )
+
+
+@contextlib.asynccontextmanager
+async def running(options: StackOptions, events: EventLog) -> AsyncIterator[Session]:
+    """Start the stack, hand it out, stop it whatever happens.
+
+    Raises:
+        ProcessFailedError: a process did not start.
+    """
+    stack = Stack(options, on_event=events.say)
+    async with httpx.AsyncClient(timeout=5.0) as client:
+        try:
+            await stack.start()
+            hotkeys = [str(each["hotkey"]) for each in stack.devnet_info()["validators"]]
+            books = [WorkerBook(worker.spec.name) for worker in stack.workers]
+            yield Session(options, stack, client, events, books, hotkeys)
+        finally:
+            await stack.stop()
