@@ -1,0 +1,232 @@
+"""The chart renders the same by Helm 3 and Helm 4, refuses mistakes, and keeps what the rooms agreed on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from sn17_service import contract
+
+pytestmark = pytest.mark.cluster
+ROOT = Path(__file__).resolve().parents[2]
+CHART = ROOT / "charts" / "sn17"
+
+
+def env(pod: Mapping[str, Any], container: int = 0) -> dict[str, Any]:
+    return {
+        e["name"]: e.get("value", e.get("valueFrom")) for e in pod["spec"]["containers"][container]["env"]
+    }
+
+
+@pytest.mark.parametrize("tool", ["helm", "helm3"])
+def test_lints(chart: Any, preset: str, tool: str, arguments: Mapping[str, tuple[str, ...]]) -> None:
+    assert "0 chart(s) failed" in chart.run(tool, "lint", "--strict", str(CHART), *arguments[preset])
+
+
+def test_both_helms_render_the_same(
+    chart: Any, rendered: Callable[[str], Any], arguments: Any, variant: str
+) -> None:
+    def known(objects: Any) -> list[Any]:
+        kept = [o for o in objects if o["kind"] != "Secret"]
+        return sorted(kept, key=lambda o: (o["kind"], o["metadata"]["name"]))
+
+    assert known(chart.render(*arguments[variant], tool="helm3").objects) == known(rendered(variant).objects)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (("--set", "trelis.replicas=2"), "trelis"),
+        (("--set", "trellis.replica=2"), "replica"),
+        (("--set", "trellis.backend=cuda"), "backend"),
+        (("--set", "trellis.memory.limit=lots"), "limit"),
+        (("--set", "trellis.model.revision=main"), "revision"),
+        (("--set", "fixer.policy=magic"), "policy"),
+        (("--set", "trellis.image.digest=md5:1"), "digest"),
+        (("--set", "miner.settings.SN17_X.y=1"), "SN17_X"),
+        (("--set", "localValidators.enabled=true"), "never stand beside the real network"),
+        (("--set", "miner.chain.source=http"), "miner.chain.url is required"),
+        (("-f", str(CHART / "values-single-gpu.yaml")), "trellis.model.revision is required"),
+    ],
+)
+@pytest.mark.parametrize("tool", ["helm", "helm3"])
+def test_refuses_with_the_key_that_is_wrong(chart: Any, wrong: tuple[str, ...], said: str, tool: str) -> None:
+    with pytest.raises(Exception, match=said):
+        chart.text(*wrong, tool=tool)
+
+
+def test_what_is_derived_from_the_values_is_current() -> None:
+    answer = subprocess.run(
+        [sys.executable, str(ROOT / "tools/chart/values_docs.py"), "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 0, f"{answer.stdout}run: python tools/chart/values_docs.py"
+
+
+def test_the_default_wall_is_12_gibibytes_and_requested_in_full(rendered: Callable[[str], Any]) -> None:
+    resources = rendered("default").pod("trellis")["spec"]["containers"][0]["resources"]
+    assert resources["limits"]["memory"] == resources["requests"]["memory"] == "12Gi"
+    assert resources["limits"]["nvidia.com/gpu"] == 1
+
+
+def test_one_value_changes_the_wall_and_every_mark_with_it(chart: Any) -> None:
+    pod = chart.render("--set", "trellis.memory.limit=24Gi").pod("trellis")
+    assert pod["spec"]["containers"][0]["resources"]["limits"]["memory"] == "24Gi"
+    assert not [name for name in env(pod) if "LIMIT" in name or "MARK" in name]  # the worker reads its cgroup
+
+
+def test_an_update_never_needs_a_spare_gpu(rendered: Callable[[str], Any], variant: str) -> None:
+    strategy = rendered(variant).one("Deployment", "sn17-trellis")["spec"]["strategy"]
+    assert strategy["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
+
+
+def test_two_gpus_are_one_value(chart: Any) -> None:
+    one, two = chart.render(), chart.render("--set", "trellis.replicas=2")
+    changed = [
+        (a["kind"], a["metadata"]["name"]) for a, b in zip(one.objects, two.objects, strict=True) if a != b
+    ]
+    assert [c for c in changed if c[0] != "Secret"] == [("Deployment", "sn17-trellis")]
+
+
+def test_ports_are_those_of_the_contract(rendered: Callable[[str], Any]) -> None:
+    release = rendered("laptop")
+    ports = {
+        component: {p["name"]: p["containerPort"] for p in pod["spec"]["containers"][0].get("ports", [])}
+        for component, pod in release.pods()
+    }
+    assert ports["trellis"] == {"data": contract.TRELLIS_PORT, "ops": contract.OPS_PORT}
+    assert ports["fixer"] == {"data": contract.FIXER_PORT, "ops": contract.OPS_PORT}
+    assert all(ports[c]["ops"] == contract.OPS_PORT for c in ("miner", "operator", "validators"))
+
+
+def test_workers_are_found_whether_ready_or_not(rendered: Callable[[str], Any]) -> None:
+    release = rendered("default")
+    front, workers = (release.one("Service", f"sn17-trellis{end}")["spec"] for end in ("", "-workers"))
+    assert workers["clusterIP"] == "None"
+    assert workers["publishNotReadyAddresses"] is True
+    assert "publishNotReadyAddresses" not in front
+    assert env(release.pod("miner"))["SN17_WORKERS_DNS"] == (
+        "sn17-trellis-workers.mining.svc.cluster.local:10006"
+    )
+
+
+def test_prometheus_scrapes_pods_with_the_labels_the_operator_joins_on(
+    rendered: Callable[[str], Any],
+) -> None:
+    release = rendered("default")
+    config = yaml.safe_load(release.one("ConfigMap", "sn17-prometheus")["data"]["prometheus.yml"])
+    (job,) = config["scrape_configs"]
+    assert job["kubernetes_sd_configs"][0]["role"] == "pod"
+    targets = {rule.get("target_label") for rule in job["relabel_configs"]}
+    assert {"job", "pod_uid", "pod", "node", "namespace", "release"} <= targets
+    scraped = {
+        component
+        for component, pod in release.pods()
+        if "ops" in {p["name"] for c in pod["spec"]["containers"] for p in c.get("ports", [])}
+    }
+    assert scraped == {"trellis", "fixer", "miner", "operator"}
+
+
+def test_a_prometheus_of_ones_own_takes_the_place_of_the_bundled_one(rendered: Callable[[str], Any]) -> None:
+    release = rendered("external-prometheus")
+    assert "prometheus" not in {component for component, _ in release.pods()}
+    assert env(release.pod("operator"))["SN17_PROMETHEUS__URL"] == "http://prometheus.monitoring:9090"
+    (monitor,) = release.of("PodMonitor")
+    labels = {rule["targetLabel"] for rule in monitor["spec"]["podMetricsEndpoints"][0]["relabelings"]}
+    assert {"pod_uid", "node", "release"} <= labels
+    assert monitor["spec"]["jobLabel"] == contract.LABEL_COMPONENT
+    assert release.of("PrometheusRule")
+
+
+def test_monitoring_objects_wait_for_their_kinds(chart: Any) -> None:
+    assert not chart.render().of("PodMonitor", "PrometheusRule")
+    forced = chart.render("--set", "monitoring.podMonitor.enabled=true,monitoring.rules.enabled=true")
+    assert len(forced.of("PodMonitor", "PrometheusRule")) == 2
+
+
+def test_the_operator_sees_this_release_only(chart: Any) -> None:
+    settings = env(chart.render(release="second", namespace="other").pod("operator"))
+    assert settings["SN17_NAMESPACE"] == "other"
+    assert settings["SN17_SELECTOR"].endswith("app.kubernetes.io/instance=second")
+    assert settings["SN17_PROMETHEUS__SELECTOR"] == 'namespace="other",release="second"'
+    assert settings["SN17_LEASE__NAME"] == "second-operator"
+
+
+def test_settings_of_the_user_replace_the_charts_and_keep_large_numbers(chart: Any) -> None:
+    pod = chart.render(
+        "--set",
+        "trellis.settings.SN17_PROCEDURAL_MAX_GAUSSIANS=1000000,trellis.settings.SN17_SPOOL_DIR=/elsewhere",
+    ).pod("trellis")
+    names = [e["name"] for e in pod["spec"]["containers"][0]["env"]]
+    assert len(names) == len(set(names))
+    assert env(pod)["SN17_PROCEDURAL_MAX_GAUSSIANS"] == "1000000"
+    assert env(pod)["SN17_SPOOL_DIR"] == "/elsewhere"
+
+
+def test_a_new_chart_version_alone_restarts_no_worker(chart: Any, tmp_path: Path) -> None:
+    text = (CHART / "Chart.yaml").read_text()
+    copy = tmp_path / "sn17"
+    subprocess.run(["cp", "-r", str(CHART), str(copy)], check=True)
+    (copy / "Chart.yaml").write_text(text.replace("version: 0.1.0", "version: 0.1.1", 1))
+    changed = chart.run(
+        "helm", "template", "sn17", str(copy), "--kube-version=1.34.4", "--namespace", "mining"
+    )
+    pods = [o for o in yaml.safe_load_all(changed) if o and o["kind"] == "Deployment"]
+    before = {o["metadata"]["name"]: o["spec"]["template"] for o in chart.render().of("Deployment")}
+    assert {o["metadata"]["name"]: o["spec"]["template"] for o in pods} == before
+
+
+def test_the_local_hotkey_is_the_one_its_address_names(
+    rendered: Callable[[str], Any], tmp_path: Path
+) -> None:
+    from sn17_protocol.wallet import load_hotkey
+
+    release = rendered("laptop")
+    (tmp_path / "hotkey").write_text(release.one("Secret", "sn17-local-hotkey")["stringData"]["hotkey"])
+    address = load_hotkey(tmp_path / "hotkey").ss58_address
+    assert env(release.pod("validators"))["SN17_MINER_HOTKEYS"] == f'["{address}"]'
+
+
+def test_images_follow_registry_backend_and_digest(rendered: Callable[[str], Any]) -> None:
+    def image(variant: str, component: str) -> str:
+        text: str = rendered(variant).pod(component)["spec"]["containers"][0]["image"]
+        return text
+
+    assert image("default", "trellis") == "sn17/trellis:0.1.0-torch"
+    assert image("laptop", "trellis") == "sn17/trellis:0.1.0-procedural"
+    assert image("registry", "fixer") == "registry.example/sn17/sn17/fixer:0.1.0"
+    assert image("digests", "trellis") == f"sn17/trellis@sha256:{'a' * 64}"
+
+
+def test_fetch_takes_pinned_revisions_and_hides_the_token(rendered: Callable[[str], Any]) -> None:
+    release = rendered("fetch-with-everything")
+    (fetch,) = release.pod("trellis")["spec"]["initContainers"]
+    pinned = [a for a in fetch["args"] if a.startswith("--model=")]
+    assert len(pinned) == 2
+    assert all("@0123456789abcdef" in a for a in pinned)
+    settings = {e["name"]: e.get("value") for e in fetch["env"]}
+    assert settings["HTTPS_PROXY"] == "http://proxy:3128"
+    assert settings["HF_TOKEN_PATH"] == "/var/run/sn17/model-hub/token"
+    assert "HF_TOKEN" not in settings
+    mounts = {m["name"]: m for m in release.pod("trellis")["spec"]["containers"][0]["volumeMounts"]}
+    assert mounts["models"]["readOnly"] is True
+    assert "model-hub" not in mounts  # the token is the init container's only
+
+
+def test_names_of_two_releases_never_collide(chart: Any) -> None:
+    def names(release: str) -> set[tuple[str, str]]:
+        return {(o["kind"], o["metadata"]["name"]) for o in chart.render(release=release).objects}
+
+    assert not names("one") & names("two")
+
+
+def test_the_readme_names_every_preset() -> None:
+    text = (CHART / "README.md").read_text()
+    assert all(path.name in text for path in CHART.glob("values-*.yaml"))
