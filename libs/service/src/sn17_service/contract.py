@@ -111,6 +111,7 @@ class Metric(StrEnum):
     GPU_ERRORS = "sn17_gpu_errors"
     GPU_MEMORY = "sn17_gpu_memory_bytes"
     SELF_RECYCLES = "sn17_self_recycles"
+    OUTPUT_FINDINGS = "sn17_output_findings"
     # fixer
     FIXES = "sn17_fixes"
     FIX_DURATION = "sn17_fix_duration_seconds"
@@ -123,6 +124,15 @@ class Metric(StrEnum):
     COOLDOWN_VIOLATIONS = "sn17_cooldown_violations"
     NEXT_PULL = "sn17_next_pull_timestamp_seconds"
     JOURNAL_TASKS = "sn17_journal_tasks"
+    TASKS_PULLED = "sn17_tasks_pulled"
+    TASKS_ENHANCED = "sn17_tasks_enhanced"
+    TASK_OVERHEAD = "sn17_task_overhead_seconds"
+    GIVEN_UP = "sn17_given_up"
+    DECISIONS = "sn17_decisions"
+    GATE_THRESHOLD = "sn17_gate_threshold"
+    INTERNAL_ERRORS = "sn17_internal_errors"
+    VALIDATORS = "sn17_validators"
+    SPOOL_BYTES = "sn17_spool_bytes"
     CLOCK_SKEW = "sn17_clock_skew_seconds"
     REGISTERED = "sn17_registered"
     EMISSION = "sn17_emission"
@@ -150,6 +160,25 @@ class GenerationKind(StrEnum):
     WARMUP = "warmup"
 
 
+class GenerationOutcome(StrEnum):
+    """``outcome`` label of generations."""
+
+    OK = "ok"
+    EMPTY_STRUCTURE = "empty_structure"
+    BAD_REQUEST = "bad_request"
+    MEMORY_REFUSED = "memory_refused"
+    GPU_OUT_OF_MEMORY = "gpu_out_of_memory"
+    DEVICE_ERROR = "device_error"
+    UNUSABLE = "unusable"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+CANARY_DRIFT_MARK: Final = 0.20
+"""A ``canary_drift_ratio`` above it is drift; every statistic is scaled to this mark."""
+
+RECENT_WINDOW_SECONDS: Final = 1800.0
+
 # --- Outcomes ---------------------------------------------------------------------------------------
 
 
@@ -175,6 +204,8 @@ class GivenUpReason(StrEnum):
     VALIDATOR_DROPPED = "validator_dropped"
     VALIDATOR_UNREACHABLE = "validator_unreachable"
     REFUSED_BY_VALIDATOR = "refused_by_validator"
+    ANSWER_LOST = "answer_lost"
+    FIXER_UNAVAILABLE = "fixer_unavailable"
 
 
 # --- Kubernetes -------------------------------------------------------------------------------------
@@ -192,6 +223,7 @@ LABEL_COMPONENT: Final = "app.kubernetes.io/component"
 LABEL_PART_OF: Final = "app.kubernetes.io/part-of"
 
 ANNOTATION_INTENT: Final = "sn17.io/intent"
+ANNOTATION_HISTORY: Final = "sn17.io/history"
 ANNOTATION_CORDON: Final = "sn17.io/cordon"
 ANNOTATION_SKIP_REMEDIATION: Final = "sn17.io/skip-remediation"
 ANNOTATION_RECYCLE_REQUESTED: Final = "sn17.io/recycle-requested"
