@@ -122,3 +122,38 @@ ports:
     {{- end }}
 {{- end -}}
 {{- end -}}
+
+{{- /* Rules of one component's policy, as a YAML list. Takes (dict "root" $ "component" name "table" flows). */ -}}
+{{- define "sn17.policyIngress" -}}
+{{- $network := .root.Values.networkPolicy -}}
+{{- range $flow := .table.flows -}}
+{{- if eq $flow.to $.component }}
+- from:
+    {{- include "sn17.policyPeer" (dict "root" $.root "component" $flow.from) | nindent 4 }}
+  {{- include "sn17.policyPorts" $flow.ports | nindent 2 }}
+{{- end -}}
+{{- end -}}
+{{- if and $network.metricsFrom (has .component .table.scraped) }}
+- from:
+    {{- toYaml $network.metricsFrom | nindent 4 }}
+  {{- include "sn17.policyPorts" (list 9090) | nindent 2 }}
+{{- end -}}
+{{- if and $network.grafanaFrom (eq .component "grafana") }}
+- from:
+    {{- toYaml $network.grafanaFrom | nindent 4 }}
+  {{- include "sn17.policyPorts" (list 3000) | nindent 2 }}
+{{- end -}}
+{{- end -}}
+
+{{- define "sn17.policyEgress" -}}
+{{- range $flow := .table.flows -}}
+{{- if eq $flow.from $.component }}
+- to:
+    {{- include "sn17.policyPeer" (dict "root" $.root "component" $flow.to) | nindent 4 }}
+  {{- include "sn17.policyPorts" $flow.ports | nindent 2 }}
+{{- end -}}
+{{- end -}}
+{{- range $destination := default list (index .table.outside .component) }}
+{{ include "sn17.policyOutside" (dict "root" $.root "destination" $destination) }}
+{{- end -}}
+{{- end -}}
