@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 from conftest_splats import FIELDS, make_splats
-from sn17_splats import Limits, SplatError, Splats, SplatTooLarge, read_header, read_ply, write_ply
+from sn17_splats import Limits, SplatError, Splats, SplatTooLarge, is_canonical, read_ply, write_ply
 
 
 def header_and_body(data: bytes) -> tuple[bytes, bytes]:
@@ -28,7 +28,8 @@ def test_what_is_written_reads_back_bit_for_bit(degree: int, normals: bool) -> N
     splats.opacity_logits[:3] = np.inf, -np.inf, np.nan
     data = write_ply(splats, normals=normals)
     assert_same(read_ply(data), splats)
-    assert read_header(data).is_canonical
+    assert is_canonical(data)
+    assert not is_canonical(data + b"more")
 
 
 def test_layout_is_what_the_strict_parser_of_the_subnet_takes() -> None:
@@ -109,7 +110,7 @@ def test_extra_properties_and_mixed_types_are_read() -> None:
     ]  # fmt: skip
     data = "\r\n".join(lines).encode() + bytes(12) + table.tobytes() + b"\x03" + bytes(12)
     assert_same(read_ply(data), splats)
-    assert not read_header(data).is_canonical
+    assert not is_canonical(data)
 
 
 BASE = write_ply(make_splats(5))

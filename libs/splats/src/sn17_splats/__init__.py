@@ -1,7 +1,7 @@
 """Gaussian splat container, PLY and SPZ codecs, statistics."""
 
 from sn17_splats.container import Limits, SplatError, Splats, SplatTooLarge
-from sn17_splats.ply import PlyHeader, read_header, read_ply, write_ply
+from sn17_splats.ply import is_canonical, read_ply, write_ply
 from sn17_splats.sniff import read_splat
 from sn17_splats.spz import decode_spz, encode_spz
 from sn17_splats.statistics import ColumnStatistics, SplatStatistics, alpha, statistics
@@ -9,7 +9,6 @@ from sn17_splats.statistics import ColumnStatistics, SplatStatistics, alpha, sta
 __all__ = [
     "ColumnStatistics",
     "Limits",
-    "PlyHeader",
     "SplatError",
     "SplatStatistics",
     "SplatTooLarge",
@@ -17,7 +16,7 @@ __all__ = [
     "alpha",
     "decode_spz",
     "encode_spz",
-    "read_header",
+    "is_canonical",
     "read_ply",
     "read_splat",
     "statistics",

@@ -50,18 +50,6 @@ class PlyHeader:
         """Bytes of one vertex in a binary file."""
         return sum(int(kind[1]) for _, kind in self.properties)
 
-    @property
-    def is_canonical(self) -> bool:
-        """Whether the subnet's strict parser takes the file: float32 only, canonical order, no comments."""
-        names = tuple(name for name, _ in self.properties)
-        rest = sum(name.startswith("f_rest_") for name in names)
-        return (
-            self.order == "<"
-            and not self.comments
-            and all(kind == "f4" for _, kind in self.properties)
-            and names in (column_names(rest, normals=True), column_names(rest, normals=False))
-        )
-
 
 def column_names(rest: int = 0, *, normals: bool) -> tuple[str, ...]:
     """The property names in the order of the reference implementation, with ``rest`` f_rest columns."""
@@ -70,6 +58,29 @@ def column_names(rest: int = 0, *, normals: bool) -> tuple[str, ...]:
         *(f"f_rest_{i}" for i in range(rest)), "opacity", "scale_0", "scale_1", "scale_2",
         "rot_0", "rot_1", "rot_2", "rot_3",
     )  # fmt: skip
+
+
+def header_bytes(count: int, rest: int = 0, *, normals: bool) -> bytes:
+    """The one header that the subnet's strict parser is known to take, for ``count`` gaussians."""
+    lines = [
+        "ply",
+        "format binary_little_endian 1.0",
+        f"element vertex {count}",
+        *(f"property float {name}" for name in column_names(rest, normals=normals)),
+        "end_header\n",
+    ]
+    return "\n".join(lines).encode()
+
+
+def is_canonical(data: Buffer) -> bool:
+    """Whether ``data`` is byte for byte in the layout of :func:`write_ply`, normals aside."""
+    header = read_header(data)
+    names = [name for name, _ in header.properties]
+    rest = sum(name.startswith("f_rest_") for name in names)
+    expected = header_bytes(header.count, rest, normals="nx" in names)
+    view = memoryview(data)
+    size = len(expected) + header.count * 4 * len(names)
+    return view.nbytes == size and bytes(view[: len(expected)]) == expected
 
 
 def read_header(data: Buffer) -> PlyHeader:
@@ -229,19 +240,11 @@ def write_ply(splats: Splats, *, normals: bool = True) -> bytes:
     if len(splats) < 1:
         raise SplatError("a splat without gaussians can't be written")
     rest = 0 if splats.f_rest is None else splats.f_rest.shape[1]
-    names = column_names(rest, normals=normals)
-    head = "\n".join(
-        [
-            "ply",
-            "format binary_little_endian 1.0",
-            f"element vertex {len(splats)}",
-            *(f"property float {name}" for name in names),
-            "end_header\n",
-        ]
-    ).encode()
-    out = bytearray(len(head) + len(splats) * 4 * len(names))
+    width = len(column_names(rest, normals=normals))
+    head = header_bytes(len(splats), rest, normals=normals)
+    out = bytearray(len(head) + len(splats) * 4 * width)
     out[: len(head)] = head
-    table = np.frombuffer(out, "<f4", offset=len(head)).reshape(len(splats), len(names))
+    table = np.frombuffer(out, "<f4", offset=len(head)).reshape(len(splats), width)
     at = 0
     for array in (
         splats.positions,

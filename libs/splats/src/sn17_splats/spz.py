@@ -247,3 +247,15 @@ def _check_header(head: bytes, limits: Limits) -> int:
     size = payload_bytes(n, degree)
     limits.check_bytes(size, "an SPZ payload")
     return size
+
+
+def announced_gaussians(data: bytes | bytearray | memoryview, limits: Limits = Limits()) -> int:
+    """How many gaussians an SPZ says it holds, unpacking its header alone. Raises as :func:`decode_spz`."""
+    try:
+        with zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW).stream_reader(data) as reader:
+            head = reader.read(_HEADER.size)
+    except zstandard.ZstdError as error:
+        raise SplatError(f"the SPZ frame is damaged: {error}") from error
+    _check_header(head, limits)
+    count: int = _HEADER.unpack(head)[2]
+    return count
