@@ -38,7 +38,7 @@ class Job:
     """One generation. Exactly one of ``prompt`` and ``image`` is set.
 
     ``image`` is (h, w, 4) uint8 RGBA, decoded and limited in size by the service; ``seed`` is in
-    [0, 2^31), a random one already drawn.
+    [0, 2^32), a random one already drawn.
     """
 
     kind: GenerationKind

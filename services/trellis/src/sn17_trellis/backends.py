@@ -1,0 +1,35 @@
+"""Backends by name; what a backend needs is imported only when it is chosen."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, cast
+
+from sn17_trellis.procedural import ProceduralBackend
+from sn17_trellis.settings import WorkerSettings
+
+if TYPE_CHECKING:
+    from sn17_trellis.backend import Backend
+
+
+class BackendUnavailable(RuntimeError):  # noqa: N818
+    """The chosen backend can not be had in this installation; the message says how to get it."""
+
+
+def create_backend(settings: WorkerSettings) -> Backend:
+    """The backend of ``SN17_BACKEND``, not loaded yet.
+
+    Raises:
+        BackendUnavailable: its packages are missing.
+    """
+    if settings.backend == "procedural":
+        return ProceduralBackend(settings.procedural_max_gaussians)
+    module = f"sn17_trellis.engine.{settings.backend}_backend"
+    try:
+        found = importlib.import_module(module)
+    except ImportError as error:
+        raise BackendUnavailable(
+            f"the {settings.backend} backend needs packages that are not installed "
+            f"({error.name}); install sn17-trellis[torch]"
+        ) from error
+    return cast("Backend", found.create_backend(settings))

@@ -1,0 +1,81 @@
+"""The fixed-seed canary: is this worker still what it was when this checkpoint first ran here?"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sn17_service import write_atomically
+from sn17_service.contract import CANARY_DRIFT_MARK
+
+from sn17_trellis.quality import Quality, drift
+
+log = logging.getLogger("sn17.trellis.canary")
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryVerdict:
+    """``drift`` of this canary against the baseline; ``first`` when it became the baseline itself."""
+
+    passed: bool
+    drift: float
+    first: bool
+    same_bytes: bool
+    gaussians: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class CanaryBook:
+    """The first canary of each checkpoint and hardware, kept on disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def judge(self, identity: str, quality: Quality, digest: str) -> CanaryVerdict:
+        """Compare with the baseline of ``identity``, or become it. An unusable first one becomes none."""
+        path = self._folder / (hashlib.sha256(identity.encode()).hexdigest()[:32] + ".json")
+        baseline = self._load(path)
+        if baseline is None:
+            passed = quality.usable and not quality.findings
+            if passed:
+                self._write(path, identity, quality, digest)
+            return CanaryVerdict(passed, 0.0, True, True, quality.gaussians)
+        first, first_digest = baseline
+        amount = drift(quality, first)
+        passed = amount <= CANARY_DRIFT_MARK and quality.usable
+        return CanaryVerdict(passed, amount, False, digest == first_digest, quality.gaussians)
+
+    def _load(self, path: Path) -> tuple[Quality, str] | None:
+        try:
+            value = json.loads(path.read_bytes())
+            quality = Quality(
+                int(value["gaussians"]),
+                float(value["finite_share"]),
+                {str(k): float(v) for k, v in value["statistics"].items()},
+            )
+            return quality, str(value["digest"])
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            log.warning("the canary baseline %s is unreadable, taking a new one: %s", path.name, error)
+            return None
+
+    def _write(self, path: Path, identity: str, quality: Quality, digest: str) -> None:
+        value = {
+            "identity": identity,
+            "digest": digest,
+            "gaussians": quality.gaussians,
+            "finite_share": quality.finite_share,
+            "statistics": dict(quality.statistics),
+        }
+        try:
+            write_atomically(path, json.dumps(value, indent=1).encode())
+        except OSError as error:
+            log.warning("could not keep the canary baseline: %s", error)

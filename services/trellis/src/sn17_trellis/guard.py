@@ -1,0 +1,110 @@
+"""The worker's own memory guard: it stands when no operator does.
+
+Pure decisions over a reading and a clock; the runner carries them out.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sn17_service import MemoryReading, write_atomically
+
+log = logging.getLogger("sn17.trellis.guard")
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """Shares of the limit, judged on memory that can not be reclaimed."""
+
+    cleanup: float
+    refuse: float
+
+
+class Guard:
+    """Clean up from the first mark on, refuse from the second on. Unknown memory never refuses."""
+
+    def __init__(
+        self,
+        marks: Marks,
+        *,
+        enabled: bool,
+        read: Callable[[], MemoryReading | None],
+        cleanup: Callable[[], None],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._marks = marks
+        self._enabled = enabled
+        self._read = read
+        self._cleanup = cleanup
+        self._monotonic = monotonic
+        self._refusing_since: float | None = None
+
+    @property
+    def refusing_since(self) -> float | None:
+        """Monotonic time since when generations are refused, None while they are not."""
+        return self._refusing_since
+
+    def check(self, *, clean: bool = True) -> str | None:
+        """Before a generation: None to go on, else the reason to refuse.
+
+        Without ``clean`` only the level is looked at: enough to notice that memory came back.
+        """
+        if not self._enabled:
+            return None
+        ratio = self._ratio()
+        if clean and ratio >= self._marks.cleanup:
+            self._cleanup()
+            before, ratio = ratio, self._ratio()
+            log.info("cleaned up", extra={"ratio_before": round(before, 3), "ratio": round(ratio, 3)})
+        if ratio < self._marks.refuse:
+            if self._refusing_since is not None:
+                log.info("takes work again", extra={"ratio": round(ratio, 3)})
+            self._refusing_since = None
+            return None
+        if self._refusing_since is None:
+            self._refusing_since = self._monotonic()
+            log.warning("refuses work", extra={"ratio": round(ratio, 3), "mark": self._marks.refuse})
+        return f"{ratio:.0%} of the memory limit can not be reclaimed (mark: {self._marks.refuse:.0%})"
+
+    def _ratio(self) -> float:
+        reading = self._read()
+        return 0.0 if reading is None or reading.ratio is None else reading.ratio
+
+
+class RecycleBook:
+    """Self-recycles on disk, so that a restart neither forgets the last one nor the count."""
+
+    def __init__(self, path: Path, *, interval_seconds: float, clock: Callable[[], float]) -> None:
+        self._path = path
+        self._interval = interval_seconds
+        self._clock = clock
+        self.count, self._last = self._load()
+
+    @property
+    def allowed(self) -> bool:
+        return self._last is None or not 0 <= self._clock() - self._last < self._interval
+
+    def record(self) -> None:
+        """Count one; if the book can not be written it is still counted in memory."""
+        self.count += 1
+        self._last = self._clock()
+        try:
+            write_atomically(self._path, json.dumps({"count": self.count, "last": self._last}).encode())
+        except OSError as error:
+            log.warning("could not write %s: %s", self._path.name, error)
+
+    def _load(self) -> tuple[int, float | None]:
+        try:
+            value = json.loads(self._path.read_bytes())
+            return int(value["count"]), float(value["last"])
+        except FileNotFoundError:
+            return 0, None
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            log.warning(
+                "the self-recycle book %s is unreadable, starting a new one: %s", self._path.name, error
+            )
+            return 0, None

@@ -1,0 +1,300 @@
+"""Routes of the data port."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Final
+
+from fastapi import FastAPI, Request
+from fastapi.responses import Response, StreamingResponse
+from pydantic import BaseModel
+from sn17_service import MemoryState, Problem, Service
+from sn17_service.contract import (
+    HEADER_GAUSSIANS,
+    HEADER_IDEMPOTENCY_KEY,
+    HEADER_SEED,
+    HEADER_WORKER,
+    MEDIA_PLY,
+    Code,
+    WorkerState,
+)
+
+from sn17_trellis.faults import AnswerFaults
+from sn17_trellis.form import FORM_OVERHEAD_BYTES, GenerateForm, job_of, read_form
+from sn17_trellis.jobs import Running, fingerprint
+from sn17_trellis.settings import Faults, WorkerSettings
+from sn17_trellis.spool import StoredResult
+from sn17_trellis.worker import Worker
+
+CHUNK_BYTES: Final = 256 * 1024
+CALLER_GONE: Final = 499
+"""Status for the log only: nobody is there to read it."""
+MEDIA_BYTES: Final = "application/octet-stream"
+KEY: Final = re.compile(r"[\x21-\x7e]{1,200}")
+GENERATE: Final = ("/generate", "/generate/")
+
+
+class JobState(BaseModel):
+    """``progress_at`` is seconds since the epoch; ``steps`` 0 means not known."""
+
+    key: str | None
+    stage: str
+    step: int
+    steps: int
+    progress_at: float
+
+
+class WorkerAnswer(BaseModel):
+    """``GET /v1/worker``."""
+
+    worker: str
+    boot_id: str
+    state: WorkerState
+    reason: str | None
+    job: JobState | None
+    memory: MemoryState | None
+    models: list[str]
+    gaussians_mean: float | None
+
+
+class JobAnswer(BaseModel):
+    """``DELETE /v1/jobs/{key}``."""
+
+    key: str
+    result: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Door:
+    service: Service
+    settings: WorkerSettings
+    worker: Worker
+    faults: AnswerFaults
+
+
+def build_app(service: Service, settings: WorkerSettings, worker: Worker) -> FastAPI:
+    """The data port's application."""
+    app = service.new_app("sn17 TRELLIS worker", settings.max_image_bytes + FORM_OVERHEAD_BYTES)
+    door = _Door(service, settings, worker, AnswerFaults(settings.faults))
+
+    async def generate(request: Request) -> Response:
+        return await _generate(door, request)
+
+    for path in GENERATE:
+        app.add_api_route(
+            path,
+            generate,
+            methods=["POST"],
+            response_class=Response,
+            include_in_schema=path == GENERATE[0],
+            summary="Prompt or picture to a gaussian splat as PLY",
+            responses=_GENERATE_RESPONSES,
+            openapi_extra=_GENERATE_REQUEST,
+        )
+
+    @app.get("/health", summary="Alive as soon as the server listens")
+    async def health() -> dict[str, str]:
+        return {"status": "healthy"}
+
+    @app.get("/version")
+    async def version() -> dict[str, Any]:
+        return {
+            "service": service.name,
+            "version": service.version,
+            "backend": settings.backend,
+            "models": list(worker.models),
+            "faults": settings.faults != Faults(),
+        }
+
+    @app.get("/v1/worker", summary="What the worker is doing and whether it takes work")
+    async def state() -> WorkerAnswer:
+        return _state(door)
+
+    @app.delete("/v1/jobs/{key:path}", summary="Cancel a job, or drop its kept result")
+    async def cancel(key: str) -> JobAnswer:
+        result = worker.cancel(key)
+        if result is None:
+            raise Problem(Code.NOT_FOUND, "no job and no kept result has this key")
+        return JobAnswer(key=key, result=result)
+
+    return app
+
+
+def _state(door: _Door) -> WorkerAnswer:
+    worker = door.worker
+    refusal = worker.refusal()
+    active = worker.active
+    reading = door.service.read_memory()
+    reason = refusal.detail if refusal is not None and refusal.code is not Code.BUSY else worker.degraded
+    return WorkerAnswer(
+        worker=door.settings.worker_name,
+        boot_id=door.service.boot_id,
+        state=worker.state,
+        reason=reason,
+        job=JobState(
+            key=active.key,
+            stage=active.stage,
+            step=active.step,
+            steps=active.steps,
+            progress_at=active.progress_at,
+        )
+        if active is not None
+        else None,
+        memory=MemoryState.of(reading) if reading is not None else None,
+        models=list(worker.models),
+        gaussians_mean=worker.recent.read().gaussians_mean,
+    )
+
+
+async def _generate(door: _Door, request: Request) -> Response:
+    key = _key(request)
+    if key is None or door.worker.find(key) is None:
+        _refuse_early(door)
+    form, picture = await read_form(request, door.settings)
+    wish = await asyncio.to_thread(job_of, form, picture, door.settings)
+    asked = fingerprint(wish.job, seed=wish.asked_seed)
+    found = door.worker.find(key) if key is not None else None
+    if found is not None and found.fingerprint != asked:
+        raise Problem(
+            Code.CONFLICT, f"this {HEADER_IDEMPOTENCY_KEY} belongs to another request; use a new key"
+        )
+    if isinstance(found, StoredResult):
+        return await _answer(door, found, request)
+    running = found
+    if running is None:
+        running = Running(wish.job, asked, door.service.clock(), key)
+        door.worker.submit(running)
+    stored = await _outcome(running, request)
+    if stored is None:
+        return Response(status_code=CALLER_GONE)
+    return await _answer(door, stored, request)
+
+
+def _refuse_early(door: _Door) -> None:
+    """Before the body is read: a busy worker must not be kept busy with uploads."""
+    refusal = door.worker.refusal()
+    if refusal is not None:
+        raise refusal
+
+
+async def _outcome(running: Running, request: Request) -> StoredResult | None:
+    """Wait for the job; None if the caller went away first, which cancels a job without a key.
+
+    Raises:
+        Problem: the job failed.
+    """
+    done = asyncio.shield(asyncio.wrap_future(running.done))
+    gone = asyncio.ensure_future(_disconnected(request))
+    ends: set[asyncio.Future[Any]] = {done, gone}
+    try:
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if done.done():
+            return done.result()
+        if running.key is None:
+            running.cancel.set()
+            running.done.add_done_callback(_discard)
+        return None
+    finally:
+        gone.cancel()
+        done.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _discard(done: Any) -> None:
+    """Nobody will fetch the result of a job that finished although its caller had gone."""
+    if not done.cancelled() and done.exception() is None:
+        done.result().discard()
+
+
+async def _answer(door: _Door, stored: StoredResult, request: Request) -> Response:
+    try:
+        file = await asyncio.to_thread(stored.path.open, "rb")
+    except OSError as error:
+        raise Problem(Code.NOT_FOUND, "the result is gone; send the request again") from error
+    stored.discard()
+    accepts = request.headers.get("accept", "")
+    headers = {
+        "content-length": str(stored.size),
+        HEADER_SEED: str(stored.seed),
+        HEADER_GAUSSIANS: str(stored.gaussians),
+        HEADER_WORKER: door.settings.worker_name,
+    }
+    return StreamingResponse(
+        _pieces(file, stored.size, door.faults.next()),
+        media_type=MEDIA_PLY if MEDIA_PLY in accepts else MEDIA_BYTES,
+        headers=headers,
+    )
+
+
+async def _pieces(file: BinaryIO, size: int, fault: str | None) -> AsyncIterator[bytes]:
+    sent = 0
+    with file:
+        while piece := await asyncio.to_thread(file.read, CHUNK_BYTES):
+            if fault == "garbage":
+                piece = bytes(byte ^ 0x5A for byte in piece[:64]) + piece[64:][::-1]
+            elif fault == "half" and sent + len(piece) > size // 2:
+                yield piece[: max(0, size // 2 - sent)]
+                raise ConnectionAbortedError("injected: the answer ends half way")
+            sent += len(piece)
+            yield piece
+
+
+def _key(request: Request) -> str | None:
+    key = request.headers.get(HEADER_IDEMPOTENCY_KEY)
+    if key is not None and not KEY.fullmatch(key):
+        raise Problem(
+            Code.BAD_REQUEST, f"{HEADER_IDEMPOTENCY_KEY} must be 1 to 200 printable characters without spaces"
+        )
+    return key
+
+
+def _form_schema() -> dict[str, Any]:
+    schema = GenerateForm.model_json_schema()
+    schema["properties"]["prompt_image_file"] = {
+        "type": "string",
+        "format": "binary",
+        "description": "PNG, JPEG or WebP",
+    }
+    return schema
+
+
+_GENERATE_REQUEST: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {"schema": _form_schema()},
+            "application/x-www-form-urlencoded": {"schema": GenerateForm.model_json_schema()},
+        },
+    },
+    "parameters": [
+        {
+            "name": HEADER_IDEMPOTENCY_KEY,
+            "in": "header",
+            "required": False,
+            "schema": {"type": "string", "maxLength": 200},
+            "description": "<task id>/<attempt>: a disconnect does not cancel, the result is kept",
+        }
+    ],
+}
+
+_GENERATE_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
+    200: {
+        "description": "binary little-endian PLY, y up",
+        "content": {
+            MEDIA_BYTES: {"schema": {"type": "string", "format": "binary"}},
+            MEDIA_PLY: {"schema": {"type": "string", "format": "binary"}},
+        },
+        "headers": {
+            HEADER_SEED: {"schema": {"type": "integer"}},
+            HEADER_GAUSSIANS: {"schema": {"type": "integer"}},
+            HEADER_WORKER: {"schema": {"type": "string"}},
+        },
+    }
+}

@@ -1,0 +1,128 @@
+"""The ``procedural`` backend: the grammar's scenes and extruded pictures, by numpy alone."""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import numpy as np
+import sn17_scene
+from sn17_service.contract import GenerationKind
+
+from sn17_trellis.backend import (
+    BadPrompt,
+    BadSampling,
+    Cancelled,
+    EmptyStructure,
+    Generation,
+    IsCancelled,
+    Job,
+    Progress,
+    Sampling,
+)
+from sn17_trellis.procedural.gaussians import PER_VOXEL, gaussians_of
+from sn17_trellis.procedural.image import image_surface
+from sn17_trellis.procedural.voxels import Surface, scene_surface
+
+RESOLUTION: Final = 64
+MIN_RESOLUTION: Final = 8
+ALGORITHM: Final = 1
+"""Raise it when the same job gives other bytes than before, so that canaries are not compared."""
+CANARY_PROMPT: Final = "two small red toruses on a brown table"
+CANARY_SEED: Final = 17
+STEPS: Final = 3
+
+
+class ProceduralBackend:
+    """Scenes of ``sn17_scene`` as 64^3 surface voxels with 32 gaussians each; no model, no device.
+
+    A scene of more than ``max_gaussians`` is made on a coarser grid, which keeps its surface closed.
+    """
+
+    name = "procedural"
+    models = ("text", "image")
+
+    def __init__(self, max_gaussians: int, *, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._max_voxels = max(1, max_gaussians // PER_VOXEL)
+        self._clock = clock
+        self.identity = (
+            f"procedural/{ALGORITHM} max={self._max_voxels * PER_VOXEL} "
+            f"numpy={np.__version__} {platform.machine()}"
+        )
+
+    def load(self) -> None:
+        """There is nothing to load."""
+
+    def warmup(self, progress: Progress, cancelled: IsCancelled) -> None:
+        self.generate(self.canary(), progress, cancelled)
+
+    def generate(self, job: Job, progress: Progress, cancelled: IsCancelled) -> Generation:
+        if job.sampling != Sampling():
+            raise BadSampling("the procedural backend has no sampler: leave preset, steps and guidance out")
+        started = self._clock()
+        surface = self._fit(job)
+        structure_done = self._step(1, progress, cancelled)
+        if len(surface) == 0:
+            raise EmptyStructure("the scene has no voxel at this resolution")
+        splats = gaussians_of(surface, self._rng(job))
+        done = self._step(2, progress, cancelled)
+        progress("decode", STEPS, STEPS)
+        return Generation(
+            splats,
+            len(splats),
+            {"structure": structure_done - started, "gaussians": done - structure_done},
+        )
+
+    def cleanup(self) -> None:
+        """There is nothing cached."""
+
+    def gpu_memory(self) -> Mapping[str, int]:
+        return {}
+
+    def canary(self) -> Job:
+        return Job(GenerationKind.CANARY, CANARY_SEED, prompt=CANARY_PROMPT)
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
+    def _fit(self, job: Job) -> Surface:
+        """The finest grid whose surface has at most the allowed voxels."""
+        resolution = RESOLUTION
+        make = self._source(job)
+        surface = make(resolution)
+        while len(surface) > self._max_voxels and resolution > MIN_RESOLUTION:
+            coarser = math.floor(resolution * math.sqrt(self._max_voxels / len(surface)))
+            resolution = max(MIN_RESOLUTION, min(resolution - 1, coarser))
+            surface = make(resolution)
+        if len(surface) > self._max_voxels:
+            keep = slice(0, self._max_voxels)
+            surface = Surface(surface.resolution, surface.coordinates[keep], surface.rgb[keep])
+        return surface
+
+    def _source(self, job: Job) -> Callable[[int], Surface]:
+        if job.image is not None:
+            image = job.image
+            return lambda resolution: image_surface(image, resolution)
+        try:
+            objects = sn17_scene.layout(sn17_scene.parse(job.prompt or ""))
+        except sn17_scene.PromptError as error:
+            raise BadPrompt(
+                f"the procedural backend understands the local network's grammar only: {error}"
+            ) from None
+        return lambda resolution: scene_surface(objects, resolution)
+
+    @staticmethod
+    def _rng(job: Job) -> np.random.Generator:
+        """Seed and prompt (or picture) decide every number."""
+        content = job.image.tobytes() if job.image is not None else (job.prompt or "").encode()
+        return np.random.Generator(np.random.SFC64([job.seed, zlib.crc32(content)]))
+
+    def _step(self, step: int, progress: Progress, cancelled: IsCancelled) -> float:
+        progress(("structure", "gaussians")[step - 1], step, STEPS)
+        if cancelled():
+            raise Cancelled
+        return self._clock()

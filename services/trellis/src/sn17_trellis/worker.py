@@ -1,0 +1,530 @@
+"""The worker: what it takes, how a job runs, when it cleans up, degrades or ends itself."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sn17_service import Problem, Service, return_heap
+from sn17_service.contract import EXIT_CODE_RECYCLE, Code, GenerationKind, GenerationOutcome, WorkerState
+
+from sn17_trellis.backend import (
+    Backend,
+    Cancelled,
+    DeviceError,
+    Generation,
+    GenerationError,
+    GpuOutOfMemory,
+    Job,
+)
+from sn17_trellis.canary import CanaryBook, CanaryVerdict
+from sn17_trellis.finish import UnusableOutput, encode, keep
+from sn17_trellis.guard import Guard, Marks, RecycleBook
+from sn17_trellis.jobs import Running
+from sn17_trellis.metrics import RecentTasks, WorkerMetrics
+from sn17_trellis.quality import Quality, digest
+from sn17_trellis.settings import WorkerSettings
+from sn17_trellis.spool import Spool, StoredResult
+from sn17_trellis.thread import WorkThread
+
+TICK_SECONDS: Final = 1.0
+SUSPECT_OUTPUTS_TO_DEGRADE: Final = 3
+BUSY_RETRY_SECONDS: Final = 5.0
+ADMIN_WAIT_SECONDS: Final = 120.0
+
+_OUTCOME: Final = {
+    Code.EMPTY_STRUCTURE: GenerationOutcome.EMPTY_STRUCTURE,
+    Code.GPU_OUT_OF_MEMORY: GenerationOutcome.GPU_OUT_OF_MEMORY,
+    Code.BAD_PROMPT: GenerationOutcome.BAD_REQUEST,
+    Code.BAD_IMAGE: GenerationOutcome.BAD_REQUEST,
+    Code.BAD_REQUEST: GenerationOutcome.BAD_REQUEST,
+    Code.MEMORY_REFUSED: GenerationOutcome.MEMORY_REFUSED,
+    Code.DEGRADED: GenerationOutcome.DEVICE_ERROR,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Degraded:
+    """Why the worker should not be trusted.
+
+    A fatal reason takes no more jobs. Others still serve: only the operator, or a person, can tell a
+    drifting worker from a baseline that no longer holds.
+    """
+
+    reason: str
+    fatal: bool = False
+
+
+class Worker:
+    """Owns backend, guard and spool. Everything public may be called from any thread."""
+
+    def __init__(
+        self,
+        service: Service,
+        settings: WorkerSettings,
+        backend: Backend,
+        *,
+        tick_seconds: float = TICK_SECONDS,
+    ) -> None:
+        self._service = service
+        self._settings = settings
+        self._backend = backend
+        self._log = logging.getLogger("sn17.trellis")
+        self._lock = threading.Lock()
+        self._active: Running | None = None
+        self._tails: list[Running] = []
+        self._started = False
+        self._degraded: Degraded | None = None
+        self._suspect_outputs = 0
+        self._tasks_since_canary = 0
+        self._ran_since_cleanup = False
+        self._recycle_withheld = False
+        self._last_job_end = service.monotonic()
+        self._beat: Callable[[], None] = lambda: None
+        self._tail = ThreadPoolExecutor(1, thread_name_prefix="tail")
+        self._thread: WorkThread[Running] = WorkThread(
+            start=self._start,
+            work=self._work,
+            idle=self._idle,
+            close=backend.close,
+            failed=self._thread_failed,
+            tick_seconds=tick_seconds,
+        )
+        self.spool = Spool(
+            settings.spool_dir / "results",
+            ttl_seconds=settings.result_ttl_seconds,
+            keep=settings.results_kept,
+            clock=service.clock,
+        )
+        self.recent = RecentTasks(service.monotonic)
+        self._recycles = RecycleBook(
+            settings.spool_dir / "self-recycles.json",
+            interval_seconds=settings.self_recycle_interval_seconds,
+            clock=service.clock,
+        )
+        self._canaries = CanaryBook(settings.spool_dir / "canary")
+        self._guard = Guard(
+            Marks(settings.guard_cleanup_ratio, settings.guard_refuse_ratio),
+            enabled=settings.guard == "on",
+            read=service.read_memory,
+            cleanup=self._free,
+            monotonic=service.monotonic,
+        )
+        self._metrics = WorkerMetrics(
+            service.registry,
+            self.recent,
+            gpu_memory=backend.gpu_memory,
+            self_recycles=lambda: self._recycles.count,
+            jobs_in_flight=lambda: self.jobs_in_flight,
+        )
+
+    # --- what others see --------------------------------------------------------------------------
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        return self._backend.models if self._started else ()
+
+    @property
+    def active(self) -> Running | None:
+        """The job that is being generated."""
+        return self._active
+
+    @property
+    def jobs_in_flight(self) -> int:
+        with self._lock:
+            return len(self._tails) + (self._active is not None)
+
+    @property
+    def degraded(self) -> str | None:
+        return self._degraded.reason if self._degraded else None
+
+    @property
+    def state(self) -> WorkerState:
+        """The most telling word; a busy worker that is also degraded says degraded (and shows its job)."""
+        refusal = self.refusal()
+        if refusal is not None and refusal.code is not Code.BUSY:
+            return {
+                Code.WARMING_UP: WorkerState.WARMING,
+                Code.DRAINING: WorkerState.DRAINING,
+                Code.MEMORY_REFUSED: WorkerState.REFUSING,
+            }.get(refusal.code, WorkerState.DEGRADED)
+        if self._degraded is not None:
+            return WorkerState.DEGRADED
+        return WorkerState.READY if refusal is None else WorkerState.BUSY
+
+    def refusal(self) -> Problem | None:
+        """Why a new job would be refused now; being busy comes last."""
+        lease = self._service.drain.current
+        if lease is not None:
+            return Problem(Code.DRAINING, f"drained by {lease.by.value}: {lease.reason}; use another worker")
+        if not self._started:
+            return Problem(Code.WARMING_UP, "the models are being loaded", retry_after_seconds=10)
+        if self._degraded is not None and self._degraded.fatal:
+            return Problem(Code.DEGRADED, f"{self._degraded.reason}; use another worker")
+        if self._guard.refusing_since is not None:
+            return Problem(Code.MEMORY_REFUSED, "memory is nearly full; use another worker")
+        if self._active is not None:
+            return Problem(
+                Code.BUSY,
+                "one job at a time; try again or use another worker",
+                retry_after_seconds=self._wait(),
+            )
+        return None
+
+    def not_ready(self) -> tuple[bool, str]:
+        """Readiness check: false while warming or refusing, never for busy (drain has its own)."""
+        refusal = self.refusal()
+        if refusal is None or refusal.code in (Code.BUSY, Code.DRAINING):
+            return True, ""
+        return False, refusal.detail
+
+    def find(self, key: str) -> Running | StoredResult | None:
+        """The job or the kept result of an idempotency key."""
+        with self._lock:
+            for running in (self._active, *self._tails):
+                if running is not None and running.key == key:
+                    return running
+        return self.spool.find(key)
+
+    # --- what others ask --------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._beat = self._service.health.watch("worker_thread", self._settings.stall_seconds)
+        self._thread.start()
+
+    def submit(self, running: Running) -> None:
+        """Take a job; its ``done`` gets the result or a Problem.
+
+        Raises:
+            Problem: it is refused.
+        """
+        refusal = self.refusal()
+        if refusal is None and running.job.model not in self._backend.models:
+            refusal = Problem(
+                Code.BAD_REQUEST,
+                f"this worker has no {running.job.model} model, only: {', '.join(self._backend.models)}",
+            )
+        if refusal is not None:
+            raise refusal
+        if not self._claim(running):
+            raise Problem(Code.BUSY, "one job at a time", retry_after_seconds=self._wait())
+        if not self._thread.offer(running):
+            self._active = None
+            raise Problem(Code.DRAINING, "the worker is ending; use another worker")
+
+    def cancel(self, key: str) -> str | None:
+        """Cancel the job of a key (``cancelled``) or drop its result (``removed``); None if unknown."""
+        found = self.find(key)
+        if isinstance(found, Running):
+            found.cancel.set()
+            return "cancelled"
+        return "removed" if self.spool.remove(key) else None
+
+    def cleanup(self) -> None:
+        """Free what can be freed, after the job at work. Blocks."""
+        self._wait_for(self._thread.call(self._free))
+
+    def canary(self) -> dict[str, Any]:
+        """Run the canary after the job at work and judge it. Blocks."""
+        result: dict[str, Any] = self._wait_for(self._thread.call(self._run_canary))
+        return result
+
+    def pending(self) -> list[Future[StoredResult]]:
+        """The ends of all jobs in flight."""
+        with self._lock:
+            return [running.done for running in (self._active, *self._tails) if running is not None]
+
+    def cancel_all(self) -> None:
+        with self._lock:
+            for running in (self._active, *self._tails):
+                if running is not None:
+                    running.cancel.set()
+
+    def close(self, timeout: float) -> None:
+        """End the thread; whatever still hangs there dies with the process."""
+        if not self._thread.close(timeout):
+            self._log.warning("the worker thread is still busy and is left behind")
+        self._tail.shutdown(wait=False, cancel_futures=True)
+        self._service.health.unwatch("worker_thread")
+
+    # --- on the worker thread ---------------------------------------------------------------------
+
+    def _start(self) -> None:
+        clock = self._service.monotonic
+        started = clock()
+        self._backend.load()
+        loaded = clock()
+        self._backend.warmup(self._progress_of(None), lambda: self._service.stopping is not None)
+        self._metrics.count(GenerationKind.WARMUP, GenerationOutcome.OK)
+        self._log.info(
+            "backend loaded",
+            extra={
+                "backend": self._backend.name,
+                "identity": self._backend.identity,
+                "models": ",".join(self._backend.models),
+                "load_seconds": round(loaded - started, 3),
+                "warmup_seconds": round(clock() - loaded, 3),
+            },
+        )
+        self._run_canary()
+        self._free()
+        self._started = True
+
+    def _thread_failed(self, error: BaseException) -> None:
+        self._service.health.fail("worker_thread", f"ended: {type(error).__name__}")
+        self._service.stop(1, f"the worker thread ended: {error}")
+
+    def _work(self, running: Running) -> None:
+        started = self._service.monotonic()
+        try:
+            generation = self._generate(running)
+        except Problem as problem:
+            self._active = None
+            running.done.set_exception(problem)
+        else:
+            with self._lock:
+                self._tails.append(running)
+                self._active = None
+            self._tail.submit(self._finish, running, generation, started)
+        finally:
+            self._last_job_end = self._service.monotonic()
+            self._ran_since_cleanup = True
+
+    def _generate(self, running: Running) -> Generation:
+        """Guard, then backend.
+
+        Raises:
+            Problem: what to answer; the outcome is counted.
+        """
+        kind = running.job.kind
+        try:
+            reason = self._guard.check()
+            if reason is not None:
+                raise Problem(Code.MEMORY_REFUSED, f"{reason}; use another worker")
+            return self._backend.generate(running.job, self._progress_of(running), running.cancel.is_set)
+        except Problem as problem:
+            self._metrics.count(kind, _OUTCOME[problem.code])
+            raise
+        except Cancelled:
+            self._metrics.count(kind, GenerationOutcome.CANCELLED)
+            self._log.info("cancelled", extra={"key": running.key, "stage": running.stage})
+            raise Problem(Code.CONFLICT, "the job was cancelled") from None
+        except DeviceError as error:
+            self._metrics.gpu_errors.labels(error.kind).inc()
+            self._degrade(Degraded(f"fatal device error ({error.kind})", fatal=True))
+            self._metrics.count(kind, GenerationOutcome.DEVICE_ERROR)
+            raise Problem(Code.DEGRADED, f"the device failed ({error.kind}); use another worker") from error
+        except GenerationError as error:
+            if isinstance(error, GpuOutOfMemory):
+                self._free()
+            self._metrics.count(kind, _OUTCOME.get(error.code, GenerationOutcome.FAILED))
+            raise Problem(error.code, str(error)) from error
+        except MemoryError:
+            self._free()
+            self._metrics.count(kind, GenerationOutcome.MEMORY_REFUSED)
+            raise Problem(Code.MEMORY_REFUSED, "no memory for this job; use another worker") from None
+        except Exception as error:
+            self._log.exception("the backend failed")
+            self._metrics.count(kind, GenerationOutcome.FAILED)
+            raise Problem(Code.INTERNAL, "the generation failed; the worker's log has the reason") from error
+
+    def _idle(self) -> None:
+        self._beat()
+        self.spool.expire()
+        if self._tails:
+            return
+        every = self._settings.canary_every
+        if every and self._tasks_since_canary >= every and self.refusal() is None:
+            self._run_canary()
+            return
+        self._guard.check(clean=self._ran_since_cleanup)
+        self._ran_since_cleanup = False
+        self._recycle_if_stuck()
+
+    def _recycle_if_stuck(self) -> None:
+        fatal = self._degraded is not None and self._degraded.fatal
+        since = self._guard.refusing_since
+        if since is None and not fatal:
+            return
+        quiet_since = max(since or 0.0, self._last_job_end, self._service.last_admin_call or 0.0)
+        if self._service.monotonic() - quiet_since < self._settings.self_recycle_after_seconds:
+            return
+        if not self._recycles.allowed:
+            if not self._recycle_withheld:
+                self._log.warning("would end itself, but did so too recently")
+            self._recycle_withheld = True
+            return
+        self._recycles.record()
+        self._service.stop(EXIT_CODE_RECYCLE, "self_recycle")
+
+    def _run_canary(self) -> dict[str, Any]:
+        running = Running(self._backend.canary(), "", self._service.clock())
+        if not self._claim(running):
+            return {"ran": False, "passed": False, "reason": "a job came first"}
+        self._tasks_since_canary = 0
+        started = self._service.monotonic()
+        peak = _Peak(self._service)
+        try:
+            generation = self._generate(running)
+            encoded = encode(generation)
+        except (Problem, UnusableOutput) as error:
+            self._log.warning("the canary did not run: %s", error)
+            if isinstance(error, UnusableOutput):
+                self._metrics.count(GenerationKind.CANARY, GenerationOutcome.UNUSABLE)
+                self._degrade(Degraded("the canary's output was unusable"))
+            return {"ran": False, "passed": False, "reason": str(error)}
+        finally:
+            self._active = None
+        peak.look()
+        self._observe(running.job, generation, started)
+        self._metrics.count(GenerationKind.CANARY, GenerationOutcome.OK)
+        self._say_peak(peak)
+        verdict = self._canaries.judge(self._backend.identity, encoded.quality, digest(encoded.ply))
+        self._judge(verdict)
+        return {"ran": True, **verdict.as_dict()}
+
+    def _judge(self, verdict: CanaryVerdict) -> None:
+        self._metrics.canary_drift = verdict.drift
+        extra = verdict.as_dict()
+        if verdict.passed:
+            self._log.info("canary passed", extra=extra)
+            if self._degraded is not None and not self._degraded.fatal:
+                self._degraded = None
+            self._suspect_outputs = 0
+        else:
+            self._log.warning("canary drifted", extra=extra)
+            self._degrade(Degraded(f"the canary drifted by {verdict.drift:.2f}"))
+
+    def _say_peak(self, peak: _Peak) -> None:
+        """A generation that starts just below the refusing mark must still fit under the limit."""
+        reading = self._service.read_memory()
+        if reading is None or reading.limit is None or self._settings.guard == "off":
+            return
+        worst = self._settings.guard_refuse_ratio + peak.growth / reading.limit
+        extra = {"growth_bytes": peak.growth, "limit_bytes": reading.limit, "worst_ratio": round(worst, 3)}
+        if worst >= 1:
+            self._log.warning(
+                "one generation can pass the limit from just below the refusing mark", extra=extra
+            )
+        else:
+            self._log.info("a generation fits above the refusing mark", extra=extra)
+
+    def _free(self) -> None:
+        self._backend.cleanup()
+        return_heap()
+
+    # --- on the tail thread -----------------------------------------------------------------------
+
+    def _finish(self, running: Running, generation: Generation, started: float) -> None:
+        kind = running.job.kind
+        try:
+            running.stage = "encode"
+            encoded = encode(generation)
+            self._note(encoded.quality)
+            stored = keep(self.spool, running, encoded)
+        except Exception as error:
+            problem = self._tail_problem(error, kind)
+            with self._lock:
+                self._tails.remove(running)
+            running.done.set_exception(problem)
+            return
+        seconds = self._observe(running.job, generation, started)
+        self.recent.add(encoded.quality.gaussians, seconds)
+        self._tasks_since_canary += 1
+        self._metrics.gaussians.labels(kind.value).observe(encoded.quality.gaussians)
+        self._metrics.count(kind, GenerationOutcome.OK)
+        self._metrics.last_generation.set(self._service.clock())
+        with self._lock:
+            self._tails.remove(running)
+        running.done.set_result(stored)
+
+    def _tail_problem(self, error: Exception, kind: GenerationKind) -> Problem:
+        if isinstance(error, UnusableOutput):
+            self._metrics.count(kind, GenerationOutcome.UNUSABLE)
+            self._suspect()
+            return Problem(Code.DEGRADED, f"the output was unusable: {error}; use another worker")
+        self._metrics.count(kind, GenerationOutcome.FAILED)
+        if isinstance(error, Problem):
+            return error
+        self._log.error("the tail of a generation failed", exc_info=error)
+        return Problem(Code.INTERNAL, "the generation failed; the worker's log has the reason")
+
+    def _note(self, quality: Quality) -> None:
+        for finding in quality.findings:
+            self._metrics.findings.labels(finding.value).inc()
+        if quality.findings:
+            self._log.warning("suspect output", extra={"findings": ",".join(quality.findings)})
+            self._suspect()
+        else:
+            self._suspect_outputs = 0
+
+    def _suspect(self) -> None:
+        self._suspect_outputs += 1
+        if self._suspect_outputs >= SUSPECT_OUTPUTS_TO_DEGRADE:
+            self._degrade(Degraded(f"{self._suspect_outputs} suspect outputs in a row"))
+
+    def _claim(self, running: Running) -> bool:
+        with self._lock:
+            if self._active is not None:
+                return False
+            self._active = running
+            return True
+
+    # --- helpers ----------------------------------------------------------------------------------
+
+    def _degrade(self, degraded: Degraded) -> None:
+        if self._degraded is not None and self._degraded.fatal:
+            return
+        if self._degraded != degraded:
+            self._log.error("degraded: %s", degraded.reason)
+        self._degraded = degraded
+
+    def _observe(self, job: Job, generation: Generation, started: float) -> float:
+        seconds = self._service.monotonic() - started
+        for stage, value in {**generation.stage_seconds, "total": seconds}.items():
+            self._metrics.duration.labels(job.kind.value, stage).observe(value)
+        return seconds
+
+    def _progress_of(self, running: Running | None) -> Callable[[str, int, int], None]:
+        def progress(stage: str, step: int, steps: int) -> None:
+            now = self._service.clock()
+            self._beat()
+            self._metrics.last_progress.set(now)
+            if running is not None:
+                running.stage, running.step, running.steps, running.progress_at = stage, step, steps, now
+
+        return progress
+
+    def _wait(self) -> float:
+        """A guess at when the worker is free."""
+        active, typical = self._active, self.recent.read().seconds_p50
+        if active is None or typical is None:
+            return BUSY_RETRY_SECONDS
+        return max(1.0, typical - (self._service.clock() - active.started_at))
+
+    def _wait_for(self, future: Future[Any]) -> Any:
+        try:
+            return future.result(ADMIN_WAIT_SECONDS)
+        except TimeoutError:
+            raise Problem(
+                Code.BUSY, "the job at work did not end in time", retry_after_seconds=BUSY_RETRY_SECONDS
+            ) from None
+
+
+class _Peak:
+    """How much one generation adds to the memory that can not be reclaimed."""
+
+    def __init__(self, service: Service) -> None:
+        self._read = service.read_memory
+        reading = self._read()
+        self._before = reading.unreclaimable if reading else 0
+        self.growth = 0
+
+    def look(self) -> None:
+        reading = self._read()
+        if reading is not None:
+            self.growth = max(self.growth, reading.unreclaimable - self._before)
