@@ -1,7 +1,17 @@
 # The cluster tests: tools from Go modules, a control plane, a node, images.
-.PHONY: tools
+.PHONY: tools cluster-up cluster-down cluster-shell
 
 TOOLS ?=
+NODES ?= 1
 
 tools: ## Build the tools of the cluster tests into ~/.cache/sn17-tools (TOOLS="kubernetes etcd" for some)
 	@$(PYTHON) tools/build.py $(TOOLS)
+
+cluster-up: sync ## Start a real Kubernetes on this machine that stays up (NODES=n; needs root and make tools)
+	@.venv/bin/python -m sn17_cluster up --nodes $(NODES)
+
+cluster-down: sync ## End it, and clear what killed runs have left
+	@.venv/bin/python -m sn17_cluster down
+
+cluster-shell: sync ## A shell with kubectl and helm in its network, where pods and services are reachable
+	@.venv/bin/python -m sn17_cluster shell

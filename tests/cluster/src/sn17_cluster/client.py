@@ -8,12 +8,13 @@ import os
 import re
 import secrets
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 Manifest = Mapping[str, Any]
+SUMMARY_LINES = 30
 
 
 class CommandError(Exception):
@@ -36,12 +37,16 @@ class Cluster:
     tools: paths of command-line tools by name (`kubectl`, `helm`, `promtool`, ...).
     runs_pods: False for a bare control plane, where pods stay Pending.
     network: the command prefix that enters the node's network namespace; empty where there is none.
+    load: imports an image archive into every node; None where pods take their images from elsewhere.
+    namespaces: those that `namespace()` has made and not deleted yet.
     """
 
     kubeconfig: Path
     tools: Mapping[str, str]
     runs_pods: bool = False
     network: Sequence[str] = field(default=())
+    load: Callable[[Path], None] | None = None
+    namespaces: list[str] = field(default_factory=list)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -111,6 +116,21 @@ class Cluster:
             stdin=text,
         )
 
+    def advertise(self, resource: str, count: int, *, node: str) -> None:
+        """Pretend that `node` has `count` of an extended resource, such as `nvidia.com/gpu`.
+
+        A kubelet that starts anew forgets it. Raises CommandError.
+        """
+        patch = {"status": {"capacity": {resource: str(count)}}}
+        self.kubectl("patch", "node", node, "--subresource=status", "--type=merge", "-p", json.dumps(patch))
+        escaped = resource.replace(".", "\\.")
+        self.kubectl(
+            "wait",
+            f"--for=jsonpath={{.status.allocatable.{escaped}}}={count}",
+            f"node/{node}",
+            "--timeout=30s",
+        )
+
     @contextlib.contextmanager
     def namespace(self, prefix: str = "test", labels: Mapping[str, str] | None = None) -> Iterator[str]:
         """A namespace with a name of its own, deleted afterwards (without waiting for it)."""
@@ -124,9 +144,11 @@ class Cluster:
         )
         # A pod made before its service account exists is refused.
         self.kubectl("wait", "--for=create", "serviceaccount/default", "-n", name, "--timeout=30s")
+        self.namespaces.append(name)
         try:
             yield name
         finally:
+            self.namespaces.remove(name)
             self.kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
 
     @contextlib.contextmanager
@@ -160,6 +182,18 @@ class Cluster:
                 yield int(found[1])
             finally:
                 process.kill()
+
+    def summary(self, namespace: str) -> str:
+        """What a person would ask first about a failure: the pods, the last Events, the ends of the logs."""
+        kubectl = [self.tools["kubectl"], "-n", namespace]
+        pods = self.run([*kubectl, "get", "pods", "-o", "wide"], check=False).stdout
+        events = self.run([*kubectl, "get", "events", "--sort-by=.lastTimestamp"], check=False).stdout
+        parts = [pods, *events.splitlines()[-SUMMARY_LINES:]]
+        for pod in self.get("pods", namespace=namespace):
+            name = pod["metadata"]["name"]
+            flags = ["--all-containers", "--prefix", f"--tail={SUMMARY_LINES}"]
+            parts.append(self.run([*kubectl, "logs", name, *flags], check=False).stdout)
+        return "\n".join(part.rstrip() for part in parts if part)
 
     def dump(self, folder: Path, namespace: str) -> Path:
         """Write what a person would look at first: objects, descriptions, Events and logs of a namespace."""

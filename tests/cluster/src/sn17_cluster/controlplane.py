@@ -24,7 +24,6 @@ from sn17_cluster.state import RunState
 
 SERVICE_RANGE = "198.19.0.0/24"
 SERVICE_API = "198.19.0.1"
-PARTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 START_TIMEOUT = 60.0
 START_ATTEMPTS = 3
 
@@ -105,12 +104,13 @@ class ControlPlane:
             MissingError: the tools are not built.
             ProcessDiedError, NotReadyError: a part did not come up; the message holds the end of its log.
         """
+        before = self.supervisor.running()
         for attempt in range(1, START_ATTEMPTS + 1):
             try:
                 self._start_once()
             except ProcessDiedError as error:
-                self.supervisor.stop_all()
-                if "address already in use" not in str(error) or attempt == START_ATTEMPTS:
+                self.supervisor.stop_all(keep=before)
+                if "address already in use" not in str(error).lower() or attempt == START_ATTEMPTS:
                     raise
                 self.ports = free_ports()
             else:
@@ -141,17 +141,14 @@ class ControlPlane:
             common = [f"--kubeconfig={config}", f"--secure-port={port}", "--bind-address=127.0.0.1"]
             self._run(name, [*common, "--leader-elect=false", *flags])
         # The first sign that the controllers do their work, and what every pod needs.
-        self.supervisor.wait(
-            "service accounts", self._has_service_account, timeout=START_TIMEOUT, needs=PARTS
-        )
+        self.supervisor.wait("service accounts", self._has_service_account, timeout=START_TIMEOUT)
 
     def _run(self, name: str, flags: Sequence[str]) -> None:
         self.supervisor.start(name, [self.tools[name], *flags], prefix=self.prefix)
 
     def wait_ready(self) -> None:
         """Wait until the API server says it is ready. Raises ProcessDiedError, NotReadyError."""
-        needs = [name for name in PARTS if name in self.supervisor.names()]
-        self.supervisor.wait("the API server", self._is_ready, timeout=START_TIMEOUT, needs=needs)
+        self.supervisor.wait("the API server", self._is_ready, timeout=START_TIMEOUT)
 
     def _is_ready(self) -> bool:
         context = ssl.create_default_context(cafile=str(self.authority.certificate))

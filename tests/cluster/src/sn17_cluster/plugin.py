@@ -6,15 +6,20 @@ A fixture whose cluster this machine cannot run skips the test and says in one s
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import pytest
 
 if TYPE_CHECKING:
     from sn17_cluster.client import Cluster
     from sn17_cluster.controlplane import ControlPlane
+
+
+T = TypeVar("T")
 
 
 def unavailable(reason: object) -> NoReturn:
@@ -29,17 +34,45 @@ def control_plane() -> Iterator[ControlPlane]:
     """A real API server with its controllers and no node; one per test process."""
     # Imported late: most test runs need no cluster and should not pay for it.
     from sn17_cluster.controlplane import control_plane as running
+
+    with _or_unavailable(running()) as plane:
+        yield plane
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A cluster that runs pods: one of our own with a node, or the one that SN17_KUBECONFIG names."""
+    from sn17_cluster.providers import provide
+
+    with _or_unavailable(provide()) as access:
+        yield access
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what the cluster says about the namespaces of a failed test."""
+    report = yield
+    arguments = getattr(item, "funcargs", {})
+    if report.failed and call.when == "call":
+        clusters = [arguments[name] for name in ("cluster", "api") if name in arguments]
+        for access in clusters:
+            for namespace in access.namespaces:
+                report.sections.append((f"namespace {namespace}", access.summary(namespace)))
+    return report
+
+
+@contextlib.contextmanager
+def _or_unavailable(context: AbstractContextManager[T]) -> Iterator[T]:
     from sn17_cluster.requirements import MissingError
 
-    try:
-        context = running()
-        plane = context.__enter__()
-    except MissingError as missing:
-        unavailable(missing)
-    try:
-        yield plane
-    finally:
-        context.__exit__(None, None, None)
+    with contextlib.ExitStack() as stack:
+        try:
+            entered = stack.enter_context(context)
+        except MissingError as missing:
+            unavailable(missing)
+        yield entered
 
 
 @pytest.fixture(scope="session")

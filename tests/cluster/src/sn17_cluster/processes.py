@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sn17_cluster.state import ProcessId, RunState
 
 LOG_TAIL_LINES = 15
+POLL_SECONDS = 0.05
 
 
 class ProcessDiedError(Exception):
@@ -31,6 +30,7 @@ class _Service:
     environment: Mapping[str, str] | None
     log: Path
     process: subprocess.Popen[bytes]
+    stopped: bool = False
 
 
 class Supervisor:
@@ -53,20 +53,22 @@ class Supervisor:
         prefix: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """Start `argv` as `name`, in the namespaces that the command `prefix` enters; log in `<run>/logs`."""
+        """Start `argv` as `name`, in the namespaces that the command `prefix` enters; log in `<run>/logs`.
+
+        environment: the whole of it; None inherits this process's.
+        """
         if name in self._services and self.alive(name):
             raise ValueError(f"{name} runs already")
         log = self._state.folder / "logs" / f"{name}.log"
         log.parent.mkdir(exist_ok=True)
-        command = [*prefix, "setpriv", "--pdeathsig", "KILL", "--", *argv]
         with log.open("ab") as output:
             process = subprocess.Popen(
-                command,
+                [*prefix, "setpriv", "--pdeathsig", "KILL", "--", *argv],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env={**os.environ, **environment} if environment else None,
+                env=environment,
             )
         self._state.record_process(name, ProcessId.of(process.pid))
         self._services[name] = _Service(argv, prefix, environment, log, process)
@@ -77,8 +79,9 @@ class Supervisor:
     def pid(self, name: str) -> int:
         return self._services[name].process.pid
 
-    def names(self) -> list[str]:
-        return list(self._services)
+    def running(self) -> list[str]:
+        """Names of what was started and not stopped, in that order."""
+        return [name for name, service in self._services.items() if not service.stopped]
 
     def log(self, name: str) -> Path:
         return self._services[name].log
@@ -89,44 +92,47 @@ class Supervisor:
 
     def stop(self, name: str, *, kill: bool = False, grace: float = 10.0) -> None:
         """End one process: politely, or at once with `kill`; after `grace` seconds always."""
-        process = self._services[name].process
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
+        service = self._services[name]
+        service.stopped = True
+        if service.process.poll() is None:
+            service.process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
             try:
-                process.wait(grace)
+                service.process.wait(grace)
             except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+                service.process.kill()
+                service.process.wait()
         self._state.forget_process(name)
 
-    def restart(self, name: str, *, kill: bool = False) -> None:
-        """End a process and start it again with the same arguments, as a crash or an upgrade would."""
-        service = self._services[name]
-        self.stop(name, kill=kill)
+    def resume(self, name: str) -> None:
+        """Start a stopped process again with the same arguments."""
+        service = self._services.pop(name)
         self.start(name, service.argv, prefix=service.prefix, environment=service.environment)
 
-    def stop_all(self) -> None:
-        """End every process, the last started first."""
-        for name in reversed(self._services):
-            with contextlib.suppress(ProcessLookupError):
-                self.stop(name)
-        self._services.clear()
+    def restart(self, name: str, *, kill: bool = False) -> None:
+        """End a process and start it again, as a crash or an upgrade would."""
+        self.stop(name, kill=kill)
+        self.resume(name)
 
-    def wait(
-        self, what: str, ready: Callable[[], bool], *, timeout: float, needs: Sequence[str] = ()
-    ) -> None:
+    def stop_all(self, *, keep: Container[str] = ()) -> None:
+        """End every process but those named in `keep`, the last started first."""
+        for name in reversed(self.running()):
+            if name not in keep:
+                self.stop(name)
+                del self._services[name]
+
+    def wait(self, what: str, ready: Callable[[], bool], *, timeout: float) -> None:
         """Poll `ready` until it is true.
 
         Raises:
-            ProcessDiedError: one of the processes `needs` ended meanwhile.
+            ProcessDiedError: a process that was not stopped has ended.
             NotReadyError: `timeout` seconds passed.
         """
         deadline = time.monotonic() + timeout
         while not ready():
-            for name in needs:
+            for name in self.running():
                 if not self.alive(name):
                     raise ProcessDiedError(f"{name} ended while waiting for {what}:\n{self.log_tail(name)}")
             if time.monotonic() > deadline:
-                tails = "".join(f"\n--- {name}\n{self.log_tail(name)}" for name in needs)
+                tails = "".join(f"\n--- {name}\n{self.log_tail(name)}" for name in self.running())
                 raise NotReadyError(f"{what} not ready after {timeout:.0f} s{tails}")
-            time.sleep(0.05)
+            time.sleep(POLL_SECONDS)

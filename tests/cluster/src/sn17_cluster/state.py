@@ -14,7 +14,6 @@ import os
 import secrets
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -61,7 +60,6 @@ def _start_time(pid: int) -> int | None:
 @dataclass(slots=True)
 class _Record:
     processes: dict[str, tuple[int, int]] = field(default_factory=dict)
-    namespaces: list[str] = field(default_factory=list)
     cgroups: list[str] = field(default_factory=list)
 
 
@@ -74,9 +72,9 @@ class RunState:
         self._record = _Record()
 
     @classmethod
-    def create(cls) -> RunState:
+    def create(cls, base: Path | None = None) -> RunState:
         """Clear the leftovers of killed runs, then start a new one."""
-        base = base_folder()
+        base = base or base_folder()
         base.mkdir(mode=0o711, parents=True, exist_ok=True)
         clear_leftovers(base)
         while True:
@@ -101,11 +99,6 @@ class RunState:
         self._record.processes.pop(name, None)
         self._save()
 
-    def record_namespace(self, name: str) -> None:
-        """Call before making the network namespace `name`."""
-        self._record.namespaces.append(name)
-        self._save()
-
     def record_cgroup(self, name: str) -> None:
         """Call before making the folder `name` in the cgroup controllers."""
         self._record.cgroups.append(name)
@@ -119,7 +112,6 @@ class RunState:
             json.dumps(
                 {
                     "processes": record.processes,
-                    "namespaces": record.namespaces,
                     "cgroups": record.cgroups,
                 },
                 indent=1,
@@ -174,10 +166,6 @@ def _clear(folder: Path) -> None:
         shim.signal(signal.SIGKILL)
     for name in saved.get("cgroups", []):
         _remove_cgroup(name)
-    for mount in _mounts_below(folder):
-        subprocess.run(["umount", "--lazy", mount], check=False, capture_output=True)
-    for name in saved.get("namespaces", []):
-        subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -222,10 +210,3 @@ def _members(top: Path) -> Iterator[ProcessId]:
         with contextlib.suppress(OSError):
             for line in path.read_text().split():
                 yield ProcessId.of(int(line))
-
-
-def _mounts_below(folder: Path) -> list[str]:
-    """Mount points below `folder`, the last mounted first."""
-    lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    points = [line.split()[4].encode().decode("unicode_escape") for line in lines]
-    return [point for point in reversed(points) if point.startswith(f"{folder}/")]
