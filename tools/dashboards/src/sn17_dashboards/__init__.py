@@ -1,0 +1,1 @@
+"""Dashboards as code: `python -m sn17_dashboards` writes the JSON files of the chart."""
