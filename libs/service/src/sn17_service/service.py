@@ -185,12 +185,14 @@ class Service:
     # --- life -------------------------------------------------------------------------------------
 
     def main(self, data_app: FastAPI | None) -> int:
-        """``run`` in a new event loop; the return value is the process' exit code."""
+        """``run`` in a new event loop; the return value is the exit code of the process, which must end now."""
         try:
-            return asyncio.run(self.run(data_app))
+            code = asyncio.run(self.run(data_app))
         except OSError as error:
             self.log.error("%s", error)
-            return 1
+            code = 1
+        _leave_later(_HARD_STOP_SECONDS, code, self.log)
+        return code
 
     async def run(self, data_app: FastAPI | None) -> int:
         """Serve until :meth:`stop` or SIGTERM; returns the exit code.
@@ -324,20 +326,25 @@ class Service:
     def _hard_stop_later(self) -> threading.Timer:
         """End the process even if a hook, a thread or the loop hangs."""
         code = self._stop[0] if self._stop else 1
-
-        def leave() -> None:
-            self.log.error("not stopped in time: leaving at once")
-            os._exit(code)
-
-        timer = threading.Timer(2 * self.settings.grace_seconds + _HARD_STOP_SECONDS, leave)
-        timer.daemon = True
-        timer.start()
-        return timer
+        return _leave_later(2 * self.settings.grace_seconds + _HARD_STOP_SECONDS, code, self.log)
 
 
 def _set_from_any_thread(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(event.set)
+
+
+def _leave_later(seconds: float, code: int, log: logging.Logger) -> threading.Timer:
+    """Exit the hard way unless cancelled, or gone, before."""
+
+    def leave() -> None:
+        log.error("not stopped in time: leaving at once")
+        os._exit(code)
+
+    timer = threading.Timer(seconds, leave)
+    timer.daemon = True
+    timer.start()
+    return timer
 
 
 async def _beat_forever(beat: Callable[[], None]) -> None:

@@ -75,27 +75,36 @@ class Guard:
         return 0.0 if reading is None or reading.ratio is None else reading.ratio
 
 
-class RecycleBook:
-    """Self-recycles on disk, so that a restart neither forgets the last one nor the count."""
+class SelfRecycle:
+    """When a worker that refuses, alone with it for long, ends itself; the last time is kept on disk."""
 
-    def __init__(self, path: Path, *, interval_seconds: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, path: Path, *, after_seconds: float, interval_seconds: float, clock: Callable[[], float]
+    ) -> None:
         self._path = path
+        self._after = after_seconds
         self._interval = interval_seconds
         self._clock = clock
+        self._withheld = False
         self.count, self._last = self._load()
 
-    @property
-    def allowed(self) -> bool:
-        return self._last is None or not 0 <= self._clock() - self._last < self._interval
-
-    def record(self) -> None:
-        """Count one; if the book can not be written it is still counted in memory."""
+    def due(self, seconds_alone: float, *, refusing: bool) -> bool:
+        """True, once, when it is time; ``seconds_alone`` is since the last job or admin call."""
+        if not refusing or seconds_alone < self._after:
+            return False
+        now = self._clock()
+        if self._last is not None and 0 <= now - self._last < self._interval:
+            if not self._withheld:
+                log.warning("would end itself, but did so too recently")
+            self._withheld = True
+            return False
         self.count += 1
-        self._last = self._clock()
+        self._last = now
         try:
-            write_atomically(self._path, json.dumps({"count": self.count, "last": self._last}).encode())
+            write_atomically(self._path, json.dumps({"count": self.count, "last": now}).encode())
         except OSError as error:
             log.warning("could not write %s: %s", self._path.name, error)
+        return True
 
     def _load(self) -> tuple[int, float | None]:
         try:

@@ -71,6 +71,7 @@ class WorkThread(Generic[T]):
             self._condition.notify()
         if self._thread.is_alive():
             self._thread.join(timeout)
+        self._refuse_calls()
         return not self._thread.is_alive()
 
     def _run(self) -> None:

@@ -6,7 +6,6 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, Final
 
 from sn17_service import Problem, Service, return_heap
@@ -21,20 +20,23 @@ from sn17_trellis.backend import (
     GpuOutOfMemory,
     Job,
 )
-from sn17_trellis.canary import CanaryBook, CanaryVerdict
+from sn17_trellis.canary import CanaryBook
 from sn17_trellis.finish import UnusableOutput, encode, keep
-from sn17_trellis.guard import Guard, Marks, RecycleBook
+from sn17_trellis.guard import Guard, Marks, SelfRecycle
 from sn17_trellis.jobs import Running
 from sn17_trellis.metrics import RecentTasks, WorkerMetrics
-from sn17_trellis.quality import Quality, digest
+from sn17_trellis.peak import Peak
+from sn17_trellis.quality import digest
 from sn17_trellis.settings import WorkerSettings
 from sn17_trellis.spool import Spool, StoredResult
 from sn17_trellis.thread import WorkThread
+from sn17_trellis.trust import Trust
 
 TICK_SECONDS: Final = 1.0
-SUSPECT_OUTPUTS_TO_DEGRADE: Final = 3
 BUSY_RETRY_SECONDS: Final = 5.0
 ADMIN_WAIT_SECONDS: Final = 120.0
+MAX_TAILS: Final = 1
+"""Assets still being encoded beside which a new job may start."""
 
 _OUTCOME: Final = {
     Code.EMPTY_STRUCTURE: GenerationOutcome.EMPTY_STRUCTURE,
@@ -45,18 +47,6 @@ _OUTCOME: Final = {
     Code.MEMORY_REFUSED: GenerationOutcome.MEMORY_REFUSED,
     Code.DEGRADED: GenerationOutcome.DEVICE_ERROR,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Degraded:
-    """Why the worker should not be trusted.
-
-    A fatal reason takes no more jobs. Others still serve: only the operator, or a person, can tell a
-    drifting worker from a baseline that no longer holds.
-    """
-
-    reason: str
-    fatal: bool = False
 
 
 class Worker:
@@ -78,11 +68,8 @@ class Worker:
         self._active: Running | None = None
         self._tails: list[Running] = []
         self._started = False
-        self._degraded: Degraded | None = None
-        self._suspect_outputs = 0
         self._tasks_since_canary = 0
         self._ran_since_cleanup = False
-        self._recycle_withheld = False
         self._last_job_end = service.monotonic()
         self._beat: Callable[[], None] = lambda: None
         self._tail = ThreadPoolExecutor(1, thread_name_prefix="tail")
@@ -101,12 +88,12 @@ class Worker:
             clock=service.clock,
         )
         self.recent = RecentTasks(service.monotonic)
-        self._recycles = RecycleBook(
+        self._recycles = SelfRecycle(
             settings.spool_dir / "self-recycles.json",
+            after_seconds=settings.self_recycle_after_seconds,
             interval_seconds=settings.self_recycle_interval_seconds,
             clock=service.clock,
         )
-        self._canaries = CanaryBook(settings.spool_dir / "canary")
         self._guard = Guard(
             Marks(settings.guard_cleanup_ratio, settings.guard_refuse_ratio),
             enabled=settings.guard == "on",
@@ -121,6 +108,7 @@ class Worker:
             self_recycles=lambda: self._recycles.count,
             jobs_in_flight=lambda: self.jobs_in_flight,
         )
+        self._trust = Trust(CanaryBook(settings.spool_dir / "canary"), self._metrics)
 
     # --- what others see --------------------------------------------------------------------------
 
@@ -140,7 +128,7 @@ class Worker:
 
     @property
     def degraded(self) -> str | None:
-        return self._degraded.reason if self._degraded else None
+        return self._trust.degraded.reason if self._trust.degraded else None
 
     @property
     def state(self) -> WorkerState:
@@ -152,7 +140,7 @@ class Worker:
                 Code.DRAINING: WorkerState.DRAINING,
                 Code.MEMORY_REFUSED: WorkerState.REFUSING,
             }.get(refusal.code, WorkerState.DEGRADED)
-        if self._degraded is not None:
+        if self._trust.degraded is not None:
             return WorkerState.DEGRADED
         return WorkerState.READY if refusal is None else WorkerState.BUSY
 
@@ -163,11 +151,11 @@ class Worker:
             return Problem(Code.DRAINING, f"drained by {lease.by.value}: {lease.reason}; use another worker")
         if not self._started:
             return Problem(Code.WARMING_UP, "the models are being loaded", retry_after_seconds=10)
-        if self._degraded is not None and self._degraded.fatal:
-            return Problem(Code.DEGRADED, f"{self._degraded.reason}; use another worker")
+        if self._trust.fatal:
+            return Problem(Code.DEGRADED, f"{self.degraded}; use another worker")
         if self._guard.refusing_since is not None:
             return Problem(Code.MEMORY_REFUSED, "memory is nearly full; use another worker")
-        if self._active is not None:
+        if self._active is not None or len(self._tails) > MAX_TAILS:
             return Problem(
                 Code.BUSY,
                 "one job at a time; try again or use another worker",
@@ -234,9 +222,10 @@ class Worker:
         return result
 
     def pending(self) -> list[Future[StoredResult]]:
-        """The ends of all jobs in flight."""
+        """The ends of all tasks in flight."""
         with self._lock:
-            return [running.done for running in (self._active, *self._tails) if running is not None]
+            jobs = [running for running in (self._active, *self._tails) if running is not None]
+        return [running.done for running in jobs if running.job.kind is GenerationKind.TASK]
 
     def cancel_all(self) -> None:
         with self._lock:
@@ -314,8 +303,7 @@ class Worker:
             self._log.info("cancelled", extra={"key": running.key, "stage": running.stage})
             raise Problem(Code.CONFLICT, "the job was cancelled") from None
         except DeviceError as error:
-            self._metrics.gpu_errors.labels(error.kind).inc()
-            self._degrade(Degraded(f"fatal device error ({error.kind})", fatal=True))
+            self._trust.device_failed(error.kind)
             self._metrics.count(kind, GenerationOutcome.DEVICE_ERROR)
             raise Problem(Code.DEGRADED, f"the device failed ({error.kind}); use another worker") from error
         except GenerationError as error:
@@ -343,23 +331,11 @@ class Worker:
             return
         self._guard.check(clean=self._ran_since_cleanup)
         self._ran_since_cleanup = False
-        self._recycle_if_stuck()
-
-    def _recycle_if_stuck(self) -> None:
-        fatal = self._degraded is not None and self._degraded.fatal
         since = self._guard.refusing_since
-        if since is None and not fatal:
-            return
-        quiet_since = max(since or 0.0, self._last_job_end, self._service.last_admin_call or 0.0)
-        if self._service.monotonic() - quiet_since < self._settings.self_recycle_after_seconds:
-            return
-        if not self._recycles.allowed:
-            if not self._recycle_withheld:
-                self._log.warning("would end itself, but did so too recently")
-            self._recycle_withheld = True
-            return
-        self._recycles.record()
-        self._service.stop(EXIT_CODE_RECYCLE, "self_recycle")
+        last = max(since or 0.0, self._last_job_end, self._service.last_admin_call or 0.0)
+        refusing = since is not None or self._trust.fatal
+        if self._recycles.due(self._service.monotonic() - last, refusing=refusing):
+            self._service.stop(EXIT_CODE_RECYCLE, "self_recycle")
 
     def _run_canary(self) -> dict[str, Any]:
         running = Running(self._backend.canary(), "", self._service.clock())
@@ -367,7 +343,7 @@ class Worker:
             return {"ran": False, "passed": False, "reason": "a job came first"}
         self._tasks_since_canary = 0
         started = self._service.monotonic()
-        peak = _Peak(self._service)
+        peak = Peak(self._service.read_memory)
         try:
             generation = self._generate(running)
             encoded = encode(generation)
@@ -375,43 +351,17 @@ class Worker:
             self._log.warning("the canary did not run: %s", error)
             if isinstance(error, UnusableOutput):
                 self._metrics.count(GenerationKind.CANARY, GenerationOutcome.UNUSABLE)
-                self._degrade(Degraded("the canary's output was unusable"))
+                self._trust.canary_unusable()
             return {"ran": False, "passed": False, "reason": str(error)}
         finally:
             self._active = None
         peak.look()
         self._observe(running.job, generation, started)
         self._metrics.count(GenerationKind.CANARY, GenerationOutcome.OK)
-        self._say_peak(peak)
-        verdict = self._canaries.judge(self._backend.identity, encoded.quality, digest(encoded.ply))
-        self._judge(verdict)
+        if self._settings.guard == "on":
+            peak.say(self._settings.guard_refuse_ratio)
+        verdict = self._trust.canary(self._backend.identity, encoded.quality, digest(encoded.ply))
         return {"ran": True, **verdict.as_dict()}
-
-    def _judge(self, verdict: CanaryVerdict) -> None:
-        self._metrics.canary_drift = verdict.drift
-        extra = verdict.as_dict()
-        if verdict.passed:
-            self._log.info("canary passed", extra=extra)
-            if self._degraded is not None and not self._degraded.fatal:
-                self._degraded = None
-            self._suspect_outputs = 0
-        else:
-            self._log.warning("canary drifted", extra=extra)
-            self._degrade(Degraded(f"the canary drifted by {verdict.drift:.2f}"))
-
-    def _say_peak(self, peak: _Peak) -> None:
-        """A generation that starts just below the refusing mark must still fit under the limit."""
-        reading = self._service.read_memory()
-        if reading is None or reading.limit is None or self._settings.guard == "off":
-            return
-        worst = self._settings.guard_refuse_ratio + peak.growth / reading.limit
-        extra = {"growth_bytes": peak.growth, "limit_bytes": reading.limit, "worst_ratio": round(worst, 3)}
-        if worst >= 1:
-            self._log.warning(
-                "one generation can pass the limit from just below the refusing mark", extra=extra
-            )
-        else:
-            self._log.info("a generation fits above the refusing mark", extra=extra)
 
     def _free(self) -> None:
         self._backend.cleanup()
@@ -422,9 +372,11 @@ class Worker:
     def _finish(self, running: Running, generation: Generation, started: float) -> None:
         kind = running.job.kind
         try:
+            if running.cancel.is_set():
+                raise Cancelled
             running.stage = "encode"
             encoded = encode(generation)
-            self._note(encoded.quality)
+            self._trust.output(encoded.quality)
             stored = keep(self.spool, running, encoded)
         except Exception as error:
             problem = self._tail_problem(error, kind)
@@ -445,27 +397,16 @@ class Worker:
     def _tail_problem(self, error: Exception, kind: GenerationKind) -> Problem:
         if isinstance(error, UnusableOutput):
             self._metrics.count(kind, GenerationOutcome.UNUSABLE)
-            self._suspect()
+            self._trust.suspect()
             return Problem(Code.DEGRADED, f"the output was unusable: {error}; use another worker")
+        if isinstance(error, Cancelled):
+            self._metrics.count(kind, GenerationOutcome.CANCELLED)
+            return Problem(Code.CONFLICT, "the job was cancelled")
         self._metrics.count(kind, GenerationOutcome.FAILED)
         if isinstance(error, Problem):
             return error
         self._log.error("the tail of a generation failed", exc_info=error)
         return Problem(Code.INTERNAL, "the generation failed; the worker's log has the reason")
-
-    def _note(self, quality: Quality) -> None:
-        for finding in quality.findings:
-            self._metrics.findings.labels(finding.value).inc()
-        if quality.findings:
-            self._log.warning("suspect output", extra={"findings": ",".join(quality.findings)})
-            self._suspect()
-        else:
-            self._suspect_outputs = 0
-
-    def _suspect(self) -> None:
-        self._suspect_outputs += 1
-        if self._suspect_outputs >= SUSPECT_OUTPUTS_TO_DEGRADE:
-            self._degrade(Degraded(f"{self._suspect_outputs} suspect outputs in a row"))
 
     def _claim(self, running: Running) -> bool:
         with self._lock:
@@ -475,13 +416,6 @@ class Worker:
             return True
 
     # --- helpers ----------------------------------------------------------------------------------
-
-    def _degrade(self, degraded: Degraded) -> None:
-        if self._degraded is not None and self._degraded.fatal:
-            return
-        if self._degraded != degraded:
-            self._log.error("degraded: %s", degraded.reason)
-        self._degraded = degraded
 
     def _observe(self, job: Job, generation: Generation, started: float) -> float:
         seconds = self._service.monotonic() - started
@@ -513,18 +447,3 @@ class Worker:
             raise Problem(
                 Code.BUSY, "the job at work did not end in time", retry_after_seconds=BUSY_RETRY_SECONDS
             ) from None
-
-
-class _Peak:
-    """How much one generation adds to the memory that can not be reclaimed."""
-
-    def __init__(self, service: Service) -> None:
-        self._read = service.read_memory
-        reading = self._read()
-        self._before = reading.unreclaimable if reading else 0
-        self.growth = 0
-
-    def look(self) -> None:
-        reading = self._read()
-        if reading is not None:
-            self.growth = max(self.growth, reading.unreclaimable - self._before)

@@ -1,1 +1,1 @@
-"""TRELLIS inference in plain torch: official checkpoints in, gaussians out. No web, no settings, no globals."""
+"""TRELLIS inference in plain torch: official checkpoints in, gaussians out. No web, no settings."""

@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError, safe_open
+from torch import nn
+
 from sn17_trellis.engine.config import (
     GaussianDecoderConfig,
     LatentFlowConfig,
@@ -31,7 +33,6 @@ from sn17_trellis.engine.errors import CheckpointError
 from sn17_trellis.engine.gaussians import GaussianDecoder
 from sn17_trellis.engine.latents import LatentFlow
 from sn17_trellis.engine.structure import StructureDecoder, StructureFlow
-from torch import nn
 
 ROLES = ("sparse_structure_flow_model", "sparse_structure_decoder", "slat_flow_model", "slat_decoder_gs")
 """Entries of `models` the engine needs; the others (mesh and field decoders, encoders) are left alone."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as fn
+from torch import Tensor, nn
+
 from sn17_trellis.engine.config import GaussianDecoderConfig, RepresentationConfig
 from sn17_trellis.engine.layers import (
     FeedForward,
@@ -16,7 +18,6 @@ from sn17_trellis.engine.layers import (
     torso_dtype,
 )
 from sn17_trellis.engine.voxels import Padding, Voxels, window_ids
-from torch import Tensor, nn
 
 LOGIT_LIMIT = 15.0
 """Opacity logits are written within +-15: beyond, float32's sigmoid saturates and readers see infinities."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as fn
+from torch import Tensor, nn
+
 from sn17_trellis.engine.config import LatentFlowConfig
 from sn17_trellis.engine.layers import ModulatedBlock, TimestepEmbedder, position_embedding, torso_dtype
 from sn17_trellis.engine.sparse import SparseResBlock
 from sn17_trellis.engine.voxels import Padding, Voxels
-from torch import Tensor, nn
 
 
 class LatentFlow(nn.Module):

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Protocol
 
 import torch
+from torch import Tensor
+
 from sn17_trellis.engine.config import SamplerParams
 from sn17_trellis.engine.latents import LatentFlow
 from sn17_trellis.engine.sampler import Velocity, time_sequence
 from sn17_trellis.engine.structure import StructureFlow
 from sn17_trellis.engine.voxels import Voxels
-from torch import Tensor
 
 
 class Runner(Protocol):

@@ -8,8 +8,9 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from sn17_trellis.engine.config import SamplerParams
 from torch import Tensor
+
+from sn17_trellis.engine.config import SamplerParams
 
 OnStep = Callable[[int, int], None]
 """Called before each step with (steps done, steps in all); raising ends the sampling."""

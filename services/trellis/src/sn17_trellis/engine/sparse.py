@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as fn
+from torch import Tensor, nn
+
 from sn17_trellis.engine.layers import LayerNorm32
 from sn17_trellis.engine.voxels import Voxels
-from torch import Tensor, nn
 
 GATHER_BYTES = 256 * 1024**2
 """Largest gathered input of one matrix product; larger ones run in pieces."""

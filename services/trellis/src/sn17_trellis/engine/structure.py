@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as fn
+from torch import Tensor, nn
+
 from sn17_trellis.engine.config import StructureDecoderConfig, StructureFlowConfig
 from sn17_trellis.engine.layers import (
     ChannelLayerNorm32,
@@ -12,7 +14,6 @@ from sn17_trellis.engine.layers import (
     position_embedding,
     torso_dtype,
 )
-from torch import Tensor, nn
 
 
 class StructureFlow(nn.Module):
