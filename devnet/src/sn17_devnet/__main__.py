@@ -1,0 +1,41 @@
+"""``python -m sn17_devnet``: local validators, with wallets they make themselves, and a chain to look at."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import version
+
+from sn17_service import Service, load_settings, write_atomically
+
+from sn17_devnet.app import build_app
+from sn17_devnet.network import Network
+from sn17_devnet.settings import DevnetSettings
+
+
+def main() -> None:
+    """Run until SIGTERM."""
+    settings = load_settings(
+        DevnetSettings,
+        prog="sn17-devnet",
+        description="Local validators of subnet 17: the real protocol, scenes as prompts, a chain to read.",
+    )
+    service = Service("devnet", version("sn17-devnet"), settings)
+    network = Network(settings)
+
+    async def start() -> None:
+        await network.start()
+        base = f"http://{settings.host}:{service.port}"
+        described = network.description(base, f"http://{settings.host}:{service.ops_port}")
+        content = json.dumps(described, indent=2).encode()
+        write_atomically(settings.state_dir / "devnet.json", content)
+        for validator in described["validators"]:
+            service.log.info("validator listens", extra=validator)
+
+    service.on_start.append(start)
+    service.on_stop.append(network.stop)
+    service.background("sync", network.keep_synced)
+    raise SystemExit(service.main(build_app(service, network)))
+
+
+if __name__ == "__main__":
+    main()

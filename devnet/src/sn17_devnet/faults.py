@@ -1,0 +1,66 @@
+"""Faults that a validator can be told to have: rules in, decisions out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class FaultKind(StrEnum):
+    RESET = "reset"
+    """The connection is cut (TCP reset)."""
+    SLOW = "slow"
+    """The answer takes ``seconds`` longer: longer than the miner's patience, and it sees a timeout (408)."""
+    STATUS = "status"
+    """The answer is an error of ``status``: 408, 500, 503 or any other."""
+    GARBAGE = "garbage"
+    """The answer has status 200 and a body that is cut in the middle."""
+    RESTART = "restart"
+    """The validator is gone for ``seconds`` and comes back with the state it saved last."""
+    UNVALIDATED = "unvalidated"
+    """The validation service does not answer; only for SubmitResults."""
+
+
+class FaultRule(BaseModel):
+    """One fault and when it strikes. Seconds are real ones: the time scale does not apply."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: FaultKind
+    call: Literal["PullTask", "SubmitResults"] | None = None
+    """None = any call."""
+    validator: int | None = Field(None, ge=0)
+    """Index of the validator, None = every one."""
+    when: Literal["before", "after"] = "before"
+    """Whether the validator has done its part (``after``: only the answer is lost)."""
+    probability: float = Field(1.0, ge=0, le=1)
+    limit: int | None = Field(None, ge=1)
+    """Strike at most so often, per validator."""
+    seconds: float = Field(1.0, ge=0, le=3600)
+    status: Annotated[int, Field(ge=400, le=599)] = 503
+
+
+class FaultPlan:
+    """The faults of one validator: seeded, so that a run can be repeated."""
+
+    def __init__(self, rules: Sequence[FaultRule], validator: int, seed: int) -> None:
+        self._rules = [rule for rule in rules if rule.validator in (None, validator)]
+        self._left = [rule.limit for rule in self._rules]
+        self._rng = np.random.default_rng((seed, validator))
+
+    def draw(self, call: str, when: str) -> FaultRule | None:
+        """The fault that strikes this call at this point, if any; the first rule that fits wins."""
+        for index, rule in enumerate(self._rules):
+            if rule.when != when or rule.call not in (None, call) or self._left[index] == 0:
+                continue
+            if rule.kind is FaultKind.UNVALIDATED and call != "SubmitResults":
+                continue
+            if self._rng.random() < rule.probability:
+                left = self._left[index]
+                self._left[index] = None if left is None else left - 1
+                return rule
+        return None
