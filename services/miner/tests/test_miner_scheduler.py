@@ -96,7 +96,7 @@ def test_failures_back_off_with_jitter_and_a_task_forgives() -> None:
     assert len(set(rests)) == len(rests)
     one(made.plan(now, FREE))
     made.on_task(now, "validator1", "t")
-    made.on_finished(now, "validator1", None)
+    made.on_finished(now, "validator1", now + 300)
     assert made.lanes["validator1"].failures == 0
 
 
@@ -155,7 +155,7 @@ def test_events_out_of_order_are_refused() -> None:
     with pytest.raises(SchedulerError):
         made.on_task(START, "validator1", "t")
     with pytest.raises(SchedulerError):
-        made.on_finished(START, "validator1", None)
+        made.on_finished(START, "validator1", START)
 
 
 def test_the_better_payer_goes_first_but_waiting_always_wins() -> None:
@@ -164,7 +164,7 @@ def test_the_better_payer_goes_first_but_waiting_always_wins() -> None:
         made.lanes["validator1"].learned.judge(accepted=False)
     assert one(made.plan(START, FREE)).hotkey == "validator2"
     made.on_task(START, "validator2", "t")
-    made.on_finished(START + 20, "validator2", None)
+    made.on_finished(START + 20, "validator2", START + 20)
     assert one(made.plan(START + 20, FREE)).hotkey == "validator1"
 
 
@@ -268,7 +268,10 @@ class SchedulerMachine(RuleBasedStateMachine):
         return sorted(h for h, lane in self.scheduler.lanes.items() if lane.phase in HOLDING)
 
     @precondition(lambda self: self._holding())
-    @rule(data=st.data(), step=st.sampled_from(["generate", "lose worker", "submit", "finish", "finish"]))
+    @rule(
+        data=st.data(),
+        step=st.sampled_from(["generate", "lose worker", "submit", "finish", "finish", "dropped"]),
+    )
     def advance(self, data: st.DataObject, step: str) -> None:
         hotkey = data.draw(st.sampled_from(self._holding()))
         lane, book = self.scheduler.lanes[hotkey], self.world.books[hotkey]
@@ -278,13 +281,16 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.scheduler.on_waiting(hotkey)
         elif step == "submit":
             self.scheduler.on_submitting(hotkey)
-        elif step == "finish":
+        elif step in ("finish", "dropped"):
             book.task = None
-            book.cooldown_until = float(int(self.now + data.draw(st.sampled_from([270, 300, 900]))))
             for worker in self.world.workers.values():
                 if worker.held_by == hotkey:
                     worker.held_by = None
-            self.scheduler.on_finished(self.now, hotkey, book.cooldown_until)
+            if step == "dropped":
+                self.scheduler.on_dropped(self.now, hotkey)
+            else:
+                book.cooldown_until = float(int(self.now + data.draw(st.sampled_from([270, 300, 900]))))
+                self.scheduler.on_finished(self.now, hotkey, book.cooldown_until)
 
     @rule(data=st.data())
     def worker_comes_or_goes(self, data: st.DataObject) -> None:
@@ -335,5 +341,5 @@ def test_nobody_starves_when_workers_are_scarce(workers: int) -> None:
         for pull in plan.pulls:
             pulls[pull.hotkey] += 1
             made.on_task(now, pull.hotkey, "t")
-            made.on_finished(now, pull.hotkey, None)
+            made.on_finished(now, pull.hotkey, now)
     assert min(pulls.values()) >= 0.1 * rounds * workers / 8

@@ -98,12 +98,16 @@ class Journal:
         threshold: float,
         throttle: float,
         assigned_at: float,
+        record: ValidatorRecord | None = None,
     ) -> tuple[Task, bool]:
         """Remember what a pull brought. The same open task again is no new one: (task, False).
 
-        Another open task of this validator was dropped by it and must be finished first.
+        Another open task of this validator was dropped by it and must be finished first. ``record`` is what
+        a restart needs to find the validator again.
         """
         with self._transaction():
+            if record is not None:
+                self._save(record)
             row = self._db.execute(
                 "SELECT n, task_id FROM tasks WHERE validator=? AND state!='done'", (validator,)
             ).fetchone()

@@ -8,6 +8,7 @@ from math import isfinite
 from typing import Any, Final
 
 from sn17_miner.clock import Offset
+from sn17_miner.gate import Evidence
 from sn17_miner.policy import Policy
 
 _BLEND: Final = 0.2
@@ -28,8 +29,9 @@ class Learned:
     accepted: float = 0.0
     judged: float = 0.0
     delivery: float | None = None
-    window_count: int | None = None
     offset: Offset = field(default_factory=Offset)
+    evidence: Evidence = field(default_factory=dict)
+    """What the quality gate saw of this validator."""
 
     @classmethod
     def fresh(cls, policy: Policy) -> Learned:
@@ -85,6 +87,9 @@ class Learned:
         try:
             values: dict[str, Any] = json.loads(text)
             offset = Offset(**values.pop("offset", {}))
-            return cls(**values, offset=offset)
+            evidence = {
+                str(k): (float(a), float(b), float(c)) for k, (a, b, c) in values.pop("evidence", {}).items()
+            }
+            return cls(**values, offset=offset, evidence=evidence)
         except (ValueError, TypeError, AttributeError):
             return cls.fresh(policy)

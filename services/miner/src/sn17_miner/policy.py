@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Final
 
-_NOT_TIMES: Final = frozenset({"min_stake", "jitter", "max_seeds", "priority_span", "cooldown_margin"})
+_UNSCALED: Final = frozenset(
+    {"cooldown_margin", "stall", "worker_lost", "worker_rest", "fixer_rest"}
+    | {"min_stake", "jitter", "max_seeds", "priority_span"}
+)
+"""What depends on machines and not on validators, and what is no time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,6 @@ class Policy:
     """The most a validator's weight differs from 1, as a factor: bounded, so that waiting always wins."""
 
     def scaled(self, factor: float) -> Policy:
-        """All time constants multiplied by ``factor``: for a network that runs in fast motion."""
-        times = {f.name: getattr(self, f.name) * factor for f in fields(self) if f.name not in _NOT_TIMES}
+        """The constants of the protocol multiplied by ``factor``: for a network that runs in fast motion."""
+        times = {f.name: getattr(self, f.name) * factor for f in fields(self) if f.name not in _UNSCALED}
         return replace(self, **times)

@@ -52,6 +52,8 @@ class Lane:
     """Not before this may it be asked (COOLING, RESTING), or when it became READY."""
     cooled_at: float | None = None
     """When the last cooldown ends or ended, until the next pull has measured its idle time."""
+    cooldown_until: float = 0.0
+    """The last cooldown's end by the validator's clock; 0 for none."""
     task_id: str | None = None
     failures: int = 0
     leaving: bool = False
@@ -137,7 +139,7 @@ class Scheduler:
     def restore(self, now: float, neuron: Neuron, learned: Learned, cooldown_until: float) -> None:
         """Put back a validator as the journal remembers it; ``cooldown_until`` by its clock, 0 for none."""
         lane = self.lanes.get(neuron.hotkey) or self._add(now, neuron)
-        lane.learned = learned
+        lane.learned, lane.cooldown_until = learned, cooldown_until
         if cooldown_until and lane.phase is Phase.READY:
             self._cool(lane, now, cooldown_until, "cooldown")
 
@@ -190,7 +192,7 @@ class Scheduler:
         """The pull brought a task, new or still assigned."""
         lane = self._expect(hotkey, Phase.PULLING)
         lane.phase, lane.reason, lane.wake_at = Phase.ASSIGNED, "task", now
-        lane.task_id, lane.failures = task_id, 0
+        lane.task_id = task_id
 
     def on_cooldown(self, now: float, hotkey: str, until: float) -> None:
         """The validator says we are cooling down until ``until`` (its clock)."""
@@ -226,18 +228,20 @@ class Scheduler:
         """The result, or the skip, is on its way."""
         self._move(hotkey, Phase.SUBMITTING, set(HOLDING))
 
-    def on_finished(self, now: float, hotkey: str, cooldown_until: float | None) -> None:
-        """The task is over. ``cooldown_until`` by the validator's clock; None where none applies."""
-        lane = self._expect(hotkey, *HOLDING)
-        lane.task_id = None
-        if self._drop_if_done(lane, finished=True):
-            return
-        if hotkey in self.quarantine:
-            lane.phase, lane.reason = Phase.QUARANTINED, "quarantined"
-        elif cooldown_until is None:
-            self._ready(lane, now, "done")
-        else:
+    def on_finished(self, now: float, hotkey: str, cooldown_until: float) -> None:
+        """The validator had the last word. ``cooldown_until`` by its clock."""
+        lane = self._end(hotkey)
+        if lane is not None:
             self._cool(lane, now, cooldown_until, "cooldown")
+
+    def on_dropped(self, now: float, hotkey: str) -> None:
+        """The task ended without a verdict, so no cooldown is known; a validator that does this again and
+        again is asked less and less.
+        """
+        lane = self._end(hotkey)
+        if lane is not None:
+            lane.failures += 1
+            self._rest(lane, now, self._backoff(self.policy.failure_rest, lane.failures), "dropped a task")
 
     # --- inside ---------------------------------------------------------------------------------
 
@@ -260,6 +264,16 @@ class Scheduler:
             return True
         return False
 
+    def _end(self, hotkey: str) -> Lane | None:
+        lane = self._expect(hotkey, *HOLDING)
+        lane.task_id = None
+        if self._drop_if_done(lane, finished=True):
+            return None
+        if hotkey in self.quarantine:
+            lane.phase, lane.reason = Phase.QUARANTINED, "quarantined"
+            return None
+        return lane
+
     def _expect(self, hotkey: str, *phases: Phase) -> Lane:
         lane = self.lanes[hotkey]
         if lane.phase not in phases:
@@ -274,7 +288,7 @@ class Scheduler:
         lane.phase, lane.wake_at, lane.reason = Phase.READY, at, reason
 
     def _cool(self, lane: Lane, now: float, until: float, reason: str) -> None:
-        lane.failures = 0
+        lane.failures, lane.cooldown_until = 0, until
         lane.phase, lane.reason = Phase.COOLING, reason
         ends = min(lane.learned.offset.ours(until), now + self.policy.longest_cooldown)
         lane.cooled_at = max(now, ends)

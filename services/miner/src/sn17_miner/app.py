@@ -1,0 +1,187 @@
+"""Puts a miner together from its settings."""
+
+from __future__ import annotations
+
+import random
+import time
+from contextlib import AsyncExitStack
+from importlib.metadata import version
+from pathlib import Path
+
+import aiohttp
+from bittensor_wallet import Keypair
+from sn17_protocol import WalletError, load_hotkey
+from sn17_service import Service
+
+from sn17_miner import lock, ops
+from sn17_miner.axon import AxonClient
+from sn17_miner.chain.feed import ChainFeed
+from sn17_miner.chain.sdk import SdkSource
+from sn17_miner.chain.source import ChainSource, FileSource, HttpSource
+from sn17_miner.context import Context
+from sn17_miner.fixer import FixerClient
+from sn17_miner.fleet import Fleet
+from sn17_miner.journal import Journal
+from sn17_miner.metrics import Gauges, MinerMetrics
+from sn17_miner.miner import Limits, Miner
+from sn17_miner.pipeline import Pipeline
+from sn17_miner.pool import Discovery, Pool, by_dns, fixed
+from sn17_miner.prompts import Enhancer
+from sn17_miner.scheduler import Scheduler
+from sn17_miner.scorer import ScorerClient
+from sn17_miner.settings import MinerSettings
+from sn17_miner.spool import Spool
+from sn17_miner.threads import JournalThread
+from sn17_miner.web import new_session
+from sn17_miner.worker import WorkerClient
+
+JOURNAL = "journal.sqlite"
+_MAX_SPZ = 300 * 1024 * 1024
+
+
+def serve(settings: MinerSettings) -> int:
+    """Run until stopped; the exit code."""
+    service = Service("miner", version("sn17-miner"), settings)
+    try:
+        keypair = load_hotkey(settings.hotkey_file)
+    except WalletError as error:
+        service.log.error("%s", error)
+        return 2
+    if settings.hotkey_address not in (None, keypair.ss58_address):
+        service.log.error(
+            "the hotkey file is of %s, SN17_HOTKEY_ADDRESS says %s",
+            keypair.ss58_address,
+            settings.hotkey_address,
+        )
+        return 2
+    lock.acquire(settings.state_dir / "miner.lock")
+    service.background("miner", lambda: _mine(service, settings, keypair))
+    service.log.info("miner starts", extra={"hotkey": keypair.ss58_address, "netuid": settings.netuid})
+    return service.main(None)
+
+
+async def _mine(service: Service, settings: MinerSettings, keypair: Keypair) -> None:
+    async with AsyncExitStack() as stack:
+        session = await stack.enter_async_context(new_session())
+        journal = JournalThread(Journal(settings.state_dir / JOURNAL))
+        stack.callback(journal.close)
+        source = chain_source(settings, session)
+        stack.push_async_callback(source.close)
+        miner = build(service, settings, keypair, session, journal, source)
+        service.on_stop.append(miner.finish_running)
+        await miner.run()
+
+
+def build(
+    service: Service,
+    settings: MinerSettings,
+    keypair: Keypair,
+    session: aiohttp.ClientSession,
+    journal: JournalThread,
+    source: ChainSource,
+) -> Miner:
+    """Wire the parts together and to the service's probes, routes and metrics."""
+    policy, rng = settings.policy(), random.Random()
+    hotkey = keypair.ss58_address
+    scheduler = Scheduler(
+        policy, rng, hotkey, quarantine=frozenset(settings.quarantine), always=frozenset(settings.always)
+    )
+    workers = WorkerClient(
+        session,
+        timeout=settings.generate_timeout_seconds,
+        poll_timeout=max(2.0, settings.worker_poll_seconds),
+        max_bytes=settings.max_splat_bytes,
+    )
+    pool = Pool(
+        Fleet(stale_after=max(5.0, 4 * settings.worker_poll_seconds)),
+        workers,
+        discovery(settings),
+        time.monotonic,
+        settings.worker_poll_seconds,
+        settings.worker_discover_seconds,
+    )
+    gate = settings.gate
+    context = Context(
+        policy=policy,
+        keypair=keypair,
+        scheduler=scheduler,
+        journal=journal,
+        spool=Spool(settings.state_dir / "spool", settings.spool_max_bytes, settings.disk_min_free_bytes),
+        pool=pool,
+        workers=workers,
+        fixer=FixerClient(
+            session,
+            settings.fixer_url,
+            policy=settings.fixer_policy,
+            timeout=settings.fix_timeout_seconds,
+            max_bytes=_MAX_SPZ,
+        ),
+        axon=AxonClient(
+            session,
+            keypair,
+            pull_timeout=settings.pull_timeout_seconds,
+            submit_timeout=settings.submit_timeout_seconds,
+            clock_ns=time.time_ns,
+        ),
+        metrics=MinerMetrics(service.registry),
+        clock=time.time,
+        monotonic=time.monotonic,
+        clock_ns=time.time_ns,
+        scorer=ScorerClient(session, gate.scorer_url.rstrip("/"), timeout=gate.scorer_timeout_seconds)
+        if gate.scorer_url
+        else None,
+    )
+    enhance = settings.enhance
+    enhancer = Enhancer(
+        frozenset(enhance.text_validators), frozenset(enhance.image_validators), enhance.text_template
+    )
+    feed = ChainFeed(
+        source,
+        settings.state_dir / "snapshot.json",
+        settings.netuid,
+        settings.chain.interval_seconds,
+        time.time,
+        rng,
+    )
+
+    def paused() -> str | None:
+        lease = service.drain.current
+        return f"draining for {lease.by.value}: {lease.reason}" if lease else None
+
+    miner = Miner(
+        context,
+        Pipeline(context, enhancer),
+        feed,
+        Limits(
+            settings.max_tasks,
+            settings.keep_days * 86400.0,
+            settings.keep_tasks,
+            settings.clock_skew_alarm_seconds,
+        ),
+        paused,
+        lambda: service.stop(0, f"{settings.max_tasks} tasks done"),
+    )
+    pool.changed = context.wake = miner.wake
+    feed.on_snapshot = miner.on_snapshot
+    service.readiness.add("chain", lambda: (feed.snapshot is not None, feed.error or ""))
+    service.readiness.add("pulling", lambda: (miner.why_not_pulling is None, miner.why_not_pulling or ""))
+    service.registry.register(Gauges(lambda: ops.gauges(miner)))
+    return miner
+
+
+def chain_source(settings: MinerSettings, session: aiohttp.ClientSession) -> ChainSource:
+    """The configured source of chain snapshots."""
+    chain = settings.chain
+    if chain.source == "http":
+        return HttpSource(session, chain.url or "", settings.netuid, deadline=chain.deadline_seconds)
+    if chain.source == "file":
+        return FileSource(chain.path or Path(), settings.netuid)
+    return SdkSource(chain.endpoint, settings.netuid, deadline=chain.deadline_seconds)
+
+
+def discovery(settings: MinerSettings) -> Discovery:
+    """The configured way to find workers."""
+    if settings.workers_dns:
+        name, _, port = settings.workers_dns.rpartition(":")
+        return by_dns(name, int(port))
+    return fixed(settings.workers)

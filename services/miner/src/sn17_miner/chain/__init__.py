@@ -1,0 +1,1 @@
+"""Who is registered, who validates, how the miner stands: from a file, over HTTP or from the chain."""

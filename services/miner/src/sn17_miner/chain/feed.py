@@ -1,0 +1,72 @@
+"""Keeps the last good snapshot, over restarts too, and says how old it is."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from sn17_protocol import ChainSnapshot
+from sn17_service import write_atomically
+
+from sn17_miner.chain.source import ChainError, ChainSource, parse_snapshot
+
+_log = logging.getLogger("sn17.miner.chain")
+
+_FIRST_RETRY = 2.0
+
+
+@dataclass(slots=True)
+class ChainFeed:
+    """``interval`` seconds between reads; failures are retried sooner, with back-off and jitter."""
+
+    source: ChainSource
+    store: Path
+    netuid: int
+    interval: float
+    clock: Callable[[], float]
+    rng: Random
+    on_snapshot: Callable[[ChainSnapshot], None] = lambda snapshot: None
+    snapshot: ChainSnapshot | None = None
+    error: str | None = "not read yet"
+
+    def load(self) -> None:
+        """Start from the snapshot of the last life, if there is one."""
+        try:
+            self._take(parse_snapshot(self.store.read_bytes(), self.netuid))
+        except FileNotFoundError:
+            return
+        except (OSError, ChainError) as error:
+            _log.warning("the stored snapshot is not used: %s", error)
+
+    async def run(self) -> None:
+        """Read for ever; never raises for a source that fails."""
+        failures = 0
+        while True:
+            try:
+                snapshot = await self.source.read()
+                await asyncio.to_thread(write_atomically, self.store, snapshot.model_dump_json().encode())
+            except (ChainError, OSError) as error:
+                failures += 1
+                self.error = str(error)
+                level = logging.WARNING if failures == 1 else logging.DEBUG
+                _log.log(level, "no chain snapshot: %s", error, extra={"failures": failures})
+                pause = min(self.interval, _FIRST_RETRY * 2.0 ** min(failures - 1, 16))
+            else:
+                if failures:
+                    _log.info("the chain answers again", extra={"failures": failures})
+                failures, self.error, pause = 0, None, self.interval
+                self._take(snapshot)
+            await asyncio.sleep(pause * (1.0 + 0.1 * self.rng.random()))
+
+    @property
+    def age(self) -> float | None:
+        """Seconds since the snapshot was taken; None before the first."""
+        return None if self.snapshot is None else max(0.0, self.clock() - self.snapshot.taken_at)
+
+    def _take(self, snapshot: ChainSnapshot) -> None:
+        self.snapshot = snapshot
+        self.on_snapshot(snapshot)

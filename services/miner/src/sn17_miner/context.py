@@ -1,0 +1,134 @@
+"""What the parts of the pipeline share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from bittensor_wallet import Keypair
+from sn17_protocol import Neuron
+from sn17_service.contract import GivenUpReason, Outcome
+
+from sn17_miner.axon import AxonClient
+from sn17_miner.fixer import FixerClient
+from sn17_miner.journal import Journal
+from sn17_miner.metrics import MinerMetrics, label
+from sn17_miner.policy import Policy
+from sn17_miner.pool import Pool
+from sn17_miner.records import Task, ValidatorRecord
+from sn17_miner.scheduler import Lane, Scheduler
+from sn17_miner.scorer import ScorerClient
+from sn17_miner.spool import Spool
+from sn17_miner.threads import JournalThread
+from sn17_miner.worker import WorkerClient
+
+_BLEND = 0.3
+
+
+@dataclass(slots=True)
+class Durations:
+    """Running means in seconds of what a task's time goes to."""
+
+    generation: dict[str, float] = field(default_factory=dict)
+    finishing: float = 1.0
+
+    def generated(self, kind: str, seconds: float) -> None:
+        """One generation, as the miner waited for it."""
+        old = self.generation.get(kind, seconds)
+        self.generation[kind] = old + _BLEND * (seconds - old)
+
+    def finished(self, seconds: float) -> None:
+        """Fixing and submitting."""
+        self.finishing += _BLEND * (seconds - self.finishing)
+
+    def expected(self, kind: str) -> float:
+        """Of another generation and what follows; 0 generation until one was seen."""
+        return self.generation.get(kind, 0.0) + self.finishing
+
+
+@dataclass(slots=True)
+class Context:
+    """``clock`` Unix seconds, ``monotonic`` for durations; ``wake`` makes the main loop look again."""
+
+    policy: Policy
+    keypair: Keypair
+    scheduler: Scheduler
+    journal: JournalThread
+    spool: Spool
+    pool: Pool
+    workers: WorkerClient
+    fixer: FixerClient
+    axon: AxonClient
+    metrics: MinerMetrics
+    clock: Callable[[], float]
+    monotonic: Callable[[], float]
+    clock_ns: Callable[[], int]
+    wake: Callable[[], None] = lambda: None
+    scorer: ScorerClient | None = None
+    durations: Durations = field(default_factory=Durations)
+
+    def lane(self, task: Task) -> Lane:
+        """The validator of a task."""
+        return self.scheduler.lanes[task.validator]
+
+    def record(self, hotkey: str) -> ValidatorRecord:
+        """A validator as the journal keeps it."""
+        lane = self.scheduler.lanes[hotkey]
+        neuron: Neuron = lane.neuron
+        return ValidatorRecord(
+            hotkey,
+            neuron.uid,
+            neuron.ip,
+            neuron.port,
+            neuron.stake,
+            lane.cooldown_until,
+            lane.learned.dump(),
+        )
+
+    async def note(self, task: Task, event: str, detail: str) -> None:
+        """Write a decision down and count it."""
+        self.metrics.decisions.labels(event).inc()
+        await self.journal(Journal.note, task.n, event, detail)
+
+    async def finish(
+        self,
+        task: Task,
+        outcome: Outcome,
+        detail: str,
+        *,
+        reason: GivenUpReason | None = None,
+        score: float | None = None,
+        cooldown_until: float | None = None,
+    ) -> Task:
+        """End a task: on disk, in the metrics, in the spool, in the scheduler, in this order."""
+        lane = self.lane(task)
+        now = self.clock()
+        lane.cooldown_until = cooldown_until or 0.0
+        if cooldown_until is not None:
+            lane.learned.delivered(now - task.assigned_at)
+        done = await self.journal(
+            Journal.finished,
+            task.n,
+            outcome=outcome.value,
+            reason=reason.value if reason else None,
+            score=score,
+            detail=detail,
+            validator=self.record(task.validator),
+        )
+        name = label(task.validator)
+        self.metrics.tasks.labels(name, task.kind, outcome.value).inc()
+        self.metrics.enhanced.labels(name, task.enhancement, outcome.value).inc()
+        self.metrics.decisions.labels(f"outcome:{outcome.value}").inc()
+        if reason is not None:
+            self.metrics.given_up.labels(reason.value).inc()
+        if score is not None:
+            self.metrics.score.labels(name).observe(score)
+        for attempt in task.attempts:
+            self.spool.remove(attempt.ply, attempt.spz)
+        if cooldown_until is None:
+            self.scheduler.on_dropped(now, task.validator)
+        else:
+            self.metrics.delivery.labels(name).observe(now - task.assigned_at)
+            self.scheduler.on_finished(now, task.validator, cooldown_until)
+        self.wake()
+        return done

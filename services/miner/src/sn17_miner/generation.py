@@ -1,0 +1,322 @@
+"""From a pulled task to a result worth handing in, or the reason why there is none."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import hashlib
+import logging
+from dataclasses import dataclass
+from typing import IO, Final
+
+from sn17_service.contract import GivenUpReason
+
+from sn17_miner import gate
+from sn17_miner.context import Context
+from sn17_miner.fixer import FixerBusyError, FixReport, SplatRefusedError
+from sn17_miner.fleet import Worker
+from sn17_miner.journal import Journal
+from sn17_miner.records import Attempt, Task
+from sn17_miner.scorer import ScorerError
+from sn17_miner.worker import (
+    Generated,
+    JobInput,
+    PromptRefusedError,
+    SeedFailedError,
+    WorkerBrokenError,
+    WorkerError,
+    WorkerLostError,
+    WorkerRefusedError,
+)
+
+_log = logging.getLogger("sn17.miner.generation")
+
+MAX_FAILURES: Final = 4
+"""Generations that may be lost on workers before the prompt itself is suspected."""
+MAX_FIXER_FAILURES: Final = 20
+_TICK: Final = 0.25
+
+
+class GiveUpError(Exception):
+    """No result will be handed in for this reason."""
+
+    def __init__(self, reason: GivenUpReason | None, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        """None: the task's own time is over."""
+        self.detail = detail
+
+
+class WorkerHungError(WorkerError):
+    """The job makes no progress, or the worker is gone."""
+
+
+@dataclass(slots=True)
+class Generation:
+    """Drives one task after another; holds no state of its own."""
+
+    context: Context
+
+    async def generate(self, task: Task, worker: Worker | None) -> Task:
+        """One generation, new or resumed. ``worker`` is held for the task already. Raises GiveUpError."""
+        attempt = task.running
+        if attempt is None:
+            self._within_bounds(task, worker)
+            worker = await self._worker_for(task, worker)
+        else:
+            worker = await self._find_again(task, attempt)
+            if worker is None:
+                error = "lost: its worker is gone since the restart"
+                return await self.context.journal(Journal.attempt_failed, attempt, error)
+        try:
+            attempt = await self._started(task, attempt, worker)
+            self.context.scheduler.on_generating(task.validator)
+            return await self._run(task, attempt, worker)
+        finally:
+            self.context.pool.release(worker.url)
+
+    async def _started(self, task: Task, attempt: Attempt | None, worker: Worker) -> Attempt:
+        if attempt is not None:
+            await self.context.journal(Journal.attempt_resumed, attempt, f"same key to {worker.name}")
+            return attempt
+        return await self.context.journal(
+            Journal.attempt_started,
+            task.n,
+            worker=worker.url,
+            boot_id=worker.status.boot_id if worker.status else "",
+            seed=seed_of(task.task_id, task.rounds),
+            round_=task.rounds,
+        )
+
+    def _within_bounds(self, task: Task, worker: Worker | None) -> None:
+        failures = sum(1 for a in task.attempts if (a.error or "").startswith(("lost:", "broken:")))
+        try:
+            if failures >= MAX_FAILURES:
+                raise GiveUpError(
+                    GivenUpReason.GENERATION_FAILED, f"{failures} generations were lost on workers"
+                )
+            if task.rounds >= self.context.policy.max_seeds:
+                raise GiveUpError(GivenUpReason.EMPTY_STRUCTURE, f"{task.rounds} seeds gave no usable splat")
+            if self._left(task) <= self.context.durations.expected(task.kind) and task.attempts:
+                raise GiveUpError(None, f"{self._left(task):.1f} s left are too few for another generation")
+        except GiveUpError:
+            if worker is not None:
+                self.context.pool.release(worker.url)
+            raise
+
+    def _left(self, task: Task) -> float:
+        return task.pulled_at + self.context.policy.task_deadline - self.context.clock()
+
+    async def _worker_for(self, task: Task, worker: Worker | None) -> Worker:
+        pool = self.context.pool
+        if worker is not None:
+            if worker.status is not None and task.kind in worker.status.models:
+                return worker
+            pool.release(worker.url)
+        self.context.scheduler.on_waiting(task.validator)
+        free = await pool.acquire(holder(task.n), task.kind, self._left(task))
+        if free is None:
+            raise GiveUpError(
+                GivenUpReason.NO_WORKER,
+                f"no healthy worker for a {task.kind} task within {self.context.policy.task_deadline:g} s",
+            )
+        return free
+
+    async def _find_again(self, task: Task, attempt: Attempt) -> Worker | None:
+        """The worker of a generation that ran when we stopped, held for the task."""
+        pool, deadline = self.context.pool, self.context.monotonic() + self.context.policy.worker_lost
+        while self.context.monotonic() < deadline:
+            worker = pool.fleet.workers.get(attempt.worker)
+            if worker is not None and worker.last_error is None and worker.held_by in (None, holder(task.n)):
+                return pool.fleet.hold(worker.url, holder(task.n), self.context.monotonic())
+            await asyncio.sleep(_TICK)
+        return None
+
+    async def _run(self, task: Task, attempt: Attempt, worker: Worker) -> Task:
+        context = self.context
+        name = f"{task.n}.{attempt.number}.ply"
+        started = context.monotonic()
+        file = context.spool.create(name)
+        try:
+            job = await self._job(task, attempt)
+            generated = await self._watched(worker, job, file)
+            await asyncio.to_thread(context.spool.commit, name, file)
+        except WorkerError as error:
+            context.spool.discard(name, file)
+            return await self._failed(task, attempt, worker, error)
+        except BaseException:
+            context.spool.discard(name, file)
+            raise
+        seconds = context.monotonic() - started
+        context.durations.generated(task.kind, seconds)
+        detail = f"{generated.bytes} bytes, {generated.gaussians} gaussians, {seconds:.1f} s on {worker.name}"
+        return await context.journal(Journal.attempt_generated, attempt, ply=name, detail=detail)
+
+    async def _job(self, task: Task, attempt: Attempt) -> JobInput:
+        prompt = task.sent_prompt if task.sent_prompt is not None else task.prompt
+        if task.kind == "text":
+            return JobInput(attempt.key, attempt.seed, prompt=prompt)
+        try:
+            image = await asyncio.to_thread(base64.b64decode, prompt, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise PromptRefusedError("bad_image: the prompt is not base64") from error
+        return JobInput(attempt.key, attempt.seed, image=image)
+
+    async def _watched(self, worker: Worker, job: JobInput, file: IO[bytes]) -> Generated:
+        """Run the job and leave it when nothing moves: no progress told, no byte received."""
+        context, policy = self.context, self.context.policy
+        run = asyncio.ensure_future(context.workers.generate(worker.url, job, file))
+        started = last = context.monotonic()
+        boot_id = worker.status.boot_id if worker.status else None
+        size = 0
+        try:
+            while True:
+                done, _ = await asyncio.wait({run}, timeout=_TICK)
+                if done:
+                    return run.result()
+                now = context.monotonic()
+                if (written := file.tell()) != size:
+                    size, last = written, now
+                if worker.moved_at > started:
+                    last = max(last, worker.moved_at)
+                if worker.status is not None and boot_id is not None and worker.status.boot_id != boot_id:
+                    raise WorkerHungError("the worker was restarted")
+                silent = now - (worker.seen_at or started)
+                if worker.last_error is not None and silent > policy.worker_lost and size == 0:
+                    raise WorkerHungError(
+                        f"the worker has been unreachable for {silent:.1f} s: {worker.last_error}"
+                    )
+                if now - last > policy.stall:
+                    raise WorkerHungError(f"no progress for {now - last:.1f} s")
+        finally:
+            if not run.done():
+                run.cancel()
+                with contextlib.suppress(asyncio.CancelledError, WorkerError):
+                    await run
+
+    async def _failed(self, task: Task, attempt: Attempt, worker: Worker, error: WorkerError) -> Task:
+        context, now = self.context, self.context.monotonic()
+        fail = Journal.attempt_failed
+        if isinstance(error, PromptRefusedError):
+            await context.journal(fail, attempt, f"prompt: {error}")
+            raise GiveUpError(GivenUpReason.BAD_PROMPT, str(error))
+        if isinstance(error, SeedFailedError):
+            context.metrics.decisions.labels("another seed").inc()
+            return await context.journal(fail, attempt, f"seed: {error}")
+        context.metrics.decisions.labels("move").inc()
+        if isinstance(error, WorkerRefusedError):
+            if error.state is not None:
+                context.pool.fleet.refused(worker.url, error.state, now)
+            else:
+                rest = min(error.retry_after or context.policy.worker_rest, context.policy.longest_rest)
+                context.pool.fleet.rest(worker.url, rest, f"refused: {error.code}", now)
+            return await context.journal(fail, attempt, f"refused: {error}")
+        # A broken worker is tried again soon, so that a fleet of one goes on; others are preferred meanwhile.
+        context.pool.fleet.rest(worker.url, context.policy.worker_rest, f"failed: {error}", now)
+        if isinstance(error, WorkerHungError | WorkerLostError):
+            await context.workers.cancel(worker.url, attempt.key)
+        kind = "broken" if isinstance(error, WorkerBrokenError) else "lost"
+        _log.warning("generation failed: %s", error, extra={"worker": worker.url, "task": task.n})
+        return await context.journal(fail, attempt, f"{kind}: {error}")
+
+    # --- fixing and judging ---------------------------------------------------------------------
+
+    async def fix(self, task: Task) -> Task:
+        """Send the splat through the fixer and have the gate estimate its chances. Raises GiveUpError."""
+        context = self.context
+        attempt = task.unfixed
+        assert attempt is not None
+        assert attempt.ply is not None
+        name = f"{task.n}.{attempt.number}.spz"
+        started = context.monotonic()
+        for failures in range(1, MAX_FIXER_FAILURES + 1):
+            file = context.spool.create(name)
+            try:
+                report = await context.fixer.fix(context.spool.path(attempt.ply), file)
+                await asyncio.to_thread(context.spool.commit, name, file)
+                break
+            except SplatRefusedError as error:
+                context.spool.discard(name, file)
+                context.spool.remove(attempt.ply)
+                context.metrics.decisions.labels("move").inc()
+                return await context.journal(Journal.attempt_failed, attempt, f"broken: {error}")
+            except FixerBusyError as error:
+                context.spool.discard(name, file)
+                await context.note(task, "fixer busy", str(error))
+            except BaseException:
+                context.spool.discard(name, file)
+                raise
+            if self._left(task) <= 0:
+                raise GiveUpError(GivenUpReason.FIXER_UNAVAILABLE, "the fixer did not answer in time")
+            await asyncio.sleep(min(context.policy.fixer_rest * 2 ** (failures - 1), 10.0))
+        else:
+            raise GiveUpError(GivenUpReason.FIXER_UNAVAILABLE, f"the fixer failed {MAX_FIXER_FAILURES} times")
+        score = await self._score(task, name)
+        signal = gate.signal_of(report, score)
+        chance = gate.confidence(
+            signal,
+            context.lane(task).learned.evidence,
+            threshold=task.threshold,
+            now=context.clock(),
+        )
+        context.durations.finished(context.monotonic() - started)
+        fixed = await context.journal(
+            Journal.attempt_fixed,
+            attempt,
+            spz=name,
+            report=report.model_dump_json()[:4096],
+            signal=signal,
+            confidence=chance,
+            detail=_described(report, signal, chance),
+        )
+        context.spool.remove(attempt.ply)
+        return fixed
+
+    async def _score(self, task: Task, name: str) -> float | None:
+        if self.context.scorer is None:
+            return None
+        spz = await asyncio.to_thread(self.context.spool.read, name)
+        try:
+            return await self.context.scorer.score(kind=task.kind, prompt=task.prompt, spz=spz)
+        except ScorerError as error:
+            await self.context.note(task, "no score", str(error))
+            return None
+
+    def choose(self, task: Task) -> gate.Choice:
+        """Hand the best result in, try another seed, or skip."""
+        context, best = self.context, task.best
+        assert best is not None
+        learned = context.lane(task).learned
+        failures = sum(1 for a in task.attempts if (a.error or "").startswith(("lost:", "broken:")))
+        return gate.choose(
+            gate.Situation(
+                confidence=best.confidence or 0.0,
+                acceptance=learned.acceptance,
+                base_cooldown=learned.base_cooldown,
+                penalty=learned.penalty,
+                throttle=task.throttle,
+                elapsed=context.clock() - task.assigned_at,
+                generation=context.durations.expected(task.kind),
+                left=self._left(task),
+                seeds_left=context.policy.max_seeds - task.rounds if failures < MAX_FAILURES else 0,
+                worker_free=bool(context.pool.fleet.free(context.monotonic(), kind=task.kind)),
+            )
+        )
+
+
+def holder(n: int) -> str:
+    """The name under which a task holds a worker."""
+    return f"task {n}"
+
+
+def seed_of(task_id: str, round_: int) -> int:
+    """Seeds follow from the task: the same on every worker it may move to."""
+    digest = hashlib.sha256(f"{task_id}/{round_}".encode(errors="surrogatepass")).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+def _described(report: FixReport, signal: str, chance: float) -> str:
+    reasons = f" ({', '.join(str(r) for r in report.reasons[:5])})" if report.reasons else ""
+    return f"{report.verdict}{reasons}, {report.gaussians_out} gaussians; {signal}: confidence {chance:.2f}"

@@ -1,0 +1,114 @@
+"""One task from the pull to its outcome, resumable at every step: the journal says where it stands."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from sn17_service.contract import Outcome
+
+from sn17_miner import gate
+from sn17_miner.context import Context
+from sn17_miner.fleet import Worker
+from sn17_miner.generation import Generation, GiveUpError, holder
+from sn17_miner.journal import Journal
+from sn17_miner.prompts import Enhancer
+from sn17_miner.records import Task, TaskState
+from sn17_miner.submission import Submission, make_skip
+
+_log = logging.getLogger("sn17.miner.pipeline")
+
+_LONGEST_PAUSE = 60.0
+
+
+@dataclass(slots=True)
+class Pipeline:
+    """``run`` any number of tasks side by side."""
+
+    context: Context
+    enhancer: Enhancer
+
+    async def run(self, n: int, worker: Worker | None = None) -> Task:
+        """Carry task ``n`` to its end. ``worker`` is held for it.
+
+        An exception that should not happen is counted, written down and tried again with back-off: a task
+        in the journal is never abandoned.
+        """
+        context, failures = self.context, 0
+        while True:
+            try:
+                return await self._run(n, worker)
+            except Exception as error:
+                failures += 1
+                context.metrics.errors.labels("task").inc()
+                _log.exception("task failed and is resumed", extra={"task": n})
+                await self._tell(n, error)
+            finally:
+                if worker is not None:
+                    self._let_go(n, worker)
+                    worker = None
+            await asyncio.sleep(min(_LONGEST_PAUSE, 2.0 ** min(failures - 1, 6)))
+
+    async def _run(self, n: int, worker: Worker | None) -> Task:
+        context = self.context
+        generation, submission = Generation(context), Submission(context)
+        task = await context.journal(Journal.task, n)
+        if task.state is TaskState.PULLED and not task.attempts and task.sent_prompt is None:
+            task = await self._enhance(task)
+        while task.state is not TaskState.DONE:
+            try:
+                if task.state in (TaskState.PULLED, TaskState.GENERATING):
+                    held, worker = worker, None
+                    task = await generation.generate(task, held)
+                elif task.state is TaskState.GENERATED:
+                    task = await generation.fix(task)
+                elif task.state is TaskState.FIXED:
+                    task = await self._decide(task, generation, submission)
+                else:
+                    task = await submission.run(task, None)
+            except GiveUpError as over:
+                task = await self._give_up(task, over, submission)
+        return task
+
+    async def _enhance(self, task: Task) -> Task:
+        change = await self.enhancer.enhance(task)
+        if change is None:
+            return task
+        self.context.metrics.decisions.labels("enhanced").inc()
+        return await self.context.journal(
+            Journal.enhanced, task.n, kind=change.kind, sent_prompt=change.prompt, detail=change.detail
+        )
+
+    async def _decide(self, task: Task, generation: Generation, submission: Submission) -> Task:
+        choice = generation.choose(task)
+        await self.context.note(task, f"gate: {choice.step.value}", choice.detail)
+        if choice.step is gate.Step.RETRY:
+            return await generation.generate(task, None)
+        skip = make_skip(Outcome.SKIPPED, None) if choice.step is gate.Step.SKIP else None
+        return await submission.run(task, skip)
+
+    async def _give_up(self, task: Task, over: GiveUpError, submission: Submission) -> Task:
+        """Hand in what there is, if it may be accepted; else free the validator's slot with an empty one."""
+        task = await self.context.journal(Journal.task, task.n)
+        await self.context.note(task, "give up", over.detail)
+        best = task.best
+        if best is not None:
+            learned = self.context.lane(task).learned
+            mark = gate.break_even(learned.acceptance, learned.base_cooldown, learned.penalty)
+            if (best.confidence or 0.0) >= mark:
+                return await submission.run(task, None)
+            return await submission.run(task, make_skip(Outcome.SKIPPED, None))
+        outcome = Outcome.EXPIRED if over.reason is None else Outcome.GIVEN_UP
+        return await submission.run(task, make_skip(outcome, over.reason))
+
+    async def _tell(self, n: int, error: Exception) -> None:
+        try:
+            await self.context.journal(Journal.note, n, "internal error", type(error).__name__)
+        except Exception:
+            _log.exception("the journal does not take notes", extra={"task": n})
+
+    def _let_go(self, n: int, worker: Worker) -> None:
+        held = self.context.pool.fleet.workers.get(worker.url)
+        if held is not None and held.held_by == holder(n):
+            self.context.pool.release(worker.url)
