@@ -185,7 +185,7 @@ class Service:
     # --- life -------------------------------------------------------------------------------------
 
     def main(self, data_app: FastAPI | None) -> int:
-        """``run`` in a new event loop; the return value is the exit code of the process, which must end now."""
+        """``run`` in a new event loop; returns the exit code of the process, which must end now."""
         try:
             code = asyncio.run(self.run(data_app))
         except OSError as error:
