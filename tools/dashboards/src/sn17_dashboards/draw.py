@@ -1,0 +1,215 @@
+"""Draws a board's panels from its JSON and a Prometheus, for the docs.
+
+It shows what the queries give; it does not show how Grafana looks.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from sn17_dashboards.prometheus import Series, Window, filled_in, query_range
+
+PALETTE = ("#73bf69", "#f2cc0c", "#5794f2", "#ff780a", "#f2495c", "#b877d9", "#37872d", "#8ab8ff", "#96d98d")
+COLOURS = {"green": "#73bf69", "yellow": "#f2cc0c", "orange": "#ff9830", "red": "#f2495c", "text": "#ccccdc"}
+PAPER, PANEL, INK, FAINT = "#111217", "#181b1f", "#ccccdc", "#3a3d44"
+LINES_IN_LEGEND = 9
+DAY = 86400.0
+NAN = float("nan")
+
+
+def draw_boards(folder: Path, url: str, seconds: float, into: Path) -> int:
+    """One PNG per board. Returns 1 when a panel had no series, which is said."""
+    into.mkdir(parents=True, exist_ok=True)
+    end = time.time()
+    window = Window(end - seconds, end, max(5.0, seconds / 200))
+    empty: list[str] = []
+    with httpx.Client(base_url=url.rstrip("/"), timeout=30) as client:
+        variables = chosen(client, window)
+        for path in sorted(folder.glob("*.json")):
+            board = json.loads(path.read_text())
+            empty += [f"{path.stem}: {title}" for title in _draw(board, client, variables, window, into)]
+    for name in empty:
+        sys.stderr.write(f"no series: {name}\n")
+    return 1 if empty else 0
+
+
+def chosen(client: httpx.Client, window: Window, span: str = "15m") -> dict[str, str]:
+    """Values of a board's variables: the release that Prometheus knows."""
+    known = query_range(client, "group by (namespace, release) (sn17_boot_info)", window)
+    labels = known[0].labels if known else {}
+    return {
+        "namespace": labels.get("namespace", ""),
+        "release": labels.get("release", ""),
+        "window": span,
+        # Four scrapes and more, as Grafana computes it from the scrape interval.
+        "__rate_interval": f"{max(20, round(window.step * 2))}s",
+    }
+
+
+def _draw(
+    board: Mapping[str, Any], client: httpx.Client, variables: Mapping[str, str], window: Window, into: Path
+) -> list[str]:
+    panels = [p for p in board["panels"] if p["type"] != "row"]
+    rows = max(p["gridPos"]["y"] + p["gridPos"]["h"] for p in panels)
+    mpl.rcParams.update({"font.family": "DejaVu Sans", "font.size": 7})
+    figure = Figure(figsize=(12.6, rows * 0.31 + 0.4), facecolor=PAPER, dpi=80)
+    grid = figure.add_gridspec(rows, 24, left=0.05, right=0.995, top=1 - 0.4 / (rows * 0.31), bottom=0.02)
+    figure.suptitle(board["title"], color=INK, fontsize=11, x=0.01, ha="left", y=0.995, va="top")
+    marks = _moments(board, client, variables, window)
+    empty = []
+    for panel in panels:
+        at = panel["gridPos"]
+        # The last column and row stay free: room for the neighbour's labels.
+        axes = figure.add_subplot(grid[at["y"] + 1 : at["y"] + at["h"] - 1, at["x"] : at["x"] + at["w"] - 2])
+        lines = [
+            (series, target, _fixed(panel, target["refId"]))
+            for target in panel["targets"]
+            for series in query_range(client, filled_in(target["expr"], variables), window)
+        ]
+        if not any(not fixed for _, _, fixed in lines):
+            empty.append(panel["title"])
+        _frame(axes, panel)
+        if panel["type"] == "stat":
+            _numbers(axes, panel, lines)
+        else:
+            _graph(axes, panel, lines, window, marks)
+    name = board["uid"].removeprefix("sn17-")
+    figure.savefig(into / f"{name}.png", facecolor=PAPER, metadata={"Software": ""})
+    return empty
+
+
+def _moments(
+    board: Mapping[str, Any], client: httpx.Client, variables: Mapping[str, str], window: Window
+) -> list[tuple[float, str]]:
+    """(time, colour) where an annotation begins."""
+    found = []
+    for annotation in board["annotations"]["list"]:
+        for series in query_range(client, filled_in(annotation["expr"], variables), window):
+            times = [at for at, _ in series.samples]
+            begins = [t for i, t in enumerate(times) if i == 0 or t - times[i - 1] > window.step * 1.5]
+            found += [(at, annotation["iconColor"]) for at in begins]
+    return found
+
+
+def _fixed(panel: Mapping[str, Any], ref: str) -> bool:
+    overrides = panel["fieldConfig"].get("overrides", [])
+    return any(o["matcher"]["id"] == "byFrameRefID" and o["matcher"]["options"] == ref for o in overrides)
+
+
+def _frame(axes: Axes, panel: Mapping[str, Any]) -> None:
+    axes.set_facecolor(PANEL)
+    axes.set_title(panel["title"], color=INK, fontsize=8, loc="left")
+    axes.tick_params(colors=INK, length=2)
+    axes.grid(color=FAINT, linewidth=0.4)
+    for spine in axes.spines.values():
+        spine.set_color(FAINT)
+
+
+def _graph(
+    axes: Axes,
+    panel: Mapping[str, Any],
+    lines: Sequence[tuple[Series, Mapping[str, Any], bool]],
+    window: Window,
+    moments: Sequence[tuple[float, str]],
+) -> None:
+    defaults = panel["fieldConfig"]["defaults"]
+    bars = defaults["custom"].get("drawStyle") == "bars"
+    below: dict[float, float] = {}
+    shown = 0
+    for series, target, fixed in lines:
+        label = _legend(target["legendFormat"], series.labels)
+        label = label if shown < LINES_IN_LEGEND else "_"
+        times = [at / DAY for at, _ in series.samples]
+        values = [value for _, value in series.samples]
+        colour = PALETTE[shown % len(PALETTE)]
+        if fixed:
+            axes.plot(times, values, color="#8e8e8e", linewidth=0.8, linestyle=(0, (6, 5)), label=label)
+            continue
+        shown += 1
+        if bars:
+            bottom = [below.get(at, 0.0) for at, _ in series.samples]
+            width = window.step / DAY
+            axes.bar(times, values, width=width, bottom=bottom, color=colour, alpha=0.85, label=label)
+            below.update({at: below.get(at, 0.0) + value for at, value in series.samples})
+        else:
+            gaps = [
+                value
+                if i == 0 or series.samples[i][0] - series.samples[i - 1][0] < window.step * 1.5
+                else NAN
+                for i, value in enumerate(values)
+            ]
+            marker = "." if len(values) == 1 else None
+            axes.plot(times, gaps, color=colour, linewidth=1.3, label=label, marker=marker)
+    for at, colour in moments:
+        axes.axvline(at / DAY, color=colour, linewidth=0.9, linestyle=":")
+    axes.set_xlim(window.start / DAY, window.end / DAY)
+    axes.set_ylim(bottom=defaults.get("min"), top=defaults.get("max"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: formatted(value, defaults["unit"])))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda day, _: _clock(day)))
+    if lines:
+        legend = axes.legend(loc="upper left", fontsize=5.5, facecolor=PANEL, edgecolor=FAINT, framealpha=0.7)
+        for text in legend.get_texts():
+            text.set_color(INK)
+    else:
+        axes.text(0.5, 0.5, defaults["noValue"], color=INK, ha="center", transform=axes.transAxes)
+
+
+def _clock(day: float) -> str:
+    return datetime.fromtimestamp(day * DAY, UTC).strftime("%H:%M")
+
+
+def _numbers(
+    axes: Axes, panel: Mapping[str, Any], lines: Sequence[tuple[Series, Mapping[str, Any], bool]]
+) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([])
+    defaults = panel["fieldConfig"]["defaults"]
+    for index, (series, target, _) in enumerate(lines):
+        value = series.samples[-1][1]
+        colour = COLOURS[defaults["thresholds"]["steps"][0]["color"]]
+        for step in defaults["thresholds"]["steps"][1:]:
+            colour = COLOURS[step["color"]] if value >= step["value"] else colour
+        x = (index + 0.5) / len(lines)
+        name = _legend(target["legendFormat"], series.labels)
+        number = formatted(value, defaults["unit"])
+        axes.text(x, 0.62, number, color=colour, fontsize=15, ha="center", va="center")
+        axes.text(x, 0.3, name, color=INK, fontsize=6.5, ha="center", va="center")
+    if not lines:
+        axes.text(0.5, 0.5, defaults["noValue"], color=INK, ha="center")
+
+
+def _legend(pattern: str, labels: Mapping[str, str]) -> str:
+    return re.sub(r"\{\{\s*(\w+)\s*\}\}", lambda match: labels.get(match[1], ""), pattern)
+
+
+def formatted(value: float, unit: str) -> str:
+    """A number as Grafana writes it in one of the units the boards use."""
+    if unit == "percentunit":
+        return f"{value:.0%}"
+    if unit == "bytes":
+        for size, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+            if abs(value) >= size:
+                return f"{value / size:.3g} {name}"
+        return f"{value:.0f} B"
+    if unit == "s":
+        if abs(value) >= 120:
+            return f"{value / 60:.3g} min"
+        return f"{value:.3g} s" if abs(value) >= 1 or value == 0 else f"{value * 1000:.3g} ms"
+    if unit == "ops":
+        return f"{value:.3g}/s"
+    if unit == "short" and abs(value) >= 1000:
+        return f"{value / 1000:.4g} K" if abs(value) < 1e6 else f"{value / 1e6:.4g} Mil"
+    return f"{value:.4g}"

@@ -1,0 +1,83 @@
+"""What a dashboard is made of, apart from how Grafana writes it down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+SELECTOR = 'namespace="$namespace",release="$release"'
+"""Label matchers of every query: one release, whatever else the Prometheus scrapes."""
+
+Unit = Literal["percentunit", "bytes", "s", "short", "none", "ops"]
+"""Grafana's unit names: a share of 1, bytes, seconds, a count, a bare number, events per second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One PromQL expression; ``legend`` names its series with ``{{label}}``."""
+
+    expr: str
+    legend: str
+    fixed: bool = False
+    """A line to compare with (a limit, a target), drawn dashed and grey."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """From ``value`` on, in the panel's unit, things have this colour."""
+
+    value: float
+    colour: Literal["green", "yellow", "orange", "red"]
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One picture. ``marks`` begin at the second colour: below the first mark stands ``base``."""
+
+    title: str
+    text: str
+    unit: Unit
+    queries: tuple[Query, ...]
+    kind: Literal["lines", "bars", "number"] = "lines"
+    base: Literal["green", "red", "text"] = "text"
+    marks: tuple[Mark, ...] = ()
+    minimum: float | None = 0
+    maximum: float | None = None
+    width: int = 12
+    height: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """Moments shown as vertical lines: where ``expr`` has a series."""
+
+    name: str
+    expr: str
+    title: str
+    colour: str
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """One dashboard; ``name`` is its file's and the end of its uid."""
+
+    name: str
+    title: str
+    text: str
+    panels: tuple[Panel, ...]
+    annotations: tuple[Annotation, ...] = ()
+
+
+def selected(metric: str, matchers: str = "") -> str:
+    """The metric of the chosen release, with further matchers."""
+    return f"{metric}{{{SELECTOR}{',' if matchers else ''}{matchers}}}"
+
+
+def increase(metric: str, matchers: str = "", window: str = "$window") -> str:
+    return f"increase({selected(metric, matchers)}[{window}])"
+
+
+def quantile(q: float, histogram: str, by: str, matchers: str = "", window: str = "$window") -> str:
+    """A quantile of a histogram over the window; no observation, no series."""
+    buckets = f"sum by (le, {by}) (rate({selected(histogram + '_bucket', matchers)}[{window}]))"
+    return f"histogram_quantile({q}, {buckets})"
