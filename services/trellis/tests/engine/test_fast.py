@@ -1,0 +1,55 @@
+"""The fast path against the plain one, on the golden networks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from sn17_trellis.engine.config import SamplerParams  # noqa: E402
+from sn17_trellis.engine.fast import FastRunner  # noqa: E402
+from sn17_trellis.engine.runners import EagerRunner  # noqa: E402
+from sn17_trellis.engine.sampler import sample  # noqa: E402
+from sn17_trellis.engine.voxels import Voxels  # noqa: E402
+
+
+def relative(got: Any, expected: Any) -> float:
+    return float((got - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize(
+    "compiled",
+    [False, pytest.param(True, marks=pytest.mark.slow)],
+)
+def test_fast_equals_plain(golden: Any, compiled: bool) -> None:
+    fast, plain = FastRunner(compiled=compiled, graphs=False), EagerRunner()
+    cond, neg = golden.tensor("cond"), golden.tensor("neg_cond")
+    params = SamplerParams(**golden.meta["sampler"]["ss"])
+    noise = golden.tensor("ss_noise")
+    out = [
+        sample(runner.structure(golden.flow, params, cond, neg), noise, params) for runner in (fast, plain)
+    ]
+    assert relative(*out) < 2e-5
+    params = SamplerParams(**golden.meta["sampler"]["slat"])
+    for name in ("coords", "edge0_coords"):
+        voxels = Voxels(golden.tensor(name), golden.meta["grid"])
+        noise = torch.randn(len(voxels), 8, generator=torch.Generator().manual_seed(5))
+        out = [
+            sample(runner.latents(golden.latent_flow, params, cond, neg, voxels), noise, params)
+            for runner in (fast, plain)
+        ]
+        assert relative(*out) < 2e-5
+
+
+def test_a_second_request_sees_its_own_condition(golden: Any) -> None:
+    fast, plain = FastRunner(compiled=False, graphs=False), EagerRunner()
+    params = SamplerParams(steps=2, cfg_strength=3.0)
+    noise, cond = golden.tensor("ss_noise"), golden.tensor("cond")
+    for condition in (cond, cond.flip(1)):
+        out = [
+            sample(runner.structure(golden.flow, params, condition, 0 * cond), noise, params)
+            for runner in (fast, plain)
+        ]
+        assert relative(*out) < 2e-5
