@@ -22,9 +22,11 @@ from sn17_devnet.solids import surface
 
 Mask = NDArray[np.bool_]
 
-CELLS: Final = 56
-CELL: Final = intake.NORMAL_EXTENT / 48
-"""Edge of a cell: 48 span a normalised model, which leaves a border of four."""
+SPANS: Final = (40, 32, 24)
+"""How many cells span a normalised model: as many as its gaussians are fine enough for."""
+BORDER: Final = 4
+"""Cells on either side of a normalised model."""
+SIGMAS_PER_CELL: Final = 1.9
 
 OPAQUE_MASS: Final = 0.7
 """A cell is occupied when light that crosses its gaussians is dimmed by half: -ln(1 - alpha) adds up to
@@ -34,7 +36,7 @@ OPAQUE_MASS: Final = 0.7
 VISIBLE_ALPHA: Final = 0.02
 FULL_ALPHA: Final = 0.2
 """Mean opacity from which a model counts as solid."""
-FOG_SIGMA: Final = 4 * CELL
+FOG_SIGMA: Final = 0.12
 """Gaussians larger than this are fog, not surface."""
 BACKGROUND: Final = 0.06
 """How far from white a pixel has to be to belong to the object."""
@@ -87,13 +89,14 @@ def score_text(data: str, scene: str, *, compression: int = 2, strictness: float
     Raises:
         PromptError: ``scene`` is not in the grammar.
     """
-    expected, floor = _expected(scene)
+    surface(scene)
     try:
         model = _take_in(data, compression)
     except IntakeError as error:
         return Score(0.0, reason=str(error))
-    centred = _centre_of(model.points)
-    shape, colour = _compare(_look(model.points - centred, model.rgb, model.alpha), expected, floor)
+    span = _span_for(model)
+    seen = _look(model.points - _centre_of(model.points), model.rgb, model.alpha, span)
+    shape, colour = _compare(seen, *_expected(scene, span))
     return _combine(model, shape, colour, strictness)
 
 
@@ -103,13 +106,14 @@ def score_image(data: str, picture: bytes, *, compression: int = 2, strictness: 
     Raises:
         PictureError: the picture cannot be read, or shows nothing.
     """
-    wanted = _front_of(picture)
+    _front_of(picture, SPANS[0])
     try:
         model = _take_in(data, compression)
     except IntakeError as error:
         return Score(0.0, reason=str(error))
-    seen = _look(_fit_front(model.points), model.rgb, model.alpha).views[FRONT]
-    shape, colour = _compare_front(seen, wanted)
+    span = _span_for(model)
+    seen = _look(_fit_front(model.points), model.rgb, model.alpha, span).views[FRONT]
+    shape, colour = _compare_front(seen, _front_of(picture, span))
     return _combine(model, shape, colour, strictness)
 
 
@@ -122,6 +126,12 @@ def _take_in(data: str, compression: int) -> Model:
     if not seen.any():
         raise IntakeError("nothing visible")
     return Model(model.points[seen], model.rgb[seen], model.alpha[seen], model.sigma[seen])
+
+
+def _span_for(model: Model) -> int:
+    """Cells no smaller than the gaussians: a model cannot be told apart more finely than it is made."""
+    fit = intake.NORMAL_EXTENT / (SIGMAS_PER_CELL * max(float(np.median(model.sigma)), 1e-6))
+    return next((span for span in SPANS if span <= fit), SPANS[-1])
 
 
 def _combine(model: Model, shape: float, colour: float, strictness: float) -> Score:
@@ -141,18 +151,20 @@ def _centre_of(points: Array) -> Array:
 
 
 @lru_cache(maxsize=64)
-def _expected(scene: str) -> tuple[Sight, int | None]:
+def _expected(scene: str, span: int) -> tuple[Sight, int | None]:
     """The sight of the scene itself, and the cell row of its base's top."""
     points, rgb, floor = surface(scene)
     low, high = points.min(axis=0), points.max(axis=0)
     scale = intake.NORMAL_EXTENT / float((high - low).max())
     centre = (low + high) / 2
-    sight = _look((points - centre) * scale, rgb, np.ones(len(points), dtype=np.float32))
-    return sight, None if floor is None else int((floor - centre[1]) * scale / CELL + CELLS / 2)
+    sight = _look((points - centre) * scale, rgb, np.ones(len(points), dtype=np.float32), span)
+    if floor is None:
+        return sight, None
+    return sight, int((floor - centre[1]) * scale / intake.NORMAL_EXTENT * span + BORDER + span / 2)
 
 
 @lru_cache(maxsize=64)
-def _front_of(picture: bytes) -> View:
+def _front_of(picture: bytes, span: int) -> View:
     """The picture as the view from the front: what is not white, one point for every pixel."""
     pixels = read_picture(picture)
     rows, columns = np.nonzero((1.0 - pixels).max(axis=-1) > BACKGROUND)
@@ -160,7 +172,7 @@ def _front_of(picture: bytes) -> View:
         raise PictureError("the picture is white all over")
     points = np.stack([columns, -rows, np.zeros_like(rows)], axis=-1).astype(np.float32)
     solid = np.ones(len(points), dtype=np.float32)
-    return _look(_fit_front(points), pixels[rows, columns], solid).views[FRONT]
+    return _look(_fit_front(points), pixels[rows, columns], solid, span).views[FRONT]
 
 
 def _fit_front(points: Array) -> Array:
@@ -173,16 +185,17 @@ def _fit_front(points: Array) -> Array:
     return scaled
 
 
-def _look(points: Array, rgb: Array, alpha: Array) -> Sight:
-    index = np.floor(points / CELL + CELLS / 2).astype(np.int64)
-    kept = ((index >= 0) & (index < CELLS)).all(axis=1)
-    flat = np.ravel_multi_index(tuple(index[kept].T), (CELLS,) * 3)
+def _look(points: Array, rgb: Array, alpha: Array, span: int) -> Sight:
+    side = span + 2 * BORDER
+    index = np.floor(points * (span / intake.NORMAL_EXTENT) + side / 2).astype(np.int64)
+    kept = ((index >= 0) & (index < side)).all(axis=1)
+    flat = np.ravel_multi_index(tuple(index[kept].T), (side,) * 3)
     weight = alpha[kept].astype(np.float64)
-    cells = CELLS**3
+    cells = side**3
     mass = np.bincount(flat, -np.log1p(-np.minimum(weight, 0.999)), cells)
     total = np.maximum(np.bincount(flat, weight, cells), 1e-9)
     colour = np.stack([np.bincount(flat, weight * rgb[kept, c], cells) / total for c in range(3)], axis=-1)
-    solid = (mass >= OPAQUE_MASS).reshape((CELLS,) * 3)
+    solid = (mass >= OPAQUE_MASS).reshape((side,) * 3)
     paint = colour.astype(np.float32).reshape((*solid.shape, 3))
     hull = np.ones_like(solid)
     for axis in range(3):
@@ -197,9 +210,9 @@ def _view(solid: Mask, paint: Array, axis: int, backwards: bool) -> View:
     lines = np.moveaxis(solid, axis, 0)
     colours = np.moveaxis(paint, axis, 0)
     hit = lines.any(axis=0)
-    first = (CELLS - 1 - lines[::-1].argmax(axis=0)) if backwards else lines.argmax(axis=0)
+    first = (len(lines) - 1 - lines[::-1].argmax(axis=0)) if backwards else lines.argmax(axis=0)
     rgb = np.take_along_axis(colours, first[None, ..., None], axis=0)[0]
-    heights = np.arange(CELLS)
+    heights = np.arange(len(lines))
     # The y axis is the second of x and z views' remaining ones, or the line of sight itself.
     height = first if axis == 1 else np.broadcast_to(heights if axis == 2 else heights[:, None], hit.shape)
     return View(np.asarray(hit), first, height, rgb)
@@ -207,7 +220,7 @@ def _view(solid: Mask, paint: Array, axis: int, backwards: bool) -> View:
 
 def _compare(sight: Sight, expected: Sight, floor: int | None) -> tuple[float, float]:
     """Shape and colour, each of the worse part."""
-    heights = np.arange(CELLS)[:, None]
+    heights = np.arange(len(sight.hull))[:, None]
     # The row at the boundary belongs to neither part: a base half a cell too high is no object.
     parts = [heights >= 0] if floor is None else [heights > floor + 1, heights < floor]
     shapes = [_ratio(*_overlap(sight.hull & part, expected.hull & part)) for part in parts]
@@ -218,16 +231,20 @@ def _compare(sight: Sight, expected: Sight, floor: int | None) -> tuple[float, f
 def _compare_front(view: View, wanted: View) -> tuple[float, float]:
     """Shape and colour of the worst band; bands that hold little of either view do not count."""
     both, missing, surplus = _overlap(view.hit, wanted.hit)
-    close = np.where(view.hit & wanted.hit, _similarity(view.rgb, wanted.rgb), 0.0)
-    bands = [slice(None), *(slice(low, low + BAND) for low in range(0, CELLS, BAND))]
+    close = _similarity(view.rgb, wanted.rgb)
+    # Pixels at the rim are half background, whoever drew them.
+    inner = _shrunk(view.hit) & _shrunk(wanted.hit)
+    bands = [slice(None), *(slice(low, low + BAND) for low in range(0, len(view.hit), BAND))]
     shapes, colours = [], []
     for band in bands:
         shared = int(both[:, band].sum())
         wrong = int(missing[:, band].sum()) + int(surplus[:, band].sum())
         if shared + wrong >= BAND_CELLS:
             shapes.append(shared / (shared + wrong))
-        if shared >= BAND_CELLS:
-            colours.append(float(close[:, band].sum()) / shared)
+        if int(inner[:, band].sum()) >= BAND_CELLS:
+            colours.append(float(close[:, band][inner[:, band]].mean()))
+    if not colours and both.any():
+        colours = [float(close[both].mean())]
     return min(shapes, default=0.0), min(colours, default=0.0)
 
 
@@ -250,6 +267,10 @@ def _grown(mask: Mask) -> Mask:
         for shift in (-1, 1):
             result |= np.roll(padded, shift, axis)[inner]
     return result
+
+
+def _shrunk(mask: Mask) -> Mask:
+    return ~_grown(~mask)
 
 
 def _alike(views: tuple[View, ...], wanted: tuple[View, ...], part: Mask) -> float:

@@ -5,12 +5,18 @@ from __future__ import annotations
 import base64
 import uuid
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from sn17_protocol import ImageTask, TextTask
 from sn17_scene import random_prompt
 
 from sn17_devnet.picture import render_front
+from sn17_devnet.solids import surface
+
+MIN_SURFACE: Final = 640
+"""Surface samples of the smallest scene handed out: what has fewer cannot reach the 7000 gaussians that a
+validator asks for, at 32 for each voxel of a grid of 64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +41,8 @@ class TaskSource:
 
     def __call__(self) -> Commission:
         scene = random_prompt(self._rng)
+        while len(surface(scene)[0]) < MIN_SURFACE:
+            scene = random_prompt(self._rng)
         task_id = str(uuid.UUID(bytes=self._rng.bytes(16), version=4))
         if self._rng.random() < self._image_ratio:
             picture = base64.b64encode(render_front(scene)).decode()
