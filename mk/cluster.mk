@@ -1,8 +1,9 @@
 # The cluster tests: tools from Go modules, a control plane, a node, images.
-.PHONY: tools cluster-up cluster-down cluster-shell
+.PHONY: tools cluster-up cluster-down cluster-shell images
 
 TOOLS ?=
 NODES ?= 1
+IMAGES ?=
 
 tools: ## Build the tools of the cluster tests into ~/.cache/sn17-tools (TOOLS="kubernetes etcd" for some)
 	@$(PYTHON) tools/build.py $(TOOLS)
@@ -15,3 +16,6 @@ cluster-down: sync ## End it, and clear what killed runs have left
 
 cluster-shell: sync ## A shell with kubectl and helm in its network, where pods and services are reachable
 	@.venv/bin/python -m sn17_cluster shell
+
+images: ## Build the container images with docker or buildah (IMAGES="operator trellis-torch" for some)
+	@$(PYTHON) tools/images.py $(IMAGES)

@@ -1,0 +1,260 @@
+#!/usr/bin/env python3
+"""Builds the container images, with docker where its daemon answers, else with buildah (as root, no daemon).
+
+    python3 tools/images.py                      all images, the TRELLIS worker with the procedural backend
+    python3 tools/images.py operator trellis-torch
+    python3 tools/images.py --archives           and write each as an archive for `kind load`, `k3d`, `ctr`
+
+With docker the base is the Dockerfiles' own, or $BASE. With buildah it is $BASE, or else one made with
+debootstrap, which needs Debian's packages and no image registry. What is kept between runs (base, layers,
+downloads, archives) lives in `$SN17_IMAGES` or `~/.cache/sn17-images`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+VERSION = "0.1.0"
+CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
+SOURCES = ("pyproject.toml", "uv.lock", "libs", "services", "operator", "devnet", "cli")
+MAX_LAYERS_MB = {"fixer": 350, "tools": 250, "trellis-torch": 8000}
+USUAL_MAX_LAYERS_MB = 150
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image: its Dockerfile, the target in it, and the tag's ending."""
+
+    dockerfile: str
+    repository: str
+    target: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"docker.io/sn17/{self.repository}:{VERSION}{'-' if self.target else ''}{self.target}"
+
+
+IMAGES = {
+    "operator": Image("Dockerfile.operator", "operator"),
+    "trellis": Image("Dockerfile.trellis", "trellis", "procedural"),
+    "trellis-torch": Image("Dockerfile.trellis", "trellis", "torch"),
+    "fixer": Image("Dockerfile.fixer", "fixer"),
+    "miner": Image("Dockerfile.miner", "miner"),
+    "tools": Image("Dockerfile.tools", "tools"),
+}
+DEFAULT = [name for name in IMAGES if name != "trellis-torch"]
+
+
+class BuildError(Exception):
+    """What stands in the way, in one sentence for the person at the terminal."""
+
+
+def cache() -> Path:
+    return Path(os.environ.get("SN17_IMAGES") or Path.home() / ".cache" / "sn17-images")
+
+
+def run(argv: Sequence[str], *, quiet: bool = False) -> str:
+    """Run a program and return what it prints; `quiet` keeps its messages unless it fails."""
+    answer = subprocess.run(
+        argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE if quiet else None, text=True, check=False
+    )
+    if answer.returncode:
+        sys.stderr.write(answer.stdout + (answer.stderr or ""))
+        raise BuildError(f"{' '.join(argv[:2])} failed with exit code {answer.returncode}")
+    return answer.stdout.strip()
+
+
+def revision(image: Image) -> str:
+    """The last commit that touched what the image is made of, so that others leave the image as it is."""
+    git = ["git", "-C", str(REPOSITORY), "log", "-1", "--format=%H", "--", *SOURCES, image.dockerfile]
+    answer = subprocess.run(git, capture_output=True, text=True, check=False)
+    return answer.stdout.strip() or "unknown"
+
+
+def arguments(image: Image, base: str) -> list[str]:
+    """What docker's and buildah's build commands take alike."""
+    settings = {"VERSION": VERSION, "REVISION": revision(image), "BASE": base}
+    argv = [f"--build-arg={name}={value}" for name, value in settings.items() if value]
+    if image.target:
+        argv.append(f"--target={image.target}")
+    return [*argv, f"--file={REPOSITORY / image.dockerfile}", f"--tag={image.name}", str(REPOSITORY)]
+
+
+class Docker:
+    """Builds with the docker daemon, into its own store."""
+
+    def build(self, image: Image) -> None:
+        certificates = os.environ.get("SSL_CERT_FILE", "")
+        argv = [f"--build-arg=SSL_CERT_FILE={certificates}"] if certificates else []
+        run(["docker", "build", *argv, *arguments(image, os.environ.get("BASE", ""))], quiet=True)
+
+    def identity(self, image: Image) -> str:
+        return run(["docker", "image", "inspect", "--format={{.Id}}", image.name])
+
+    def layers_mb(self, image: Image) -> float | None:
+        """Unknown: docker's history does not say where the base ends."""
+        return None
+
+    def save(self, image: Image, archive: Path) -> None:
+        run(["docker", "save", f"--output={archive}", image.name])
+
+
+class Buildah:
+    """Builds without a daemon, in a store of its own below the cache folder."""
+
+    def __init__(self) -> None:
+        if os.geteuid() != 0:
+            raise BuildError(
+                "building images without docker's daemon needs root (buildah --isolation chroot)"
+            )
+        self._command = [
+            "buildah",
+            f"--root={cache() / 'storage'}",
+            f"--runroot={cache() / 'run'}",
+            "--storage-driver=overlay",
+        ]
+
+    def build(self, image: Image) -> None:
+        argv = [*self._command, "build", "--layers", "--isolation=chroot", "--format=oci", "--quiet"]
+        # The machine's certificates, among them those of a proxy that it may need.
+        if Path(CERTIFICATES).exists():
+            folder = str(Path(CERTIFICATES).parent)
+            argv += [f"--volume={folder}:{folder}:ro", f"--build-arg=SSL_CERT_FILE={CERTIFICATES}"]
+        # In place of cache mounts, which this isolation cannot clean up after: five images, one download.
+        downloads = cache() / "downloads"
+        downloads.mkdir(exist_ok=True)
+        argv.append(f"--volume={downloads}:/root/.cache")
+        run([*argv, *arguments(image, os.environ.get("BASE") or self._base())], quiet=True)
+
+    def identity(self, image: Image) -> str:
+        return self._inspect(image.name)["FromImageID"]
+
+    def layers_mb(self, image: Image) -> float | None:
+        """Size of what lies above the base."""
+        base = os.environ.get("BASE") or self._base()
+        return (self._size(image.name) - self._size(base)) / 1e6
+
+    def save(self, image: Image, archive: Path) -> None:
+        run(
+            [*self._command, "push", "--quiet", image.name, f"docker-archive:{archive}:{image.name}"],
+            quiet=True,
+        )
+
+    def _inspect(self, name: str) -> dict[str, str]:
+        inspected: dict[str, str] = json.loads(run([*self._command, "inspect", "--type=image", name]))
+        return inspected
+
+    def _size(self, name: str) -> int:
+        """Bytes of an image's files, counted in a mounted container."""
+        container = run([*self._command, "from", "--pull-never", name])
+        try:
+            root = run([*self._command, "mount", container])
+            return int(run(["du", "--summarize", "--bytes", "--one-file-system", root]).split()[0])
+        finally:
+            run([*self._command, "rm", container])
+
+    def _base(self) -> str:
+        """An image with Debian's Python, made once for each version of the recipe."""
+        recipe = ["--variant=minbase", "--include=python3,python3-venv,ca-certificates", "bookworm"]
+        name = f"localhost/sn17/base:{hashlib.sha256(repr(recipe).encode()).hexdigest()[:12]}"
+        if name in run([*self._command, "images", "--format={{.Name}}:{{.Tag}}"]).split():
+            return name
+        if shutil.which("debootstrap") is None:
+            raise BuildError(
+                "debootstrap, which makes the base image, is not installed:"
+                " run tests/cluster/install-debian.sh as root, or name an image with Python in BASE"
+            )
+        print("base: making it with debootstrap ...", flush=True)
+        with tempfile.TemporaryDirectory(dir=cache()) as folder:
+            run(["debootstrap", *recipe[:-1], recipe[-1], folder], quiet=True)
+            for rest in (
+                "var/cache/apt",
+                "var/lib/apt/lists",
+                "usr/share/doc",
+                "usr/share/locale",
+                "usr/share/man",
+            ):
+                shutil.rmtree(Path(folder) / rest, ignore_errors=True)
+            container = run([*self._command, "from", "scratch"])
+            run([*self._command, "copy", "--quiet", container, folder, "/"])
+            run([*self._command, "commit", "--quiet", "--rm", container, name], quiet=True)
+        return name
+
+
+def engine() -> Docker | Buildah:
+    """Raises BuildError when neither can work here."""
+    if shutil.which("docker"):
+        info = ["docker", "info"]
+        if subprocess.run(info, capture_output=True, check=False, timeout=60).returncode == 0:
+            return Docker()
+    if shutil.which("buildah"):
+        return Buildah()
+    raise BuildError(
+        "neither docker's daemon nor buildah is to be had: start docker, or run"
+        " tests/cluster/install-debian.sh as root (package buildah)"
+    )
+
+
+def write_archive(builder: Docker | Buildah, image: Image) -> Path:
+    """The image as an archive; written anew only when the image has changed."""
+    folder = cache() / "archives"
+    folder.mkdir(parents=True, exist_ok=True)
+    tag = image.name.rpartition("/")[2].replace(":", "-")
+    identity = builder.identity(image).rpartition(":")[2][:12]
+    archive = folder / f"{tag}.{identity}.tar"
+    if not archive.exists():
+        for old in folder.glob(f"{tag}.*"):
+            old.unlink()
+        partial = archive.with_suffix(".partial")
+        builder.save(image, partial)
+        partial.rename(archive)
+    return archive
+
+
+def build(names: Sequence[str], archives: bool) -> None:
+    cache().mkdir(parents=True, exist_ok=True)
+    with open(cache() / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        builder = engine()
+        for name in names:
+            image, started = IMAGES[name], time.monotonic()
+            builder.build(image)
+            size = builder.layers_mb(image)
+            above = "" if size is None else f", {size:.0f} MB above the base"
+            print(f"{name}: {image.name} in {time.monotonic() - started:.0f} s{above}", flush=True)
+            if size is not None and size > MAX_LAYERS_MB.get(name, USUAL_MAX_LAYERS_MB):
+                raise BuildError(f"{name} has grown beyond {MAX_LAYERS_MB.get(name, USUAL_MAX_LAYERS_MB)} MB")
+            if archives:
+                print(write_archive(builder, image), flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Build the container images.")
+    parser.add_argument("images", nargs="*", metavar="IMAGE", help=f"any of {', '.join(IMAGES)}")
+    parser.add_argument("--archives", action="store_true", help="also write archives, and print their paths")
+    args = parser.parse_args()
+    if unknown := sorted(set(args.images) - set(IMAGES)):
+        parser.error(f"no such image: {', '.join(unknown)}")
+    try:
+        build(args.images or DEFAULT, args.archives)
+    except BuildError as error:
+        print(f"images: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
