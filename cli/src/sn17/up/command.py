@@ -70,7 +70,7 @@ def up(
     except ProcessFailedError as error:
         console.print(f"[red]{error}[/red]\nLogs: {folder / 'logs'}", highlight=False)
         raise typer.Exit(2) from error
-    console.print(render(report, title="sn17: what became of every task"))
+    console.print(render(report, title="sn17: what became of every task", width=console.width))
     if json_file is not None:
         json_file.write_text(json.dumps(asdict(report), indent=2, default=str))
     console.print(f"Logs, journal and report data: {folder}", highlight=False)
@@ -97,7 +97,7 @@ async def _run(options: StackOptions, console: Console) -> Report:
         if interactive:
             with Live(console=console, refresh_per_second=4, transient=True) as live:
                 async for report in watch:
-                    live.update(render(report, session.events.lines))
+                    live.update(render(report, session.events.lines, width=console.width))
         else:
             pulled = -1
             async for report in watch:
@@ -110,14 +110,16 @@ async def _run(options: StackOptions, console: Console) -> Report:
 
 async def _watch(session: Session, stop: asyncio.Event) -> AsyncIterator[Report]:
     """Reports until the miner has ended or a signal came; after a signal the miner finishes first."""
-    miner = asyncio.ensure_future(session.stack.miner.wait())
+    process = session.stack.miner
+    assert process is not None, "a session has a running miner"
+    miner = asyncio.ensure_future(process.wait())
     stopping = asyncio.ensure_future(stop.wait())
     while not miner.done():
         yield await session.observe()
         await asyncio.wait({miner, stopping}, timeout=REFRESH_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         if stop.is_set():
             session.events.say("sn17", "stopping: the miner hands in what is done")
-            await session.stack.miner.stop(grace=30.0)
+            await process.stop(grace=30.0)
     stopping.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await stopping

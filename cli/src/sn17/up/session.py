@@ -88,8 +88,8 @@ async def running(options: StackOptions, events: EventLog) -> AsyncIterator[Sess
     Raises:
         ProcessFailedError: a process did not start.
     """
-    stack = Stack(options, on_event=events.say)
     async with httpx.AsyncClient(timeout=5.0) as client:
+        stack = Stack(options, events.say, client)
         try:
             await stack.start()
             hotkeys = [str(each["hotkey"]) for each in stack.devnet_info()["validators"]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
 import secrets
@@ -10,7 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .process import ManagedProcess, ProcessSpec
+import httpx
+
+from .process import ManagedProcess, ProcessFailedError, ProcessSpec
 
 MIB = 1024 * 1024
 
@@ -38,9 +42,10 @@ class Stack:
 
     options: StackOptions
     on_event: Callable[[str, str], None]
-    devnet: ManagedProcess = field(init=False)
-    fixer: ManagedProcess = field(init=False)
-    miner: ManagedProcess = field(init=False)
+    client: httpx.AsyncClient
+    devnet: ManagedProcess | None = field(init=False, default=None)
+    fixer: ManagedProcess | None = field(init=False, default=None)
+    miner: ManagedProcess | None = field(init=False, default=None)
     workers: list[ManagedProcess] = field(init=False, default_factory=list)
     admin_token: str = field(init=False, default_factory=lambda: secrets.token_urlsafe(32))
 
@@ -64,26 +69,39 @@ class Stack:
                 "SN17_IMAGE_RATIO": str(options.image_ratio),
             },
         )
-        await self.devnet.start()
         self.fixer = self._managed("fixer", "sn17_fixer", {})
-        await self.fixer.start()
-        for index in range(1, options.workers + 1):
-            self.workers.append(self._worker(index))
-        for worker in self.workers:
-            await worker.start()
-        self.miner = self._managed("miner", "sn17_miner", self._miner_env(), restart=options.tasks is None)
+        self.workers.extend(self._worker(index) for index in range(1, options.workers + 1))
+        others = (self.devnet, self.fixer, *self.workers)
+        await asyncio.gather(*(process.start() for process in others))
+        await asyncio.gather(*(self._accepts_work(process) for process in others))
+        self.miner = self._managed(
+            "miner", "sn17_miner", self._miner_env(self.fixer), restart=options.tasks is None
+        )
         await self.miner.start()
 
     async def stop(self) -> None:
-        """Stop in the reverse order, so that the miner can still hand in what is done."""
-        for process in (
-            getattr(self, "miner", None),
-            *self.workers,
-            getattr(self, "fixer", None),
-            getattr(self, "devnet", None),
-        ):
-            if process is not None:
-                await process.stop()
+        """Stop the miner first, so that it can still hand in what is done."""
+        if self.miner is not None:
+            await self.miner.stop()
+        others = (*self.workers, self.fixer, self.devnet)
+        await asyncio.gather(*(process.stop() for process in others if process is not None))
+
+    async def _accepts_work(self, process: ManagedProcess, timeout: float = 120.0) -> None:
+        """Wait for the readiness that Kubernetes would wait for: warmed up, not only listening."""
+        url = f"http://127.0.0.1:{process.ready.ops_port}/ready"
+        answer = ""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while True:
+                    with contextlib.suppress(httpx.TransportError):
+                        response = await self.client.get(url)
+                        if response.is_success:
+                            return
+                        answer = response.text
+                    await asyncio.sleep(0.1)
+        raise ProcessFailedError(
+            f"{process.spec.name} listens but accepts no work: {answer}\n{process.tail()}"
+        )
 
     @property
     def token_file(self) -> Path:
@@ -128,14 +146,14 @@ class Stack:
             env["SN17_FAULTS"] = json.dumps(self.options.sick_worker_faults)
         return self._managed(name, "sn17_trellis", env, ("serve",))
 
-    def _miner_env(self) -> dict[str, str]:
+    def _miner_env(self, fixer: ManagedProcess) -> dict[str, str]:
         info = self.devnet_info()
         env = {
             "SN17_HOTKEY_FILE": str(self.options.state_dir / "validators" / "miner_hotkey.json"),
             "SN17_CHAIN__SOURCE": "http",
             "SN17_CHAIN__URL": str(info["snapshot_url"]),
             "SN17_WORKERS": ",".join(f"http://127.0.0.1:{worker.ready.port}" for worker in self.workers),
-            "SN17_FIXER_URL": f"http://127.0.0.1:{self.fixer.ready.port}",
+            "SN17_FIXER_URL": f"http://127.0.0.1:{fixer.ready.port}",
             "SN17_STATE_DIR": str(self.options.state_dir / "miner"),
             "SN17_TIME_SCALE": str(self.options.time_scale),
         }

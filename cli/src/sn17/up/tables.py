@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich import box
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
@@ -13,39 +14,48 @@ from sn17_service.contract import Outcome
 from .report import Report, ValidatorRow, WorkerRecord
 
 MIB = 1024 * 1024
+WIDE = 130
+"""Columns of a console that has room for every outcome."""
 
 
-def render(report: Report, events: Sequence[str] = (), *, title: str = "sn17") -> RenderableType:
+def render(
+    report: Report, events: Sequence[str] = (), *, title: str = "sn17", width: int = WIDE
+) -> RenderableType:
     """Validators, workers and the latest events, one under the other."""
-    parts: list[RenderableType] = [validator_table(report), worker_table(report.workers)]
+    parts: list[RenderableType] = [validator_table(report, width=width), worker_table(report.workers)]
     if events:
         parts.append(Panel(Text("\n".join(events)), title="events", title_align="left", border_style="dim"))
     return Group(Text(title, style="bold"), *parts)
 
 
-def validator_table(report: Report) -> Table:
-    """One line per validator with every outcome, success and yield side by side."""
-    table = Table(title="Submissions", title_justify="left", title_style="bold", header_style="bold")
+def validator_table(report: Report, *, width: int = WIDE) -> Table:
+    """One line per validator with every outcome, success and yield side by side.
+
+    On a console narrower than ``WIDE`` the outcomes that never happened are left out, and that is said.
+    """
+    total = report.total
+    shown = [outcome for outcome in Outcome if width >= WIDE or total.outcomes[outcome]]
+    hidden = [outcome.value.replace("_", " ") for outcome in Outcome if outcome not in shown]
+    table = _table("Submissions", f"none {', '.join(hidden)}" if hidden else None)
     table.add_column("validator")
-    table.add_column("pulled", justify="right")
-    for outcome in Outcome:
-        table.add_column(outcome.value.replace("_", " "), justify="right")
+    for name in ("pulled", *(outcome.value.replace("_", " ") for outcome in shown)):
+        table.add_column(name, justify="right")
     for name in ("open", "success", "yield", "score", "p50 s", "p95 s"):
         table.add_column(name, justify="right")
     for row in report.validators:
-        table.add_row(*_validator_cells(row))
+        table.add_row(*_validator_cells(row, shown))
     if len(report.validators) > 1:
         table.add_section()
-        table.add_row(*_validator_cells(report.total), style="bold")
+        table.add_row(*_validator_cells(total, shown), style="bold")
     return table
 
 
 def worker_table(workers: Sequence[WorkerRecord]) -> Table:
     """One line per worker."""
-    table = Table(title="Workers", title_justify="left", title_style="bold", header_style="bold")
+    table = _table("Workers")
     table.add_column("worker")
     table.add_column("state")
-    for name in ("generations", "gaussians (mean)", "memory peak MiB", "of limit", "restarts"):
+    for name in ("generations", "gaussians", "peak MiB", "of limit", "restarts"):
         table.add_column(name, justify="right")
     for worker in workers:
         limit = worker.memory_limit_bytes
@@ -61,11 +71,24 @@ def worker_table(workers: Sequence[WorkerRecord]) -> Table:
     return table
 
 
-def _validator_cells(row: ValidatorRow) -> list[str]:
+def _table(title: str, caption: str | None = None) -> Table:
+    return Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        caption=caption,
+        caption_justify="left",
+        header_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+
+
+def _validator_cells(row: ValidatorRow, shown: Sequence[Outcome]) -> list[str]:
     return [
         row.validator[:8],
         str(row.pulled),
-        *(str(row.outcomes[outcome]) for outcome in Outcome),
+        *(str(row.outcomes[outcome]) for outcome in shown),
         str(row.open),
         _number(row.success, "{:.0%}"),
         _number(row.yield_, "{:.0%}"),
