@@ -1,0 +1,303 @@
+"""Evidence from Prometheus: one instant query per signal, over raw samples.
+
+Range selectors are asked for, not functions: their answer carries the samples' own times, so that freshness, dwell
+and incarnation are read from what was scraped and not from when it was asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import re
+import ssl
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from sn17_service.contract import Metric
+
+from ..api import Rules
+from ..evidence import Raw, Samples, windows
+from ..model import Monitoring, Signal
+from ..ports import Measurement, Ratios
+
+log = logging.getLogger("sn17.operator")
+
+MARGIN_SECONDS = 5.0
+MAX_ANSWER_BYTES = 256 * 1024**2
+
+
+class PrometheusSettings(BaseModel):
+    """Where Prometheus is and how it is asked."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: str = Field("http://127.0.0.1:9091", description="base URL; a path prefix is kept")
+    selector: str = Field("", description='more label matchers for every query, e.g. namespace="sn17"')
+    scrape_interval_seconds: Annotated[float, Field(gt=0, description="of the workers' scrape")] = 15.0
+    timeout_seconds: Annotated[float, Field(gt=0, description="of one query")] = 8.0
+    bearer_token_file: Path | None = Field(None, description="read anew for each query")
+    username: str | None = Field(None, description="of basic authentication")
+    password_file: Path | None = Field(None, description="of basic authentication")
+    ca_file: Path | None = Field(None, description="certificate authority of the server")
+    namespace: str | None = Field(
+        None, description="whose pods' memory is asked of cAdvisor; none = the operator's own"
+    )
+
+    @property
+    def stale_after(self) -> float:
+        """Seconds after which a sample is too old to prove anything."""
+        return 2 * self.scrape_interval_seconds + MARGIN_SECONDS
+
+
+class Auth(httpx.Auth):
+    """Bearer or basic, from files that may be rotated."""
+
+    def __init__(self, settings: PrometheusSettings) -> None:
+        self._settings = settings
+
+    def auth_flow(self, request: httpx.Request) -> Any:
+        settings = self._settings
+        if settings.bearer_token_file is not None:
+            request.headers["Authorization"] = f"Bearer {settings.bearer_token_file.read_text().strip()}"
+        elif settings.username is not None:
+            password = settings.password_file.read_text().strip() if settings.password_file else ""
+            yield from httpx.BasicAuth(settings.username, password).auth_flow(request)
+            return
+        yield request
+
+
+class QueryError(Exception):
+    """A query has no usable answer; ``reason`` is from a closed list."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class _Result(BaseModel):
+    metric: dict[str, str]
+    values: list[tuple[float, str]] = Field(default_factory=list)
+    value: tuple[float, str] | None = None
+
+
+class _Data(BaseModel):
+    resultType: str  # noqa: N815
+    result: list[_Result]
+
+
+class _Answer(BaseModel):
+    status: str
+    data: _Data | None = None
+    error: str = ""
+    warnings: list[str] = Field(default_factory=list)
+
+
+METRICS: Mapping[Signal, tuple[str, str]] = {
+    Signal.BOOT: (Metric.BOOT_INFO, ""),
+    Signal.MEMORY: (Metric.MEMORY_UNRECLAIMABLE, ""),
+    Signal.LIMIT: (Metric.MEMORY_LIMIT, ""),
+    Signal.GAUSSIANS: (Metric.RECENT_GAUSSIANS_MEAN, ""),
+    Signal.GENERATIONS: (Metric.RECENT_GENERATIONS, ""),
+    Signal.SECONDS_P50: (Metric.RECENT_GENERATION_P50, ""),
+    Signal.JOBS: (Metric.JOBS_IN_FLIGHT, ""),
+    Signal.PROGRESS: (Metric.LAST_PROGRESS, ""),
+    Signal.CANARY: (Metric.CANARY_DRIFT, ""),
+    Signal.GPU_ERRORS: (f"{Metric.GPU_ERRORS}_total", ""),
+    Signal.DRAINING_USER: (Metric.DRAINING, 'by="user"'),
+    Signal.DRAINING_OPERATOR: (Metric.DRAINING, 'by="operator"'),
+    Signal.UP: ("up", ""),
+}
+"""Metric and matchers of each signal; every series must carry ``pod_uid``."""
+
+SUMMED: Mapping[Signal, str] = {Signal.GPU_ERRORS: "kind"}
+"""Signals whose series differ by a label of their own and are added up."""
+
+_POD_UID = re.compile(r"pod([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12})")
+
+
+def selector(settings: PrometheusSettings, *more: str) -> str:
+    return ",".join(part for part in ('pod_uid!=""', settings.selector.strip(" ,{}"), *more) if part)
+
+
+def queries(settings: PrometheusSettings, rules: Sequence[Rules]) -> dict[Signal, str]:
+    """The PromQL of every signal, as asked and as shown to people."""
+    spans = windows(rules, settings.scrape_interval_seconds)
+    found = {
+        signal: f"{metric}{{{selector(settings, more)}}}[{spans[signal]:.0f}s]"
+        for signal, (metric, more) in METRICS.items()
+    }
+    if settings.namespace:
+        matchers = f'namespace="{settings.namespace}",container="",pod!=""'
+        found[Signal.POD_MEMORY] = (
+            f"container_memory_working_set_bytes{{{matchers}}}[{spans[Signal.POD_MEMORY]:.0f}s]"
+        )
+    return found
+
+
+class PrometheusMetrics:
+    """Asks Prometheus, all signals at one evaluation time and at once."""
+
+    def __init__(
+        self,
+        settings: PrometheusSettings,
+        *,
+        on_error: Callable[[str], None] = lambda reason: None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.settings = settings
+        self._on_error = on_error
+        verify = ssl.create_default_context(cafile=str(settings.ca_file)) if settings.ca_file else True
+        self._client = httpx.AsyncClient(
+            base_url=settings.url.rstrip("/") + "/",
+            auth=Auth(settings),
+            timeout=settings.timeout_seconds,
+            verify=verify,
+            transport=transport,
+            follow_redirects=False,
+        )
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def measure(self, now: float, rules: Sequence[Rules]) -> Measurement:
+        """Everything at once. A query that fails makes its signal unknown, never zero."""
+        asked = queries(self.settings, rules)
+        failed: dict[Signal, str] = {}
+        spans = windows(rules, self.settings.scrape_interval_seconds)
+        window = spans[Signal.UP]
+
+        async def ask(signal: Signal, query: str) -> list[_Result]:
+            try:
+                return await self.query(query, now)
+            except QueryError as error:
+                failed[signal] = f"{error.reason}: {error}"
+                self._on_error(error.reason)
+                return []
+
+        signals = list(asked)
+        scrapes = {
+            Signal.UP: "max(timestamp(up) * up)",
+            Signal.BOOT: f"max(sum_over_time(up[{window:.0f}s]))",
+        }
+        answers, (last, coverage), ratios = await asyncio.gather(
+            asyncio.gather(*(ask(signal, asked[signal]) for signal in signals)),
+            asyncio.gather(*(ask(signal, query) for signal, query in scrapes.items())),
+            self._ratios(now),
+        )
+        workers = gather(dict(zip(signals, answers, strict=True)))
+        monitoring = Monitoring(
+            at=now,
+            stale_after=self.settings.stale_after,
+            scrape_interval=self.settings.scrape_interval_seconds,
+            failed=failed,
+            last_scrape=_scalar(last),
+            coverage=_scalar(coverage) or 0.0,
+            window=window,
+            queries=asked,
+        )
+        return Measurement(monitoring, workers, ratios)
+
+    async def query(self, query: str, at: float) -> list[_Result]:
+        """One instant query.
+
+        Raises:
+            QueryError: no answer, not an answer, or one that Prometheus itself warns about.
+        """
+        params = {"query": query, "time": f"{at:.3f}", "timeout": f"{self.settings.timeout_seconds:.0f}s"}
+        try:
+            async with self._client.stream("GET", "api/v1/query", params=params) as response:
+                content = bytearray()
+                async for chunk in response.aiter_bytes():
+                    content += chunk
+                    if len(content) > MAX_ANSWER_BYTES:
+                        raise QueryError("too_large", f"the answer exceeds {MAX_ANSWER_BYTES} bytes")
+        except httpx.TimeoutException as error:
+            raise QueryError("timeout", f"no answer in {self.settings.timeout_seconds:.0f} s") from error
+        except (httpx.HTTPError, OSError) as error:
+            raise QueryError("unreachable", f"{type(error).__name__}: {error}") from error
+        try:
+            answer = _Answer.model_validate_json(bytes(content))
+        except ValidationError as error:
+            if response.is_success:
+                raise QueryError("bad_answer", "the answer is not that of Prometheus") from error
+            raise QueryError(f"http_{response.status_code}", response.reason_phrase) from error
+        if not response.is_success or answer.status != "success" or answer.data is None:
+            raise QueryError(f"http_{response.status_code}", answer.error or response.reason_phrase)
+        if answer.warnings:
+            raise QueryError("warnings", "; ".join(answer.warnings)[:300])
+        return answer.data.result
+
+    async def _ratios(self, now: float) -> dict[tuple[str, str], Ratios]:
+        """Success and yield by miner pod; they inform people and decide nothing, so a failure is only counted."""
+        found: dict[tuple[str, str], Ratios] = {}
+        matchers = self.settings.selector.strip(" ,{}")
+        for window in ("1h", "4h"):
+            query = f"sum by (pod, outcome) (increase({Metric.TASKS}_total{{{matchers}}}[{window}]))"
+            try:
+                results = await self.query(query, now)
+            except QueryError as error:
+                self._on_error(error.reason)
+                return found
+            by_pod: dict[str, dict[str, float]] = {}
+            for result in results:
+                value = float(result.value[1]) if result.value else math.nan
+                by_pod.setdefault(result.metric.get("pod", ""), {})[result.metric.get("outcome", "")] = value
+            found.update({(pod, window): ratios(outcomes) for pod, outcomes in by_pod.items()})
+        return found
+
+
+def ratios(outcomes: Mapping[str, float]) -> Ratios:
+    """Success = accepted / all but skipped; yield = accepted / all."""
+    counted = {name: value for name, value in outcomes.items() if value == value and value > 0}
+    total, accepted = sum(counted.values()), counted.get("accepted", 0.0)
+    tried = total - counted.get("skipped", 0.0)
+    return Ratios(accepted / tried if tried > 0 else None, accepted / total if total > 0 else None)
+
+
+def _scalar(results: list[_Result]) -> float | None:
+    if not results or results[0].value is None:
+        return None
+    value = float(results[0].value[1])
+    return None if math.isnan(value) else value
+
+
+def gather(answers: Mapping[Signal, Sequence[_Result]]) -> dict[str, Raw]:
+    """Series by worker: pod uid to signal to its series."""
+    boots: dict[str, list[tuple[str, Samples]]] = {}
+    series: dict[str, dict[Signal, list[Samples]]] = {}
+    summed: dict[tuple[str, Signal], dict[str, Samples]] = {}
+    for signal, results in answers.items():
+        for result in results:
+            uid = _uid(signal, result.metric)
+            if uid is None:
+                continue
+            samples = tuple((at, float(value)) for at, value in result.values)
+            if signal is Signal.BOOT:
+                boots.setdefault(uid, []).append((result.metric.get("boot_id", ""), samples))
+            elif signal in SUMMED:
+                label = result.metric.get(SUMMED[signal], "")
+                known = summed.setdefault((uid, signal), {})
+                if label in known:  # the same series twice
+                    series.setdefault(uid, {}).setdefault(signal, []).append(samples)
+                known[label] = samples
+            else:
+                series.setdefault(uid, {}).setdefault(signal, []).append(samples)
+    for (uid, signal), parts in summed.items():
+        totals: dict[float, float] = {}
+        for samples in parts.values():
+            for at, value in samples:
+                totals[at] = totals.get(at, 0.0) + value
+        series.setdefault(uid, {}).setdefault(signal, []).append(tuple(sorted(totals.items())))
+    return {uid: Raw(tuple(boots.get(uid, ())), series.get(uid, {})) for uid in boots.keys() | series.keys()}
+
+
+def _uid(signal: Signal, labels: Mapping[str, str]) -> str | None:
+    if signal is not Signal.POD_MEMORY:
+        return labels.get("pod_uid") or None
+    # cAdvisor names a pod's cgroup by its uid, with underscores where systemd made the name.
+    found = _POD_UID.search(labels.get("id", ""))
+    return found.group(1).replace("_", "-") if found else None

@@ -1,0 +1,150 @@
+"""The operator's process in a cluster: Lease first, then watches and ticks, with the ops port beside them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+
+import kopf
+from fastapi import APIRouter, HTTPException
+from sn17_service.service import Service
+
+from . import handlers
+from .adapters.admin import WorkerAdmin
+from .adapters.kube import KubeApi
+from .adapters.kube_host import KubeHost
+from .adapters.lease import Lease, LeaseLost
+from .adapters.prometheus import PrometheusMetrics
+from .adapters.store import Store
+from .controller import Controller
+from .explain import explain_pod
+from .loop import Waker, run_ticks
+from .settings import OperatorSettings
+from .telemetry import Telemetry
+
+log = logging.getLogger("sn17.operator")
+
+VERSION = "0.1.0"
+SILENT_TICKS = 3
+
+
+class Operator:
+    """Wires the adapters to the controller and runs them until they end."""
+
+    def __init__(self, settings: OperatorSettings, service: Service) -> None:
+        self.settings = settings
+        self.service = service
+        self.telemetry = Telemetry(service.registry, service.monotonic)
+        self.controller: Controller | None = None
+        self._standby: str | None = "starting"
+        service.add_ops_router(self._routes(), admin=False)
+
+    async def run(self) -> None:
+        """Everything, in the right order; returns after SIGTERM, raises when the Lease is lost."""
+        settings, service = self.settings, self.service
+        namespace = settings.resolved_namespace()
+        identity = f"{settings.pod_name}_{secrets.token_hex(4)}"
+        api = await KubeApi.connect()
+        lease = Lease(
+            api,
+            namespace,
+            settings.lease.name,
+            identity,
+            clock=service.clock,
+            monotonic=service.monotonic,
+            duration=settings.lease.duration_seconds,
+            deadline=settings.lease.deadline_seconds,
+            retry=settings.lease.retry_seconds,
+        )
+        admin = WorkerAdmin(settings.admin_token_file, clock=service.clock)
+        asked = settings.prometheus
+        if asked.namespace is None:
+            asked = asked.model_copy(update={"namespace": namespace})
+        metrics = PrometheusMetrics(asked, on_error=self.telemetry.prometheus_error)
+        store, waker = Store(), Waker()
+        host = KubeHost(
+            api,
+            store,
+            namespace,
+            settings.selector,
+            identity=identity,
+            may_act=lambda: lease.held,
+            clock=service.clock,
+        )
+        self.controller = Controller(host, metrics, admin, self.telemetry, clock=service.clock)
+        try:
+            self._standby = "waits for the Lease"
+            await lease.acquire()
+            self._standby = None
+            beat = service.health.watch(
+                "tick", SILENT_TICKS * settings.tick_seconds + 4 * settings.tick_seconds
+            )
+            await self._watch_and_tick(namespace, store, waker, lease, self.controller.tick, beat)
+        finally:
+            await self.controller.close()
+            await lease.release()
+            await asyncio.gather(admin.close(), metrics.close(), api.close())
+
+    async def _watch_and_tick(self, namespace, store, waker, lease, tick, beat) -> None:  # type: ignore[no-untyped-def]
+        settings = kopf.OperatorSettings()
+        handlers.configure(settings, self.settings.selector)
+        registry = handlers.build_registry(store, waker)
+        ticks = asyncio.create_task(
+            run_ticks(
+                tick,
+                waker,
+                self.telemetry,
+                beat,
+                period=self.settings.tick_seconds,
+                monotonic=self.service.monotonic,
+            ),
+            name="ticks",
+        )
+        holding = asyncio.create_task(lease.hold(), name="lease")
+        watching = asyncio.create_task(
+            kopf.operator(registry=registry, settings=settings, namespaces=[namespace], standalone=True),
+            name="kopf",
+        )
+        tasks = {ticks, holding, watching}
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _routes(self) -> APIRouter:
+        router = APIRouter()
+
+        @router.get("/v1/explain/{pod}")
+        def explain(pod: str) -> dict[str, object]:
+            """Why a worker is judged as it is, and what would happen next."""
+            if self.controller is None or not self.controller.snapshots:
+                raise HTTPException(503, self._standby or "no tick has finished yet")
+            for snapshot in self.controller.snapshots.values():
+                if (found := explain_pod(snapshot, pod)) is not None:
+                    return found
+            raise HTTPException(404, f"{pod} is not a worker of any SN17Miner here")
+
+        return router
+
+
+def serve(settings: OperatorSettings) -> int:
+    """Run until SIGTERM; the exit code is 0 then, and 1 when the Lease or a watch is lost."""
+    service = Service("operator", VERSION, settings)
+    operator = Operator(settings, service)
+
+    async def main() -> None:
+        try:
+            await operator.run()
+        except LeaseLost as error:
+            log.error("%s: leaving, a fresh start takes part again", error)
+            service.stop(1, str(error))
+        else:
+            service.stop(0, "SIGTERM")
+
+    service.background("operator", main)
+    return service.main(None)

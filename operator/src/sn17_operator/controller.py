@@ -1,0 +1,363 @@
+"""One tick: look, judge, plan, act, tell. Level-triggered; everything that must outlive it is in the cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from . import status as statuses
+from .evidence import Raw, attribute
+from .model import CanaryResult, Fleet, Health, Pod, Stage, Worker
+from .planner import plan
+from .policy import judge
+from .ports import (
+    Admin,
+    Announcement,
+    Conflict,
+    Disrupted,
+    Host,
+    Measurement,
+    Metrics,
+    Miner,
+    OtherIncarnation,
+    Refused,
+    Target,
+)
+from .steps import Act, Blocked, Plan, Reason, Step
+from .telemetry import Telemetry
+
+log = logging.getLogger("sn17.operator")
+
+PARALLEL_ACTS = 16
+
+
+@dataclass(slots=True)
+class Note:
+    """What this process knows about one pod beyond what is written down. Losing it costs time, never safety."""
+
+    key: tuple[str, float] = ("", 0.0)
+    acknowledged: set[Stage] = field(default_factory=set)
+    canary: CanaryResult | None = None
+    leased: bool = False
+    drained: bool = False
+    container: str = ""
+    sick_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The last tick of one miner, for ``explain``."""
+
+    miner: Miner
+    fleet: Fleet
+    plan: Plan
+    measurement: Measurement
+    status: Mapping[str, Any]
+    at: float
+
+
+class Controller:
+    """Runs the pure core against a host, its metrics and the workers' admin endpoints."""
+
+    def __init__(
+        self, host: Host, metrics: Metrics, admin: Admin, telemetry: Telemetry, *, clock: Callable[[], float]
+    ) -> None:
+        self._host = host
+        self._metrics = metrics
+        self._admin = admin
+        self._telemetry = telemetry
+        self._clock = clock
+        self._notes: dict[str, Note] = {}
+        self._jobs: dict[tuple[str, Stage, float], asyncio.Task[None]] = {}
+        self._written: dict[str, tuple[dict[str, Any], float]] = {}
+        self.snapshots: dict[tuple[str, str], Snapshot] = {}
+
+    async def close(self) -> None:
+        """Cancel clean-ups and canaries that are still awaited."""
+        for job in self._jobs.values():
+            job.cancel()
+        await asyncio.gather(*self._jobs.values(), return_exceptions=True)
+
+    async def tick(self) -> None:
+        """Look at every SN17Miner once. A fault of one of them does not keep the others from their turn."""
+        miners = await self._host.miners()
+        now = self._clock()
+        measurement = await self._metrics.measure(now, [miner.spec.rules for miner in miners])
+        self._telemetry.begin()
+        seen: set[str] = set()
+        failure: Exception | None = None
+        for miner in miners:
+            try:
+                seen |= await self._tend(miner, measurement, now)
+            except Refused as error:
+                log.warning("%s/%s: %s", miner.namespace, miner.name, error)
+            except Exception as error:  # told below, after the others had their turn
+                log.exception("%s/%s: tick failed", miner.namespace, miner.name)
+                failure = error
+        for uid in self._notes.keys() - seen:
+            del self._notes[uid]
+        known = {(miner.namespace, miner.name) for miner in miners}
+        self.snapshots = {key: value for key, value in self.snapshots.items() if key in known}
+        self._written = {k: v for k, v in self._written.items() if k in {m.uid for m in miners}}
+        self._telemetry.end()
+        if failure is not None:
+            raise failure
+
+    # --- one miner ------------------------------------------------------------------------------------
+
+    async def _tend(self, miner: Miner, measurement: Measurement, now: float) -> set[str]:
+        target = await self._host.target(miner, now)
+        fleet = self._fleet(miner, target, measurement, now)
+        thought = plan(miner.spec, fleet, now)
+        if any(step.eviction for step in thought.steps):
+            # The record of an eviction is written before the eviction: a chain of them must survive a crash.
+            await self._host.write_status(
+                miner, {"evictions": [statuses.eviction_to_dict(e) for e in thought.evictions]}
+            )
+        fleet, held = await self._carry_out(miner, fleet, thought)
+        thought = replace(thought, blocked=(*thought.blocked, *held))
+        ratios = {
+            window: found
+            for pod in target.miner_pods
+            for window in ("1h", "4h")
+            if (found := measurement.ratios.get((pod, window))) is not None
+        }
+        previous = self._previous(miner)
+        view = statuses.View(
+            miner.spec,
+            miner.generation,
+            fleet,
+            thought,
+            measurement.monitoring,
+            target.expected is not None,
+            target.missing,
+            ratios,
+            previous,
+        )
+        rendered = statuses.render(view, now)
+        await self._tell(miner, rendered, previous, now)
+        self._telemetry.fleet(
+            [statuses.state_of(worker) for worker in fleet.workers],
+            [blocked.reason for blocked in thought.blocked],
+            ratios,
+        )
+        self.snapshots[miner.namespace, miner.name] = Snapshot(
+            miner, fleet, thought, measurement, rendered, now
+        )
+        return {worker.pod.uid for worker in fleet.workers}
+
+    def _previous(self, miner: Miner) -> Mapping[str, Any]:
+        """The newest status known: our own last write may not have come back through the watch yet."""
+        written = self._written.get(miner.uid)
+        return written[0] if written is not None else miner.status
+
+    def _fleet(self, miner: Miner, target: Target, measurement: Measurement, now: float) -> Fleet:
+        previous = self._previous(miner)
+        workers = tuple(self._worker(miner, pod, measurement, now) for pod in target.pods)
+        return Fleet(
+            workers=workers,
+            expected=target.expected or 0,
+            rollout=target.rollout,
+            paused=miner.paused,
+            storm_at=statuses.parse_time(previous.get("lastStormTime")),
+            evictions=statuses.evictions_from(previous),
+        )
+
+    def _worker(self, miner: Miner, pod: Pod, measurement: Measurement, now: float) -> Worker:
+        raw = measurement.workers.get(pod.uid, Raw())
+        evidence = attribute(raw, pod.started_at, measurement.monitoring.failed)
+        verdict = judge(miner.spec, pod, evidence, measurement.monitoring)
+        note = self._note(pod)
+        if verdict.health is not Health.DEGRADED:
+            note.sick_since = None
+        elif note.sick_since is None:
+            note.sick_since = now
+        return Worker(
+            pod,
+            evidence,
+            verdict,
+            frozenset(note.acknowledged),
+            note.canary,
+            note.sick_since,
+            note.leased,
+            note.drained,
+        )
+
+    def _note(self, pod: Pod) -> Note:
+        note = self._notes.setdefault(pod.uid, Note())
+        if note.container != pod.container_id:
+            note.container, note.sick_since = pod.container_id, None
+        key = (pod.intent.action, pod.intent.at) if pod.intent is not None else ("", 0.0)
+        if note.key != key:
+            note.key, note.acknowledged, note.canary = key, set(), None
+            if pod.intent is None:
+                note.leased = note.drained = False
+        return note
+
+    # --- acting ---------------------------------------------------------------------------------------
+
+    async def _carry_out(self, miner: Miner, fleet: Fleet, thought: Plan) -> tuple[Fleet, list[Blocked]]:
+        """Take every step; returns the fleet as it is now written down, and what held steps back."""
+        pods = {worker.pod.uid: worker.pod for worker in fleet.workers}
+        held: list[Blocked] = []
+        slots = asyncio.Semaphore(PARALLEL_ACTS)
+
+        async def take(step: Step) -> None:
+            async with slots:
+                blocked = await self._take(miner, pods, step)
+                if blocked is not None:
+                    held.append(blocked)
+
+        # Steps of one worker keep their order; workers are independent of each other.
+        by_worker: dict[str, list[Step]] = {}
+        for step in thought.steps:
+            by_worker.setdefault(step.uid, []).append(step)
+
+        async def in_turn(steps: Iterable[Step]) -> None:
+            for step in steps:
+                await take(step)
+
+        await asyncio.gather(*(in_turn(steps) for steps in by_worker.values()))
+        workers = tuple(replace(worker, pod=pods[worker.pod.uid]) for worker in fleet.workers)
+        return replace(fleet, workers=workers), held
+
+    async def _take(self, miner: Miner, pods: dict[str, Pod], step: Step) -> Blocked | None:
+        pod = pods[step.uid]
+        if not self._host.may_act():
+            raise Refused("not_leader", "the Lease is not held: nothing is done")
+        last = step.act is Act.USER_UNCORDON
+        try:
+            if last:
+                await self._act(miner, pod, step)
+            if _changes(pod, step):
+                pod = pods[step.uid] = await self._host.annotate(miner, pod, step)
+            if not last:
+                await self._act_on(miner, pod, step)
+        except Disrupted as error:
+            self._count(step, error.outcome)
+            return Blocked(pod.uid, pod.name, Reason.DISRUPTION_BUDGET, str(error), step.cause)
+        except Conflict as error:
+            self._count(step, error.outcome)
+            log.info("%s: %s: %s", pod.name, step.act, error)
+            return None
+        except Refused as error:
+            self._count(step, error.outcome)
+            log.warning("%s: %s did not work: %s", pod.name, step.act, error)
+            # A user's cordon that could not be lifted keeps its annotation and is tried again.
+            if last:
+                return None
+        else:
+            self._count(step, "ok")
+        if not step.silent:
+            log.info(
+                "%s: %s: %s", pod.name, step.reason, step.message, extra={"pod": pod.name, "rule": step.cause}
+            )
+            await self._announce(miner, pod, Announcement(step.reason, step.message, step.warning))
+        return None
+
+    def _count(self, step: Step, outcome: str) -> None:
+        if step.act is not Act.RENEW or outcome != "ok":
+            self._telemetry.action(step.act, step.cause or step.reason, outcome)
+
+    async def _act_on(self, miner: Miner, pod: Pod, step: Step) -> None:
+        if step.act is Act.EVICT:
+            # Its lease must go on while the eviction waits; a hung worker cannot answer, and need not.
+            await self._quietly(self._act(miner, pod, replace(step, act=Act.RENEW)))
+            await self._host.evict(miner, pod)
+            return
+        await self._act(miner, pod, step)
+
+    async def _quietly(self, act: Awaitable[None]) -> None:
+        try:
+            await act
+        except Refused as error:
+            log.debug("%s", error)
+
+    async def _act(self, miner: Miner, pod: Pod, step: Step) -> None:
+        note, intent, admin = self._note(pod), pod.intent, self._admin
+        match step.act:
+            case Act.CORDON | Act.RENEW:
+                reason = f"{step.cause}: {intent.reason}" if intent is not None else step.message
+                note.drained = await admin.drain(
+                    pod, "operator", reason[:500], miner.spec.drain.lease_seconds
+                )
+                note.leased = True
+            case Act.UNCORDON:
+                await admin.resume(pod, "operator")
+            case Act.USER_CORDON:
+                await admin.drain(pod, "user", step.message[:500], None)
+            case Act.USER_UNCORDON:
+                await admin.resume(pod, "user")
+            case Act.EXIT:
+                if intent is None or intent.boot_id is None:
+                    raise Refused(
+                        "unknown_incarnation", "its boot id is not known, so it cannot be asked to exit"
+                    )
+                try:
+                    await admin.exit(pod, intent.boot_id, f"{step.cause}: {intent.reason}"[:500])
+                except OtherIncarnation:
+                    note.acknowledged.add(Stage.RECYCLE)
+                    raise
+                note.acknowledged.add(Stage.RECYCLE)
+            case Act.CLEANUP | Act.CANARY:
+                await self._quietly(self._act(miner, pod, replace(step, act=Act.RENEW)))
+                self._begin(pod, step)
+            case Act.EVICT | Act.NOTE:
+                pass
+
+    def _begin(self, pod: Pod, step: Step) -> None:
+        """Start a clean-up or canary beside the tick: either may take longer than a period."""
+        intent = pod.intent
+        if intent is None:
+            return
+        key = (pod.uid, intent.action, intent.at)
+        if key in self._jobs:
+            return
+        note = self._note(pod)
+
+        async def work() -> None:
+            try:
+                if step.act is Act.CLEANUP:
+                    await self._admin.cleanup(pod)
+                    note.acknowledged.add(Stage.CLEANUP)
+                else:
+                    result = await self._admin.canary(pod)
+                    if note.key == (intent.action, intent.at):
+                        note.canary = replace(result, at=self._clock())
+            except Refused as error:
+                log.warning("%s: %s did not work: %s", pod.name, step.act, error)
+                self._telemetry.action(step.act, step.cause, error.outcome)
+                if step.act is Act.CANARY and note.key == (intent.action, intent.at):
+                    note.canary = CanaryResult(self._clock(), None, str(error))
+            finally:
+                self._jobs.pop(key, None)
+
+        self._jobs[key] = asyncio.create_task(work(), name=f"{step.act}-{pod.name}")
+
+    # --- telling --------------------------------------------------------------------------------------
+
+    async def _announce(self, miner: Miner, pod: Pod | None, announcement: Announcement) -> None:
+        try:
+            await self._host.announce(miner, pod, announcement)
+        except Refused as error:
+            log.warning("an Event could not be posted: %s", error)
+
+    async def _tell(
+        self, miner: Miner, rendered: dict[str, Any], previous: Mapping[str, Any], now: float
+    ) -> None:
+        _, written_at = self._written.get(miner.uid, ({}, float("-inf")))
+        if not statuses.worth_writing(rendered, previous, now - written_at):
+            return
+        await self._host.write_status(miner, rendered)
+        self._written[miner.uid] = (rendered, now)
+        for reason, message, bad in statuses.flips(rendered, previous):
+            await self._announce(miner, None, Announcement(reason, message, bad))
+
+
+def _changes(pod: Pod, step: Step) -> bool:
+    return (
+        pod.intent != step.intent or pod.history != step.history or step.drop_request or step.drop_user_cordon
+    )

@@ -1,0 +1,324 @@
+"""Values that the pure core takes and returns. Times are Unix seconds, memory is bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Signal(StrEnum):
+    """One measured quantity of a worker."""
+
+    BOOT = "boot"
+    MEMORY = "memory"
+    LIMIT = "limit"
+    GAUSSIANS = "gaussians"
+    GENERATIONS = "generations"
+    SECONDS_P50 = "seconds_p50"
+    JOBS = "jobs"
+    PROGRESS = "progress"
+    CANARY = "canary"
+    GPU_ERRORS = "gpu_errors"
+    UP = "up"
+    POD_MEMORY = "pod_memory"
+    DRAINING_USER = "draining_user"
+    DRAINING_OPERATOR = "draining_operator"
+
+
+class Gap(StrEnum):
+    """Why there is no reading of a signal. A gap is never a value."""
+
+    ABSENT = "Absent"
+    STALE = "Stale"
+    AMBIGUOUS = "Ambiguous"
+    NOT_A_NUMBER = "NotANumber"
+    QUERY_FAILED = "QueryFailed"
+    OTHER_INCARNATION = "OtherIncarnation"
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Raw samples of one signal of one incarnation: (time, value), oldest first, never empty."""
+
+    samples: tuple[tuple[float, float], ...]
+
+    @property
+    def at(self) -> float:
+        return self.samples[-1][0]
+
+    @property
+    def value(self) -> float:
+        return self.samples[-1][1]
+
+
+Reading = Series | Gap
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the metrics say about one worker.
+
+    ``readings`` hold only samples of the incarnation ``boot_id`` (except ``UP`` and ``POD_MEMORY``, which belong
+    to the pod). A signal that is not in the mapping counts as ``Gap.ABSENT``.
+    """
+
+    boot_id: str | None = None
+    readings: Mapping[Signal, Reading] = field(default_factory=dict)
+
+    def reading(self, signal: Signal) -> Reading:
+        return self.readings.get(signal, Gap.ABSENT)
+
+    def series(self, signal: Signal) -> Series | None:
+        reading = self.readings.get(signal)
+        return reading if isinstance(reading, Series) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Monitoring:
+    """What is known about the monitoring itself at one tick."""
+
+    at: float
+    stale_after: float
+    scrape_interval: float = 15.0
+    failed: Mapping[Signal, str] = field(default_factory=dict)
+    last_scrape: float | None = None
+    """Latest time at which any target at all was scraped fine."""
+    coverage: float = 0.0
+    """Good scrapes of the best target within ``window``: proof that the monitoring worked all that time."""
+    window: float = 0.0
+    """Seconds that the ``UP`` readings look back."""
+    queries: Mapping[Signal, str] = field(default_factory=dict)
+
+
+class Stage(StrEnum):
+    """What the operator means to do, or is doing, to a worker: ``action`` of its intent."""
+
+    CORDON = "Cordon"
+    CLEANUP = "Cleanup"
+    CANARY = "Canary"
+    RECYCLE = "Recycle"
+    EVICT = "Evict"
+    WARMUP = "Warmup"
+
+
+class RuleClass(StrEnum):
+    """Decides how a breach is resolved."""
+
+    MEMORY = "memory"
+    QUALITY = "quality"
+    STALL = "stall"
+    REQUEST = "request"
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """Written to the pod before the act it names, so that a restarted operator goes on where it was."""
+
+    action: Stage
+    boot_id: str | None
+    container_id: str
+    rule: str
+    rule_class: RuleClass
+    reason: str
+    at: float
+    cordoned_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What must outlive a remediation, kept on the pod."""
+
+    recycled_at: float | None = None
+    recycled_container: str | None = None
+    reason: str | None = None
+    rest: Mapping[str, float] = field(default_factory=dict)
+    """Rule to the time until which it rests, for ``rest_container`` only."""
+    rest_container: str | None = None
+    failed: str | None = None
+    """Why remediation of this pod was given up."""
+    retry_at: float | None = None
+    """Not before this time again: the worker could not be told anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class UserCordon:
+    """A person's cordon: no end. ``lift`` is the person's wish to have it ended."""
+
+    reason: str
+    at: float | None = None
+    lift: bool = False
+
+
+class Phase(StrEnum):
+    """State of the worker's container."""
+
+    PENDING = "Pending"
+    RUNNING = "Running"
+    WAITING = "Waiting"
+    TERMINATED = "Terminated"
+
+
+@dataclass(frozen=True, slots=True)
+class Termination:
+    """How the previous container of a worker ended."""
+
+    reason: str
+    exit_code: int
+    at: float
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A worker as its host (Kubernetes, or the local supervisor) sees it."""
+
+    uid: str
+    name: str
+    namespace: str
+    created_at: float
+    resource_version: str = ""
+    node: str | None = None
+    address: str | None = None
+    phase: Phase = Phase.PENDING
+    phase_reason: str = ""
+    phase_message: str = ""
+    container_id: str = ""
+    started_at: float | None = None
+    restarts: int = 0
+    ready: bool = False
+    deleting: bool = False
+    last_termination: Termination | None = None
+    intent: Intent | None = None
+    history: History = field(default_factory=History)
+    user_cordon: UserCordon | None = None
+    recycle_requested: str | None = None
+    skip: str | None = None
+    malformed: tuple[str, ...] = ()
+    """Annotations that could not be read."""
+
+
+class Outcome(StrEnum):
+    """What one rule found."""
+
+    OK = "Ok"
+    BREACH = "Breach"
+    DWELL = "Dwell"
+    """Beyond the mark, but not yet for long enough."""
+    IDLE = "Idle"
+    """Nothing to judge by."""
+    RESTING = "Resting"
+    UNKNOWN = "Unknown"
+    OFF = "Off"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One rule's answer; the same words go to condition, Event, metric label and ``explain``."""
+
+    rule: str
+    rule_class: RuleClass
+    outcome: Outcome
+    message: str
+    value: float | None = None
+    mark: float | None = None
+    sample_age: float | None = None
+    dwell_left: float = 0.0
+    signals: tuple[Signal, ...] = ()
+    enforced: bool = True
+    priority: int = 0
+
+
+class Health(StrEnum):
+    """Verdict about one worker at one tick. Only ``DEGRADED`` acts."""
+
+    HEALTHY = "Healthy"
+    DEGRADED = "Degraded"
+    UNKNOWN = "Unknown"
+    IDLE = "Idle"
+    STARTING = "Starting"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Health with the findings that led to it."""
+
+    health: Health
+    findings: tuple[Finding, ...] = ()
+    message: str = ""
+
+    @property
+    def breaches(self) -> tuple[Finding, ...]:
+        """Enforced breaches, gravest first."""
+        found = [f for f in self.findings if f.outcome is Outcome.BREACH and f.enforced]
+        return tuple(sorted(found, key=lambda f: f.priority))
+
+    def breach_of(self, rule_class: RuleClass) -> Finding | None:
+        return next((f for f in self.breaches if f.rule_class is rule_class), None)
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryResult:
+    """Answer of a worker to a requested canary; ``passed`` is None when it could not run."""
+
+    at: float
+    passed: bool | None
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Eviction:
+    """One eviction, kept in the resource's status so that uncured chains are recognised."""
+
+    uid: str
+    pod: str
+    node: str | None
+    reason: str
+    at: float
+    replacement_uid: str | None = None
+    settled: bool = False
+    """The replacement is Ready, or its deadline has passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """Progress of the target Deployment."""
+
+    generation: int
+    observed_generation: int
+    replicas: int
+    updated: int
+
+    @property
+    def in_progress(self) -> bool:
+        return self.observed_generation < self.generation or self.updated < self.replicas
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A pod, its evidence and its verdict, with what this process itself did or learnt about it."""
+
+    pod: Pod
+    evidence: Evidence
+    verdict: Verdict
+    acknowledged: frozenset[Stage] = frozenset()
+    """Acts of the current intent that the worker or the API server has confirmed to this process."""
+    canary: CanaryResult | None = None
+    sick_since: float | None = None
+    leased: bool = False
+    """The worker has confirmed the operator's lease to this process."""
+    drained: bool = False
+    """The worker itself answered the renewed lease with no job in flight."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """All workers of one SN17Miner with what bounds the operator's actions."""
+
+    workers: tuple[Worker, ...]
+    expected: int
+    rollout: Rollout | None = None
+    paused: str | None = None
+    storm_at: float | None = None
+    """Last time at which too many quality verdicts were seen."""
+    evictions: tuple[Eviction, ...] = ()

@@ -1,0 +1,161 @@
+"""What the controller needs from outside: three small protocols, each with a cluster and a local form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from .api import Rules, Spec
+from .evidence import Raw
+from .model import CanaryResult, Monitoring, Pod, Rollout
+from .steps import Step
+
+
+class Refused(Exception):  # noqa: N818
+    """An act was refused or failed; the message is for people, ``outcome`` is the metric label."""
+
+    def __init__(self, outcome: str, message: str) -> None:
+        super().__init__(message)
+        self.outcome = outcome
+
+
+class Conflict(Refused):
+    """The pod has changed or is another one: look again at the next tick."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("conflict", message)
+
+
+class Disrupted(Refused):
+    """A PodDisruptionBudget, or the API server's rate limit, does not allow the eviction now."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("disruption_budget", message)
+
+
+class OtherIncarnation(Refused):
+    """The worker is another incarnation than the one meant: it has restarted already."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("boot_id_mismatch", message)
+
+
+@dataclass(frozen=True, slots=True)
+class Miner:
+    """One SN17Miner as the host has it."""
+
+    uid: str
+    name: str
+    namespace: str
+    spec: Spec
+    generation: int = 0
+    paused: str | None = None
+    status: Mapping[str, Any] = field(default_factory=dict)
+    instance: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Something that a person must supply before the release can work."""
+
+    word: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The workload of one SN17Miner: its pods and how many are wanted. ``expected`` is None without a target."""
+
+    pods: tuple[Pod, ...]
+    expected: int | None
+    rollout: Rollout | None = None
+    missing: Missing | None = None
+    miner_pods: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ratios:
+    """Success and yield of a miner over a window, or None without finished tasks."""
+
+    success: float | None
+    yielded: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """Everything metrics say at one tick; workers by pod uid, ratios by miner pod and window."""
+
+    monitoring: Monitoring
+    workers: Mapping[str, Raw]
+    ratios: Mapping[tuple[str, str], Ratios] = field(default_factory=dict)
+
+
+class Metrics(Protocol):
+    """Where evidence comes from."""
+
+    async def measure(self, now: float, rules: Sequence[Rules]) -> Measurement: ...
+
+
+class Host(Protocol):
+    """Where workers run and where the operator's notes are kept."""
+
+    def may_act(self) -> bool:
+        """False as soon as another operator may be acting."""
+        ...
+
+    async def miners(self) -> Sequence[Miner]: ...
+
+    async def target(self, miner: Miner, now: float) -> Target: ...
+
+    async def annotate(self, miner: Miner, pod: Pod, step: Step) -> Pod:
+        """Write intent and history of ``step`` to the pod that was seen, and to no other.
+
+        Raises:
+            Conflict: the pod has changed since, or is gone.
+        """
+        ...
+
+    async def evict(self, miner: Miner, pod: Pod) -> None:
+        """Ask for the eviction of exactly this pod.
+
+        Raises:
+            Disrupted: not now.
+            Conflict: another pod has that name, or none has.
+        """
+        ...
+
+    async def announce(self, miner: Miner, pod: Pod | None, step: Announcement) -> None: ...
+
+    async def write_status(self, miner: Miner, status: Mapping[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """An Event."""
+
+    reason: str
+    message: str
+    warning: bool = False
+
+
+class Admin(Protocol):
+    """The workers' admin endpoints. Every method raises ``Refused`` when it did not work."""
+
+    async def drain(self, pod: Pod, by: str, reason: str, ttl_seconds: float | None) -> bool:
+        """Take or renew a lease; true when the worker says that no job is in flight."""
+        ...
+
+    async def resume(self, pod: Pod, by: str) -> None: ...
+
+    async def cleanup(self, pod: Pod) -> None: ...
+
+    async def canary(self, pod: Pod) -> CanaryResult: ...
+
+    async def exit(self, pod: Pod, boot_id: str, reason: str) -> None:
+        """Ask the incarnation ``boot_id`` to finish and exit.
+
+        Raises:
+            OtherIncarnation: it is gone already.
+        """
+        ...

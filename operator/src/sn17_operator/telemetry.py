@@ -1,0 +1,77 @@
+"""The operator's own metrics. Series of workers and reasons that are gone are removed at the next tick."""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Callable, Mapping, Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from sn17_service.contract import Metric
+
+from .ports import Ratios
+
+STATES = ("Healthy", "Degraded", "Unknown", "Idle", "Starting", "Cordoned", "Recycling")
+
+
+class Telemetry:
+    """Counts per tick; gauges are swapped as a whole so that a scrape never sees half a tick."""
+
+    def __init__(self, registry: CollectorRegistry, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._workers = Gauge(Metric.WORKERS, "Workers by state.", ["state"], registry=registry)
+        self._actions = Counter(
+            Metric.ACTIONS, "Acts on workers.", ["action", "reason", "outcome"], registry=registry
+        )
+        self._blocked = Counter(
+            Metric.BLOCKED,
+            "Ticks at which an action on a worker was held back.",
+            ["reason"],
+            registry=registry,
+        )
+        self._duration = Histogram(
+            Metric.TICK_DURATION,
+            "Seconds that a tick took.",
+            registry=registry,
+            buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40),
+        )
+        self._errors = Counter(
+            Metric.PROMETHEUS_ERRORS, "Queries without a usable answer.", ["reason"], registry=registry
+        )
+        self._success = Gauge(
+            Metric.SUCCESS_RATIO, "Accepted tasks of all but skipped ones.", ["window"], registry=registry
+        )
+        self._last_tick = monotonic()
+        age = Gauge(Metric.TICK_AGE, "Seconds since the last tick that was finished.", registry=registry)
+        age.set_function(lambda: monotonic() - self._last_tick)
+        self._states: Tally[str] = Tally()
+        self._ratios: dict[str, float] = {}
+        self.end()
+
+    def begin(self) -> None:
+        self._states.clear()
+        self._ratios.clear()
+
+    def fleet(self, states: Sequence[str], blocked: Sequence[str], ratios: Mapping[str, Ratios]) -> None:
+        self._states.update(states)
+        for reason in blocked:
+            self._blocked.labels(str(reason)).inc()
+        for window, ratio in ratios.items():
+            if ratio.success is not None:
+                self._ratios[window] = ratio.success
+
+    def end(self) -> None:
+        for state in STATES:
+            self._workers.labels(state).set(self._states[state])
+        self._success.clear()
+        for window, value in self._ratios.items():
+            self._success.labels(window).set(value)
+
+    def ticked(self, seconds: float) -> None:
+        self._duration.observe(seconds)
+        self._last_tick = self._monotonic()
+
+    def action(self, action: str, reason: str, outcome: str) -> None:
+        self._actions.labels(str(action), str(reason), outcome).inc()
+
+    def prometheus_error(self, reason: str) -> None:
+        self._errors.labels(reason).inc()

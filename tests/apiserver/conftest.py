@@ -1,0 +1,56 @@
+"""One API server and one Prometheus for all tests here; a namespace and a fleet for each."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sn17_cluster.client import Cluster
+
+from .fleet import Fleet, OperatorProcess, Prometheus
+
+CRD = Path(__file__).parents[2] / "charts/sn17/crds/sn17miners.sn17.io.yaml"
+_nets = itertools.count(10)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="session")
+def api_with_crd(api: Cluster) -> Cluster:
+    api.apply(CRD.read_text())
+    api.kubectl("wait", "--for=condition=Established", "crd/sn17miners.sn17.io", "--timeout=30s")
+    return api
+
+
+@pytest.fixture
+def prometheus(api: Cluster, tmp_path: Path) -> Iterator[Prometheus]:
+    server = Prometheus(api.tools["prometheus"], tmp_path, free_port())
+    server.scrape([])
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def fleet(api_with_crd: Cluster, prometheus: Prometheus) -> Iterator[Fleet]:
+    with api_with_crd.namespace("op") as namespace:
+        made = Fleet(api_with_crd, namespace, prometheus, free_port(), next(_nets))
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def operator(fleet: Fleet, tmp_path: Path) -> Iterator[OperatorProcess]:
+    """Not started yet."""
+    process = OperatorProcess(fleet, tmp_path)
+    yield process
+    process.kill()
+    print(process.log.read_text() if process.log.exists() else "")
