@@ -1,0 +1,47 @@
+"""Every setting the chart writes is one that the service knows: a name that drifts is found here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from sn17_devnet.settings import DevnetSettings
+from sn17_fixer.settings import FixerSettings
+from sn17_miner.settings import MinerSettings
+from sn17_operator.settings import OperatorSettings
+from sn17_service.settings import ServiceSettings, unknown_settings
+from sn17_trellis.settings import WorkerSettings
+
+pytestmark = pytest.mark.cluster
+
+SERVICES: Mapping[str, type[ServiceSettings]] = {
+    "trellis": WorkerSettings,
+    "fixer": FixerSettings,
+    "miner": MinerSettings,
+    "operator": OperatorSettings,
+    "validators": DevnetSettings,
+}
+
+
+@pytest.mark.parametrize("component", SERVICES)
+def test_services_know_their_settings(rendered: Callable[[str], Any], variant: str, component: str) -> None:
+    pods = dict(rendered(variant).pods())
+    if component not in pods:
+        return
+    environment = {e["name"]: e.get("value", "x") for e in pods[component]["spec"]["containers"][0]["env"]}
+    assert unknown_settings(SERVICES[component], environment) == []
+
+
+@pytest.mark.parametrize("component", SERVICES)
+def test_the_laptop_preset_starts_every_service(
+    rendered: Callable[[str], Any], component: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The values parse: the settings class of each service accepts the environment as rendered."""
+    pod = rendered("laptop").pod(component)
+    for entry in pod["spec"]["containers"][0]["env"]:
+        if entry["name"].startswith("SN17_"):
+            monkeypatch.setenv(entry["name"], entry.get("value", "192.0.2.1"))
+    settings = SERVICES[component]()  # type: ignore[call-arg,unused-ignore]
+    assert settings.host == "0.0.0.0"
+    assert settings.log_format == "json"
