@@ -127,6 +127,7 @@ def build(
         clock=time.time,
         monotonic=time.monotonic,
         clock_ns=time.time_ns,
+        started_at=time.time(),
         scorer=ScorerClient(session, gate.scorer_url.rstrip("/"), timeout=gate.scorer_timeout_seconds)
         if gate.scorer_url
         else None,

@@ -24,6 +24,8 @@ class Offset:
     low: float = -inf
     high: float = inf
     updated: float = 0.0
+    dates: bool = True
+    """Whether ``Date`` headers are believed: not any more once one of them made us too early."""
 
     def learn(self, now: float, low: float, high: float) -> None:
         """Intersect with the interval ``[low, high]`` observed at our time ``now``."""
@@ -34,7 +36,8 @@ class Offset:
 
     def date_header(self, sent: float, received: float, date: float) -> None:
         """An answer whose ``Date`` was ``date``, to a call between ``sent`` and ``received``."""
-        self.learn(received, date - received, date + DATE_SPAN - sent)
+        if self.dates:
+            self.learn(received, date - received, date + DATE_SPAN - sent)
 
     def not_before(self, sent: float, received: float, moment: float) -> None:
         """During the call their clock had reached ``moment`` (a cooldown was over)."""
@@ -42,6 +45,7 @@ class Offset:
 
     def before(self, sent: float, received: float, moment: float) -> None:
         """During the call their clock had not reached ``moment`` (a cooldown was not over)."""
+        self.dates = self.dates and self.low <= moment - sent
         self.learn(received, -inf, moment - sent)
 
     @property

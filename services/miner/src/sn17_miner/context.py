@@ -65,7 +65,13 @@ class Context:
     clock_ns: Callable[[], int]
     wake: Callable[[], None] = lambda: None
     scorer: ScorerClient | None = None
+    started_at: float = 0.0
+    """Of this process: a task's time to get a result starts anew, since its validator still waits for it."""
     durations: Durations = field(default_factory=Durations)
+
+    def left(self, task: Task) -> float:
+        """Seconds in which a result of this task is still worth having."""
+        return max(task.pulled_at, self.started_at) + self.policy.task_deadline - self.clock()
 
     def lane(self, task: Task) -> Lane:
         """The validator of a task."""

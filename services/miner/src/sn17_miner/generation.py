@@ -36,6 +36,7 @@ _log = logging.getLogger("sn17.miner.generation")
 MAX_FAILURES: Final = 4
 """Generations that may be lost on workers before the prompt itself is suspected."""
 MAX_FIXER_FAILURES: Final = 20
+_REJOINS: Final = 2
 _TICK: Final = 0.25
 
 
@@ -99,15 +100,13 @@ class Generation:
                 )
             if task.rounds >= self.context.policy.max_seeds:
                 raise GiveUpError(GivenUpReason.EMPTY_STRUCTURE, f"{task.rounds} seeds gave no usable splat")
-            if self._left(task) <= self.context.durations.expected(task.kind) and task.attempts:
-                raise GiveUpError(None, f"{self._left(task):.1f} s left are too few for another generation")
+            left = self.context.left(task)
+            if left <= (self.context.durations.expected(task.kind) if task.attempts else 0.0):
+                raise GiveUpError(None, f"{left:.1f} s left are too few for a generation")
         except GiveUpError:
             if worker is not None:
                 self.context.pool.release(worker.url)
             raise
-
-    def _left(self, task: Task) -> float:
-        return task.pulled_at + self.context.policy.task_deadline - self.context.clock()
 
     async def _worker_for(self, task: Task, worker: Worker | None) -> Worker:
         pool = self.context.pool
@@ -116,7 +115,7 @@ class Generation:
                 return worker
             pool.release(worker.url)
         self.context.scheduler.on_waiting(task.validator)
-        free = await pool.acquire(holder(task.n), task.kind, self._left(task))
+        free = await pool.acquire(holder(task.n), task.kind, self.context.left(task))
         if free is None:
             raise GiveUpError(
                 GivenUpReason.NO_WORKER,
@@ -140,8 +139,7 @@ class Generation:
         started = context.monotonic()
         file = context.spool.create(name)
         try:
-            job = await self._job(task, attempt)
-            generated = await self._watched(worker, job, file)
+            generated = await self._generated(attempt, await self._job(task, attempt), worker, file)
             await asyncio.to_thread(context.spool.commit, name, file)
         except WorkerError as error:
             context.spool.discard(name, file)
@@ -153,6 +151,23 @@ class Generation:
         context.durations.generated(task.kind, seconds)
         detail = f"{generated.bytes} bytes, {generated.gaussians} gaussians, {seconds:.1f} s on {worker.name}"
         return await context.journal(Journal.attempt_generated, attempt, ply=name, detail=detail)
+
+    async def _generated(self, attempt: Attempt, job: JobInput, worker: Worker, file: IO[bytes]) -> Generated:
+        """One job. A broken connection does not end it: the same key joins it, or gets its kept result."""
+        for rejoins in range(_REJOINS + 1):
+            try:
+                return await self._watched(worker, job, file)
+            except WorkerLostError as error:
+                if rejoins == _REJOINS:
+                    raise
+                await self.context.pool.poll(worker.url)
+                status = worker.status
+                if worker.last_error is not None or status is None or status.boot_id != attempt.boot_id:
+                    raise
+                await self.context.journal(Journal.attempt_resumed, attempt, f"same key again: {error}")
+                file.seek(0)
+                file.truncate()
+        raise AssertionError
 
     async def _job(self, task: Task, attempt: Attempt) -> JobInput:
         prompt = task.sent_prompt if task.sent_prompt is not None else task.prompt
@@ -169,8 +184,7 @@ class Generation:
         context, policy = self.context, self.context.policy
         run = asyncio.ensure_future(context.workers.generate(worker.url, job, file))
         started = last = context.monotonic()
-        boot_id = worker.status.boot_id if worker.status else None
-        size = 0
+        boot_id, size = worker.status.boot_id if worker.status else None, 0
         try:
             while True:
                 done, _ = await asyncio.wait({run}, timeout=_TICK)
@@ -248,7 +262,7 @@ class Generation:
             except BaseException:
                 context.spool.discard(name, file)
                 raise
-            if self._left(task) <= 0:
+            if self.context.left(task) <= 0:
                 raise GiveUpError(GivenUpReason.FIXER_UNAVAILABLE, "the fixer did not answer in time")
             await asyncio.sleep(min(context.policy.fixer_rest * 2 ** (failures - 1), 10.0))
         else:
@@ -299,7 +313,7 @@ class Generation:
                 throttle=task.throttle,
                 elapsed=context.clock() - task.assigned_at,
                 generation=context.durations.expected(task.kind),
-                left=self._left(task),
+                left=self.context.left(task),
                 seeds_left=context.policy.max_seeds - task.rounds if failures < MAX_FAILURES else 0,
                 worker_free=bool(context.pool.fleet.free(context.monotonic(), kind=task.kind)),
             )

@@ -78,6 +78,7 @@ class Learned:
         """JSON for the journal."""
         values = asdict(self)
         offset = values.pop("offset")
+        # JSON has no infinities; a bound that is missing is one.
         values["offset"] = {key: value for key, value in offset.items() if isfinite(value)}
         return json.dumps(values)
 

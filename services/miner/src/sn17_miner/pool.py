@@ -86,9 +86,10 @@ class Pool:
             await asyncio.sleep(self.discover_seconds)
 
     async def _poll_forever(self, url: str) -> None:
-        kick = self._kicks.setdefault(url, asyncio.Event())
+        kick = self._kicks[url] = asyncio.Event()
+        worker = self.fleet.workers.get(url)
         try:
-            while url in self.fleet.workers:
+            while self.fleet.workers.get(url) is worker:
                 kick.clear()
                 await self.poll(url)
                 try:
@@ -97,7 +98,8 @@ class Pool:
                 except TimeoutError:
                     pass
         finally:
-            self._kicks.pop(url, None)
+            if self._kicks.get(url) is kick:
+                del self._kicks[url]
 
     async def poll(self, url: str) -> None:
         """Ask one worker how it is."""
