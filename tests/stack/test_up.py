@@ -1,0 +1,71 @@
+"""The whole stack as a newcomer starts it: real processes, the real protocol."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+UP = [sys.executable, "-m", "sn17", "up", "--max-gaussians", "60000"]
+
+
+@pytest.mark.timeout(240)
+def test_every_task_ends_and_healthy_ones_are_accepted(tmp_path: Path) -> None:
+    report_file = tmp_path / "report.json"
+    command = [*UP, "--tasks", "6", "--state-dir", str(tmp_path / "run"), "--json", str(report_file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "All 6 tasks are accounted for." in done.stdout
+
+    report = json.loads(report_file.read_text())
+    assert report["unaccounted"] == []
+    assert sum(row["pulled"] for row in report["validators"]) == 6
+    assert sum(row["outcomes"]["accepted"] for row in report["validators"]) == 6
+    assert sum(worker["generations"] for worker in report["workers"]) == 6
+    assert all(worker["memory_peak_bytes"] > 0 for worker in report["workers"])
+
+
+@pytest.mark.timeout(240)
+def test_children_die_with_a_killed_parent(tmp_path: Path) -> None:
+    state = tmp_path / "run"
+    parent = subprocess.Popen([*UP, "--state-dir", str(state)], stdout=subprocess.DEVNULL)
+    names = ("validators", "fixer", "trellis-1", "trellis-2", "miner")
+    files = [state / "run" / f"{name}.json" for name in names]
+    _until(lambda: all(file.exists() for file in files), 120)
+    pids = [int(json.loads(file.read_text())["pid"]) for file in files]
+    assert all(_alive(pid) for pid in pids)
+
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    _until(lambda: not any(_alive(pid) for pid in pids), 30)
+
+
+def test_a_process_that_can_not_start_is_named_with_its_log(tmp_path: Path) -> None:
+    command = [*UP, "--backend", "abacus", "--tasks", "1", "--state-dir", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 2
+    assert "trellis-" in done.stdout
+    assert "backend" in done.stdout.lower()
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{pid}/stat")
+    return not status.exists() or status.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def _until(condition: object, seconds: float) -> None:
+    assert callable(condition)
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        time.sleep(0.05)
