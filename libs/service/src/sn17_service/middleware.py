@@ -65,8 +65,6 @@ class RequestLayer:
             await exchange.run(self._app, headers.get(b"content-length"))
         finally:
             code = exchange.code
-            if code is not None:
-                self._count(code)
             seconds = self._monotonic() - started
             extra: dict[str, object] = {"status": exchange.status, "seconds": round(seconds, 3)}
             if code is not None:
@@ -92,7 +90,6 @@ class _Exchange:
         try:
             self._check_length(content_length)
             await app(self._scope, self._receive, self._send)
-            self.code = self._scope.get("sn17.code", self.code)
         except _RefusedError:
             pass
         except TimeoutError:
@@ -144,7 +141,7 @@ class _Exchange:
         if self._refusal is not None:
             return
         if message["type"] == "http.response.start":
-            self.status = message["status"]
+            self._started(message["status"], self._scope.get("sn17.code"))
             message["headers"] = [
                 *message.get("headers", []),
                 (HEADER_REQUEST_ID.lower().encode(), (request_id.get() or "").encode()),
@@ -153,12 +150,18 @@ class _Exchange:
             await self._raw_send(message)
 
     async def _answer(self, problem: Problem) -> None:
-        self.status = problem.status
-        self.code = problem.code
+        self._started(problem.status, problem.code)
         await self._raw_send(
             {"type": "http.response.start", "status": problem.status, "headers": encode_headers(problem)}
         )
         await self._raw_send({"type": "http.response.body", "body": problem.body()})
+
+    def _started(self, status: int, code: Code | None) -> None:
+        """Count before the answer leaves, so that who has it also finds it counted."""
+        self.status = status
+        self.code = code
+        if code is not None:
+            self._layer._count(code)
 
     def _too_large(self) -> Problem:
         return Problem(Code.TOO_LARGE, f"the body may have at most {self._layer._max_body} bytes")
