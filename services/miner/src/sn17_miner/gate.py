@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from math import exp
+from math import exp, floor
 from typing import Final
 
 from sn17_miner.fixer import FixReport
@@ -35,7 +35,8 @@ def signal_of(report: FixReport, score: float | None) -> str:
     if not report.gates_pass:
         return "fails_checks"
     if score is not None:
-        return f"{_SCORE}{min(1.0, max(0.0, score)) // SCORE_STEP * SCORE_STEP:.2f}"
+        steps = floor(min(1.0, max(0.0, score)) / SCORE_STEP + 1e-9)
+        return f"{_SCORE}{steps * SCORE_STEP:.2f}"
     return report.verdict if report.verdict in _PRIOR else "repaired"
 
 

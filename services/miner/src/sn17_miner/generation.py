@@ -100,8 +100,9 @@ class Generation:
                 )
             if task.rounds >= self.context.policy.max_seeds:
                 raise GiveUpError(GivenUpReason.EMPTY_STRUCTURE, f"{task.rounds} seeds gave no usable splat")
+            ran = any(not (a.error or "").startswith("refused:") for a in task.attempts)
             left = self.context.left(task)
-            if left <= (self.context.durations.expected(task.kind) if task.attempts else 0.0):
+            if left <= (self.context.durations.expected(task.kind) if ran else -1.0):
                 raise GiveUpError(None, f"{left:.1f} s left are too few for a generation")
         except GiveUpError:
             if worker is not None:
