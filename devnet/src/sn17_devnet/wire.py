@@ -55,6 +55,8 @@ def read_body(kind: type[Synapse], content_type: str, body: bytes, headers: Tran
     main = content_type.split(";")[0].strip().lower()
     if main != "application/json" and not (main.startswith("application/") and main.endswith("+json")):
         raise internal_error()
+    if body == b"":
+        raise internal_error()
     try:
         fields = json.loads(body)
     except UnicodeDecodeError as error:
@@ -63,6 +65,8 @@ def read_body(kind: type[Synapse], content_type: str, body: bytes, headers: Tran
         raise internal_error() from error
     except ValueError as error:
         raise TransportError(422, "JSON decode error") from error
+    if isinstance(fields, dict):
+        fields["name"] = kind.__name__
     try:
         synapse = kind.model_validate(fields)
     except ValidationError as error:
