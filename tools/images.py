@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,18 +30,22 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 VERSION = "0.1.0"
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
-SOURCES = ("pyproject.toml", "uv.lock", "libs", "services", "operator", "devnet", "cli")
+INPUTS_LABEL = "io.sn17.inputs"
 MAX_LAYERS_MB = {"fixer": 350, "tools": 250, "trellis-torch": 8000}
 USUAL_MAX_LAYERS_MB = 150
 
 
 @dataclass(frozen=True)
 class Image:
-    """One image: its Dockerfile, the target in it, and the tag's ending."""
+    """One image: its name, the workspace package it holds, and the target in its Dockerfile."""
 
-    dockerfile: str
     repository: str
+    package: str
     target: str = ""
+
+    @property
+    def dockerfile(self) -> Path:
+        return REPOSITORY / f"Dockerfile.{self.repository}"
 
     @property
     def name(self) -> str:
@@ -48,12 +53,12 @@ class Image:
 
 
 IMAGES = {
-    "operator": Image("Dockerfile.operator", "operator"),
-    "trellis": Image("Dockerfile.trellis", "trellis", "procedural"),
-    "trellis-torch": Image("Dockerfile.trellis", "trellis", "torch"),
-    "fixer": Image("Dockerfile.fixer", "fixer"),
-    "miner": Image("Dockerfile.miner", "miner"),
-    "tools": Image("Dockerfile.tools", "tools"),
+    "operator": Image("operator", "sn17-operator"),
+    "trellis": Image("trellis", "sn17-trellis", "procedural"),
+    "trellis-torch": Image("trellis", "sn17-trellis", "torch"),
+    "fixer": Image("fixer", "sn17-fixer"),
+    "miner": Image("miner", "sn17-miner"),
+    "tools": Image("tools", "sn17"),
 }
 DEFAULT = [name for name in IMAGES if name != "trellis-torch"]
 
@@ -77,10 +82,43 @@ def run(argv: Sequence[str], *, quiet: bool = False) -> str:
     return answer.stdout.strip()
 
 
+def sources(package: str) -> list[Path]:
+    """The folders of a workspace package and of those it needs, and what the workspace shares."""
+    workspace = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["uv"]["workspace"]
+    folders = {
+        tomllib.loads((REPOSITORY / member / "pyproject.toml").read_text())["project"]["name"]: member
+        for member in workspace["members"]
+        if (REPOSITORY / member / "pyproject.toml").exists()
+    }
+    found: dict[str, Path] = {}
+    waiting = [package]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found[name] = REPOSITORY / folders[name]
+            settings = tomllib.loads((found[name] / "pyproject.toml").read_text())
+            waiting += settings.get("tool", {}).get("uv", {}).get("sources", {})
+    return [REPOSITORY / "pyproject.toml", REPOSITORY / "uv.lock", *sorted(found.values())]
+
+
+def inputs(image: Image) -> str:
+    """A hash of all files that make the image: one that would come out the same is not built again."""
+    digest = hashlib.sha256(f"{image.target} {os.environ.get('BASE', '')}".encode())
+    files = [image.dockerfile, REPOSITORY / ".dockerignore"]
+    for source in sources(image.package):
+        files += [source] if source.is_file() else [path for path in source.rglob("*") if path.is_file()]
+    for path in sorted(files):
+        relative = path.relative_to(REPOSITORY)
+        if path.suffix != ".md" and not {"tests", "__pycache__"} & set(relative.parts):
+            digest.update(f"{relative}\0{path.stat().st_size}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 def revision(image: Image) -> str:
-    """The last commit that touched what the image is made of, so that others leave the image as it is."""
-    git = ["git", "-C", str(REPOSITORY), "log", "-1", "--format=%H", "--", *SOURCES, image.dockerfile]
-    answer = subprocess.run(git, capture_output=True, text=True, check=False)
+    """The last commit that touched what the image is made of."""
+    git = ["git", "-C", str(REPOSITORY), "log", "-1", "--format=%H", "--"]
+    paths = [str(path) for path in (image.dockerfile, *sources(image.package))]
+    answer = subprocess.run([*git, *paths], capture_output=True, text=True, check=False)
     return answer.stdout.strip() or "unknown"
 
 
@@ -90,7 +128,8 @@ def arguments(image: Image, base: str) -> list[str]:
     argv = [f"--build-arg={name}={value}" for name, value in settings.items() if value]
     if image.target:
         argv.append(f"--target={image.target}")
-    return [*argv, f"--file={REPOSITORY / image.dockerfile}", f"--tag={image.name}", str(REPOSITORY)]
+    argv.append(f"--label={INPUTS_LABEL}={inputs(image)}")
+    return [*argv, f"--file={image.dockerfile}", f"--tag={image.name}", str(REPOSITORY)]
 
 
 class Docker:
@@ -101,8 +140,11 @@ class Docker:
         argv = [f"--build-arg=SSL_CERT_FILE={certificates}"] if certificates else []
         run(["docker", "build", *argv, *arguments(image, os.environ.get("BASE", ""))], quiet=True)
 
-    def identity(self, image: Image) -> str:
-        return run(["docker", "image", "inspect", "--format={{.Id}}", image.name])
+    def built_from(self, image: Image) -> str:
+        """The inputs of the image as it is in the store; empty when there is none."""
+        label = f'--format={{{{index .Config.Labels "{INPUTS_LABEL}"}}}}'
+        argv = ["docker", "image", "inspect", label, image.name]
+        return subprocess.run(argv, capture_output=True, text=True, check=False).stdout.strip()
 
     def layers_mb(self, image: Image) -> float | None:
         """Unknown: docker's history does not say where the base ends."""
@@ -128,7 +170,7 @@ class Buildah:
         ]
 
     def build(self, image: Image) -> None:
-        argv = [*self._command, "build", "--layers", "--isolation=chroot", "--format=oci", "--quiet"]
+        argv = [*self._command, "build", "--isolation=chroot", "--format=oci", "--quiet"]
         # The machine's certificates, among them those of a proxy that it may need.
         if Path(CERTIFICATES).exists():
             folder = str(Path(CERTIFICATES).parent)
@@ -138,9 +180,18 @@ class Buildah:
         downloads.mkdir(exist_ok=True)
         argv.append(f"--volume={downloads}:/root/.cache")
         run([*argv, *arguments(image, os.environ.get("BASE") or self._base())], quiet=True)
+        # What builds that were cut short have left, and the image that had this name before.
+        run([*self._command, "rm", "--all"], quiet=True)
+        run([*self._command, "rmi", "--prune"], quiet=True)
 
-    def identity(self, image: Image) -> str:
-        return self._inspect(image.name)["FromImageID"]
+    def built_from(self, image: Image) -> str:
+        """The inputs of the image as it is in the store; empty when there is none."""
+        argv = [*self._command, "inspect", "--type=image", image.name]
+        answer = subprocess.run(argv, capture_output=True, text=True, check=False)
+        if answer.returncode:
+            return ""
+        labels: dict[str, str] = json.loads(answer.stdout)["OCIv1"]["config"].get("Labels", {})
+        return labels.get(INPUTS_LABEL, "")
 
     def layers_mb(self, image: Image) -> float | None:
         """Size of what lies above the base."""
@@ -152,10 +203,6 @@ class Buildah:
             [*self._command, "push", "--quiet", image.name, f"docker-archive:{archive}:{image.name}"],
             quiet=True,
         )
-
-    def _inspect(self, name: str) -> dict[str, str]:
-        inspected: dict[str, str] = json.loads(run([*self._command, "inspect", "--type=image", name]))
-        return inspected
 
     def _size(self, name: str) -> int:
         """Bytes of an image's files, counted in a mounted container."""
@@ -212,11 +259,10 @@ def write_archive(builder: Docker | Buildah, image: Image) -> Path:
     """The image as an archive; written anew only when the image has changed."""
     folder = cache() / "archives"
     folder.mkdir(parents=True, exist_ok=True)
-    tag = image.name.rpartition("/")[2].replace(":", "-")
-    identity = builder.identity(image).rpartition(":")[2][:12]
-    archive = folder / f"{tag}.{identity}.tar"
+    stem = image.name.rpartition("/")[2].replace(":", "-")
+    archive = folder / f"{stem}.{builder.built_from(image)}.tar"
     if not archive.exists():
-        for old in folder.glob(f"{tag}.*"):
+        for old in folder.glob(f"{stem}.*"):
             old.unlink()
         partial = archive.with_suffix(".partial")
         builder.save(image, partial)
@@ -224,21 +270,17 @@ def write_archive(builder: Docker | Buildah, image: Image) -> Path:
     return archive
 
 
-def build(names: Sequence[str], archives: bool) -> None:
-    cache().mkdir(parents=True, exist_ok=True)
-    with open(cache() / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        builder = engine()
-        for name in names:
-            image, started = IMAGES[name], time.monotonic()
-            builder.build(image)
-            size = builder.layers_mb(image)
-            above = "" if size is None else f", {size:.0f} MB above the base"
-            print(f"{name}: {image.name} in {time.monotonic() - started:.0f} s{above}", flush=True)
-            if size is not None and size > MAX_LAYERS_MB.get(name, USUAL_MAX_LAYERS_MB):
-                raise BuildError(f"{name} has grown beyond {MAX_LAYERS_MB.get(name, USUAL_MAX_LAYERS_MB)} MB")
-            if archives:
-                print(write_archive(builder, image), flush=True)
+def build(name: str, builder: Docker | Buildah) -> None:
+    image, started = IMAGES[name], time.monotonic()
+    if builder.built_from(image) == inputs(image):
+        print(f"{name}: {image.name} is up to date", flush=True)
+        return
+    builder.build(image)
+    size, limit = builder.layers_mb(image), MAX_LAYERS_MB.get(name, USUAL_MAX_LAYERS_MB)
+    above = "" if size is None else f", {size:.0f} MB above the base"
+    print(f"{name}: {image.name} in {time.monotonic() - started:.0f} s{above}", flush=True)
+    if size is not None and size > limit:
+        raise BuildError(f"{name} has grown beyond {limit} MB")
 
 
 def main() -> int:
@@ -249,7 +291,14 @@ def main() -> int:
     if unknown := sorted(set(args.images) - set(IMAGES)):
         parser.error(f"no such image: {', '.join(unknown)}")
     try:
-        build(args.images or DEFAULT, args.archives)
+        cache().mkdir(parents=True, exist_ok=True)
+        with open(cache() / ".lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            builder = engine()
+            for name in args.images or DEFAULT:
+                build(name, builder)
+                if args.archives:
+                    print(write_archive(builder, IMAGES[name]), flush=True)
     except BuildError as error:
         print(f"images: {error}", file=sys.stderr)
         return 1
