@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sn17_service import Service
+from sn17_service.contract import GenerationKind
+from sn17_service.testing import ServiceThread
+from sn17_splats import Splats
+from sn17_trellis.backend import Cancelled, Generation, IsCancelled, Job, Progress
+from sn17_trellis.http import build_app
+from sn17_trellis.serve import connect
+from sn17_trellis.settings import WorkerSettings
+from sn17_trellis.worker import Worker
+
+TOKEN = "correct horse"
+TICK_SECONDS = 0.02
+
+
+class ScriptedBackend:
+    """Does what the test tells it: holds a job until released, fails, or makes strange assets."""
+
+    name = "scripted"
+    identity = "scripted/1"
+    models: tuple[str, ...] = ("text", "image")
+
+    def __init__(self) -> None:
+        self.loading = threading.Event()
+        self.loading.set()
+        self.release = threading.Event()
+        self.release.set()
+        self.entered = threading.Semaphore(0)
+        self.error: Exception | None = None
+        self.asset: Splats | bytes | None = None
+        self.gaussians = 8_000
+        self.jobs: list[Job] = []
+        self.at_work = 0
+        self.most_at_work = 0
+        self.cleanups = 0
+        self.on_cleanup: Callable[[], None] = lambda: None
+        self.closed = False
+
+    def load(self) -> None:
+        assert self.loading.wait(30)
+
+    def warmup(self, progress: Progress, cancelled: IsCancelled) -> None:
+        progress("warmup", 1, 1)
+
+    def generate(self, job: Job, progress: Progress, cancelled: IsCancelled) -> Generation:
+        self.at_work += 1
+        self.most_at_work = max(self.most_at_work, self.at_work)
+        try:
+            progress("structure", 1, 2)
+            if job.kind is GenerationKind.TASK:
+                self.jobs.append(job)
+                self.entered.release()
+                while not self.release.wait(0.005):
+                    if cancelled():
+                        raise Cancelled
+                if self.error is not None:
+                    raise self.error
+            asset = (
+                self.asset if self.asset is not None and job.kind is GenerationKind.TASK else self._make(job)
+            )
+            return Generation(asset, self.gaussians, {"structure": 0.5, "latents": 0.25})
+        finally:
+            self.at_work -= 1
+
+    def cleanup(self) -> None:
+        self.cleanups += 1
+        self.on_cleanup()
+
+    def gpu_memory(self) -> Mapping[str, int]:
+        return {"allocated": 123}
+
+    def canary(self) -> Job:
+        return Job(GenerationKind.CANARY, 7, prompt="the canary")
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _make(self, job: Job) -> Splats:
+        rng = np.random.default_rng(job.seed)
+
+        def normal(mean: float, std: float, *shape: int) -> Any:
+            return rng.normal(mean, std, shape).astype(np.float32)
+
+        n = self.gaussians
+        return Splats(
+            normal(0, 0.2, n, 3),
+            normal(-5, 0.3, n, 3),
+            normal(0, 1, n, 4),
+            normal(4, 2.7, n),
+            normal(0, 1, n, 3),
+        )
+
+
+class WorkerThread(ServiceThread):
+    """A worker on real sockets in this process."""
+
+    def __init__(self, service: Service, settings: WorkerSettings, worker: Worker) -> None:
+        super().__init__(service, build_app(service, settings, worker), token=TOKEN)
+        self.worker = worker
+
+    def state(self) -> dict[str, Any]:
+        answer: dict[str, Any] = self.data("GET", "/v1/worker").json()
+        return answer
+
+
+@pytest.fixture
+def backend() -> ScriptedBackend:
+    return ScriptedBackend()
+
+
+@pytest.fixture
+def new_worker(tmp_path: Path, backend: ScriptedBackend) -> Iterator[Callable[..., WorkerThread]]:
+    """A worker around the scripted backend, not started; keywords are settings, clocks or memory."""
+    made: list[WorkerThread] = []
+
+    def make(*, clocks: Mapping[str, Any] | None = None, memory: Any = None, **settings: Any) -> WorkerThread:
+        token = tmp_path / "token"
+        token.write_text(TOKEN)
+        values: dict[str, Any] = {
+            "port": 0,
+            "ops_port": 0,
+            "admin_token_file": token,
+            "spool_dir": tmp_path / "spool",
+            "worker_name": "worker-1",
+            "grace_seconds": 5,
+            **settings,
+        }
+        loaded = WorkerSettings(**values)
+        service = Service("trellis", "0", loaded, memory=memory, **(clocks or {}))
+        worker = Worker(service, loaded, backend, tick_seconds=TICK_SECONDS)
+        connect(service, loaded, worker)
+        made.append(WorkerThread(service, loaded, worker))
+        return made[-1]
+
+    yield make
+    backend.release.set()
+    backend.loading.set()
+    for instance in made:
+        if instance.exit_code is None:
+            instance.stop()
+
+
+@pytest.fixture
+def wait_until() -> Callable[[Callable[[], object]], None]:
+    """Wait, with a deadline, for something that other threads bring about."""
+
+    def wait(condition: Callable[[], object], deadline: float = 30.0) -> None:
+        pause = threading.Event()
+        for _ in range(round(deadline / 0.01)):
+            if condition():
+                return
+            pause.wait(0.01)
+        raise AssertionError("it did not happen in time")
+
+    return wait
+
+
+@pytest.fixture
+def running(
+    new_worker: Callable[..., WorkerThread], wait_until: Callable[[Callable[[], object]], None]
+) -> WorkerThread:
+    """A worker that is ready."""
+    live = new_worker()
+    live.start()
+    wait_until(lambda: live.state()["state"] == "ready")
+    return live
