@@ -1,0 +1,211 @@
+"""Workers as processes of their own, with faults that really happen to them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from sn17_splats import SplatError, read_ply
+
+Wait = Callable[[Callable[[], object]], None]
+PROMPT = {"prompt": "two large blue domes on a red plate"}
+MIB = 1024 * 1024
+DEADLINE = 60.0
+
+
+class WorkerProcess:
+    def __init__(self, folder: Path, wait_until: Wait, **settings: object) -> None:
+        self._ready = folder / "ready.json"
+        self._ready.unlink(missing_ok=True)
+        env = {
+            **os.environ,
+            "SN17_PORT": "0",
+            "SN17_OPS_PORT": "0",
+            "SN17_READY_FILE": str(self._ready),
+            "SN17_SPOOL_DIR": str(folder / "spool"),
+            "SN17_WORKER_NAME": "process-1",
+            "SN17_MEMORY_SOURCE": "process",
+            "SN17_PROCEDURAL_MAX_GAUSSIANS": "20000",
+            "SN17_LOG_FORMAT": "json",
+            **{
+                f"SN17_{name.upper()}": json.dumps(value) if isinstance(value, dict) else str(value)
+                for name, value in settings.items()
+            },
+        }
+        self._log = (folder / "log").open("a+")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "sn17_trellis", "serve"], env=env, stderr=self._log
+        )
+        wait_until(lambda: self._ready.exists() or self.process.poll() is not None)
+        values = json.loads(self._ready.read_text())
+        self.url = f"http://127.0.0.1:{values['port']}"
+        self.ops_url = f"http://127.0.0.1:{values['ops_port']}"
+        wait_until(lambda: self.state()["state"] != "warming")
+
+    def post(self, key: str | None = None, **data: str) -> httpx.Response:
+        headers = {} if key is None else {"idempotency-key": key}
+        return httpx.post(f"{self.url}/generate", data={**PROMPT, **data}, headers=headers, timeout=DEADLINE)
+
+    def state(self) -> dict[str, Any]:
+        state: dict[str, Any] = httpx.get(f"{self.url}/v1/worker", timeout=DEADLINE).json()
+        return state
+
+    def wait(self) -> int:
+        return self.process.wait(DEADLINE)
+
+    def log(self) -> str:
+        self._log.flush()
+        return Path(self._log.name).read_text()
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(DEADLINE)
+        self._log.close()
+
+
+@pytest.fixture
+def new_process(tmp_path: Path, wait_until: Wait) -> Iterator[Callable[..., WorkerProcess]]:
+    made: list[WorkerProcess] = []
+
+    def make(**settings: object) -> WorkerProcess:
+        made.append(WorkerProcess(tmp_path, wait_until, **settings))
+        return made[-1]
+
+    yield make
+    for worker in made:
+        worker.end()
+
+
+def test_a_leak_is_refused_at_the_mark_and_cured_by_the_workers_own_end(new_process: Any) -> None:
+    """No operator, no kill: the arm 'guard on, operator off' of the proof, with a process' own memory."""
+    settings = {
+        "memory_limit_bytes": 400 * MIB,
+        "faults": {"leak_mib_per_generation": 40},
+        "self_recycle_after_seconds": 0.3,
+    }
+    worker = new_process(**settings)
+    answers: list[httpx.Response] = []
+    while worker.process.poll() is None and len(answers) < 40:
+        try:
+            answers.append(worker.post())
+        except httpx.TransportError:
+            break
+        if answers[-1].status_code != 200:
+            break
+    assert [answer.status_code for answer in answers[:3]] == [200, 200, 200]
+    assert answers[-1].status_code == 503
+    assert answers[-1].json()["code"] in ("memory_refused", "draining")
+    assert worker.wait() == 75
+    assert "self_recycle" in worker.log()
+    again = new_process(**settings)
+    assert again.state()["state"] == "ready"
+    assert "sn17_self_recycles_total 1.0" in httpx.get(f"{again.ops_url}/metrics").text
+    assert again.post().status_code == 200
+
+
+def test_gaussians_decay_as_memory_fills(new_process: Any) -> None:
+    worker = new_process(
+        memory_limit_bytes=400 * MIB,
+        guard="off",
+        faults={"leak_mib_per_generation": 40, "gaussian_decay": True},
+    )
+    counts = [int(worker.post().headers["sn17-gaussians"]) for _ in range(9)]
+    assert counts[0] > 5 * counts[-1]
+    assert counts == sorted(counts, reverse=True)
+    assert worker.state()["gaussians_mean"] < counts[0]
+
+
+def test_a_killed_worker_gives_the_kept_result_after_its_restart(new_process: Any) -> None:
+    worker = new_process()
+    first = worker.post("task/1")
+    assert first.status_code == 200
+    worker.process.send_signal(signal.SIGKILL)
+    worker.wait()
+    again = new_process()
+    answer = again.post("task/1")
+    assert answer.content == first.content
+    assert answer.headers["sn17-seed"] == first.headers["sn17-seed"]
+
+
+def test_a_crash_breaks_the_connection_and_the_next_life_serves(new_process: Any) -> None:
+    worker = new_process(faults={"crash_after": 1})
+    assert worker.post().status_code == 200
+    with pytest.raises(httpx.TransportError):
+        worker.post()
+    assert worker.wait() == -signal.SIGKILL
+    assert new_process().post().status_code == 200
+
+
+def test_sigterm_in_the_middle_of_a_job_delivers_it(new_process: Any, wait_until: Wait) -> None:
+    worker = new_process(faults={"slow_seconds": 1.0})
+    answers: list[httpx.Response] = []
+    poster = threading.Thread(target=lambda: answers.append(worker.post()))
+    poster.start()
+    wait_until(lambda: worker.state()["job"] is not None)
+    worker.process.send_signal(signal.SIGTERM)
+    poster.join(DEADLINE)
+    assert worker.wait() == 0
+    assert answers[0].status_code == 200
+    assert len(read_ply(answers[0].content)) == int(answers[0].headers["sn17-gaussians"])
+
+
+def test_a_hanging_job_is_visible_and_does_not_keep_the_process(new_process: Any, wait_until: Wait) -> None:
+    worker = new_process(faults={"hang_after": 0}, grace_seconds=0.3, stall_seconds=0.5)
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{worker.url}/generate", data=PROMPT, timeout=0.5)
+    assert worker.state()["state"] == "busy"
+    wait_until(lambda: httpx.get(f"{worker.ops_url}/health").status_code == 503)
+    assert "worker_thread" in httpx.get(f"{worker.ops_url}/health").json()["problems"]
+    assert worker.post().json()["code"] == "busy"
+    worker.process.send_signal(signal.SIGTERM)
+    assert worker.wait() == 0
+
+
+def test_half_answers_and_garbage_are_what_they_say(new_process: Any) -> None:
+    worker = new_process(faults={"half_answer_every": 2, "garbage_every": 3})
+    assert len(read_ply(worker.post().content)) > 0
+    with pytest.raises(httpx.RemoteProtocolError):
+        worker.post()
+    garbage = worker.post()
+    assert garbage.status_code == 200
+    with pytest.raises(SplatError):
+        read_ply(garbage.content)
+    assert httpx.get(f"{worker.url}/version").json()["faults"] is True
+
+
+def test_a_half_answer_with_a_key_is_whole_the_next_time(new_process: Any) -> None:
+    worker = new_process(faults={"half_answer_every": 2})
+    worker.post()
+    with pytest.raises(httpx.RemoteProtocolError):
+        worker.post("t/1", seed="5")
+    assert len(read_ply(worker.post("t/1", seed="5").content)) > 0
+
+
+def test_the_commands_explain_themselves() -> None:
+    def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "sn17_trellis", *arguments],
+            env={**os.environ, **env},
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
+        )
+
+    assert "serve" in run("--help").stdout
+    listing = run("serve", "--help").stdout
+    for name in ("SN17_BACKEND", "SN17_SPOOL_DIR", "SN17_FAULTS__LEAK_MIB_PER_GENERATION", "SN17_GUARD"):
+        assert name in listing
+    wrong = run("serve", SN17_FAULTS='{"leek": 1}')
+    assert wrong.returncode == 2
+    assert "SN17_FAULTS__LEEK" in wrong.stderr
