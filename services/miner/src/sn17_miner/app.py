@@ -43,31 +43,37 @@ def serve(settings: MinerSettings) -> int:
     """Run until stopped; the exit code."""
     service = Service("miner", version("sn17-miner"), settings)
     try:
-        keypair = load_hotkey(settings.hotkey_file)
+        keypair = hotkey_of(settings)
     except WalletError as error:
         service.log.error("%s", error)
         return 2
-    if settings.hotkey_address not in (None, keypair.ss58_address):
-        service.log.error(
-            "the hotkey file is of %s, SN17_HOTKEY_ADDRESS says %s",
-            keypair.ss58_address,
-            settings.hotkey_address,
-        )
-        return 2
     lock.acquire(settings.state_dir / "miner.lock")
-    service.background("miner", lambda: _mine(service, settings, keypair))
+    place = ops.Place(settings.state_dir / JOURNAL)
+    service.add_ops_router(ops.routes(place), admin=True)
+    service.background("miner", lambda: _mine(service, settings, keypair, place))
     service.log.info("miner starts", extra={"hotkey": keypair.ss58_address, "netuid": settings.netuid})
     return service.main(None)
 
 
-async def _mine(service: Service, settings: MinerSettings, keypair: Keypair) -> None:
+def hotkey_of(settings: MinerSettings) -> Keypair:
+    """The key to sign with. Raises WalletError for a coldkey, a damaged file or another address."""
+    keypair = load_hotkey(settings.hotkey_file)
+    if settings.hotkey_address not in (None, keypair.ss58_address):
+        raise WalletError(
+            f"the hotkey file is of {keypair.ss58_address},"
+            f" SN17_HOTKEY_ADDRESS says {settings.hotkey_address}"
+        )
+    return keypair
+
+
+async def _mine(service: Service, settings: MinerSettings, keypair: Keypair, place: ops.Place) -> None:
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(new_session())
         journal = JournalThread(Journal(settings.state_dir / JOURNAL))
         stack.callback(journal.close)
         source = chain_source(settings, session)
         stack.push_async_callback(source.close)
-        miner = build(service, settings, keypair, session, journal, source)
+        miner = place.miner = build(service, settings, keypair, session, journal, source)
         service.on_stop.append(miner.finish_running)
         await miner.run()
 

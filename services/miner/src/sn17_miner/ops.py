@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from sn17_service import Problem
-from sn17_service.contract import Code, Metric
+from sn17_service.contract import Code, Metric, Outcome
 
 from sn17_miner import gate
 from sn17_miner.journal import Journal, JournalError
@@ -97,11 +100,41 @@ class TaskView(BaseModel):
         )
 
 
+class Window(BaseModel):
+    """Tasks that ended within the last hours. Success leaves skipped ones out, yield does not: shown side by
+    side, so that skipping does not look like winning.
+    """
+
+    hours: int
+    ended: int
+    outcomes: dict[str, int]
+    reasons: dict[str, int]
+    success: float | None
+    yield_: float | None = Field(alias="yield")
+
+    @classmethod
+    def of(cls, hours: int, rows: Iterable[tuple[str, str, str | None, int]]) -> Window:
+        """From (validator, outcome, reason, count) rows."""
+        outcomes, reasons = Counter[str](), Counter[str]()
+        for _, outcome, reason, count in rows:
+            outcomes[outcome] += count
+            if reason is not None:
+                reasons[reason] += count
+        ended, accepted = outcomes.total(), outcomes[Outcome.ACCEPTED]
+        tried = ended - outcomes[Outcome.SKIPPED]
+        values = {
+            "success": accepted / tried if tried else None,
+            "yield": accepted / ended if ended else None,
+        }
+        return cls(hours=hours, ended=ended, outcomes=dict(outcomes), reasons=dict(reasons), **values)
+
+
 class TaskList(BaseModel):
     """``GET /v1/tasks``."""
 
     tasks: list[TaskView]
     counts: dict[str, int]
+    windows: list[Window]
 
 
 class ValidatorView(BaseModel):
@@ -187,19 +220,37 @@ def list_tasks(
     state: str | None = None,
     validator: str | None = None,
     task_id: str | None = None,
+    clock: Callable[[], float] = time.time,
 ) -> TaskList:
     """The newest tasks, read beside the running miner."""
     journal = Journal(path, readonly=True)
     try:
         tasks = journal.tasks(limit=limit, state=state, validator=validator, task_id=task_id)
-        return TaskList(tasks=[TaskView.of(task) for task in tasks], counts=journal.counts())
+        now = clock()
+        windows = [Window.of(hours, journal.outcomes(now - hours * 3600.0)) for hours in (1, 4)]
+        return TaskList(tasks=[TaskView.of(task) for task in tasks], counts=journal.counts(), windows=windows)
     finally:
         journal.close()
 
 
-def routes(miner: Miner, journal: Path) -> APIRouter:
+@dataclass(slots=True)
+class Place:
+    """Where the routes find the journal, and the miner once it is there: they are made before it."""
+
+    journal: Path
+    miner: Miner | None = None
+
+    def ready(self) -> Miner:
+        """The miner. Raises Problem while it starts."""
+        if self.miner is None:
+            raise Problem(Code.WARMING_UP, "the miner starts; ask again in a second", retry_after_seconds=1)
+        return self.miner
+
+
+def routes(place: Place) -> APIRouter:
     """Routes behind the admin token; the ops port serves them on a thread of its own."""
     router = APIRouter(prefix="/v1")
+    journal = place.journal
 
     @router.get("/tasks")
     def tasks(
@@ -208,12 +259,14 @@ def routes(miner: Miner, journal: Path) -> APIRouter:
         validator: str | None = Query(None, max_length=64),
         task_id: str | None = Query(None, max_length=128),
     ) -> TaskList:
+        place.ready()
         return list_tasks(
             journal, limit=limit, state=state and state.value, validator=validator, task_id=task_id
         )
 
     @router.get("/tasks/{n}")
     def task(n: int) -> TaskView:
+        place.ready()
         view = open_story(journal, n)
         if view is None:
             raise Problem(Code.NOT_FOUND, f"the journal has no task {n}; it may have been pruned")
@@ -221,6 +274,7 @@ def routes(miner: Miner, journal: Path) -> APIRouter:
 
     @router.get("/validators")
     def validators() -> ValidatorList:
+        miner = place.ready()
         now = miner.context.monotonic()
         fleet = miner.context.pool.fleet
         workers = [

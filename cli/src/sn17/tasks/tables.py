@@ -1,0 +1,110 @@
+"""Tasks as rich tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+
+from rich.console import RenderableType
+from rich.markup import escape
+from rich.table import Table
+from sn17_miner.ops import TaskView, Window
+
+_COLOURS = {
+    "accepted": "green",
+    "rejected": "red",
+    "given_up": "red",
+    "expired": "red",
+    "unvalidated": "yellow",
+}
+
+
+def task_table(tasks: Iterable[TaskView]) -> Table:
+    """Newest first."""
+    table = Table(title="Tasks")
+    for name in (
+        "#",
+        "pulled",
+        "validator",
+        "kind",
+        "prompt",
+        "outcome",
+        "score",
+        "seconds",
+        "seeds",
+        "sent",
+    ):
+        right = name in ("#", "score", "seconds", "seeds", "sent")
+        table.add_column(name, justify="right" if right else "left", no_wrap=name != "prompt")
+    for task in tasks:
+        table.add_row(
+            str(task.n),
+            _time(task.pulled_at),
+            task.validator[:8],
+            task.kind,
+            escape(task.prompt),
+            _outcome(task),
+            "-" if task.score is None else f"{task.score:.3f}",
+            "-" if task.finished_at is None else f"{task.finished_at - task.pulled_at:.1f}",
+            str(len(task.attempts)),
+            str(task.submits),
+        )
+    return table
+
+
+def window_table(windows: Iterable[Window]) -> Table:
+    """Success and yield side by side, and what became of the rest."""
+    table = Table(title="Last hours")
+    for name in ("hours", "ended", "success", "yield", "outcomes", "reasons"):
+        table.add_column(name, justify="right" if name in ("hours", "ended", "success", "yield") else "left")
+    for window in windows:
+        table.add_row(
+            str(window.hours),
+            str(window.ended),
+            _share(window.success),
+            _share(window.yield_),
+            _counts(window.outcomes),
+            _counts(window.reasons),
+        )
+    return table
+
+
+def story(task: TaskView) -> Iterator[RenderableType]:
+    """A head, the generations, and every event with the seconds since the pull."""
+    head = f"[bold]Task {task.n}[/] {escape(task.task_id)}"
+    yield f"{head}: {task.kind} from {task.validator}, {_outcome(task)}"
+    yield f"  prompt: {escape(task.prompt)}" + (
+        f" (enhanced: {task.enhancement})" if task.enhancement != "none" else ""
+    )
+    for attempt in task.attempts:
+        took = "-" if attempt.finished_at is None else f"{attempt.finished_at - attempt.started_at:.1f} s"
+        found = escape(attempt.error or attempt.signal or "")
+        where = f"{escape(attempt.key)} on {attempt.worker}"
+        yield f"  generation {where}: {attempt.state}, {took}, seed {attempt.seed}. {found}"
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("s", justify="right")
+    table.add_column("event", no_wrap=True)
+    table.add_column("why")
+    for event in task.events:
+        table.add_row(f"{event.at - task.pulled_at:.2f}", event.event, escape(event.detail))
+    yield table
+
+
+def _outcome(task: TaskView) -> str:
+    if task.outcome is None:
+        return f"[cyan]{task.state}[/]"
+    text = task.outcome if task.reason is None else f"{task.outcome}: {task.reason}"
+    colour = _COLOURS.get(task.outcome)
+    return f"[{colour}]{text}[/]" if colour else text
+
+
+def _time(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%m-%d %H:%M:%S")
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items(), key=lambda i: -i[1])) or "-"

@@ -1,0 +1,108 @@
+"""``sn17 tasks`` over a real journal and a real HTTP server."""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+from sn17.tasks import app
+from sn17_miner.journal import Journal
+from sn17_miner.ops import list_tasks
+from typer.testing import CliRunner
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    journal = Journal(tmp_path / "journal.sqlite")
+    for n, (outcome, reason) in enumerate([("accepted", None), ("skipped", None), ("given_up", "no_worker")]):
+        task, _ = journal.task_pulled(
+            task_id=f"t{n}",
+            validator="5Validator",
+            kind="text",
+            prompt="a [red] cube",
+            threshold=0.6,
+            throttle=30,
+            assigned_at=1,
+        )
+        journal.finished(
+            task.n, outcome=outcome, reason=reason, score=0.8 if n == 0 else None, detail="because"
+        )
+    journal.task_pulled(
+        task_id="image",
+        validator="5Validator",
+        kind="image",
+        prompt="iVBORw0" * 99,
+        threshold=0.6,
+        throttle=30,
+        assigned_at=1,
+    )
+    journal.close()
+    return tmp_path
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_the_list_shows_outcomes_with_success_and_yield_together(state: Path) -> None:
+    output = run("--state-dir", str(state))
+    assert "given_up: no_worker" in output
+    assert "a [red] cube" in output
+    assert "iVBOR" not in output
+    assert "50.0%" in output
+    assert "33.3%" in output
+
+
+def test_filters_and_json(state: Path) -> None:
+    told = json.loads(run("--state-dir", str(state), "--json", "--task-id", "t1", "--state", "done"))
+    assert [task["task_id"] for task in told["tasks"]] == ["t1"]
+    assert told["windows"][1]["yield"] == pytest.approx(1 / 3)
+
+
+def test_explain_tells_the_story(state: Path) -> None:
+    output = run("explain", "3", "--state-dir", str(state))
+    assert "pulled" in output
+    assert "because" in output
+
+
+def test_what_is_not_there_is_said(tmp_path: Path, state: Path) -> None:
+    for arguments in (
+        ["--state-dir", str(tmp_path / "nowhere")],
+        ["explain", "99", "--state-dir", str(state)],
+    ):
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 1
+        assert "sn17 tasks:" in result.output
+
+
+def test_over_the_ops_port(state: Path, tmp_path: Path) -> None:
+    listing = list_tasks(state / "journal.sqlite", limit=5).model_dump_json(by_alias=True).encode()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            good = self.headers.get("Authorization") == "Bearer secret"
+            body = listing if good else b'{"code": "unauthorized", "detail": "send the token"}'
+            self.send_response(200 if good else 401)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}"
+        token = tmp_path / "token"
+        token.write_text("secret\n")
+        assert "no_worker" in run("--url", url, "--token-file", str(token))
+        result = CliRunner().invoke(app, ["--url", url])
+        assert result.exit_code == 1
+        assert "send the token" in result.output
+    finally:
+        server.shutdown()
