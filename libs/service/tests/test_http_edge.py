@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import socket
 from collections.abc import Iterator
 
 import pytest
+from sn17_service.server import listen, port_of
 from sn17_service.testing import ServiceThread
 
 MAX_BODY = 100_000
@@ -155,6 +157,26 @@ def test_what_is_not_http_is_answered_or_dropped_and_harms_nobody(live: ServiceT
         sock.sendall(junk)
         read_all(sock)
     assert live.data("POST", "/length", content=b"a").json() == {"length": 1}
+
+
+def test_answers_do_not_wait_for_acknowledgements() -> None:
+    async def nodelay() -> int:
+        accepted: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        def connected(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            option = writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            accepted.set_result(option)
+            writer.close()
+
+        listening = listen("127.0.0.1", 0)
+        server = await asyncio.start_server(connected, sock=listening)
+        async with server:
+            _, writer = await asyncio.open_connection("127.0.0.1", port_of(listening))
+            option = await asyncio.wait_for(accepted, 10)
+            writer.close()
+        return option
+
+    assert asyncio.run(nodelay()) != 0
 
 
 def test_the_description_names_problems(live: ServiceThread) -> None:
