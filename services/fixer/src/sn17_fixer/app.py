@@ -21,9 +21,10 @@ from sn17_fixer.admission import PEAK_FACTOR, MemoryBudget, Reservation
 from sn17_fixer.model import PolicyName, Verdict
 from sn17_fixer.policy import FixOptions
 from sn17_fixer.reference import TRELLIS, Reference
+from sn17_fixer.render.camera import IMAGE_SIZE
 from sn17_fixer.report import FULL_REPORT, FullReport, diagnosis_report, full_report, header_report
 from sn17_fixer.settings import FixerSettings
-from sn17_fixer.work import Format, Stopwatch, run_diagnose, run_fix, unpacked_bytes
+from sn17_fixer.work import Format, Stopwatch, run_diagnose, run_fix, run_preview, unpacked_bytes
 
 MEDIA_MIXED: Final = "multipart/mixed"
 _MEMORY_SHARE: Final = 0.6
@@ -89,6 +90,13 @@ class FixerApp:
             response_model=FullReport,
             openapi_extra=_BODY,
         )(self.diagnose)
+        app.post(
+            "/preview.png",
+            summary="Two by two views of a splat, as judges see it",
+            response_class=Response,
+            responses={200: {"description": "The picture", "content": {"image/png": _BINARY}}},
+            openapi_extra=_BODY,
+        )(self.preview)
         app.get("/health", summary="Whether the process serves")(health)
         return app
 
@@ -141,6 +149,15 @@ class FixerApp:
         diagnosis = await self._work(request, lambda data: run_diagnose(data, self._limits, self._watch))
         report = FULL_REPORT.dump_json(diagnosis_report(diagnosis))
         return Response(report, media_type="application/json")
+
+    async def preview(
+        self,
+        request: Request,
+        size: Annotated[int, Query(ge=32, le=1024, description="pixels of one view's side")] = IMAGE_SIZE,
+    ) -> Response:
+        """Answers with the views that judges compare, rendered as the validator renders them."""
+        picture = await self._work(request, lambda data: run_preview(data, size, self._limits, self._watch))
+        return Response(picture, media_type="image/png")
 
     async def _work(self, request: Request, work: Callable[[bytearray], T]) -> T:
         self._inflight.inc()

@@ -8,8 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from sn17_splats import Splats
 
-from sn17_fixer.model import BLOCK
-
 #: Cells along the longest side, finest first; a cell that knows too little asks the next, coarser one.
 _LEVELS: Final = (128, 64, 32, 16, 8, 4, 2, 1)
 #: Known neighbours that make an answer.
@@ -17,44 +15,45 @@ _ENOUGH: Final = 8
 
 Mask = NDArray[np.bool_]
 Logits = NDArray[np.float32]
+Values = NDArray[np.float64]
 
 
-def local_logits(splats: Splats, missing: Mask, *, blocks: bool) -> Logits:
+def local_logits(splats: Splats, missing: Mask) -> Logits:
     """Logits (k,) for the k gaussians that ``missing`` (n,) marks; 0 where nothing at all is known.
 
-    With ``blocks`` every 32 consecutive rows share a voxel: the median of a block's known values is taken
-    where it has four or more. All others get the mean of the known values in the 27 grid cells around
-    them, from the finest grid that has enough.
+    Opacity falls with the size of a gaussian and varies slowly over the object. So the known logits are split
+    into a straight line over the largest log-scale and the rest, and the rest is averaged in the 27 grid
+    cells around each missing one, from the finest grid that knows enough.
     """
-    out = np.full(len(splats), np.nan, np.float32)
     known = ~missing & np.isfinite(splats.opacity_logits)
-    if blocks and len(splats) % BLOCK == 0:
-        out = _block_medians(splats.opacity_logits, known)
-    todo = missing & np.isnan(out) & np.isfinite(splats.positions).all(axis=1)
-    if todo.any() and known.any():
-        usable = known & np.isfinite(splats.positions).all(axis=1)
-        out[todo] = _from_grid(splats.positions, splats.opacity_logits, usable, np.flatnonzero(todo))
-    found: Logits = out[missing]
-    fallback = float(np.median(splats.opacity_logits[known])) if known.any() else 0.0
-    return np.where(np.isnan(found), np.float32(fallback), found)
+    if not known.any():
+        return np.zeros(int(np.count_nonzero(missing)), np.float32)
+    sizes = np.nan_to_num(splats.log_scales.max(axis=1), nan=0.0).clip(-10, 6).astype(np.float64)
+    slope, intercept = _line(sizes[known], splats.opacity_logits[known].astype(np.float64))
+    trend = slope * sizes + intercept
+    rest = splats.opacity_logits - trend
+    located = np.isfinite(splats.positions).all(axis=1)
+    out = np.zeros(len(splats))
+    todo = np.flatnonzero(missing & located)
+    if len(todo) and (known & located).any():
+        out[todo] = _from_grid(splats.positions, rest, known & located, todo)
+    lowest, highest = (float(bound) for bound in np.percentile(splats.opacity_logits[known], (0.1, 99.9)))
+    filled: Logits = (out + trend)[missing].clip(lowest, highest).astype(np.float32)
+    return filled
 
 
-def _block_medians(logits: Logits, known: Mask) -> Logits:
-    grid = np.where(known, logits, np.float32(np.inf)).reshape(-1, BLOCK)
-    grid.sort(axis=1)
-    count = known.reshape(-1, BLOCK).sum(axis=1)
-    rows = np.arange(len(grid))
-    low, high = grid[rows, (np.maximum(count, 1) - 1) // 2], grid[rows, np.minimum(count // 2, BLOCK - 1)]
-    with np.errstate(invalid="ignore"):
-        medians = np.where(count >= 4, (low + high) / 2, np.float32(np.nan)).astype(np.float32)
-    return np.repeat(medians, BLOCK)
+def _line(x: Values, y: Values) -> tuple[float, float]:
+    """Slope and intercept of the least-squares line."""
+    variance = float(x.var())
+    slope = float(((x - x.mean()) * (y - y.mean())).mean()) / variance if variance > 1e-6 else 0.0
+    return slope, float(y.mean()) - slope * float(x.mean())
 
 
-def _from_grid(positions: NDArray[np.float32], logits: Logits, known: Mask, todo: NDArray[np.intp]) -> Logits:
+def _from_grid(positions: NDArray[np.float32], rest: Values, known: Mask, todo: NDArray[np.intp]) -> Values:
     low = positions[known].min(axis=0).astype(np.float64)
     size = max(float((positions[known].max(axis=0) - low).max()), 1e-30)
-    values = logits[known].astype(np.float64)
-    out = np.full(len(todo), np.nan, np.float32)
+    values = rest[known]
+    out = np.full(len(todo), np.nan)
     left = np.arange(len(todo))
     for level in _LEVELS:
         cell = size / level

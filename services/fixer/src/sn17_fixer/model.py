@@ -94,10 +94,11 @@ class Opacity:
     nan: int
     pos_inf: int
     neg_inf: int
+    minimum: float | None
+    maximum: float | None
     logit: Spread
     alpha: Spread
     transparent_share: float
-    unit_interval_share: float
     clamp_shares: dict[str, float]
     repeated: float | None
     repeated_share: float
@@ -128,9 +129,8 @@ class Extents:
 
 @dataclass(frozen=True, slots=True)
 class Rotations:
-    """Quaternions: ``identity_share`` counts exact (1, 0, 0, 0), ``zero`` |q| < 1e-6."""
+    """Quaternions: ``zero`` counts |q| < 1e-6; the norms are of the finite ones."""
 
-    identity_share: float
     zero: int
     norm_min: float | None
     norm_max: float | None

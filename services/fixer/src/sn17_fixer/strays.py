@@ -18,6 +18,7 @@ MIN_SIZE_RATIO: Final = 1.05
 MIN_COMPANY: Final = 32
 #: Unless their alphas add up to less than this: invisible points are never a part.
 VISIBLE_ALPHA: Final = 0.05
+_SAMPLE: Final = 4096
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,6 +32,21 @@ class Strays:
     def count(self) -> int:
         """How many there are."""
         return len(self.rows)
+
+
+def generous_box(splats: Splats) -> NDArray[np.float32]:
+    """A box (2, 3) that holds everything but strays: 1st to 99th percentile of a sample, grown by its size.
+
+    Looks at about 4,096 gaussians spread evenly over the file.
+    """
+    sample = splats.positions[:: max(1, len(splats) // _SAMPLE)]
+    finite = sample[np.isfinite(sample).all(axis=1)].astype(np.float64)
+    if not len(finite):
+        return np.array([[-np.inf] * 3, [np.inf] * 3], np.float32)
+    low, high = np.percentile(finite, (1, 99), axis=0)
+    margin = max(float((high - low).max()), 1e-12)
+    with np.errstate(over="ignore"):
+        return np.array([low - margin, high + margin], np.float32)
 
 
 def find_strays(splats: Splats, box: NDArray[np.float32]) -> Strays:

@@ -16,6 +16,7 @@ from sn17_splats.spz import ZSTD_MAGIC, announced_gaussians
 from sn17_fixer.diagnosis import diagnose
 from sn17_fixer.model import Diagnosis
 from sn17_fixer.policy import Fixed, FixOptions, fix
+from sn17_fixer.render.preview import preview_png
 
 #: Bytes of one gaussian in a canonical PLY without spherical harmonics.
 GAUSSIAN_BYTES = 68
@@ -73,6 +74,14 @@ def run_diagnose(data: Buffer, limits: Limits, watch: Stopwatch) -> Diagnosis:
         splats = read_splat(data, limits)
     with watch.stage("diagnose"):
         return diagnose(splats)
+
+
+def run_preview(data: Buffer, size: int, limits: Limits, watch: Stopwatch) -> bytes:
+    """Read and draw the grid of four views. Raises :class:`SplatError` for what can't be drawn."""
+    with watch.stage("read"):
+        splats = read_splat(data, limits)
+    with watch.stage("render"):
+        return preview_png(splats, size=size)
 
 
 def encode(splats: Splats, output: Format, *, original: Buffer | None = None) -> bytes:

@@ -9,7 +9,7 @@ from sn17_splats import Splats
 
 from sn17_fixer.impute import local_logits
 from sn17_fixer.model import CLAMP_LOGIT, Repair, Step
-from sn17_fixer.scan import ZERO_QUATERNION
+from sn17_fixer.rows import good_rows
 
 #: The least log-scale that SPZ stores; stands in for a thickness of exactly zero.
 LOWEST_LOG_SCALE = -10.0
@@ -27,16 +27,14 @@ def clamp_infinities(splats: Splats) -> Repair:
     return Repair(splats, Step("clamp_infinities", changed))
 
 
-def fill_opacity(splats: Splats, *, blocks: bool) -> Repair:
-    """Opacity logits that are NaN are filled in from their surroundings.
-
-    ``blocks`` says that every 32 rows share a voxel, as the generator's do.
-    """
-    missing = np.isnan(splats.opacity_logits)
+def fill_opacity(splats: Splats, *, infinite: bool = False) -> Repair:
+    """Opacity logits that are NaN, with ``infinite`` those of +-inf too, are filled in from
+    their surroundings."""
+    missing = ~np.isfinite(splats.opacity_logits) if infinite else np.isnan(splats.opacity_logits)
     changed = int(np.count_nonzero(missing))
     if changed:
         logits = splats.opacity_logits.copy()
-        logits[missing] = local_logits(splats, missing, blocks=blocks)
+        logits[missing] = local_logits(splats, missing)
         splats = splats.replace(opacity_logits=logits)
     return Repair(splats, Step("fill_opacity", changed))
 
@@ -47,12 +45,7 @@ def drop_bad_rows(splats: Splats) -> Repair:
     A log-scale of -inf is a flat gaussian and kept (see :func:`clamp_scales`). Higher colour terms that are
     not finite are set to 0 instead: they cost no gaussian.
     """
-    with np.errstate(over="ignore", invalid="ignore"):
-        good = np.isfinite(splats.positions).all(axis=1)
-        good &= (splats.log_scales < np.inf).all(axis=1)
-        good &= np.isfinite(splats.f_dc).all(axis=1)
-        good &= np.isfinite(splats.rotations).all(axis=1)
-        good &= np.square(splats.rotations).sum(axis=1) >= ZERO_QUATERNION**2
+    good = good_rows(splats)
     dropped = len(splats) - int(np.count_nonzero(good))
     if dropped:
         splats = splats.select(good)

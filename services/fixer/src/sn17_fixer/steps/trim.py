@@ -6,8 +6,7 @@ import numpy as np
 from sn17_splats import Splats
 
 from sn17_fixer.model import Repair, Step
-from sn17_fixer.scan import generous_box
-from sn17_fixer.strays import find_strays
+from sn17_fixer.strays import find_strays, generous_box
 
 
 def drop_strays(splats: Splats) -> Repair:
