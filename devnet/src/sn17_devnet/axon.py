@@ -180,19 +180,20 @@ class Validator:
         call = request.path.split("/")[1]
         headers: TransportHeaders | None = None
         try:
-            unvalidated = False
-            if fault := self.faults.draw(call, "before"):
-                unvalidated = fault.kind is FaultKind.UNVALIDATED
-                await self._strike(fault, request)
+            fault = self.faults.draw(call, "before")
+            if fault and (broken := await self._strike(fault, request)):
+                return broken
+            unvalidated = fault is not None and fault.kind is FaultKind.UNVALIDATED
             kind = wire.kind_of(request.path)
             headers = parse_request_headers(request.headers, kind)
             self._turn_away(kind, headers)
             self._nonces.verify(headers, self.hotkey)
             synapse = await self._read(request, kind, headers)
-            answered = await self._answer(synapse, unvalidated=unvalidated)
+            answered = await self._handler(synapse, unvalidated=unvalidated)
             answer = wire.success(answered, process_time=self._clock() - started)
-            if fault := self.faults.draw(call, "after"):
-                await self._strike(fault, request, answer.body)
+            fault = self.faults.draw(call, "after")
+            if fault and (broken := await self._strike(fault, request, answer.body)):
+                return broken
         except TransportError as error:
             self._log.debug("refused", extra={"call": call, "status": error.status})
             answer = wire.failure(
@@ -233,6 +234,15 @@ class Validator:
         except web.HTTPRequestEntityTooLarge as error:
             raise TransportError(413, "the body is too large for this local validator") from error
         return wire.read_body(kind, request.headers.get("Content-Type", ""), body, headers)
+
+    async def _handler(self, synapse: Synapse, *, unvalidated: bool) -> Synapse:
+        try:
+            return await self._answer(synapse, unvalidated=unvalidated)
+        except TransportError:
+            raise
+        except Exception as error:
+            self._log.exception("a handler failed")
+            raise wire.internal_error() from error
 
     async def _answer(self, synapse: Synapse, *, unvalidated: bool) -> Synapse:
         if isinstance(synapse, PullTask):
@@ -299,7 +309,10 @@ class Validator:
 
     # --- faults -------------------------------------------------------------------------------------
 
-    async def _strike(self, fault: FaultRule, request: web.Request, body: bytes = b"") -> None:
+    async def _strike(
+        self, fault: FaultRule, request: web.Request, body: bytes = b"{"
+    ) -> web.Response | None:
+        """Have the fault; what it returns is sent in place of the answer."""
         self._log.info("fault", extra={"kind": fault.kind.value, "call": request.path, "when": fault.when})
         match fault.kind:
             case FaultKind.SLOW:
@@ -307,7 +320,7 @@ class Validator:
             case FaultKind.STATUS:
                 raise TransportError(fault.status, "injected fault")
             case FaultKind.GARBAGE:
-                raise web.HTTPOk(body=body[: len(body) // 2] or b"{", content_type="application/json")
+                return web.Response(body=body[: max(1, len(body) // 2)], content_type="application/json")
             case FaultKind.RESET | FaultKind.RESTART:
                 if fault.kind is FaultKind.RESTART:
                     self.restart_soon(fault.seconds)
@@ -316,6 +329,7 @@ class Validator:
                 raise asyncio.CancelledError
             case FaultKind.UNVALIDATED:
                 pass
+        return None
 
     def _fresh_books(self) -> Books:
         return Books(self._rules, self._clock, self._source, self.ledger)

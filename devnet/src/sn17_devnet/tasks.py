@@ -9,14 +9,13 @@ from typing import Final
 
 import numpy as np
 from sn17_protocol import ImageTask, TextTask
-from sn17_scene import random_prompt
+from sn17_scene import layout, parse, random_prompt
 
 from sn17_devnet.picture import render_front
-from sn17_devnet.solids import surface
 
-MIN_SURFACE: Final = 640
-"""Surface samples of the smallest scene handed out: what has fewer cannot reach the 7000 gaussians that a
-validator asks for, at 32 for each voxel of a grid of 64."""
+MIN_AREA: Final = 0.25
+"""Least area of all bounding boxes of a scene that is handed out: what is smaller cannot reach the 7000
+gaussians that a validator asks for, at 32 for each surface voxel of a grid of 64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +40,15 @@ class TaskSource:
 
     def __call__(self) -> Commission:
         scene = random_prompt(self._rng)
-        while len(surface(scene)[0]) < MIN_SURFACE:
+        while _area(scene) < MIN_AREA:
             scene = random_prompt(self._rng)
         task_id = str(uuid.UUID(bytes=self._rng.bytes(16), version=4))
         if self._rng.random() < self._image_ratio:
             picture = base64.b64encode(render_front(scene)).decode()
             return Commission(ImageTask(type="image", id=task_id, prompt=picture), scene)
         return Commission(TextTask(id=task_id, prompt=scene), scene)
+
+
+def _area(scene: str) -> float:
+    halves = [part.half_size for part in layout(parse(scene))]
+    return sum(8.0 * (x * y + y * z + z * x) for x, y, z in halves)
