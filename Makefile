@@ -3,7 +3,7 @@ UV := .bootstrap/bin/uv
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cluster lint format sync
+.PHONY: help demo test test-long test-cluster lint format sync
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -23,7 +23,10 @@ sync: $(UV) ## Install every package with all extras and the development tools
 
 test: sync ## Lint, types, arrows and all tests that need Python only
 	@$(MAKE) --no-print-directory lint
-	@.venv/bin/python -m pytest -m "not cluster"
+	@.venv/bin/python -m pytest -m "not cluster and not slow"
+
+test-long: sync ## The long forms of the tests that need Python only
+	@SN17_LONG=1 .venv/bin/python -m pytest -m "slow and not cluster" -o timeout=1800
 
 test-cluster: sync tools ## Chart and operator on a real API server, Prometheus and helm (needs Go, no root)
 	@SN17_REQUIRE_CLUSTER=1 .venv/bin/python -m pytest -m cluster
