@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import typer
 
+from .accept.command import accept, watch
 from .up.command import up
+from .wallet.command import app as wallet
 
 app = typer.Typer(
     name="sn17",
@@ -13,6 +15,9 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 app.command()(up)
+app.command()(accept)
+app.command()(watch)
+app.add_typer(wallet)
 
 
 @app.callback()

@@ -1,0 +1,132 @@
+"""The acceptance run: fixed prompts and seeds on workers that are otherwise idle."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+from sn17_splats import SplatError, read_splat
+
+from .measure import coverage_kept, logit_std
+from .prompts import acceptance_prompts
+from .stack import BusyError, Generation, Stack, StackError, ready
+from .verdict import Sample
+
+IDLE_POLL_SECONDS = 0.5
+MEMORY_POLL_SECONDS = 0.25
+
+
+@dataclass(slots=True)
+class MemoryWatch:
+    """The highest share of the limit seen while something runs."""
+
+    highest: float | None = None
+    unknown: bool = False
+
+    def see(self, ratio: float | None) -> None:
+        if ratio is None:
+            self.unknown = True
+        else:
+            self.highest = max(self.highest or 0.0, ratio)
+
+    @property
+    def ratio(self) -> float | None:
+        """None as soon as one reading had no limit."""
+        return None if self.unknown else self.highest
+
+
+@dataclass(slots=True)
+class AcceptanceRun:
+    """Runs the samples one by one, worker after worker in turn.
+
+    Each generation begins on a worker that is ready and without a job, and a worker takes one job at a time,
+    so a sample's seconds are its own. ``on_sample`` sees each sample as it is done.
+    """
+
+    stack: Stack
+    policy: str
+    count: int
+    idle_seconds: float = 600.0
+    on_sample: Callable[[Sample], None] = lambda sample: None
+    monotonic: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    samples: list[Sample] = field(default_factory=list)
+
+    def run(self) -> list[Sample]:
+        """All samples.
+
+        Raises:
+            StackError: a service is gone, refused for good, or no worker became idle in time.
+        """
+        for index, (prompt, seed) in enumerate(acceptance_prompts(self.count)):
+            url = self.stack.workers[index % len(self.stack.workers)]
+            sample = self._sample(url, prompt, seed)
+            self.samples.append(sample)
+            self.on_sample(sample)
+        return self.samples
+
+    def _sample(self, url: str, prompt: str, seed: int) -> Sample:
+        watch = MemoryWatch()
+        with self._watching(url, watch):
+            made = self._generated(url, prompt, seed)
+        watch.see(self.stack.worker(url).memory_ratio)
+        try:
+            before = read_splat(made.ply)
+        except SplatError as error:
+            raise StackError(f"the worker's answer to {prompt!r} is no splat: {error}") from error
+        fixed = self.stack.fix(made.ply, self.policy, as_ply=True)
+        changed = any(step.get("changed") for step in fixed.report.get("steps", []))
+        return Sample(
+            prompt=prompt,
+            seed=seed,
+            worker=made.worker,
+            gaussians=len(before),
+            seconds=made.seconds,
+            memory_ratio=watch.ratio,
+            verdict=str(fixed.report.get("verdict", "unknown")),
+            changed=changed,
+            logit_std_before=logit_std(before),
+            logit_std_after=logit_std(fixed.splats),
+            coverage_kept=coverage_kept(before, fixed.splats),
+        )
+
+    def _generated(self, url: str, prompt: str, seed: int) -> Generation:
+        deadline = self.monotonic() + self.idle_seconds
+        while True:
+            view = self.stack.worker(url)
+            if ready(view):
+                try:
+                    return self.stack.generate(url, prompt, seed)
+                except BusyError:
+                    pass  # somebody else came first
+            if self.monotonic() > deadline:
+                why = f" ({view.reason})" if view.reason else ""
+                raise StackError(
+                    f"worker {view.name} was not idle for {self.idle_seconds:.0f} s, its state is "
+                    f"{view.state}{why}: stop the miner for the acceptance run "
+                    "(kubectl scale statefulset/sn17-miner --replicas=0)"
+                )
+            self.sleep(IDLE_POLL_SECONDS)
+
+    @contextmanager
+    def _watching(self, url: str, watch: MemoryWatch) -> Iterator[None]:
+        """Read the worker's memory again and again, beside the generation."""
+        done = threading.Event()
+
+        def poll() -> None:
+            while not done.is_set():
+                # Whether the worker is gone, the generation itself tells.
+                with suppress(StackError):
+                    watch.see(self.stack.worker(url).memory_ratio)
+                done.wait(MEMORY_POLL_SECONDS)
+
+        thread = threading.Thread(target=poll, name="memory-watch", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()

@@ -1,0 +1,139 @@
+"""The services under test, by HTTP."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import httpx
+from sn17_service.contract import HEADER_REPORT, HEADER_WORKER, MEDIA_PLY, MEDIA_SPZ, WorkerState
+from sn17_splats import Splats, read_splat
+
+BUSY = frozenset({503})
+ANSWER_SECONDS = 900.0
+
+
+class StackError(Exception):
+    """A service is not there or refused; the message says which, what it said, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """What ``GET /v1/worker`` says, as far as it matters here."""
+
+    name: str
+    boot_id: str
+    state: str
+    reason: str
+    busy: bool
+    memory_ratio: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A prompt's answer: the PLY as it came, and how long a caller waited for it."""
+
+    ply: bytes
+    seconds: float
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fix:
+    """The fixer's answer: the repaired splat and its compact report."""
+
+    splats: Splats
+    report: dict[str, Any]
+    size: int
+
+
+class Stack(Protocol):
+    """What an acceptance run needs."""
+
+    workers: tuple[str, ...]
+
+    def worker(self, url: str) -> WorkerView: ...
+
+    def generate(self, url: str, prompt: str, seed: int) -> Generation: ...
+
+    def fix(self, ply: bytes, policy: str, *, as_ply: bool) -> Fix: ...
+
+
+class HttpStack:
+    """The real services. Addresses are data ports."""
+
+    def __init__(
+        self,
+        workers: tuple[str, ...],
+        fixer: str,
+        *,
+        client: httpx.Client | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.workers = tuple(url.rstrip("/") for url in workers)
+        self._fixer = fixer.rstrip("/")
+        self._client = client or httpx.Client(
+            timeout=httpx.Timeout(ANSWER_SECONDS, connect=10.0), trust_env=False
+        )
+        self._monotonic = monotonic
+
+    def worker(self, url: str) -> WorkerView:
+        """Raises StackError when it does not answer."""
+        answer = self._ask("worker", "GET", f"{url}/v1/worker", timeout=10.0).json()
+        memory = answer.get("memory") or {}
+        limit = memory.get("limit_bytes")
+        return WorkerView(
+            name=str(answer["worker"]),
+            boot_id=str(answer["boot_id"]),
+            state=str(answer["state"]),
+            reason=str(answer.get("reason") or ""),
+            busy=answer.get("job") is not None,
+            memory_ratio=memory["unreclaimable_bytes"] / limit if limit else None,
+        )
+
+    def generate(self, url: str, prompt: str, seed: int) -> Generation:
+        """Raises StackError: refused (``busy`` is tried again by the caller), or no answer."""
+        started = self._monotonic()
+        form = {"prompt": prompt, "seed": str(seed)}
+        answer = self._ask("worker", "POST", f"{url}/generate", data=form)
+        return Generation(answer.content, self._monotonic() - started, answer.headers.get(HEADER_WORKER, url))
+
+    def fix(self, ply: bytes, policy: str, *, as_ply: bool) -> Fix:
+        """Raises StackError: refused, or no answer, or an asset that cannot be read."""
+        answer = self._ask(
+            "fixer",
+            "POST",
+            f"{self._fixer}/fix",
+            params={"policy": policy},
+            content=ply,
+            headers={"accept": MEDIA_PLY if as_ply else MEDIA_SPZ, "content-type": MEDIA_PLY},
+        )
+        report: dict[str, Any] = json.loads(answer.headers.get(HEADER_REPORT, "{}"))
+        return Fix(read_splat(answer.content), report, len(answer.content))
+
+    def _ask(self, who: str, method: str, url: str, **arguments: Any) -> httpx.Response:
+        try:
+            answer = self._client.request(method, url, **arguments)
+        except httpx.HTTPError as error:
+            raise StackError(f"the {who} at {url} did not answer: {error}") from error
+        if answer.is_success:
+            return answer
+        try:
+            problem = answer.json()
+            said = f"{problem.get('code', '?')}: {problem.get('detail', '')}"
+        except ValueError:
+            said = answer.text[:200]
+        error_type = BusyError if answer.status_code in BUSY else StackError
+        raise error_type(f"the {who} at {url} answered {answer.status_code}: {said}")
+
+
+class BusyError(StackError):
+    """Refused for now (503): asking again later may work."""
+
+
+def ready(view: WorkerView) -> bool:
+    """Takes work and has none."""
+    return view.state == WorkerState.READY and not view.busy

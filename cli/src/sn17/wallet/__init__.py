@@ -1,0 +1,1 @@
+"""``sn17 wallet``: the hotkey for a cluster, without the coldkey."""
