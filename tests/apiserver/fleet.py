@@ -140,7 +140,7 @@ class Worker:
             f"sn17_last_progress_timestamp_seconds {time.time()}",
             f"sn17_canary_drift_ratio {self.drift}",
             f'sn17_gpu_errors_total{{kind="illegal_access"}} {self.gpu_errors}',
-            f'sn17_gpu_errors_total{{kind="ecc"}} 0',
+            'sn17_gpu_errors_total{kind="ecc"} 0',
             *(f'sn17_draining{{by="{by}"}} {int(by in self.leases)}' for by in ("user", "operator")),
         ]
         return "\n".join(lines) + "\n"

@@ -192,7 +192,7 @@ class Ladder:
             )
         if self.storm and intent.rule_class is RuleClass.QUALITY:
             return self._withdraw("too many workers have quality verdicts, the cause is not in one worker")
-        if pod.user_cordon is not None and not requested:
+        if pod.kept_by_person and not requested:
             return self._withdraw("a person has cordoned this worker")
         if intent.rule_class is RuleClass.MEMORY and self._cleared():
             return self._step(Act.UNCORDON, Reason.MEMORY_CLEARED, self._memory_text("cleared"), drop=True)

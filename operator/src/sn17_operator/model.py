@@ -197,6 +197,11 @@ class Pod:
     malformed: tuple[str, ...] = ()
     """Annotations that could not be read."""
 
+    @property
+    def kept_by_person(self) -> bool:
+        """A person has cordoned it and has not asked for the end of that."""
+        return self.user_cordon is not None and not self.user_cordon.lift
+
 
 class Outcome(StrEnum):
     """What one rule found."""

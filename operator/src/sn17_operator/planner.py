@@ -255,7 +255,7 @@ def _refusal(
             Reason.SKIP_REQUESTED,
             f"remediation of this pod is to be skipped: {pod.skip or 'no reason given'}",
         )
-    if pod.user_cordon is not None:
+    if pod.kept_by_person:
         return Reason.USER_CORDONED, "a person has cordoned this worker"
     if pod.history.failed is not None:
         return Reason.REMEDIATION_FAILED, f"left to a person: {pod.history.failed}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,11 @@ class WorkerAdmin:
     """Sends the admin token, read anew for each call so that a rotated one is picked up. It is never logged."""
 
     def __init__(
-        self, token_file: Path | None, *, clock: Any, transport: httpx.AsyncBaseTransport | None = None
+        self,
+        token_file: Path | None,
+        *,
+        clock: Callable[[], float],
+        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._token_file = token_file
         self._clock = clock

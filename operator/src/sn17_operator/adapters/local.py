@@ -1,0 +1,383 @@
+"""The same policy and planner over worker processes of this machine, without a cluster and without Prometheus.
+
+``LocalOperator`` scrapes the workers' ops ports itself and keeps the operator's notes in memory. Whoever supervises the
+processes starts them again when they exit; ``restart`` is its way to end one that does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
+from sn17_service.contract import Metric
+
+from ..api import Rules, Spec, TargetReference
+from ..controller import Controller
+from ..evidence import Raw, Samples, windows
+from ..explain import explain_pod
+from ..loop import Waker, run_ticks
+from ..model import History, Intent, Monitoring, Phase, Pod, Signal, UserCordon
+from ..ports import Announcement, Disrupted, Measurement, Miner, Target
+from ..steps import Step
+from ..telemetry import Telemetry
+from .admin import WorkerAdmin
+from .prometheus import METRICS, SUMMED
+
+log = logging.getLogger("sn17.operator")
+
+SCRAPE_TIMEOUT_SECONDS = 2.0
+KEPT_SAMPLES = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class LocalWorker:
+    """One worker process; the name stays the same over its restarts, the addresses may change."""
+
+    name: str
+    ops_url: str
+    data_url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalEvent:
+    """Something the operator did or noticed; ``worker`` is empty when it is about all of them."""
+
+    at: float
+    worker: str
+    reason: str
+    message: str
+    warning: bool
+
+
+@dataclass(slots=True)
+class _State:
+    """What is known of one worker, and the operator's notes about it."""
+
+    worker: LocalWorker
+    boot_id: str = ""
+    started_at: float | None = None
+    running: bool = False
+    ready: bool = False
+    why: str = "not scraped yet"
+    version: int = 0
+    restarts: int = -1
+    intent: Intent | None = None
+    history: History = field(default_factory=History)
+    user_cordon: UserCordon | None = None
+    recycle_requested: str | None = None
+    boots: dict[str, deque[tuple[float, float]]] = field(default_factory=dict)
+    series: dict[Signal, deque[tuple[float, float]]] = field(default_factory=dict)
+
+    def sample(self, signal: Signal, at: float, value: float) -> None:
+        self.series.setdefault(signal, deque(maxlen=KEPT_SAMPLES)).append((at, value))
+
+
+class Scraper:
+    """Reads the workers' ``/metrics`` as Prometheus would: one timestamp per scrape, ``up`` for whether it worked."""
+
+    def __init__(
+        self,
+        states: Mapping[str, _State],
+        *,
+        interval: float,
+        clock: Callable[[], float],
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._states = states
+        self._interval = interval
+        self._clock = clock
+        self._client = httpx.AsyncClient(timeout=SCRAPE_TIMEOUT_SECONDS, trust_env=False, transport=transport)
+        self._good: deque[float] = deque(maxlen=KEPT_SAMPLES)
+        self._wanted = {
+            metric: (signal, more) for signal, (metric, more) in METRICS.items() if signal is not Signal.UP
+        }
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def run(self) -> None:
+        """Scrape for ever."""
+        while True:
+            await self.scrape()
+            await asyncio.sleep(self._interval)
+
+    async def scrape(self) -> None:
+        """One scrape of every worker."""
+        at = self._clock()
+        results = await asyncio.gather(*(self._scrape(state, at) for state in list(self._states.values())))
+        if any(results):
+            self._good.append(at)
+
+    async def _scrape(self, state: _State, at: float) -> bool:
+        try:
+            response = await self._client.get(f"{state.worker.ops_url}/metrics")
+            response.raise_for_status()
+            self._take(state, at, response.text)
+        except httpx.ConnectError:
+            # Nothing listens: the process is gone, and its supervisor will start another.
+            state.running, state.ready, state.why = False, False, "the process is not running"
+            return False
+        except (httpx.HTTPError, ValueError) as error:
+            state.sample(Signal.UP, at, 0.0)
+            state.why = f"cannot be scraped: {type(error).__name__}"
+            return False
+        state.sample(Signal.UP, at, 1.0)
+        return True
+
+    def _take(self, state: _State, at: float, text: str) -> None:
+        sums: dict[Signal, float] = {}
+        boot = ""
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if sample.name == Metric.BOOT_INFO:
+                    boot = sample.labels.get("boot_id", "")
+                elif sample.name == Metric.READY:
+                    state.ready = sample.value > 0
+                elif sample.name == Metric.DRAINING:
+                    signal = {"user": Signal.DRAINING_USER, "operator": Signal.DRAINING_OPERATOR}.get(
+                        sample.labels.get("by", "")
+                    )
+                    if signal is not None:
+                        state.sample(signal, at, sample.value)
+                elif sample.name in self._wanted:
+                    signal = self._wanted[sample.name][0]
+                    if signal in SUMMED:
+                        sums[signal] = sums.get(signal, 0.0) + sample.value
+                    else:
+                        state.sample(signal, at, sample.value)
+        if not boot:
+            raise ValueError("no boot id")
+        for signal, value in sums.items():
+            state.sample(signal, at, value)
+        if boot != state.boot_id:
+            state.boot_id, state.started_at = boot, at
+            state.restarts += 1
+            state.boots = {boot: deque(maxlen=KEPT_SAMPLES)}
+            state.version += 1
+        state.boots[boot].append((at, 1.0))
+        state.running, state.why = True, ""
+
+    async def measure(self, now: float, rules: Sequence[Rules]) -> Measurement:
+        spans = windows(rules, self._interval)
+
+        def recent(samples: deque[tuple[float, float]], signal: Signal) -> Samples:
+            return tuple((at, value) for at, value in samples if at > now - spans[signal])
+
+        workers = {
+            name: Raw(
+                tuple((boot, recent(samples, Signal.BOOT)) for boot, samples in state.boots.items()),
+                {signal: [recent(samples, signal)] for signal, samples in state.series.items()},
+            )
+            for name, state in self._states.items()
+        }
+        good = [at for at in self._good if at > now - spans[Signal.UP]]
+        queries = {signal: f"{metric} of /metrics" for signal, (metric, _) in METRICS.items()}
+        monitoring = Monitoring(
+            at=now,
+            # One slow scrape must not count as blindness: they wait for each other.
+            stale_after=2 * self._interval + SCRAPE_TIMEOUT_SECONDS + 1,
+            scrape_interval=self._interval,
+            last_scrape=max(good, default=None),
+            coverage=float(len(good)),
+            window=spans[Signal.UP],
+            queries=queries,
+        )
+        return Measurement(monitoring, workers)
+
+
+class LocalHost:
+    """Notes in memory; the supervisor in place of kubelet."""
+
+    def __init__(
+        self,
+        states: dict[str, _State],
+        spec: Spec,
+        *,
+        clock: Callable[[], float],
+        on_event: Callable[[LocalEvent], None],
+        on_status: Callable[[Mapping[str, Any]], None],
+        restart: Callable[[str], Awaitable[None]] | None,
+    ) -> None:
+        self._states = states
+        self._spec = spec
+        self._clock = clock
+        self._on_event = on_event
+        self._on_status = on_status
+        self._restart = restart
+        self.paused: str | None = None
+        self.status: dict[str, Any] = {}
+
+    def may_act(self) -> bool:
+        return True
+
+    async def miners(self) -> Sequence[Miner]:
+        return [Miner("local", "local", "local", self._spec, 1, self.paused, self.status)]
+
+    async def target(self, miner: Miner, now: float) -> Target:
+        return Target(tuple(_pod(state) for state in self._states.values()), len(self._states))
+
+    async def annotate(self, miner: Miner, pod: Pod, step: Step) -> Pod:
+        state = self._states[pod.uid]
+        state.intent, state.history = step.intent, step.history
+        if step.drop_request:
+            state.recycle_requested = None
+        if step.drop_user_cordon:
+            state.user_cordon = None
+        return replace(_pod(state), container_id=pod.container_id, phase=pod.phase)
+
+    async def evict(self, miner: Miner, pod: Pod) -> None:
+        if self._restart is None:
+            raise Disrupted("nothing here can end a process that does not exit by itself")
+        await self._restart(pod.uid)
+        state = self._states[pod.uid]
+        # No other pod takes its place: the same name comes back with another process.
+        state.intent = None
+        state.history = replace(state.history, recycled_at=self._clock())
+
+    async def announce(self, miner: Miner, pod: Pod | None, announcement: Announcement) -> None:
+        name = pod.name if pod is not None else ""
+        event = LocalEvent(
+            self._clock(), name, announcement.reason, announcement.message, announcement.warning
+        )
+        self._on_event(event)
+
+    async def write_status(self, miner: Miner, status: Mapping[str, Any]) -> None:
+        self.status = {**self.status, **status}
+        self._on_status(self.status)
+
+
+def _pod(state: _State) -> Pod:
+    name = state.worker.name
+    return Pod(
+        uid=name,
+        name=name,
+        namespace="local",
+        created_at=0.0,
+        resource_version=str(state.version),
+        address=state.worker.ops_url,
+        phase=Phase.RUNNING if state.running else Phase.WAITING,
+        phase_reason="" if state.running else "NotRunning",
+        phase_message=state.why,
+        container_id=state.boot_id,
+        started_at=state.started_at if state.running else None,
+        restarts=max(0, state.restarts),
+        ready=state.ready and state.running,
+        intent=state.intent,
+        history=state.history,
+        user_cordon=state.user_cordon,
+        recycle_requested=state.recycle_requested,
+    )
+
+
+def default_spec(**changes: Any) -> Spec:
+    """The defaults of an SN17Miner; ``changes`` in the form of its spec, e.g. ``maxUnavailable=1``."""
+    return Spec.model_validate({"targetRef": TargetReference(name="local").model_dump(), **changes})
+
+
+class LocalOperator:
+    """Judges and heals local workers until cancelled.
+
+    ``on_event`` and ``on_status`` are called in the event loop and must not block. ``restart(name)`` ends and starts
+    a process that did not exit when asked; without it such a worker stays cordoned, and that is said.
+    """
+
+    def __init__(
+        self,
+        workers: Sequence[LocalWorker],
+        *,
+        token_file: Path | None,
+        spec: Spec | None = None,
+        on_event: Callable[[LocalEvent], None] = lambda event: None,
+        on_status: Callable[[Mapping[str, Any]], None] = lambda status: None,
+        restart: Callable[[str], Awaitable[None]] | None = None,
+        tick_seconds: float = 2.0,
+        scrape_seconds: float = 1.0,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+        registry: CollectorRegistry | None = None,
+    ) -> None:
+        self._states = {worker.name: _State(worker) for worker in workers}
+        self._period = tick_seconds
+        self._monotonic = monotonic
+        self._waker = Waker()
+        self._telemetry = Telemetry(registry or CollectorRegistry(), monotonic)
+        self._scraper = Scraper(self._states, interval=scrape_seconds, clock=clock)
+        self._admin = WorkerAdmin(token_file, clock=clock)
+        self._host = LocalHost(
+            self._states,
+            spec or default_spec(),
+            clock=clock,
+            on_event=on_event,
+            on_status=on_status,
+            restart=restart,
+        )
+        self._controller = Controller(self._host, self._scraper, self._admin, self._telemetry, clock=clock)
+
+    async def run(self) -> None:
+        """Scrape and tick for ever; cancel to stop. Leases in the workers then lapse by themselves."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._scraper.run(), name="scrape")
+                group.create_task(
+                    run_ticks(
+                        self._controller.tick,
+                        self._waker,
+                        self._telemetry,
+                        lambda: None,
+                        period=self._period,
+                        monotonic=self._monotonic,
+                    ),
+                    name="ticks",
+                )
+        finally:
+            await self._controller.close()
+            await self._admin.close()
+            await self._scraper.close()
+
+    @property
+    def status(self) -> Mapping[str, Any]:
+        """The status as an SN17Miner would have it; empty before the first tick."""
+        return self._host.status
+
+    def update(self, worker: LocalWorker) -> None:
+        """A worker has come back at other addresses."""
+        self._states[worker.name].worker = worker
+
+    def explain(self, name: str) -> dict[str, Any] | None:
+        """As ``sn17 explain``; None before the first tick or for an unknown name."""
+        for snapshot in self._controller.snapshots.values():
+            if (found := explain_pod(snapshot, name)) is not None:
+                return found
+        return None
+
+    def cordon(self, name: str, reason: str) -> None:
+        """A person takes a worker out of service, until ``uncordon``. Raises KeyError for an unknown name."""
+        self._states[name].user_cordon = UserCordon(reason)
+        self._waker()
+
+    def uncordon(self, name: str) -> None:
+        state = self._states[name]
+        if state.user_cordon is not None:
+            state.user_cordon = replace(state.user_cordon, lift=True)
+        self._waker()
+
+    def recycle(self, name: str, reason: str) -> None:
+        self._states[name].recycle_requested = reason
+        self._waker()
+
+    def pause(self, reason: str) -> None:
+        self._host.paused = reason
+        self._waker()
+
+    def resume(self) -> None:
+        self._host.paused = None
+        self._waker()

@@ -1,0 +1,181 @@
+"""The operator without a cluster, over real worker processes that leak for real."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from sn17_operator.adapters.local import LocalEvent, LocalOperator, LocalWorker, default_spec
+
+MIB = 1024 * 1024
+
+
+class Supervisor:
+    """Starts a worker again whenever it ends, at the same ports; counts how it ended."""
+
+    def __init__(self, folder: Path, name: str, **env: str) -> None:
+        self.name = name
+        self.exit_codes: list[int] = []
+        self._ready = folder / f"{name}.json"
+        self._env = {
+            **os.environ,
+            "SN17_PORT": "0",
+            "SN17_OPS_PORT": "0",
+            "SN17_READY_FILE": str(self._ready),
+            "SN17_ADMIN_TOKEN_FILE": str(folder / "token"),
+            "SN17_WORKER_NAME": name,
+            "SN17_SPOOL_DIR": str(folder / f"spool-{name}"),
+            "SN17_PROCEDURAL_MAX_GAUSSIANS": "20000",
+            "SN17_MEMORY_SOURCE": "process",
+            "SN17_MEMORY_LIMIT_BYTES": str(640 * MIB),
+            "SN17_GUARD": "off",
+            "SN17_DIE_WITH_PARENT": "true",
+            "SN17_LOG_LEVEL": "WARNING",
+            **env,
+        }
+        self._process: asyncio.subprocess.Process | None = None
+        self.changed: Callable[[LocalWorker], None] = lambda worker: None
+
+    async def start(self) -> LocalWorker:
+        self._ready.unlink(missing_ok=True)
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "sn17_trellis", "serve", env=self._env
+        )
+        async with asyncio.timeout(60):
+            while not self._ready.exists():
+                await asyncio.sleep(0.05)
+        ports = json.loads(self._ready.read_text())
+        return LocalWorker(
+            self.name, f"http://127.0.0.1:{ports['ops_port']}", f"http://127.0.0.1:{ports['port']}"
+        )
+
+    async def keep(self) -> None:
+        while True:
+            assert self._process is not None
+            self.exit_codes.append(await self._process.wait())
+            self.changed(await self.start())
+
+    async def kill(self) -> None:
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+            await self._process.wait()
+
+
+@contextlib.asynccontextmanager
+async def supervised(*supervisors: Supervisor) -> AsyncIterator[list[LocalWorker]]:
+    workers = [await supervisor.start() for supervisor in supervisors]
+    keepers = [asyncio.create_task(supervisor.keep()) for supervisor in supervisors]
+    try:
+        yield workers
+    finally:
+        for keeper in keepers:
+            keeper.cancel()
+        await asyncio.gather(*keepers, return_exceptions=True)
+        for supervisor in supervisors:
+            await supervisor.kill()
+
+
+@pytest.mark.timeout(180)
+async def test_leaking_worker_is_restarted_and_its_neighbour_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("secret")
+    leaking = Supervisor(tmp_path, "a", SN17_FAULTS__LEAK_MIB_PER_GENERATION="90")
+    sound = Supervisor(tmp_path, "b")
+    events: list[LocalEvent] = []
+    healed = asyncio.Event()
+
+    def on_event(event: LocalEvent) -> None:
+        events.append(event)
+        if event.reason == "WorkerHealed":
+            healed.set()
+
+    statuses: list[Mapping[str, Any]] = []
+    spec = default_spec(rules={"memory": {"highForSeconds": 1, "clearForSeconds": 2}}, maxUnavailable=1)
+    async with supervised(leaking, sound) as workers:
+        operator = LocalOperator(
+            workers, token_file=tmp_path / "token", spec=spec, on_event=on_event, on_status=statuses.append,
+            tick_seconds=0.5, scrape_seconds=0.5,
+        )  # fmt: skip
+        addresses = {worker.name: worker for worker in workers}
+
+        def moved(worker: LocalWorker) -> None:
+            addresses[worker.name] = worker
+            operator.update(worker)
+
+        leaking.changed = sound.changed = moved
+        running = asyncio.create_task(operator.run())
+        answers: list[int] = []
+
+        async def load() -> None:
+            async with httpx.AsyncClient(timeout=30) as client:
+                while not healed.is_set():
+                    for worker in list(addresses.values()):
+                        with contextlib.suppress(httpx.TransportError):
+                            reply = await client.post(
+                                f"{worker.data_url}/generate", data={"prompt": "a red cube", "seed": "1"}
+                            )
+                            answers.append(reply.status_code)
+                    await asyncio.sleep(0.1)
+
+        loading = asyncio.create_task(load())
+        try:
+            async with asyncio.timeout(150):
+                await healed.wait()
+            assert leaking.exit_codes == [75]
+            assert sound.exit_codes == []
+            assert {event.worker for event in events if event.reason.startswith("Worker")} == {"a"}
+            assert [e.reason for e in events if e.worker == "a"][:2] == ["WorkerCordoned", "CleanupRequested"]
+            assert set(answers) <= {200, 503}
+            explained = operator.explain("b")
+            assert explained is not None
+            assert {rule["rule"] for rule in explained["rules"]} >= {"MemoryHigh", "GaussiansLow", "Stalled"}
+            assert statuses[-1]["recycles"] == 1
+        finally:
+            for task in (loading, running):
+                task.cancel()
+            await asyncio.gather(loading, running, return_exceptions=True)
+
+
+async def test_a_persons_cordon_holds_and_is_lifted(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("secret")
+    one = Supervisor(tmp_path, "a")
+    async with supervised(one) as workers:
+        seen: asyncio.Queue[Mapping[str, Any]] = asyncio.Queue()
+        operator = LocalOperator(
+            workers,
+            token_file=tmp_path / "token",
+            on_status=seen.put_nowait,
+            tick_seconds=0.3,
+            scrape_seconds=0.3,
+        )
+        running = asyncio.create_task(operator.run())
+        try:
+            async with asyncio.timeout(60), httpx.AsyncClient() as client:
+                while (await seen.get())["ready"] != "1/1":
+                    pass
+                operator.cordon("a", "look at it")
+                while (await seen.get())["cordoned"] != 1:
+                    pass
+                worker = (await client.get(f"{workers[0].data_url}/v1/worker")).json()
+                while worker["state"] != "draining":
+                    await asyncio.sleep(0.1)
+                    worker = (await client.get(f"{workers[0].data_url}/v1/worker")).json()
+                operator.uncordon("a")
+                while (await seen.get())["ready"] != "1/1":
+                    pass
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+
+def test_unknown_worker_is_an_error(tmp_path: Path) -> None:
+    operator = LocalOperator([], token_file=None)
+    with pytest.raises(KeyError):
+        operator.cordon("nobody", "")

@@ -1,0 +1,364 @@
+"""The controller against a simulated fleet: leaks in lockstep, quality, stalls, crashes, storms, escalation."""
+
+from __future__ import annotations
+
+import pytest
+
+from .simulation import LIMIT, SPEC, TICK, Simulation, let_leak, spec_with
+
+HOUR = int(3600 / TICK)
+
+
+async def warmed(count: int, **options: object) -> Simulation:
+    sim = Simulation(count, **options)  # type: ignore[arg-type]
+    await sim.run(10)
+    return sim
+
+
+async def test_healthy_fleet_is_left_alone() -> None:
+    sim = await warmed(4)
+    await sim.run(HOUR)
+    assert sim.world.status["status"] == "Healthy"
+    assert sim.world.status["ready"] == "4/4"
+    assert not sim.world.exits
+    assert sim.reasons() == []
+
+
+async def test_control_arm_without_operator_and_guard_is_killed_by_the_kernel() -> None:
+    sim = await warmed(1, operator=False)
+    let_leak(sim, 0.01)
+    await sim.run(HOUR)
+    assert sim.world.oom_kills > 0
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 16])
+@pytest.mark.parametrize("guard", [False, True])
+async def test_lockstep_leakers_are_recycled_one_after_another_without_an_oom_kill(
+    count: int, guard: bool
+) -> None:
+    sim = await warmed(count, guard=guard)
+    let_leak(sim, 0.004)
+    await sim.run(2 * HOUR)
+    assert sim.world.oom_kills == 0
+    assert sim.world.lost_jobs == 0
+    assert len(sim.world.exits) >= count
+    assert sim.world.evictions == 0
+    assert sim.world.violations == []
+    if guard and count == 1:
+        assert sim.world.refusals_before_cordon == 0
+
+
+async def test_one_worker_through_ten_leak_cycles_is_ten_recycles() -> None:
+    sim = await warmed(1)
+    let_leak(sim, 0.01)
+    for _ in range(5 * HOUR):
+        if sim.world.status.get("recycles") == 10:
+            break
+        await sim.tick()
+    assert sim.world.status["recycles"] == 10
+    assert len(sim.world.exits) == 10
+    assert sim.world.evictions == 0
+    assert sim.world.oom_kills == 0
+    assert len(set(sim.world.exits)) == len(sim.world.exits)
+
+
+async def test_clean_up_that_helps_spares_the_restart() -> None:
+    sim = await warmed(2)
+    worker = sim.workers[0]
+    worker.memory, worker.cleanup_helps = 0.85, True
+    await sim.run(30)
+    assert sim.count("MemoryCleared") == 1
+    assert not sim.world.exits
+    assert worker.pod.intent is None
+    assert worker.pod.ready
+
+
+async def test_small_objects_do_not_cost_a_restart_and_the_rule_rests() -> None:
+    sim = await warmed(4)
+    await sim.run(60)
+    worker = sim.workers[0]
+    worker.gaussians = 100_000
+    await sim.run(60)
+    assert sim.count("CanaryPassed") == 1
+    assert sim.count("WorkerCordoned") == 1, "the rule must rest for a window"
+    assert not sim.world.exits
+
+
+async def test_lost_quality_is_recycled() -> None:
+    sim = await warmed(4)
+    worker = sim.workers[0]
+    await sim.run(60)
+    worker.gaussians, worker.canary_passes = 50_000, False
+    await sim.run(30)
+    assert sim.world.exits == [f"{worker.pod.uid}/c0"]
+    assert sim.world.status["status"] == "Healthy"
+
+
+async def test_many_quality_verdicts_at_once_are_not_acted_on_and_it_is_said() -> None:
+    sim = await warmed(4)
+    await sim.run(60)
+    for worker in sim.workers[:3]:
+        worker.gaussians, worker.canary_passes = 50_000, False
+    await sim.run(40)
+    assert not sim.world.exits
+    assert sim.world.status["status"] == "TooManyUnhealthy"
+    conditions = {c["type"]: c for c in sim.world.status["conditions"]}
+    assert conditions["RemediationAllowed"]["status"] == "False"
+    assert conditions["RemediationAllowed"]["reason"] == "TooManyUnhealthy"
+    assert sim.count("TooManyUnhealthy") == 1, "said once, not at every tick"
+    # Memory is exempt: leakers that come on top are still recycled.
+    leaking = sim.workers[3]
+    leaking.leak = 0.012
+    await sim.run(80)
+    assert sim.world.exits == [f"{leaking.pod.uid}/c0"]
+
+
+async def test_storm_cooldown_after_too_many_were_unhealthy() -> None:
+    sim = await warmed(4)
+    await sim.run(60)
+    for worker in sim.workers[:3]:
+        worker.gaussians, worker.canary_passes = 50_000, False
+    await sim.run(10)
+    for worker in sim.workers[1:3]:
+        worker.gaussians = 350_000
+    await sim.run(20)
+    assert not sim.world.exits
+    await sim.run(40)
+    assert sim.world.exits == [f"{sim.workers[0].pod.uid}/c0"]
+
+
+async def test_hung_worker_is_evicted_when_it_ignores_the_request_to_exit() -> None:
+    sim = await warmed(4)
+    await sim.run(3)
+    worker = next(w for w in sim.workers if w.job_until is not None)
+    worker.hung = True
+    uid = worker.pod.uid
+    await sim.run(60)
+    assert uid not in sim.world.workers
+    assert sim.world.evictions == 1
+    assert sim.world.status["status"] == "Healthy"
+    assert sim.count("WorkerEvicted") == 1
+
+
+async def test_unreachable_worker_among_healthy_ones_is_replaced() -> None:
+    sim = await warmed(4)
+    worker = sim.workers[0]
+    worker.deaf = True
+    uid = worker.pod.uid
+    await sim.run(60)
+    assert uid not in sim.world.workers
+    assert sim.world.status["status"] == "Healthy"
+
+
+async def test_everything_gone_at_once_is_a_fault_of_the_monitoring() -> None:
+    sim = await warmed(4)
+    for worker in sim.workers:
+        worker.deaf = True
+    sim.world.other_targets = False
+    await sim.run(60)
+    assert not sim.world.exits
+    assert sim.world.evictions == 0
+    assert sim.world.status["status"] in ("MetricsUnavailable", "Starting")
+
+
+async def test_prometheus_gone_for_a_while_nothing_is_done_and_it_is_said() -> None:
+    sim = await warmed(2)
+    sim.world.prometheus_up = False
+    sim.workers[0].memory = 0.95
+    await sim.run(40)
+    assert not sim.world.exits
+    assert sim.world.status["status"] == "MetricsUnavailable"
+    assert sim.count("QueryFailed") == 1
+    sim.world.prometheus_up = True
+    sim.workers[0].memory = 0.95
+    await sim.run(30)
+    assert len(sim.world.exits) == 1
+    assert sim.world.violations == []
+
+
+async def test_metrics_lost_under_a_cordon_end_it_without_a_recycle() -> None:
+    sim = await warmed(2)
+    sim.workers[0].memory = 0.85
+    while sim.workers[0].pod.intent is None:
+        await sim.tick()
+    sim.world.prometheus_up = False
+    await sim.run(30)
+    assert not sim.world.exits
+    assert sim.workers[0].pod.intent is None
+    assert "RemediationWithdrawn" in sim.reasons()
+
+
+async def test_worker_that_restarts_by_itself_gets_no_second_action() -> None:
+    sim = await warmed(2)
+    worker = sim.workers[0]
+    worker.memory = 0.85
+    while worker.pod.intent is None:
+        await sim.tick()
+    sim.world.kill(worker, "OOMKilled", 137)
+    await sim.run(40)
+    assert not sim.world.exits
+    assert sim.count("WorkerRestarted") == 1
+    assert sim.world.status["oomKills"] == 1
+
+
+async def test_sick_again_right_after_a_restart_is_evicted_and_twice_without_cure_is_given_up() -> None:
+    sim = await warmed(4)
+    await sim.run(10)
+
+    cursed = {sim.workers[0].pod.uid}
+    for _ in range(6 * HOUR):
+        known = set(sim.world.workers)
+        await sim.tick()
+        for uid in set(sim.world.workers) - known:
+            cursed.add(uid)
+        for uid in cursed & set(sim.world.workers):
+            worker = sim.world.workers[uid]
+            if worker.pod.ready:
+                worker.memory = max(worker.memory, 0.95)
+        if "RemediationFailed" in sim.reasons():
+            break
+    assert sim.world.evictions == 2
+    await sim.run(60)
+    assert sim.world.evictions == 2
+    assert sim.world.status["status"] == "RemediationFailed"
+    assert sim.world.violations == []
+
+
+async def test_eviction_waits_for_the_disruption_budget() -> None:
+    sim = await warmed(4, spec=spec_with(strategy="EvictPod"))
+    sim.world.budget_blocks_eviction = True
+    sim.workers[0].memory = 0.95
+    await sim.run(40)
+    assert sim.world.evictions == 0
+    entry = next(w for w in sim.world.status["workers"] if w["state"] == "Recycling")
+    assert entry["heldBackBy"] == "DisruptionBudget"
+    assert sim.world.lost_jobs == 0
+    sim.world.budget_blocks_eviction = False
+    await sim.run(20)
+    assert sim.world.evictions == 1
+    assert sim.world.lost_jobs == 0
+    assert sim.world.status["status"] == "Healthy"
+
+
+async def test_a_persons_cordon_is_asserted_again_after_a_restart_and_never_lifted() -> None:
+    sim = await warmed(2)
+    worker = sim.workers[0]
+    sim.cordon(worker)
+    await sim.run(5)
+    assert worker.leases == {"user": None}
+    worker.memory = 0.95
+    await sim.run(20)
+    assert not sim.world.exits, "a worker that a person has cordoned is left to the person"
+    sim.world.kill(worker, "Error", 1)
+    await sim.run(20)
+    assert worker.leases == {"user": None}
+    sim.lift(worker)
+    await sim.run(5)
+    assert worker.leases == {}
+    assert worker.pod.user_cordon is None
+
+
+async def test_pause_withdraws_what_can_be_withdrawn() -> None:
+    sim = await warmed(2)
+    worker = sim.workers[0]
+    worker.memory = 0.85
+    while worker.pod.intent is None:
+        await sim.tick()
+    sim.world.paused = "upgrade"
+    await sim.run(10)
+    assert worker.pod.intent is None
+    assert worker.leases == {}
+    assert not sim.world.exits
+    assert sim.world.status["status"] == "Paused"
+    sim.world.paused = None
+    await sim.run(30)
+    assert len(sim.world.exits) == 1
+
+
+async def test_observe_says_what_it_would_do_and_does_nothing() -> None:
+    sim = await warmed(2, spec=spec_with(mode="Observe"))
+    sim.workers[0].memory = 0.95
+    await sim.run(10)
+    assert sim.workers[0].pod.intent is None
+    assert sim.workers[0].leases == {}
+    assert sim.world.status["status"] == "ObserveOnly"
+    assert sim.world.status["workers"][0]["heldBackBy"] == "ObserveOnly"
+
+
+async def test_cordon_mode_never_restarts() -> None:
+    sim = await warmed(2, spec=spec_with(mode="Cordon"))
+    sim.workers[0].memory = 0.95
+    await sim.run(60)
+    assert not sim.world.exits
+    assert "operator" in sim.workers[0].leases
+    assert sim.world.status["workers"][0]["heldBackBy"] == "RecycleDisabled"
+
+
+async def test_rollout_of_the_deployment_holds_everything_new() -> None:
+    sim = await warmed(2)
+    sim.world.rolling = True
+    sim.workers[0].memory = 0.95
+    await sim.run(20)
+    assert sim.workers[0].pod.intent is None
+    assert sim.world.status["status"] == "RolloutInProgress"
+    sim.world.rolling = False
+    await sim.run(20)
+    assert len(sim.world.exits) == 1
+
+
+async def test_operator_that_cannot_tell_the_workers_anything_evicts_no_one() -> None:
+    sim = await warmed(4)
+    sim.admin.locked = True
+    for worker in sim.workers:
+        worker.memory = 0.95
+    sim.world.tasks_offered = False
+    await sim.run(HOUR)
+    assert sim.world.evictions == 0
+    assert not sim.world.exits
+    assert "AdminUnavailable" in sim.reasons()
+    conditions = {c["type"]: c for c in sim.world.status["conditions"]}
+    assert conditions["RemediationAllowed"]["status"] == "False"
+    # Tried again at most every cooldown, not at every tick.
+    assert sim.count("WorkerCordoned") <= 4 * (3600 / SPEC.recycle.cooldown_seconds + 1)
+
+
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("point", range(14))
+async def test_operator_killed_between_any_two_steps_goes_on_and_doubles_nothing(
+    point: int, before: bool
+) -> None:
+    sim = await warmed(1)
+    worker = sim.workers[0]
+    worker.memory = 0.95
+    sim.host.crash_after, sim.host.crash_before_effect = point, before
+    await sim.run(60)
+    assert sim.world.exits == [f"{worker.pod.uid}/c0"]
+    assert worker.boot == 1
+    assert sim.world.evictions == 0
+    assert sim.world.status["status"] in ("Healthy", "Starting")
+    assert sim.world.violations == []
+
+
+async def test_operator_down_takes_no_worker_out_of_service() -> None:
+    sim = await warmed(2)
+    worker = sim.workers[0]
+    worker.memory = 0.85
+    while "operator" not in worker.leases:
+        await sim.tick()
+    sim.operator = False
+    await sim.run(6)
+    assert worker.leases == {}, "the lease lapses"
+
+
+async def test_recycle_asked_for_by_a_person() -> None:
+    sim = await warmed(4)
+    worker = sim.workers[0]
+    sim.world.change(worker, recycle_requested="new driver")
+    await sim.run(30)
+    assert sim.world.exits == [f"{worker.pod.uid}/c0"]
+    assert worker.pod.recycle_requested is None
+    assert sim.world.lost_jobs == 0
+
+
+def test_limit_is_the_default_of_the_chart() -> None:
+    assert LIMIT == 12 * 1024**3
