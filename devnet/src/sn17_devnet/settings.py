@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from bittensor_wallet import Keypair
+from pydantic import Field, field_validator
 from sn17_service import ServiceSettings
 
 from sn17_devnet.faults import FaultRule
@@ -36,3 +37,12 @@ class DevnetSettings(ServiceSettings):
         256 * 1024**2, gt=0, description="of a call; the real validators have no limit"
     )
     faults: tuple[FaultRule, ...] = Field((), description="faults to inject, as a JSON list")
+
+    @field_validator("miner_hotkeys")
+    @classmethod
+    def _addresses(cls, hotkeys: tuple[str, ...]) -> tuple[str, ...]:
+        for hotkey in hotkeys:
+            Keypair(ss58_address=hotkey)
+        if len(set(hotkeys)) != len(hotkeys):
+            raise ValueError("a hotkey is given twice")
+        return hotkeys
