@@ -1,0 +1,392 @@
+"""Alert rules: each fires when it should and is silent when it should, by promtool on what is rendered."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from sn17_cluster.plugin import unavailable
+from sn17_cluster.requirements import MissingError, require_tools
+from sn17_service.contract import GenerationOutcome, Metric, Outcome
+
+ROOT = Path(__file__).resolve().parents[2]
+RULES = ROOT / "charts" / "sn17" / "rules" / "sn17.yaml"
+RUNBOOKS = ROOT / "docs" / "runbooks"
+
+HERE = 'namespace="mining",release="sn17"'
+MINER = f'{HERE},job="miner",pod="sn17-miner-0",instance="m"'
+WORKER = f'{HERE},job="trellis",pod="sn17-trellis-a",node="n1",instance="t"'
+OPERATOR = f'{HERE},job="operator",pod="sn17-operator-a",instance="o"'
+FIXER = f'{HERE},job="fixer",pod="sn17-fixer-a",instance="f"'
+
+
+@dataclass(frozen=True)
+class Case:
+    """Series (values in promtool's notation, one a minute) and whether the alert fires by then."""
+
+    alert: str
+    fires: bool
+    series: Mapping[str, str]
+    minutes: int = 300
+    why: str = ""
+
+
+def tasks(outcome: str, values: str, validator: str = "5aaaaaaa") -> dict[str, str]:
+    return {f'sn17_tasks_total{{{MINER},validator="{validator}",kind="text",outcome="{outcome}"}}': values}
+
+
+def up(labels: str, values: str) -> dict[str, str]:
+    return {f"up{{{labels}}}": values}
+
+
+def ratio(used: float, limit: float = 100) -> dict[str, str]:
+    return {
+        f"sn17_memory_unreclaimable_bytes{{{WORKER}}}": f"{used}x300",
+        f"sn17_memory_limit_bytes{{{WORKER}}}": f"{limit}x300",
+    }
+
+
+def gauge(name: str, labels: str, value: float) -> dict[str, str]:
+    return {f"{name}{{{labels}}}": f"{value}x300"}
+
+
+def counter(name: str, labels: str, step: float) -> dict[str, str]:
+    return {f"{name}{{{labels}}}": f"0+{step}x300"}
+
+
+PULLED = f'{MINER},validator="5aaaaaaa",kind="text"'
+CASES = (
+    Case("SN17SuccessLow", True, {**tasks("accepted", "0+0.04x300"), **tasks("rejected", "0+0.08x300")}),
+    Case("SN17SuccessLow", False, {**tasks("accepted", "0+0.08x300"), **tasks("rejected", "0+0.04x300")}),
+    Case(
+        "SN17SuccessLow", False, tasks("rejected", "0+0.02x300"), why="five tasks in four hours prove nothing"
+    ),
+    Case(
+        "SN17SuccessLow",
+        False,
+        {**tasks("accepted", "0+0.1x300"), **tasks("skipped", "0+1x300")},
+        why="skipped tasks are not failed ones",
+    ),
+    Case(
+        "SN17SuccessLow",
+        True,
+        {
+            **tasks("accepted", "0+0.2x300", "5good"),
+            **tasks("accepted", "0+0.02x300"),
+            **tasks("expired", "0+0.1x300"),
+        },
+        why="one bad validator is seen behind a good one",
+    ),
+    Case(
+        "SN17YieldLow",
+        True,
+        {**tasks("accepted", "0+0.1x300"), **counter("sn17_tasks_pulled_total", PULLED, 0.4)},
+        why="skipping does not look like winning",
+    ),
+    Case(
+        "SN17YieldLow",
+        False,
+        {**tasks("accepted", "0+0.3x300"), **counter("sn17_tasks_pulled_total", PULLED, 0.4)},
+    ),
+    Case("SN17NoTasks", True, {**counter("sn17_tasks_pulled_total", PULLED, 0), **up(MINER, "1x300")}),
+    Case("SN17NoTasks", False, {**counter("sn17_tasks_pulled_total", PULLED, 0.2), **up(MINER, "1x300")}),
+    Case(
+        "SN17NoTasks",
+        False,
+        {**counter("sn17_tasks_pulled_total", PULLED, 0), **up(MINER, "0x300")},
+        why="a miner that is down has an alert of its own",
+    ),
+    Case(
+        "SN17CooldownViolations",
+        True,
+        counter("sn17_cooldown_violations_total", f'{MINER},validator="5a"', 0.2),
+    ),
+    Case(
+        "SN17CooldownViolations",
+        False,
+        counter("sn17_cooldown_violations_total", f'{MINER},validator="5a"', 0.01),
+    ),
+    Case("SN17ClockSkew", True, gauge("sn17_clock_skew_seconds", MINER, 3.5)),
+    Case("SN17ClockSkew", True, gauge("sn17_clock_skew_seconds", MINER, -3.5), why="fast or slow alike"),
+    Case("SN17ClockSkew", False, gauge("sn17_clock_skew_seconds", MINER, 0.4)),
+    Case(
+        "SN17ClockSkew",
+        False,
+        {f"sn17_clock_skew_seconds{{{MINER}}}": "0x100 20 0x199"},
+        minutes=112,
+        why="one odd reading passes",
+    ),
+    Case("SN17NotRegistered", True, gauge("sn17_registered", f'{MINER},uid=""', 0)),
+    Case("SN17NotRegistered", False, gauge("sn17_registered", f'{MINER},uid="7"', 1)),
+    Case(
+        "SN17PruningNear",
+        True,
+        {**gauge("sn17_prune_position", MINER, 1), **gauge("sn17_immunity_blocks_left", MINER, 0)},
+    ),
+    Case(
+        "SN17PruningNear",
+        False,
+        {**gauge("sn17_prune_position", MINER, 1), **gauge("sn17_immunity_blocks_left", MINER, 500)},
+        why="immune",
+    ),
+    Case(
+        "SN17PruningNear",
+        False,
+        {**gauge("sn17_prune_position", MINER, 40), **gauge("sn17_immunity_blocks_left", MINER, 0)},
+    ),
+    Case("SN17ChainSnapshotOld", True, gauge("sn17_chain_snapshot_age_seconds", MINER, 4000)),
+    Case("SN17ChainSnapshotOld", False, gauge("sn17_chain_snapshot_age_seconds", MINER, 900)),
+    Case("SN17MemoryNearLimit", True, ratio(91)),
+    Case("SN17MemoryNearLimit", False, ratio(85)),
+    Case("SN17MemoryNearLimit", False, ratio(5, 0), why="no limit is no division"),
+    Case(
+        "SN17WorkerRestarts",
+        True,
+        {f"process_start_time_seconds{{{WORKER}}}": "0+1x300"},
+        why="a new start at every sample",
+    ),
+    Case(
+        "SN17WorkerRestarts",
+        False,
+        {f"process_start_time_seconds{{{WORKER}}}": "1x150 2x150"},
+        minutes=170,
+        why="one recycle is the operator's daily work",
+    ),
+    Case(
+        "SN17WorkerRefusing",
+        True,
+        counter("sn17_generations_total", f'{WORKER},kind="task",outcome="memory_refused"', 0.5),
+    ),
+    Case(
+        "SN17WorkerRefusing",
+        False,
+        counter("sn17_generations_total", f'{WORKER},kind="task",outcome="ok"', 0.5),
+    ),
+    Case("SN17GpuErrors", True, counter("sn17_gpu_errors_total", f'{WORKER},kind="launch"', 0.1)),
+    Case("SN17GpuErrors", False, counter("sn17_gpu_errors_total", f'{WORKER},kind="launch"', 0)),
+    Case(
+        "SN17GaussiansLow",
+        True,
+        {
+            **gauge("sn17_recent_gaussians_mean", WORKER, 90_000),
+            **gauge("sn17_recent_generations", WORKER, 12),
+        },
+    ),
+    Case(
+        "SN17GaussiansLow",
+        False,
+        {
+            **gauge("sn17_recent_gaussians_mean", WORKER, 90_000),
+            **gauge("sn17_recent_generations", WORKER, 3),
+        },
+        why="three assets prove nothing",
+    ),
+    Case(
+        "SN17GaussiansLow",
+        False,
+        {
+            **gauge("sn17_recent_gaussians_mean", WORKER, 380_000),
+            **gauge("sn17_recent_generations", WORKER, 12),
+        },
+    ),
+    Case(
+        "SN17UnrepairableHigh",
+        True,
+        {
+            **counter("sn17_fixes_total", f'{FIXER},policy="measured",verdict="unrepairable"', 0.2),
+            **counter("sn17_fixes_total", f'{FIXER},policy="measured",verdict="repaired"', 0.4),
+        },
+    ),
+    Case(
+        "SN17UnrepairableHigh",
+        False,
+        {
+            **counter("sn17_fixes_total", f'{FIXER},policy="measured",verdict="unrepairable"', 0.02),
+            **counter("sn17_fixes_total", f'{FIXER},policy="measured",verdict="repaired"', 0.4),
+        },
+    ),
+    Case("SN17NoWorkerReady", True, gauge("sn17_ready", WORKER, 0)),
+    Case(
+        "SN17NoWorkerReady", True, {**up(OPERATOR, "1x300"), **up(WORKER, "0x300")}, why="none is even there"
+    ),
+    Case(
+        "SN17NoWorkerReady",
+        False,
+        {**gauge("sn17_ready", WORKER, 1), **up(WORKER, "1x300"), **up(OPERATOR, "1x300")},
+    ),
+    Case("SN17OperatorDown", True, up(OPERATOR, "0x300")),
+    Case("SN17OperatorDown", True, up(MINER, "1x300"), why="its target is gone altogether"),
+    Case("SN17OperatorDown", False, up(OPERATOR, "1x300")),
+    Case("SN17OperatorDown", False, up(OPERATOR, "1x100 0x2 1x198"), minutes=104, why="a restart"),
+    Case("SN17OperatorTickStale", True, gauge("sn17_tick_age_seconds", OPERATOR, 200)),
+    Case("SN17OperatorTickStale", False, gauge("sn17_tick_age_seconds", OPERATOR, 12)),
+    Case(
+        "SN17RemediationBlocked",
+        True,
+        counter("sn17_blocked_total", f'{OPERATOR},reason="TooManyUnhealthy"', 4),
+    ),
+    Case(
+        "SN17RemediationBlocked",
+        False,
+        counter("sn17_blocked_total", f'{OPERATOR},reason="Paused"', 4),
+        why="a person wanted it so",
+    ),
+    Case(
+        "SN17RemediationBlocked",
+        False,
+        {f'sn17_blocked_total{{{OPERATOR},reason="Cooldown"}}': "0x100 4 8 8x198"},
+        minutes=112,
+        why="two ticks",
+    ),
+    Case(
+        "SN17RemediationFailed",
+        True,
+        counter("sn17_actions_total", f'{OPERATOR},action="Exit",reason="MemoryHigh",outcome="timeout"', 0.2),
+    ),
+    Case(
+        "SN17RemediationFailed",
+        False,
+        counter("sn17_actions_total", f'{OPERATOR},action="Exit",reason="MemoryHigh",outcome="ok"', 0.2),
+    ),
+    Case("SN17ReplacementPending", True, gauge("sn17_workers", f'{OPERATOR},state="Recycling"', 1)),
+    Case("SN17ReplacementPending", False, gauge("sn17_workers", f'{OPERATOR},state="Recycling"', 0)),
+    Case(
+        "SN17MetricsUnavailable",
+        True,
+        counter("sn17_prometheus_errors_total", f'{OPERATOR},reason="timeout"', 4),
+    ),
+    Case(
+        "SN17MetricsUnavailable",
+        False,
+        counter("sn17_prometheus_errors_total", f'{OPERATOR},reason="timeout"', 0),
+    ),
+    Case("SN17TargetDown", True, up(WORKER, "0x300")),
+    Case("SN17TargetDown", False, {**up(WORKER, "1x300"), **up(MINER, "1x300"), **up(FIXER, "1x300")}),
+    Case("SN17TargetDown", False, up(WORKER, "1x100 0x4 1x196"), minutes=104, why="a recycle"),
+    Case("SN17InternalErrors", True, counter("sn17_internal_errors_total", f'{MINER},where="lane"', 0.1)),
+    Case("SN17InternalErrors", False, counter("sn17_internal_errors_total", f'{MINER},where="lane"', 0)),
+)
+
+
+def alerts() -> Iterator[Mapping[str, Any]]:
+    for group in yaml.safe_load(RULES.read_text())["groups"]:
+        yield from group["rules"]
+
+
+@pytest.fixture(scope="module")
+def promtool() -> str:
+    try:
+        return require_tools(["prometheus"])["promtool"]
+    except MissingError as missing:
+        unavailable(missing)
+
+
+def unit(case: Case) -> Mapping[str, Any]:
+    firing = f'count(ALERTS{{alertname="{case.alert}",alertstate="firing"}}) > bool 0'
+    return {
+        "name": f"{case.alert}: {'fires' if case.fires else 'silent'} {case.why}".strip(),
+        "interval": "1m",
+        "input_series": [{"series": name, "values": values} for name, values in case.series.items()],
+        "promql_expr_test": [
+            {
+                "expr": firing,
+                "eval_time": f"{case.minutes}m",
+                "exp_samples": [{"labels": "{}", "value": 1}] if case.fires else [],
+            }
+        ],
+    }
+
+
+def rules_as_rendered(chart: Any) -> str:
+    release = chart.render()
+    text: str = release.one("ConfigMap", "sn17-prometheus")["data"]["rules.yml"]
+    return text
+
+
+@pytest.mark.cluster
+def test_rules_fire_and_stay_silent(chart: Any, promtool: str, tmp_path: Path) -> None:
+    (tmp_path / "rules.yml").write_text(rules_as_rendered(chart))
+    body = {"rule_files": ["rules.yml"], "evaluation_interval": "1m", "tests": [unit(c) for c in CASES]}
+    (tmp_path / "tests.yml").write_text(json.dumps(body))
+    chart.run("promtool", "check", "rules", "--lint=all", str(tmp_path / "rules.yml"))
+    chart.run("promtool", "test", "rules", str(tmp_path / "tests.yml"))
+
+
+@pytest.mark.cluster
+def test_the_rendered_annotations_read_well(chart: Any, promtool: str, tmp_path: Path) -> None:
+    """One alert in full, with its runbook: templates are filled in, not printed."""
+    (tmp_path / "rules.yml").write_text(rules_as_rendered(chart))
+    case = next(c for c in CASES if c.alert == "SN17MemoryNearLimit" and c.fires)
+    expected = {
+        "summary": "sn17-trellis-a holds 91% of its memory limit",
+        "description": "The operator should have recycled it by now; beyond the limit the kernel kills it.",
+        "runbook_url": "https://github.com/sn17/sn17/blob/main/docs/runbooks/SN17MemoryNearLimit.md",
+    }
+    labels = {"severity": "critical", "pod": "sn17-trellis-a", "namespace": "mining", "release": "sn17"}
+    alert = {"exp_labels": labels, "exp_annotations": expected}
+    body = unit(case) | {
+        "promql_expr_test": [],
+        "alert_rule_test": [{"eval_time": "300m", "alertname": case.alert, "exp_alerts": [alert]}],
+    }
+    (tmp_path / "tests.yml").write_text(json.dumps({"rule_files": ["rules.yml"], "tests": [body]}))
+    chart.run("promtool", "test", "rules", str(tmp_path / "tests.yml"))
+
+
+@pytest.mark.cluster
+def test_a_wrong_expectation_is_noticed(chart: Any, promtool: str, tmp_path: Path) -> None:
+    (tmp_path / "rules.yml").write_text(rules_as_rendered(chart))
+    wrong = Case("SN17MemoryNearLimit", False, ratio(99))
+    (tmp_path / "tests.yml").write_text(json.dumps({"rule_files": ["rules.yml"], "tests": [unit(wrong)]}))
+    with pytest.raises(Exception, match="FAILED"):
+        chart.run("promtool", "test", "rules", str(tmp_path / "tests.yml"))
+
+
+@pytest.mark.cluster
+def test_an_alert_can_be_left_out(chart: Any) -> None:
+    release = chart.render("--set", "monitoring.rules.disabled={SN17NoTasks}")
+    text = release.one("ConfigMap", "sn17-prometheus")["data"]["rules.yml"]
+    assert "SN17NoTasks" not in text
+    assert "SN17YieldLow" in text
+
+
+def test_every_alert_has_a_firing_and_a_silent_case() -> None:
+    names = {rule["alert"] for rule in alerts()}
+    assert names == {c.alert for c in CASES if c.fires} == {c.alert for c in CASES if not c.fires}
+
+
+def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
+    names = {rule["alert"] for rule in alerts()}
+    assert {path.stem for path in RUNBOOKS.glob("SN17*.md")} == names
+    for name in names:
+        text = (RUNBOOKS / f"{name}.md").read_text()
+        headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
+        assert headings == ["Meaning", "Impact", "Diagnosis", "Mitigation"], name
+
+
+def test_alerts_are_complete_and_scoped() -> None:
+    for rule in alerts():
+        assert rule["labels"]["severity"] in {"warning", "critical"}, rule["alert"]
+        assert set(rule["annotations"]) == {"summary", "description"}, rule["alert"]
+
+
+def exported(name: str) -> bool:
+    """Whether a service exports a metric of that name, as the contract has it."""
+    known = {metric.value for metric in Metric}
+    base = re.sub(r"_(total|bucket|sum|count)$", "", name)
+    return name in known or base in known
+
+
+def test_rules_name_only_metrics_and_outcomes_of_the_contract() -> None:
+    for rule in alerts():
+        expr = rule["expr"]
+        for name in re.findall(r"\bsn17_[a-z0-9_]+", expr):
+            assert exported(name), (rule["alert"], name)
+        outcomes = {o.value for o in Outcome} | {o.value for o in GenerationOutcome} | {"ok"}
+        for value in re.findall(r'outcome!?="(\w+)"', expr):
+            assert value in outcomes, (rule["alert"], value)
