@@ -161,10 +161,10 @@ class Harness:
     def journal(self) -> Journal:
         return Journal(self.folder / "state" / JOURNAL, readonly=True)
 
-    def tasks(self) -> list[Task]:
+    def tasks(self, limit: int = 50) -> list[Task]:
         journal = self.journal()
         try:
-            return journal.tasks()
+            return journal.tasks(limit=limit)
         finally:
             journal.close()
 

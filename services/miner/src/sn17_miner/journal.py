@@ -24,7 +24,8 @@ _SCHEMA: Final = """
 CREATE TABLE tasks (
   n INTEGER PRIMARY KEY AUTOINCREMENT, task_id TEXT NOT NULL, validator TEXT NOT NULL, kind TEXT NOT NULL,
   prompt TEXT NOT NULL, sent_prompt TEXT, enhancement TEXT NOT NULL, threshold REAL NOT NULL,
-  throttle REAL NOT NULL, assigned_at REAL NOT NULL, pulled_at REAL NOT NULL, state TEXT NOT NULL,
+  throttle REAL NOT NULL, assigned_at REAL NOT NULL, pulled_at REAL NOT NULL, idle REAL,
+  state TEXT NOT NULL,
   submits INTEGER NOT NULL DEFAULT 0, submitted_attempt INTEGER, submit_time INTEGER, skip TEXT,
   outcome TEXT, reason TEXT, score REAL, finished_at REAL);
 CREATE UNIQUE INDEX one_open_task ON tasks (validator) WHERE state != 'done';
@@ -98,6 +99,7 @@ class Journal:
         threshold: float,
         throttle: float,
         assigned_at: float,
+        idle: float | None = None,
         record: ValidatorRecord | None = None,
     ) -> tuple[Task, bool]:
         """Remember what a pull brought. The same open task again is no new one: (task, False).
@@ -118,11 +120,14 @@ class Journal:
                 return self._read(row[0]), False
             cursor = self._db.execute(
                 "INSERT INTO tasks (task_id, validator, kind, prompt, enhancement, threshold, throttle,"
-                " assigned_at, pulled_at, state) VALUES (?,?,?,?,'none',?,?,?,?,'pulled')",
-                (task_id, validator, kind, prompt, threshold, throttle, assigned_at, self._clock()),
+                " assigned_at, pulled_at, idle, state) VALUES (?,?,?,?,'none',?,?,?,?,?,'pulled')",
+                (task_id, validator, kind, prompt, threshold, throttle, assigned_at, self._clock(), idle),
             )
             n = int(cursor.lastrowid or 0)
-            self._event(n, "pulled", f"{kind} task, threshold {threshold}, free window {throttle:g} s")
+            waited = "" if idle is None else f", {idle:.2f} s after the cooldown with a worker free"
+            self._event(
+                n, "pulled", f"{kind} task, threshold {threshold}, free window {throttle:g} s{waited}"
+            )
             return self._read(n), True
 
     def enhanced(self, n: int, *, kind: str, sent_prompt: str, detail: str) -> Task:

@@ -225,7 +225,7 @@ class Miner:
             if pull.idle_while_free is not None:
                 context.metrics.idle.labels(name).observe(pull.idle_while_free)
             answer = await context.axon.pull(context.scheduler.lanes[pull.hotkey].neuron)
-            task = await self._answered(pull.hotkey, answer)
+            task = await self._answered(pull, answer)
             if task is not None:
                 context.pool.fleet.release(worker.url, context.monotonic())
                 context.pool.fleet.hold(worker.url, holder(task.n), context.monotonic())
@@ -247,8 +247,8 @@ class Miner:
                 context.pool.release(worker.url)
             self.wake()
 
-    async def _answered(self, hotkey: str, answer: Answer[PullTask]) -> Task | None:
-        context, value = self.context, answer.value
+    async def _answered(self, pull: Pull, answer: Answer[PullTask]) -> Task | None:
+        context, hotkey, value = self.context, pull.hotkey, answer.value
         lane = context.scheduler.lanes[hotkey]
         learned = lane.learned
         if answer.date is not None:
@@ -279,6 +279,7 @@ class Miner:
                 threshold=learned.threshold,
                 throttle=learned.throttle,
                 assigned_at=answer.sent,
+                idle=pull.idle_while_free,
                 record=context.record(hotkey),
             )
         except JournalError as error:

@@ -67,6 +67,8 @@ class Task:
     throttle: float
     assigned_at: float
     pulled_at: float
+    idle: float | None
+    """Seconds from the end of the cooldown before it to the pull, while a worker was free."""
     state: TaskState
     submits: int = 0
     submitted_attempt: int | None = None
