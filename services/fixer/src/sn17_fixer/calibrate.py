@@ -10,6 +10,8 @@ import numpy as np
 from sn17_splats import Splats
 
 from sn17_fixer.diagnosis import diagnose
+from sn17_fixer.gates import TRANSPARENT_LOGIT
+from sn17_fixer.policy import SATURATED_LOGIT
 from sn17_fixer.reference import Reference
 
 _ROUNDS: Final = 200
@@ -38,8 +40,10 @@ def calibrate(assets: Sequence[Splats]) -> Reference:
 
 
 def fit_censored(splats: Splats) -> tuple[float, float]:
-    """Mean and standard deviation of a normal distribution for the logits, maximum likelihood by expectation
-    and maximisation (Dempster et al. 1977): infinite values lie somewhere beyond the outermost finite ones."""
+    """Mean and standard deviation of a normal distribution for the logits, maximum likelihood by
+    expectation and maximisation (Dempster et al. 1977): infinite values lie somewhere beyond the outermost
+    finite ones, or beyond where 8 bits round alpha to 0 and 255.
+    """
     logits = splats.opacity_logits.astype(np.float64)
     known = logits[np.isfinite(logits)]
     above, below = int(np.count_nonzero(logits == np.inf)), int(np.count_nonzero(logits == -np.inf))
@@ -47,6 +51,8 @@ def fit_censored(splats: Splats) -> tuple[float, float]:
     mean, std = float(known.mean()), float(known.std())
     sums, squares = float(known.sum()), float(np.square(known).sum())
     high, low = float(known.max()), float(known.min())
+    if max(high, -low) <= SATURATED_LOGIT:
+        high, low = -TRANSPARENT_LOGIT, TRANSPARENT_LOGIT
     for _ in range(_ROUNDS):
         first, second = sums, squares
         for count, edge, sign in ((above, high, 1), (below, low, -1)):

@@ -31,7 +31,8 @@ def local_logits(splats: Splats, missing: Mask) -> Logits:
     sizes = np.nan_to_num(splats.log_scales.max(axis=1), nan=0.0).clip(-10, 6).astype(np.float64)
     slope, intercept = _line(sizes[known], splats.opacity_logits[known].astype(np.float64))
     trend = slope * sizes + intercept
-    rest = splats.opacity_logits - trend
+    with np.errstate(invalid="ignore"):
+        rest = splats.opacity_logits - trend
     located = np.isfinite(splats.positions).all(axis=1)
     out = np.zeros(len(splats))
     todo = np.flatnonzero(missing & located)

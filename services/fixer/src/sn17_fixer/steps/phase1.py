@@ -25,7 +25,8 @@ def shift_with_noise(splats: Splats, *, seed: int, target: float = TARGET_MEAN) 
     if mean >= 0:
         return Repair(splats, Step("shift_with_noise", 0, detail))
     noise = np.random.default_rng(seed).standard_normal(len(logits)) * std
-    moved = (logits + (target - mean) + noise).astype(np.float32)
+    widest = float(np.finfo(np.float32).max)
+    moved = (logits + (target - mean) + noise).clip(-widest, widest).astype(np.float32)
     after = float(moved.std(dtype=np.float64))
     low, high = ACCEPTED_STD
     detail |= {
