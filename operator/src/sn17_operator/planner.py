@@ -166,12 +166,19 @@ def _candidate(worker: Worker) -> Finding | None:
     pod = worker.pod
     if pod.intent is not None or pod.deleting:
         return None
-    if pod.recycle_requested is not None and pod.phase is Phase.RUNNING:
+    if pod.recycle_requested is not None and pod.phase is Phase.RUNNING and not _lifting(worker):
         text = f"a person asked for it: {pod.recycle_requested or 'no reason given'}"
         return Finding(REQUESTED, RuleClass.REQUEST, Outcome.BREACH, text, priority=-1)
     if worker.verdict.health is not Health.DEGRADED:
         return None
-    return worker.verdict.breaches[0]
+    finding = worker.verdict.breaches[0]
+    # The person's wish comes first, except where the worker can no longer hear it.
+    return None if _lifting(worker) and finding.rule_class is not RuleClass.STALL else finding
+
+
+def _lifting(worker: Worker) -> bool:
+    cordon = worker.pod.user_cordon
+    return cordon is not None and cordon.lift
 
 
 def _order(item: tuple[Worker, Finding]) -> tuple[float, float, float, str]:
