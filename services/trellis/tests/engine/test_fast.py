@@ -19,12 +19,8 @@ def relative(got: Any, expected: Any) -> float:
     return float((got - expected).norm() / expected.norm())
 
 
-@pytest.mark.parametrize(
-    "compiled",
-    [False, pytest.param(True, marks=pytest.mark.slow)],
-)
-def test_fast_equals_plain(golden: Any, compiled: bool) -> None:
-    fast, plain = FastRunner(compiled=compiled, graphs=False), EagerRunner()
+def test_fast_equals_plain(golden: Any) -> None:
+    fast, plain = FastRunner(graphs=False), EagerRunner()
     cond, neg = golden.tensor("cond"), golden.tensor("neg_cond")
     params = SamplerParams(**golden.meta["sampler"]["ss"])
     noise = golden.tensor("ss_noise")
@@ -44,7 +40,7 @@ def test_fast_equals_plain(golden: Any, compiled: bool) -> None:
 
 
 def test_a_second_request_sees_its_own_condition(golden: Any) -> None:
-    fast, plain = FastRunner(compiled=False, graphs=False), EagerRunner()
+    fast, plain = FastRunner(graphs=False), EagerRunner()
     params = SamplerParams(steps=2, cfg_strength=3.0)
     noise, cond = golden.tensor("ss_noise"), golden.tensor("cond")
     for condition in (cond, cond.flip(1)):

@@ -1,67 +1,33 @@
 """The fast way to run the flows on a GPU; the same numbers as the plain modules up to rounding.
 
 Per request: adaLN modulation of all steps, keys and values of the condition, voxel tables. Per guided step:
-both branches as one batch. The blocks are compiled once each and serve every layer; the structure flow, whose
+both branches as one batch, and what comes before the condition once for both. The structure flow, whose
 shapes never change, is replayed as a CUDA graph.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sn17_trellis.engine import fused, fused_conv
+from sn17_trellis.engine import fused
 from sn17_trellis.engine.config import SamplerParams
-from sn17_trellis.engine.fused_conv import ConvWeights, LevelTables, ResBlockWeights
+from sn17_trellis.engine.fused_blocks import FusedBlock, FusedResBlock, KeysValues, LevelTables
 from sn17_trellis.engine.latents import LatentFlow
-from sn17_trellis.engine.layers import CrossAttention, ModulatedBlock
+from sn17_trellis.engine.layers import ModulatedBlock
 from sn17_trellis.engine.runners import thousandths
 from sn17_trellis.engine.sampler import Velocity
 from sn17_trellis.engine.sparse import SparseResBlock
 from sn17_trellis.engine.structure import StructureFlow
 from sn17_trellis.engine.voxels import Coarsening, Voxels
 
-log = logging.getLogger(__name__)
-
-
-class Kernels:
-    """The fused functions, compiled or as they are (the plain form is for tests and for debugging)."""
-
-    def __init__(self, *, compiled: bool) -> None:
-        def prepare(function: Callable[..., Any]) -> Callable[..., Any]:
-            return torch.compile(function, fullgraph=True) if compiled else function
-
-        if compiled:
-            # One function serves several widths, batch sizes and models; each is a variant of its own.
-            torch._dynamo.config.recompile_limit = 64
-        self.block_step = prepare(fused.block_step)
-        self.modulate = prepare(fused.modulate)
-        self.activate = prepare(fused_conv.activate)
-        self.modulated_activate = prepare(fused_conv.modulated_activate)
-        self.sum_neighbours = prepare(fused_conv.sum_neighbours)
-        self.gather_neighbours = prepare(fused_conv.gather_neighbours)
-
-
-def _any_length(*tensors: Tensor, axis: int = 1) -> None:
-    """Compile for any number of voxels at once instead of for the first one seen."""
-    for tensor in tensors:
-        torch._dynamo.maybe_mark_dynamic(tensor, axis)
-
 
 class _Torso:
     """The blocks of one flow and what is computed per request for them."""
 
-    def __init__(self, flow: StructureFlow | LatentFlow, kernels: Kernels) -> None:
-        blocks = [block for block in flow.blocks if isinstance(block, ModulatedBlock)]
+    def __init__(self, flow: StructureFlow | LatentFlow) -> None:
         self._t_embedder = flow.t_embedder
-        self._adaln = [block.adaLN_modulation for block in blocks]
-        self._cross: list[CrossAttention] = [block.cross_attn for block in blocks]
-        self._weights = [fused.BlockWeights.of(block) for block in blocks]
-        self._kernels = kernels
+        self._blocks = [FusedBlock(block) for block in flow.blocks if isinstance(block, ModulatedBlock)]
         self.dtype = flow.torso
 
     def time_embeddings(self, times: Tensor) -> Tensor:
@@ -71,39 +37,35 @@ class _Torso:
 
     def modulations(self, t_emb: Tensor) -> Tensor:
         """All blocks' modulation at all steps, [steps, blocks + 1, 6, C]; the last row is zeros."""
-        rows = [layer(t_emb).unflatten(-1, (6, -1)) for layer in self._adaln]
+        rows = [each.block.adaLN_modulation(t_emb).view(len(t_emb), 6, -1) for each in self._blocks]
         return torch.stack([*rows, torch.zeros_like(rows[0])], dim=1)
 
-    def keys_values(self, cond: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Per block keys and values [B, M, H, D] of the condition."""
+    def keys_values(self, cond: Tensor) -> list[KeysValues]:
+        """Per block keys and values of the condition."""
         cond = cond.to(self.dtype)
-        pairs = [cross.keys_values(cond) for cross in self._cross]
+        pairs = [each.block.cross_attn.keys_values(cond) for each in self._blocks]
         return [(k.contiguous(), v.contiguous()) for k, v in pairs]
 
-    def run(self, x: Tensor, modulation: Tensor, keys_values: list[tuple[Tensor, Tensor]]) -> Tensor:
+    def run(self, x: Tensor, modulation: Tensor, keys_values: list[KeysValues]) -> Tensor:
         """All blocks over tokens [B, L, C] with one step's modulation [blocks + 1, 6, C]."""
         mods = modulation.unbind(0)
-        h = self._kernels.modulate(x, mods[0][0], mods[0][1])
-        for index, weights in enumerate(self._weights):
-            key, value = keys_values[index]
-            batch = x.shape[0]
-            x, h = self._kernels.block_step(
-                x, h, weights, mods[index], mods[index + 1], key[:batch], value[:batch]
-            )
+        _, h = fused.residual_norm(x, None, None, mods[0][1], mods[0][0], modulate=True)
+        for index, block in enumerate(self._blocks):
+            x, h = block(x, h, mods[index], mods[index + 1], keys_values[index])
         return x
 
 
 class _StructureState:
     """One structure flow: static buffers that its CUDA graphs read, and the graphs by batch size."""
 
-    def __init__(self, flow: StructureFlow, kernels: Kernels, *, graphs: bool) -> None:
+    def __init__(self, flow: StructureFlow, *, graphs: bool) -> None:
         self._flow = flow
-        self._torso = _Torso(flow, kernels)
+        self._torso = _Torso(flow)
         self._use_graphs = graphs
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
         self._x: Tensor | None = None
         self._modulation: Tensor | None = None
-        self._keys_values: list[tuple[Tensor, Tensor]] = []
+        self._keys_values: list[KeysValues] = []
         self._table: Tensor | None = None
         self._table_key: SamplerParams | None = None
 
@@ -175,12 +137,11 @@ class _StructureVelocity:
 class _LatentState:
     """One latent flow with its weights arranged for the fast path."""
 
-    def __init__(self, flow: LatentFlow, kernels: Kernels) -> None:
+    def __init__(self, flow: LatentFlow) -> None:
         self.flow = flow
-        self.torso = _Torso(flow, kernels)
-        self.kernels = kernels
-        self.input_blocks = [ResBlockWeights(b) for b in flow.input_blocks if isinstance(b, SparseResBlock)]
-        self.out_blocks = [ResBlockWeights(b) for b in flow.out_blocks if isinstance(b, SparseResBlock)]
+        self.torso = _Torso(flow)
+        self.input_blocks = [FusedResBlock(b) for b in flow.input_blocks if isinstance(b, SparseResBlock)]
+        self.out_blocks = [FusedResBlock(b) for b in flow.out_blocks if isinstance(b, SparseResBlock)]
 
 
 class _LatentVelocity:
@@ -190,7 +151,6 @@ class _LatentVelocity:
         self, state: _LatentState, params: SamplerParams, cond: Tensor, neg: Tensor, voxels: Voxels
     ) -> None:
         self._state = state
-        self._kernels = state.kernels
         torso, flow = state.torso, state.flow
         t_emb = torso.time_embeddings(thousandths(params, cond.device))
         self._modulations = torso.modulations(t_emb)
@@ -220,61 +180,32 @@ class _LatentVelocity:
             if block.resample == "down":
                 h = self._coarse[level].pool(h)
                 level += 1
-            h = self._res_block(block, h, step, self._tables[level])
+            h = block(h, *self._embedding(block, step), self._tables[level])
             skips.append(h)
         h = (h + self._position).expand(batch, -1, -1).contiguous()
-        _any_length(h)
         h = state.torso.run(h, self._modulations[step], self._keys_values)
         for block in state.out_blocks:
             if flow.config.use_skip_connection:
                 h = torch.cat([h, skips.pop().expand(batch, -1, -1)], dim=-1)
+            up = None
             if block.resample == "up":
                 level -= 1
-                h = self._res_block(block, h, step, self._tables[level], self._coarse[level])
-            else:
-                h = self._res_block(block, h, step, self._tables[level])
+                up = self._coarse[level]
+            h = block(h, *self._embedding(block, step), self._tables[level], up)
         return flow.head(h)
 
-    def _res_block(
-        self, block: ResBlockWeights, x: Tensor, step: int, tables: LevelTables, up: Coarsening | None = None
-    ) -> Tensor:
-        """With `up`, x lies on the coarse level: norm, SiLU, products and skip commute with spreading."""
-        scale, shift = (part[step] for part in self._embeddings[id(block)])
-        _any_length(x)
-        h = self._kernels.activate(x, *block.norm1)
-        h = self._conv(block.conv1, h, tables, up)
-        h = self._kernels.modulated_activate(h, scale, shift)
-        h = self._conv(block.conv2, h, tables, None)
-        skip = x if block.skip is None else block.skip(x)
-        return h + (skip if up is None else up.spread(skip))
-
-    def _conv(self, conv: ConvWeights, x: Tensor, tables: LevelTables, up: Coarsening | None) -> Tensor:
-        slots = tables.slots
-        if up is not None:
-            if conv.products_first and tables.up_slots is not None:
-                slots = tables.up_slots
-            else:
-                x = up.spread(x)
-        if conv.products_first:
-            products = conv.products(x)
-            _any_length(products)
-            _any_length(slots, axis=0)
-            out: Tensor = self._kernels.sum_neighbours(products, slots, conv.bias)
-            return out
-        _any_length(x)
-        _any_length(tables.rows, axis=0)
-        return nn.functional.linear(self._kernels.gather_neighbours(x, tables.rows), conv.matrix, conv.bias)
+    def _embedding(self, block: FusedResBlock, step: int) -> tuple[Tensor, Tensor]:
+        scale, shift = self._embeddings[id(block)]
+        return scale[step], shift[step]
 
 
 class FastRunner:
-    """Runs flows by compiled blocks; holds every flow it has run, and what it prepared for it.
+    """Runs flows by fused blocks; holds every flow it has run, and what it prepared for it.
 
-    `compiled` and `graphs` exist for tests: without them the same arithmetic runs on any device. Graphs need
-    CUDA.
+    `graphs` needs CUDA; without it the same arithmetic runs on any device.
     """
 
-    def __init__(self, *, compiled: bool = True, graphs: bool = True) -> None:
-        self._kernels = Kernels(compiled=compiled)
+    def __init__(self, *, graphs: bool = True) -> None:
         self._graphs = graphs
         self._structure: dict[StructureFlow, _StructureState] = {}
         self._latents: dict[LatentFlow, _LatentState] = {}
@@ -282,7 +213,7 @@ class FastRunner:
     def structure(self, flow: StructureFlow, params: SamplerParams, cond: Tensor, neg: Tensor) -> Velocity:
         """Velocity of the structure latent; one request per flow at a time."""
         if flow not in self._structure:
-            self._structure[flow] = _StructureState(flow, self._kernels, graphs=self._graphs)
+            self._structure[flow] = _StructureState(flow, graphs=self._graphs)
         return self._structure[flow].bind(params, cond, neg)
 
     def latents(
@@ -290,5 +221,5 @@ class FastRunner:
     ) -> Velocity:
         """Velocity of the structured latents of one object."""
         if flow not in self._latents:
-            self._latents[flow] = _LatentState(flow, self._kernels)
+            self._latents[flow] = _LatentState(flow)
         return _LatentVelocity(self._latents[flow], params, cond, neg, voxels)

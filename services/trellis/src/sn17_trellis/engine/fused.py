@@ -1,42 +1,132 @@
-"""The transformer block in the form the fast path runs: one compiled function, weights as arguments.
+"""Fused operations of the fast path, each with a plain form for devices without these kernels.
 
-The function ends with the next block's first norm, so that the gated sum and the norm that reads it are one
-kernel. What compilers do badly is behind two operators of our own: attention and linear + GELU.
+What torch does well stays with torch: matrix products (with GELU applied before the result is written) and
+attention. The norms around them, which a plain transformer block spends a third of its time on, run in the
+kernels of `triton_kernels.py`.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from functools import cache
+from types import ModuleType
 
 import torch
 import torch.nn.functional as fn
-from torch import Tensor, nn
+from torch import Tensor
 
-from sn17_trellis.engine.layers import HeadNorm, ModulatedBlock
-
+EPS = 1e-6
 _HALF = (torch.float16, torch.bfloat16)
 
 
-@torch.library.custom_op("sn17::attention", mutates_args=())
-def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Softmax attention of [B, L, H, D] to [B, L, H * D]; cuDNN's kernel for half precision on a GPU.
+@cache
+def _triton() -> ModuleType | None:
+    try:
+        from sn17_trellis.engine import triton_kernels
+    except ImportError:
+        return None
+    return triton_kernels
 
-    At head width 80 it is half as fast again as the flash kernels of torch.
+
+def _kernels(x: Tensor) -> ModuleType | None:
+    """The kernels, where they serve this tensor."""
+    return _triton() if x.is_cuda and x.dtype in _HALF and x.is_contiguous() else None
+
+
+def _block(width: int) -> int:
+    return int(1 << max(5, (width - 1).bit_length()))
+
+
+def residual_norm(
+    x: Tensor,
+    y: Tensor | None,
+    gate: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    modulate: bool,
+    silu: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """(x + gate * y, its norm) for tokens [..., C].
+
+    The norm is followed by * weight + bias, or by * (1 + weight) + bias where `modulate`, and by SiLU where
+    asked. Sums and norm are in float32, each result is rounded once. Without y the first result is x itself.
+    """
+    kernels = _kernels(x)
+    if kernels is None:
+        if y is not None:
+            x = x + (y if gate is None else gate * y)
+        h = fn.layer_norm(x.float(), x.shape[-1:], eps=EPS)
+        h = h * (weight.float() + (1 if modulate else 0)) + bias.float()
+        return x, (fn.silu(h) if silu else h).to(x.dtype)
+    width = x.shape[-1]
+    h, total = torch.empty_like(x), x if y is None else torch.empty_like(x)
+    kernels.norm_kernel[(x.numel() // width,)](
+        x,
+        x if y is None else y,
+        x if gate is None else gate,
+        weight,
+        bias,
+        total,
+        h,
+        width,
+        EPS,
+        residual=y is not None,
+        gated=gate is not None,
+        mode="modulate" if modulate else "affine",
+        silu=silu,
+        block=_block(width),
+        num_warps=4,
+    )
+    return total, h
+
+
+def head_norm(x: Tensor, gamma: Tensor) -> Tensor:
+    """L2 norm of each vector of x [B, L, V, D] times gamma [V, D] and sqrt(D); x may be a slice of V."""
+    vectors, width = gamma.shape
+    kernels = _triton() if x.is_cuda and x.dtype in _HALF else None
+    rows_regular = x.stride(3) == 1 and x.stride(2) == width and x.stride(0) == x.shape[1] * x.stride(1)
+    if kernels is None or not rows_regular:
+        out: Tensor = fn.normalize(x.float(), dim=-1) * gamma * float(width**0.5)
+        return out.to(x.dtype)
+    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    kernels.head_norm_kernel[(x.shape[0] * x.shape[1],)](
+        x,
+        gamma,
+        out,
+        x.stride(1),
+        vectors,
+        width,
+        float(width**0.5),
+        vector_block=_block(vectors),
+        width_block=_block(width),
+        num_warps=4,
+    )
+    return out
+
+
+def self_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Softmax attention of [B, L, H, D] to [B, L, H * D].
+
+    cuDNN's kernel is half as fast again as flash attention at head width 80; its price is a plan per length.
     """
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
     if q.is_cuda and q.dtype in _HALF:
         out: Tensor = torch.ops.aten._scaled_dot_product_cudnn_attention(q, k, v, None, False)[0]
     else:
         out = fn.scaled_dot_product_attention(q, k, v)
-    return out.transpose(1, 2).reshape(q.shape[0], q.shape[2], -1)
+    return out.transpose(1, 2).flatten(2)
 
 
-@attention.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return q.new_empty((q.shape[0], q.shape[1], v.shape[2] * v.shape[3]))
+def cross_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The same to few keys, where flash attention is as fast and needs no plan."""
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    if q.is_cuda and q.dtype in _HALF and q.shape[-1] % 8 == 0:
+        out: Tensor = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v)[0]
+    else:
+        out = fn.scaled_dot_product_attention(q, k, v)
+    return out.transpose(1, 2).flatten(2)
 
 
-@torch.library.custom_op("sn17::linear_gelu", mutates_args=())
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """tanh-GELU of a linear layer; on a GPU the matrix product applies it before writing its result."""
     if x.is_cuda:
@@ -45,85 +135,32 @@ def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return fn.gelu(fn.linear(x, weight, bias), approximate="tanh")
 
 
-@linear_gelu.register_fake
-def _(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return x.new_empty((*x.shape[:-1], weight.shape[0]))
+def sum_neighbours(products: Tensor, slots: Tensor, bias: Tensor) -> Tensor:
+    """out[b, n] = bias + the sum over taps of products[b, slots[n, tap]].
 
-
-class BlockWeights(NamedTuple):
-    """Everything of a `ModulatedBlock` but its adaLN layer, whose results come from tables."""
-
-    heads: int
-    qkv: tuple[Tensor, Tensor]
-    out: tuple[Tensor, Tensor]
-    gammas: tuple[Tensor, Tensor] | None
-    norm2: tuple[Tensor, Tensor]
-    cross_q: tuple[Tensor, Tensor]
-    cross_gamma: Tensor | None
-    cross_out: tuple[Tensor, Tensor]
-    mlp_in: tuple[Tensor, Tensor]
-    mlp_out: tuple[Tensor, Tensor]
-
-    @classmethod
-    def of(cls, block: ModulatedBlock) -> BlockWeights:
-        """References to a block's parameters, no copies."""
-        own, cross = block.self_attn, block.cross_attn
-        gammas = None
-        if isinstance(own.q_rms_norm, HeadNorm) and isinstance(own.k_rms_norm, HeadNorm):
-            gammas = (own.q_rms_norm.gamma, own.k_rms_norm.gamma)
-        return cls(
-            heads=own.heads,
-            qkv=_pair(own.to_qkv),
-            out=_pair(own.to_out),
-            gammas=gammas,
-            norm2=_pair(block.norm2),
-            cross_q=_pair(cross.to_q),
-            cross_gamma=cross.q_rms_norm.gamma if isinstance(cross.q_rms_norm, HeadNorm) else None,
-            cross_out=_pair(cross.to_out),
-            mlp_in=_pair(block.mlp.mlp[0]),
-            mlp_out=_pair(block.mlp.mlp[2]),
-        )
-
-
-def _pair(module: nn.Module) -> tuple[Tensor, Tensor]:
-    return module.get_parameter("weight"), module.get_parameter("bias")
-
-
-def _norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
-    return fn.layer_norm(x.float(), x.shape[-1:], weight, bias, 1e-6)
-
-
-def _head_norm(x: Tensor, gamma: Tensor) -> Tensor:
-    out: Tensor = fn.normalize(x.float(), dim=-1) * gamma * float(gamma.shape[-1] ** 0.5)
-    return out.to(x.dtype)
-
-
-def _heads(x: Tensor, *sizes: int) -> Tensor:
-    return x.view(*x.shape[:-1], *sizes, -1)
-
-
-def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """LayerNorm(x) * (1 + scale) + shift, rounded once."""
-    return (_norm(x) * (1 + scale.float()) + shift.float()).to(x.dtype)
-
-
-def block_step(
-    x: Tensor, h: Tensor, weights: BlockWeights, mod: Tensor, following: Tensor, key: Tensor, value: Tensor
-) -> tuple[Tensor, Tensor]:
-    """One block. x [B, L, C]; h: its first norm, modulated; key, value [B, M, H, D] of the condition.
-
-    `mod` [6, C] modulates this block, rows 0 and 1 of `following` [6, C] the next one. Returns the next
-    block's x and h.
+    products [B, R, out]; slots int32 [N, 27], -1 where a voxel has no such neighbour. Sums in float32.
     """
-    heads = weights.heads
-    q, k, v = _heads(fn.linear(h, *weights.qkv), 3, heads).unbind(-3)
-    if weights.gammas is not None:
-        q, k = _head_norm(q, weights.gammas[0]), _head_norm(k, weights.gammas[1])
-    x = x + mod[2] * fn.linear(attention(q, k, v), *weights.out)
-    q = _heads(fn.linear(_norm(x, *weights.norm2).to(x.dtype), *weights.cross_q), heads)
-    if weights.cross_gamma is not None:
-        q = _head_norm(q, weights.cross_gamma)
-    x = x + fn.linear(attention(q, key, value), *weights.cross_out)
-    hidden = linear_gelu(modulate(x, mod[3], mod[4]), *weights.mlp_in)
-    x = x + mod[5] * fn.linear(hidden, *weights.mlp_out)
-    return x, modulate(x, following[0], following[1])
+    batch, rows, width = products.shape[0], slots.shape[0], products.shape[2]
+    kernels = _kernels(products)
+    if kernels is None:
+        total = bias.float().expand(batch, rows, -1)
+        for slot in slots.unbind(1):
+            part = products[:, slot.clamp(min=0)].float()
+            total = total + torch.where((slot >= 0)[:, None], part, 0.0)
+        return total.to(products.dtype)
+    out = torch.empty((batch, rows, width), dtype=products.dtype, device=products.device)
+    row_block, column_block = 8, min(256, _block(width))
+    grid = (-(-rows // row_block), -(-width // column_block), batch)
+    kernels.sum_neighbours_kernel[grid](
+        products,
+        slots,
+        bias,
+        out,
+        rows,
+        products.shape[1],
+        width,
+        row_block=row_block,
+        column_block=column_block,
+        num_warps=4,
+    )
+    return out

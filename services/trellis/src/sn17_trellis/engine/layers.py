@@ -10,6 +10,7 @@ import math
 import torch
 import torch.nn.functional as fn
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 class LayerNorm32(nn.LayerNorm):
@@ -40,10 +41,16 @@ class HeadNorm(nn.Module):
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Softmax attention of [B, L, H, D] tensors; `mask` [B, 1, 1, L] is true for keys that take part."""
-    out = fn.scaled_dot_product_attention(
-        q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask
-    )
+    """Softmax attention of [B, L, H, D] tensors; `mask` [B, 1, 1, L] is true for keys that take part.
+
+    Masked batches change shape with every object: they stay away from kernels that plan per shape.
+    """
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    if mask is None:
+        out = fn.scaled_dot_product_attention(q, k, v)
+    else:
+        with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
+            out = fn.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     return out.transpose(1, 2).flatten(2)
 
 

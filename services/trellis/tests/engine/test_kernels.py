@@ -1,0 +1,65 @@
+"""The GPU kernels, interpreted on the CPU, against the plain forms they stand for."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("triton")
+
+SCRIPT = """
+import torch
+from sn17_trellis.engine import fused, triton_kernels as kernels
+
+torch.manual_seed(0)
+
+def close(got, expected):
+    error = float((got.float() - expected.float()).norm() / expected.float().norm())
+    assert error < 2e-3, error
+
+x, y = torch.randn(2, 5, 40).half(), torch.randn(2, 5, 40).half()
+gate, weight, bias = torch.randn(40).half(), torch.randn(40), torch.randn(40)
+for modulate in (False, True):
+    for other, factor in ((None, None), (y, None), (y, gate)):
+        for silu in (False, True):
+            want = fused.residual_norm(x, other, factor, weight, bias, modulate=modulate, silu=silu)
+            total, h = torch.full_like(x, float("nan")), torch.full_like(x, float("nan"))
+            kernels.norm_kernel[(10,)](
+                x, x if other is None else other, x if factor is None else factor, weight, bias, total, h,
+                40, fused.EPS, residual=other is not None, gated=factor is not None,
+                mode="modulate" if modulate else "affine", silu=silu, block=64)
+            close(h, want[1])
+            if other is not None:
+                close(total, want[0])
+
+qkv, gamma = torch.randn(2, 7, 9, 20).half(), torch.randn(6, 20)
+out = torch.full((2, 7, 6, 20), float("nan")).half()
+kernels.head_norm_kernel[(14,)](
+    qkv, gamma, out, qkv.stride(1), 6, 20, 20**0.5, vector_block=8, width_block=32)
+close(out, fused.head_norm(qkv[:, :, :6], gamma))
+
+products, bias = torch.randn(2, 11 * 27, 24).half(), torch.randn(24).half()
+slots = torch.randint(-1, 11 * 27, (13, 27)).int()
+slots[torch.rand(13, 27) < 0.5] = -1
+out = torch.full((2, 13, 24), float("nan")).half()
+kernels.sum_neighbours_kernel[(2, 2, 2)](
+    products, slots, bias, out, 13, 11 * 27, 24, row_block=8, column_block=16)
+close(out, fused.sum_neighbours(products, slots, bias))
+print("agree")
+"""
+
+
+def test_kernels_agree_with_their_plain_forms() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.stdout.strip() == "agree", done.stderr[-2000:]
