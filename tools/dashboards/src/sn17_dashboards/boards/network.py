@@ -23,10 +23,10 @@ NETWORK = Board(
             height=5,
         ),
         Panel(
-            "Position in the pruning order",
-            "1 is the next to lose its place.",
+            "Pruned before us",
+            "How many lose their place before this miner; 0 is the next to go.",
             "none",
-            (Query(f"max({selected(Metric.PRUNE_POSITION)})", "position"),),
+            (Query(f"max({selected(Metric.PRUNE_POSITION)})", "miners"),),
             kind="number",
             base="red",
             marks=(Mark(5, "yellow"), Mark(20, "green")),

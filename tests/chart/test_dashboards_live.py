@@ -1,0 +1,151 @@
+"""Every query of every dashboard against a real Prometheus with data of the real services."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from sn17_cluster.client import Cluster
+from sn17_dashboards.__main__ import FOLDER, PICTURES
+from sn17_dashboards.draw import chosen, draw_boards
+from sn17_dashboards.prometheus import Window, filled_in, query_range
+
+from .live import LiveRelease, wait_for
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(480)]
+CHART = Path(__file__).resolve().parents[2] / "charts" / "sn17"
+
+LEAK = {"leak_mib_per_generation": 25, "gaussian_decay": True}
+SETTINGS = {
+    "trellis": {"SN17_MEMORY_LIMIT_BYTES": 600 << 20, "SN17_PROCEDURAL_MAX_GAUSSIANS": 60_000},
+    "trellis-0": {"SN17_FAULTS": json.dumps(LEAK)},
+    "miner": {"SN17_TIME_SCALE": 0.01, "SN17_CHAIN__INTERVAL_SECONDS": 10},
+    "validators": {"SN17_TIME_SCALE": 0.01, "SN17_VALIDATORS": 2},
+    "operator": {"SN17_TICK_SECONDS": 2},
+}
+SPEC = {"rules": {"memory": {"highForSeconds": 4, "clearForSeconds": 4}}}
+
+# Panels whose queries have no series on a healthy laptop: no GPU, no failing query, no violation.
+WITHOUT_DATA = {
+    ("trellis", "GPU"),
+    ("operator", "Queries without a usable answer"),
+    ("network", "Cooldown violations"),
+    ("network", "Given up"),
+}
+
+
+@pytest.fixture(scope="module")
+def live(api: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveRelease]:
+    """A release that has accepted tasks and recycled its leaking worker."""
+    for crd in (CHART / "crds").glob("*.yaml"):
+        api.apply(crd.read_text())
+    api.kubectl("wait", "--for=condition=Established", "crd/sn17miners.sn17.io", "--timeout=30s")
+    folder = tmp_path_factory.mktemp("live")
+    with api.namespace("live") as namespace:
+        preset = str(CHART / "values-laptop.yaml")
+        api.helm(
+            "install", "sn17", str(CHART), "-n", namespace, "-f", preset,
+            "--set-json", f"operator.spec={json.dumps(SPEC)}",
+        )  # fmt: skip
+        with LiveRelease(api, namespace, folder, SETTINGS) as release:
+            try:
+                _until_it_has_a_story(release)
+            except AssertionError as error:
+                raise AssertionError(f"{error}\n" + "\n".join(release.logs())) from error
+            yield release
+
+
+def _until_it_has_a_story(release: LiveRelease) -> None:
+    accepted = 'sum(sn17_tasks_total{outcome="accepted"}) >= 15'
+    recycled = 'sum(sn17_actions_total{action="Exit",outcome="ok"}) >= 1'
+    wait_for("accepted tasks", lambda: release.query(accepted), 180)
+    wait_for("a recycle", lambda: release.query(recycled), 150)
+    back = f'sum(sn17_ready{{pod="{release.pods["trellis"][0].name}"}}) == 1'
+    wait_for("the recycled worker", lambda: release.query(back), 60)
+    # A little of what comes after, so that rates have two samples.
+    more = 'sum(increase(sn17_tasks_total{outcome="accepted"}[15s])) > 1'
+    wait_for("tasks after the recycle", lambda: release.query(more), 60)
+
+
+@pytest.fixture(scope="module")
+def boards() -> dict[str, Any]:
+    return {path.stem: json.loads(path.read_text()) for path in FOLDER.glob("*.json")}
+
+
+@pytest.fixture(scope="module")
+def window() -> Window:
+    now = time.time()
+    return Window(now - 420, now, 5)
+
+
+@pytest.fixture(scope="module")
+def client(live: LiveRelease) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=live.url, timeout=30) as made:
+        yield made
+
+
+def test_the_operator_recycled_the_leaking_worker_and_nothing_was_lost(live: LiveRelease) -> None:
+    assert live.pods["trellis"][0].restarts >= 1
+    assert live.pods["trellis"][1].restarts == 0
+    assert not live.query('sn17_tasks_total{outcome=~"given_up|expired"} > 0')
+
+
+def test_variables_find_the_release(live: LiveRelease, client: httpx.Client, window: Window) -> None:
+    values = chosen(client, window)
+    assert (values["namespace"], values["release"]) == (live.namespace, "sn17")
+
+
+def test_every_query_returns_series(
+    client: httpx.Client, boards: dict[str, Any], window: Window, live: LiveRelease
+) -> None:
+    values = chosen(client, window)
+    silent = {
+        (name, panel["title"])
+        for name, board in boards.items()
+        for panel in board["panels"]
+        for target in panel["targets"]
+        if not query_range(client, filled_in(target["expr"], values), window)
+    }
+    assert silent <= WITHOUT_DATA
+
+
+def test_shares_stay_shares(client: httpx.Client, boards: dict[str, Any], window: Window) -> None:
+    values = chosen(client, window)
+    for board in boards.values():
+        for panel in board["panels"]:
+            if panel["fieldConfig"]["defaults"]["unit"] == "percentunit":
+                for target in panel["targets"]:
+                    for series in query_range(client, filled_in(target["expr"], values), window):
+                        assert all(0 <= value <= 1 for _, value in series.samples), target["expr"]
+
+
+def test_annotations_mark_the_recycle(client: httpx.Client, boards: dict[str, Any], window: Window) -> None:
+    values = chosen(client, window)
+    for annotation in boards["overview"]["annotations"]["list"]:
+        assert query_range(client, filled_in(annotation["expr"], values), window), annotation["name"]
+
+
+def test_every_panel_is_drawn(live: LiveRelease, boards: dict[str, Any], tmp_path: Path) -> None:
+    """With SN17_PICTURES=1 the pictures in docs/ are made anew."""
+    into = PICTURES if os.environ.get("SN17_PICTURES") == "1" else tmp_path
+    draw_boards(FOLDER, live.url, 240, into)
+    assert {path.stem for path in into.glob("*.png")} == set(boards)
+    assert all(path.stat().st_size > 20_000 for path in into.glob("*.png"))
+
+
+def test_alert_rules_load_and_none_is_critical(live: LiveRelease, chart: Any) -> None:
+    """Every expression runs on real data; a healthy laptop raises no critical alarm."""
+    import yaml
+
+    text = chart.render("-f", str(CHART / "values-laptop.yaml"), namespace=live.namespace)
+    rules = yaml.safe_load(text.one("ConfigMap", "sn17-prometheus")["data"]["rules.yml"])
+    for group in rules["groups"]:
+        for rule in group["rules"]:
+            found = live.query(rule["expr"])
+            assert not (found and rule["labels"]["severity"] == "critical"), rule["alert"]
