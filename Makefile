@@ -12,11 +12,11 @@ $(UV): tools/bootstrap.sh
 	@PYTHON=$(PYTHON) sh tools/bootstrap.sh
 
 BACKEND ?= procedural
-TASKS ?= 12
+TASKS ?= 21
 
 demo: $(UV) ## From prompt to accepted submission on this machine (BACKEND=procedural|torch, TASKS=n)
 	@$(UV) sync -q --frozen --no-dev --package sn17 --python-preference only-system
-	@.venv/bin/sn17 up --demo --tasks $(TASKS) --backend $(BACKEND)
+	@.venv/bin/sn17 up --demo --validators 3 --tasks $(TASKS) --backend $(BACKEND)
 
 sync: $(UV) ## Install every package with all extras and the development tools
 	@$(UV) sync -q --frozen --all-packages --all-extras --python-preference only-system

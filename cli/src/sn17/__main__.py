@@ -5,8 +5,11 @@ from __future__ import annotations
 import typer
 
 from .accept.command import accept, watch
+from .tasks import app as tasks_app
 from .up.command import up
+from .up.status import status
 from .wallet.command import app as wallet
+from .wallet.command import app as wallet_app
 
 app = typer.Typer(
     name="sn17",
@@ -14,7 +17,10 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
-app.command()(up)
+for command in (up, status, accept, watch):
+    app.command()(command)
+app.add_typer(tasks_app, name="tasks")
+app.add_typer(wallet_app, name="wallet")
 app.command()(accept)
 app.command()(watch)
 app.add_typer(wallet)

@@ -54,8 +54,8 @@ class WorkerBook:
                 elif sample.name.endswith("_sum"):
                     life.gaussians_sum = sample.value
 
-    def record(self, restarts: int) -> WorkerRecord:
-        """The line of the table."""
+    def record(self, restarts: int | None) -> WorkerRecord:
+        """The line of the table; ``restarts`` is None for a worker that is not our child."""
         generations = sum(life.generations for life in self.lives.values())
         gaussians = sum(life.gaussians_sum for life in self.lives.values())
         return WorkerRecord(

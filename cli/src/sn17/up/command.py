@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import datetime as dt
 import json
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -16,13 +15,17 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
+from .health import healing, under_way
 from .process import ProcessFailedError
 from .report import Report
 from .session import REFRESH_SECONDS, EventLog, Session, running
 from .stack import StackOptions
 from .tables import render
 
-SICK_WORKER = {"leak_mib_per_generation": 40, "gaussian_decay": True}
+HEALING_SECONDS = 60.0
+DEMO_PACE = {"slow_seconds": 2.0}
+"""Slow enough that both workers are busy at a time, as they are with a real generator."""
+DEMO_SICKNESS = {"leak_mib_per_generation": 130, "gaussian_decay": True}
 
 
 def up(
@@ -40,6 +43,9 @@ def up(
         int, typer.Option(min=7_000, help="Most gaussians of an asset (procedural backend).")
     ] = 100_000,
     demo: Annotated[bool, typer.Option("--demo", help="Let the last worker leak and degrade.")] = False,
+    operator: Annotated[
+        bool, typer.Option(help="Run the operator's policy and planner over the workers.")
+    ] = True,
     state_dir: Annotated[
         Path | None, typer.Option(help="Logs, journal and keys. Default: .sn17/<time> in this folder.")
     ] = None,
@@ -62,11 +68,12 @@ def up(
         time_scale=time_scale,
         seed=seed,
         max_gaussians=max_gaussians,
-        sick_worker_faults=SICK_WORKER if demo else None,
+        faults=DEMO_PACE if demo else {},
+        sick_worker_faults=DEMO_SICKNESS if demo else {},
     )
     console = Console()
     try:
-        report = asyncio.run(_run(options, console))
+        report = asyncio.run(_run(options, console, operator=operator))
     except ProcessFailedError as error:
         console.print(f"[red]{error}[/red]\nLogs: {folder / 'logs'}", highlight=False)
         raise typer.Exit(2) from error
@@ -80,7 +87,7 @@ def up(
     console.print(f"[green]All {report.total.pulled} tasks are accounted for.[/green]")
 
 
-async def _run(options: StackOptions, console: Console) -> Report:
+async def _run(options: StackOptions, console: Console, *, operator: bool) -> Report:
     interactive = console.is_terminal
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -89,27 +96,35 @@ async def _run(options: StackOptions, console: Console) -> Report:
 
     def print_line(line: str) -> None:
         if not interactive:
-            console.print(line, highlight=False)
+            console.print(line, highlight=False, soft_wrap=True)
 
     console.print(f"Starting {options.validators} validators, {options.workers} workers, fixer and miner ...")
-    async with running(options, EventLog(print_line)) as session:
-        watch = _watch(session, stop)
+    events = EventLog(print_line)
+    async with running(options, events) as session, healing(session, enabled=operator) as healer:
+        watch = _watch(session, stop, lambda: under_way(healer))
         if interactive:
             with Live(console=console, refresh_per_second=4, transient=True) as live:
                 async for report in watch:
-                    live.update(render(report, session.events.lines, width=console.width))
+                    live.update(render(report, events.lines, width=console.width))
+            for line in events.lines:
+                console.print(line, highlight=False, style="dim")
         else:
-            pulled = -1
+            ended = -1
             async for report in watch:
                 total = report.total
-                if total.pulled - total.open != pulled:
-                    pulled = total.pulled - total.open
-                    console.print(f"{pulled} tasks ended, {total.open} under way", highlight=False)
+                if total.pulled - total.open != ended:
+                    ended = total.pulled - total.open
+                    print_line(f"{ended} tasks ended, {total.open} under way")
         return await session.settle()
 
 
-async def _watch(session: Session, stop: asyncio.Event) -> AsyncIterator[Report]:
-    """Reports until the miner has ended or a signal came; after a signal the miner finishes first."""
+async def _watch(
+    session: Session, stop: asyncio.Event, healing_under_way: Callable[[], bool]
+) -> AsyncIterator[Report]:
+    """Reports until the miner has ended, or a signal came and the miner has handed in what is done.
+
+    A worker that is being healed when the last task ends is waited for: its end belongs to the story.
+    """
     process = session.stack.miner
     assert process is not None, "a session has a running miner"
     miner = asyncio.ensure_future(process.wait())
@@ -120,7 +135,10 @@ async def _watch(session: Session, stop: asyncio.Event) -> AsyncIterator[Report]
         if stop.is_set():
             session.events.say("sn17", "stopping: the miner hands in what is done")
             await process.stop(grace=30.0)
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + HEALING_SECONDS
+    while healing_under_way() and not stop.is_set() and loop.time() < deadline:
+        yield await session.observe()
+        await asyncio.wait({stopping}, timeout=REFRESH_SECONDS)
     stopping.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await stopping
     yield await session.observe()

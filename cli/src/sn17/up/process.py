@@ -131,11 +131,16 @@ class ManagedProcess:
                 await asyncio.wait_for(process.wait(), grace)
             except TimeoutError:
                 self._on_event(self.spec.name, f"did not stop within {grace:.0f} s and was killed")
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
+                self.kill()
         if self._task is not None:
             with contextlib.suppress(ProcessFailedError):
                 await self._task
+
+    def kill(self) -> None:
+        """End this incarnation at once; the supervisor starts the next one."""
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
 
     def tail(self, lines: int = 15) -> str:
         """The last lines of the log file."""

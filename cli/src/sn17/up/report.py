@@ -36,7 +36,7 @@ class WorkerRecord:
     gaussians_mean: float | None
     memory_peak_bytes: int
     memory_limit_bytes: int | None
-    restarts: int
+    restarts: int | None
 
 
 @dataclass(frozen=True, slots=True)

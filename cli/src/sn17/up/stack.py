@@ -33,7 +33,9 @@ class StackOptions:
     max_gaussians: int = 100_000
     image_ratio: float = 0.2
     memory_limit_bytes: int = 1024 * MIB
-    sick_worker_faults: Mapping[str, Any] | None = None
+    faults: Mapping[str, Any] = field(default_factory=dict)
+    sick_worker_faults: Mapping[str, Any] = field(default_factory=dict)
+    """Added to ``faults`` for the last worker."""
 
 
 @dataclass(slots=True)
@@ -142,8 +144,11 @@ class Stack:
             "SN17_PROCEDURAL_MAX_GAUSSIANS": str(self.options.max_gaussians),
             "SN17_MEMORY_LIMIT_BYTES": str(self.options.memory_limit_bytes),
         }
-        if index == self.options.workers and self.options.sick_worker_faults:
-            env["SN17_FAULTS"] = json.dumps(self.options.sick_worker_faults)
+        faults = dict(self.options.faults)
+        if index == self.options.workers:
+            faults |= self.options.sick_worker_faults
+        if faults:
+            env["SN17_FAULTS"] = json.dumps(faults)
         return self._managed(name, "sn17_trellis", env, ("serve",))
 
     def _miner_env(self, fixer: ManagedProcess) -> dict[str, str]:

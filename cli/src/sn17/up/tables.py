@@ -66,7 +66,7 @@ def worker_table(workers: Sequence[WorkerRecord]) -> Table:
             _number(worker.gaussians_mean, "{:,.0f}"),
             f"{worker.memory_peak_bytes / MIB:,.0f}",
             f"{worker.memory_peak_bytes / limit:.0%}" if limit else "-",
-            str(worker.restarts),
+            _number(worker.restarts, "{}"),
         )
     return table
 

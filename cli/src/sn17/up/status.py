@@ -1,0 +1,61 @@
+"""`sn17 status`: the tables of a run that is up, or of the last one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Annotated
+
+import httpx
+import typer
+from rich.console import Console
+
+from .collect import WorkerBook, observe_worker, read_tasks
+from .report import Report, build
+from .tables import render
+
+RUNS = Path(".sn17")
+
+
+def status(
+    state_dir: Annotated[
+        Path | None, typer.Option(help="Folder of the run. Default: the newest below .sn17.")
+    ] = None,
+) -> None:
+    """Show submissions and workers of a local run. In a cluster: kubectl get sn17miners."""
+    console = Console()
+    folder = state_dir or newest_run(RUNS)
+    if folder is None or not (folder / "validators" / "devnet.json").exists():
+        console.print(f"No run found in {state_dir or RUNS.resolve()}: start one with `sn17 up`.")
+        raise typer.Exit(2)
+    report = asyncio.run(_observe(folder))
+    console.print(render(report, title=f"sn17: {folder}", width=console.width))
+
+
+def newest_run(parent: Path) -> Path | None:
+    """The run folder that was started last; their names sort by time."""
+    runs = sorted(path.parent for path in parent.glob("*/admin-token"))
+    return runs[-1] if runs else None
+
+
+async def _observe(folder: Path) -> Report:
+    devnet = json.loads((folder / "validators" / "devnet.json").read_text())
+    books: list[WorkerBook] = []
+    async with httpx.AsyncClient(timeout=2.0) as client:
+        for file in sorted((folder / "run").glob("trellis-*.json")):
+            ready = json.loads(file.read_text())
+            book = WorkerBook(file.stem)
+            books.append(book)
+            await observe_worker(
+                client,
+                book,
+                url=f"http://127.0.0.1:{ready['port']}",
+                ops_url=f"http://127.0.0.1:{ready['ops_port']}",
+            )
+    return build(
+        read_tasks(folder / "miner" / "journal.sqlite"),
+        [book.record(restarts=None) for book in books],
+        validators=[str(each["hotkey"]) for each in devnet["validators"]],
+        assigned={},
+    )
