@@ -337,6 +337,15 @@ async def test_a_second_life_of_someone_in_our_name_is_survived(harness: Harness
     assert harness.metric("sn17_cooldown_violations_total", validator=validator.hotkey[:8]) == 1
 
 
+async def test_a_violation_told_from_below_zero_is_still_one(harness: Harness) -> None:
+    """Every good submission takes one violation back: the count may be zero or less in the answer."""
+    _, validator = await harness.worker(), await harness.validator(violations=-1)
+    validator.cooldown_until = int(time.time()) + 2
+    await harness.run()
+    assert len(validator.pulls) == 2
+    assert harness.metric("sn17_cooldown_violations_total", validator=validator.hotkey[:8]) == 1
+
+
 async def test_many_validators_share_few_workers(harness: Harness) -> None:
     await harness.worker()
     await harness.worker()

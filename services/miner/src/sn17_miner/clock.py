@@ -7,7 +7,7 @@ they widen slowly, since clocks drift, and a contradiction (a stepped clock) sta
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
+from math import inf, isfinite
 from typing import Final
 
 DRIFT: Final = 5e-5
@@ -50,8 +50,14 @@ class Offset:
 
     @property
     def estimate(self) -> float:
-        """The offset to act on: zero unless disproved, then the end that never wakes us too early."""
-        return 0.0 if self.low <= 0.0 <= self.high else max(self.low, -3600.0)
+        """The offset to act on: zero unless disproved, then the end that does not wake us too early; where
+        only the other end is known, one resolution of the evidence below it.
+        """
+        if self.low > 0.0:
+            return self.low
+        if self.high < 0.0:
+            return self.low if isfinite(self.low) else self.high - DATE_SPAN
+        return 0.0
 
     def ours(self, theirs: float) -> float:
         """Our time at which their clock shows ``theirs``."""

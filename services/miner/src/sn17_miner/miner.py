@@ -255,14 +255,15 @@ class Miner:
             learned.offset.date_header(answer.sent, answer.received, answer.date)
         now = context.clock()
         if value.task is None:
-            if value.cooldown_violations > 0 and value.cooldown_until > 0:
-                await self._too_early(hotkey, answer)
-            elif value.cooldown_until > answer.received + learned.offset.estimate:
-                # A cooldown always comes with the violation it has just counted; this one is made up.
+            wait = value.cooldown_until - (answer.received + learned.offset.estimate)
+            if value.cooldown_violations == 0 and wait > 0.75 * context.policy.unregistered_wait:
+                # No cooldown is that long, and a violation is counted as it is told (from below zero, too).
                 _log.warning(
                     "the validator does not know this hotkey yet", extra={"validator": label(hotkey)}
                 )
                 context.scheduler.on_unregistered(now, hotkey, value.cooldown_until)
+            elif value.cooldown_until > 0:
+                await self._too_early(hotkey, answer)
             else:
                 context.scheduler.on_no_task(now, hotkey)
             return None

@@ -26,6 +26,8 @@ class Policy:
     cooldown_margin: float = 0.05
     """A pull arrives this much after the cooldown at the earliest; a property of clocks, never scaled."""
     longest_cooldown: float = 86400.0
+    unregistered_wait: float = 3600.0
+    """What a validator tells a hotkey it does not know."""
     unregistered_retry: float = 600.0
     no_task_rest: float = 10.0
     failure_rest: float = 5.0

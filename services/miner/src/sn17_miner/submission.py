@@ -166,9 +166,10 @@ class Submission:
         if skip is not None:
             outcome, reason = parse_skip(skip)
         feedback = answer.value.feedback
-        more = ""
+        took = answer.received - task.assigned_at
+        more = f"; delivered in {took:.1f} s of {task.throttle:g} free ones"
         if feedback is not None and accepted:
-            more = (
+            more += (
                 f"; average {feedback.average_fidelity_score:.3f},"
                 f" {feedback.generations_within_the_window} in the window,"
                 f" rating {feedback.current_duel_rating:.0f}, reward {feedback.current_miner_reward:.1f}"

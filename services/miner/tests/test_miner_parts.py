@@ -1,0 +1,310 @@
+"""The small parts: clocks, what is learned, verdicts, the fleet, the pool, the spool, prompts."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+from math import inf
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sn17_miner.axon import CallError
+from sn17_miner.clock import Offset
+from sn17_miner.fleet import Fleet, JobStatus, MemoryStatus, WorkerStatus
+from sn17_miner.learning import Learned
+from sn17_miner.policy import Policy
+from sn17_miner.pool import Pool, by_dns
+from sn17_miner.prompts import enhance_image, enhance_text
+from sn17_miner.spool import Spool, SpoolError
+from sn17_miner.verdict import Verdict, read_answer, read_error
+from sn17_miner.web import new_session
+from sn17_miner.worker import WorkerClient
+from sn17_protocol import Feedback, SubmitResults
+from sn17_service.contract import WorkerState
+
+# --- clocks ---------------------------------------------------------------------------------------
+
+
+@given(
+    st.floats(-100, 100),
+    st.lists(st.tuples(st.floats(0, 1), st.floats(0, 0.5), st.floats(0, 0.5)), min_size=1, max_size=30),
+)
+def test_date_headers_bound_the_offset_and_never_wake_us_early(
+    true: float, calls: list[tuple[float, float, float]]
+) -> None:
+    offset, now = Offset(), 1_700_000_000.0
+    for pause, there, back in calls:
+        now += pause * 37
+        theirs = now + there + true
+        offset.date_header(now, now + there + back, float(int(theirs)))
+    assert offset.low - 1e-3 <= true <= offset.high + 1e-3
+    if offset.estimate != 0.0:
+        # The estimate is never above the truth by more than drift: their clock has reached the moment.
+        assert offset.estimate <= true + 0.01
+
+
+def test_zero_unless_disproved() -> None:
+    offset = Offset()
+    offset.date_header(100.0, 100.1, 100.0)
+    assert offset.estimate == 0.0
+    offset.learn(101.0, 4.0, 5.0)
+    assert offset.ours(200.0) == 196.0
+
+
+def test_a_date_that_made_us_early_is_not_believed_again() -> None:
+    offset = Offset()
+    offset.date_header(100.0, 100.1, 3700.0)
+    assert offset.estimate > 3000
+    offset.before(200.0, 200.1, 260.0)
+    assert offset.estimate == 0.0
+    offset.date_header(300.0, 300.1, 3900.0)
+    assert offset.estimate == 0.0
+
+
+def test_a_violation_without_any_date_shifts_the_next_pull_by_seconds_not_hours() -> None:
+    offset = Offset()
+    offset.before(200.0, 200.1, 199.0)
+    assert 199.0 < offset.ours(199.0) < 205.0
+
+
+def test_learned_survives_the_journal_and_nonsense_is_forgotten() -> None:
+    learned = Learned.fresh(Policy())
+    learned.told(25, 0.7)
+    learned.told(-1, 99)
+    learned.judge(accepted=True)
+    learned.offset.learn(5.0, -1.0, inf)
+    learned.evidence["healthy"] = (1.0, 2.0, 3.0)
+    again = Learned.load(learned.dump(), Policy())
+    assert again == learned
+    assert (again.throttle, again.threshold) == (25, 0.7)
+    for text in ("", "{}", "[]", '{"throttle": 1, "new field": 2}'):
+        assert Learned.load(text, Policy()) == Learned.fresh(Policy())
+
+
+@pytest.mark.parametrize(
+    ("delivery", "accepted"), [(10.0, True), (30.0, True), (75.0, True), (20.0, False), (90.0, False)]
+)
+def test_cooldown_and_penalty_are_worked_out_from_answers(delivery: float, accepted: bool) -> None:
+    learned = Learned.fresh(Policy())
+    learned.base_cooldown, learned.penalty = 240.0, 1.0
+    assigned, total = 1000.0, 240.0 + (0.0 if accepted else 500.0)
+    ended = assigned + delivery
+    until = max(ended + total - 30.0, assigned + total)
+    learned.cooled(assigned=assigned, ended=ended, until=until, accepted=accepted)
+    assert learned.base_cooldown == pytest.approx(240.0)
+    assert learned.penalty == pytest.approx(1.0 if accepted else 500.0)
+
+
+# --- verdicts -------------------------------------------------------------------------------------
+
+
+def answer(feedback: Feedback | None, until: int) -> SubmitResults:
+    return SubmitResults(results="", submit_time=1, signature="", feedback=feedback, cooldown_until=until)
+
+
+@pytest.mark.parametrize(
+    ("feedback", "until", "skipped", "verdict"),
+    [
+        (Feedback(task_fidelity_score=0.8), 1300, False, Verdict.ACCEPTED),
+        (Feedback(), 1900, False, Verdict.REJECTED),
+        (Feedback(validation_failed=True), 1300, False, Verdict.UNVALIDATED),
+        (Feedback(), 1300, True, Verdict.SKIPPED),
+        (Feedback(), 0, False, Verdict.NOT_PROCESSED),
+        (Feedback(average_fidelity_score=0.9), 990, False, Verdict.NOT_PROCESSED),
+        (None, 0, False, Verdict.UNKNOWN),
+    ],
+)
+def test_answers(feedback: Feedback | None, until: int, skipped: bool, verdict: Verdict) -> None:
+    assert read_answer(answer(feedback, until), skipped=skipped, sent_theirs=1000.0).verdict is verdict
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "verdict"),
+    [
+        (None, "refused", Verdict.NOT_SENT),
+        (408, "no answer", Verdict.UNKNOWN),
+        (422, "unreadable", Verdict.UNKNOWN),
+        (500, "x", Verdict.UNKNOWN),
+        (503, "reset", Verdict.UNKNOWN),
+        (401, "Nonce is too old", Verdict.REFUSED),
+        (403, "5F submitted results while having no task assigned", Verdict.GONE),
+        (403, "5F is not registered", Verdict.REFUSED),
+        (404, "no such synapse", Verdict.REFUSED),
+    ],
+)
+def test_failed_calls(status: int | None, message: str, verdict: Verdict) -> None:
+    assert read_error(CallError(status, message)).verdict is verdict
+
+
+# --- fleet ----------------------------------------------------------------------------------------
+
+
+def status(
+    name: str = "w", *, state: WorkerState = WorkerState.READY, memory: int = 1, job: JobStatus | None = None
+) -> WorkerStatus:
+    return WorkerStatus(
+        worker=name, boot_id="b", state=state, memory=MemoryStatus(unreclaimable_bytes=memory), job=job
+    )
+
+
+def test_who_is_free_and_why_not() -> None:
+    fleet = Fleet(stale_after=5.0)
+    fleet.discovered(["a", "b", "c"], forget=True)
+    assert fleet.free(0.0) == []
+    fleet.observe("a", status("a", memory=9), 0.0)
+    fleet.observe("b", status("b", memory=3), 0.0)
+    fleet.observe("c", status("c", state=WorkerState.DRAINING), 0.0)
+    assert [worker.url for worker in fleet.free(1.0)] == ["b", "a"]
+    assert fleet.why_not(fleet.workers["c"], 1.0) == "draining"
+    fleet.hold("b", "task 1", 1.0)
+    with pytest.raises(ValueError, match="task 1"):
+        fleet.hold("b", "task 2", 1.0)
+    fleet.rest("a", 10.0, "failed", 1.0)
+    assert fleet.free(2.0) == []
+    assert fleet.why_not(fleet.workers["a"], 2.0) == "failed"
+    fleet.release("b", 3.0)
+    assert fleet.free(3.0)[0].free_since == 3.0
+    assert fleet.free(6.0) == []
+    assert fleet.why_not(fleet.workers["b"], 6.0) == "no news from it"
+    fleet.unreachable("b", "refused", 6.0)
+    assert fleet.why_not(fleet.workers["b"], 6.0) == "refused"
+
+
+def test_a_refusal_is_believed_until_the_worker_speaks_again() -> None:
+    fleet = Fleet(stale_after=5.0)
+    fleet.discovered(["a"], forget=True)
+    fleet.observe("a", status(), 0.0)
+    fleet.refused("a", WorkerState.REFUSING, 0.1)
+    assert fleet.free(0.2) == []
+    fleet.observe("a", status(), 1.0)
+    assert len(fleet.free(1.0)) == 1
+
+
+def test_progress_is_a_change_of_the_job() -> None:
+    fleet = Fleet(stale_after=5.0)
+    fleet.discovered(["a"], forget=True)
+    for now, step in ((0.0, 1), (1.0, 1), (2.0, 2), (3.0, 2)):
+        fleet.observe("a", status(state=WorkerState.BUSY, job=JobStatus(key="k", step=step)), now)
+    assert fleet.workers["a"].moved_at == 2.0
+
+
+def test_workers_in_use_outlive_their_discovery() -> None:
+    fleet = Fleet(stale_after=5.0)
+    fleet.discovered(["a", "b"], forget=True)
+    fleet.hold("a", "task 1", 0.0)
+    assert fleet.discovered(["b"], forget=True) == ([], [])
+    fleet.release("a", 1.0)
+    assert fleet.discovered(["b"], forget=True) == ([], ["a"])
+    assert fleet.discovered([], forget=False) == ([], [])
+    assert list(fleet.workers) == ["b"]
+
+
+async def test_discovery_by_name_gives_every_address() -> None:
+    assert "http://127.0.0.1:10006" in await by_dns("localhost", 10006)()
+
+
+async def test_a_discovery_that_fails_forgets_nobody() -> None:
+    found = asyncio.Event()
+    answers: list[list[str] | OSError] = [["a"], OSError("no name service"), []]
+
+    async def discover() -> list[str]:
+        if not answers:
+            found.set()
+            await asyncio.Event().wait()
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    async with new_session() as session:
+        client = WorkerClient(session, timeout=1.0, poll_timeout=1.0, max_bytes=1)
+        pool = Pool(Fleet(stale_after=1.0), client, discover, lambda: 0.0, 1.0, 0.0)
+        running = asyncio.create_task(pool.run(lambda name, work: work.close()))
+        async with asyncio.timeout(10):
+            await found.wait()
+        running.cancel()
+    assert list(pool.fleet.workers) == ["a"]
+
+
+async def test_tasks_that_wait_get_workers_in_the_order_they_asked() -> None:
+    async def nobody() -> list[str]:
+        return []
+
+    async with new_session() as session:
+        client = WorkerClient(session, timeout=1.0, poll_timeout=1.0, max_bytes=1)
+        fleet = Fleet(stale_after=1e9)
+        pool = Pool(fleet, client, nobody, lambda: 0.0, 1.0, 1.0)
+        fleet.discovered(["a"], forget=True)
+        waiting = [asyncio.create_task(pool.acquire(f"task {n}", "text", 10.0)) for n in range(3)]
+        await asyncio.sleep(0)
+        assert pool.waiting == 3
+        fleet.observe("a", status(), 0.0)
+        waiting[0].cancel()
+        await asyncio.gather(waiting[0], return_exceptions=True)
+        pool.dispatch()
+        worker = await waiting[1]
+        assert worker is not None
+        assert worker.held_by == "task 1"
+        assert not waiting[2].done()
+        pool.release("a")
+        assert await waiting[2] is worker
+        assert await pool.acquire("task 9", "text", 0.0) is None
+        assert pool.waiting == 0
+
+
+# --- spool ----------------------------------------------------------------------------------------
+
+
+def test_a_name_in_the_spool_means_a_whole_file(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", 1000)
+    file = spool.create("1.ply")
+    file.write(b"half")
+    with pytest.raises(SpoolError):
+        spool.read("1.ply")
+    spool.commit("1.ply", file)
+    assert spool.read("1.ply") == b"half"
+    dropped = spool.create("2.ply")
+    spool.discard("2.ply", dropped)
+    spool.create("3.ply").close()
+    assert spool.sweep({"1.ply"}) == 1
+    assert spool.used() == 4
+    assert spool.full() is None
+    spool.max_bytes = 4
+    assert "at most" in (spool.full() or "")
+    spool.max_bytes, spool.min_free_bytes = 1000, 1 << 60
+    assert "must stay free" in (spool.full() or "")
+
+
+# --- prompts --------------------------------------------------------------------------------------
+
+
+def test_text_enhancement_is_conservative() -> None:
+    change = enhance_text("  a red   cube. ", "{prompt}, centered")
+    assert change is not None
+    assert change.prompt == "a red cube, centered"
+    assert enhance_text("x" * 1020, "{prompt}, centered") is None
+    assert enhance_text("   ", "{prompt}, centered") is None
+    assert enhance_text("a cube", "{prompt}") is None
+
+
+def test_image_enhancement_puts_on_white_and_enlarges() -> None:
+    image = pytest.importorskip("PIL.Image", reason="needs the extra 'images'")
+    out = io.BytesIO()
+    image.new("RGBA", (64, 32), (255, 0, 0, 0)).save(out, "PNG")
+    change = enhance_image(base64.b64encode(out.getvalue()).decode())
+    assert change is not None
+    made = image.open(io.BytesIO(base64.b64decode(change.prompt)))
+    assert (made.size, made.mode, made.getpixel((0, 0))) == ((512, 256), "RGB", (255, 255, 255))
+    assert "on white" in change.detail
+    large = io.BytesIO()
+    image.new("RGB", (600, 600)).save(large, "JPEG")
+    assert enhance_image(base64.b64encode(large.getvalue()).decode()) is None
+
+
+@pytest.mark.parametrize("prompt", ["", "not base64!", base64.b64encode(b"no image").decode()])
+def test_an_image_that_can_not_be_read_is_left_alone(prompt: str) -> None:
+    pytest.importorskip("PIL", reason="needs the extra 'images'")
+    assert enhance_image(prompt) is None
