@@ -1,5 +1,8 @@
-"""The commands: they read, call the rooms, and show. Exit codes: 0 fine, 1 error, 2 usage, 3 damaged (inspect)
-or less alike than asked for (compare), 4 unrepairable."""
+"""The commands: they read, call the rooms, and show.
+
+Exit codes: 0 fine, 1 error, 2 usage, 3 damaged (inspect) or less alike than asked for (compare),
+4 unrepairable.
+"""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def format_for(path: str) -> Format:
 
 def _exchange(data: bytes, source: str, target: str) -> bytes:
     try:
-        from gaussforge import GaussForge
+        from gaussforge import GaussForge  # type: ignore[import-untyped]
     except ImportError as error:
         raise MissingLibraryError(
             "this format needs the library gaussforge: pip install 'sn17[exchange]'"
