@@ -79,6 +79,8 @@ def test_a_run_writes_its_verdict(services: Services, tmp_path: Path, policy: st
     assert answer.exit_code == 0, answer.output
     verdict = json.loads(file.read_text())
     assert verdict["passed"] is True
+    assert verdict["marks"]["policy"] == policy
+    assert verdict["marks"]["thresholds"]["gaussians_mean"] == 100
     assert [s["seed"] for s in verdict["samples"]] == [1701, 1702]
     assert all(0 < s["memory_ratio"] < 0.8 for s in verdict["samples"])
     names = {check["name"] for check in verdict["checks"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from sn17.accept.verdict import Marks, Thresholds
 from sn17_service import contract
 
 pytestmark = pytest.mark.cluster
@@ -218,6 +220,15 @@ def test_fetch_takes_pinned_revisions_and_hides_the_token(rendered: Callable[[st
     mounts = {m["name"]: m for m in release.pod("trellis")["spec"]["containers"][0]["volumeMounts"]}
     assert mounts["models"]["readOnly"] is True
     assert "model-hub" not in mounts  # the token is the init container's only
+
+
+def test_acceptance_marks_are_those_of_the_values(chart: Any) -> None:
+    release = chart.render("--set", "acceptance.gaussiansMean=400000,fixer.policy=phase1")
+    marks = Marks().with_options(
+        json.loads(release.one("ConfigMap", "sn17-acceptance")["data"]["acceptance.json"])
+    )
+    assert marks.policy == "phase1"
+    assert marks.thresholds == Thresholds(gaussians_mean=400_000)
 
 
 def test_names_of_two_releases_never_collide(chart: Any) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -19,12 +19,12 @@ from .run import AcceptanceRun
 from .show import check_table, passed, sample_line, write_json
 from .smoke import Smoke
 from .stack import HttpStack, StackError
-from .verdict import Check, Sample, Thresholds, judge
+from .verdict import Check, Marks, Sample, judge
 from .watch import Tally, tally
 from .watch import judge as judge_books
 
-DEFAULTS = Thresholds()
 CANNOT_RUN = 2
+FROM_RELEASE = "the release's, else the design's"
 
 Workers = Annotated[
     list[str] | None, typer.Option("--worker", help="Data port of a worker; may be repeated.")
@@ -40,17 +40,26 @@ def accept(
     release: ReleaseName = "sn17",
     namespace: Namespace = "default",
     generations: Annotated[int, typer.Option(min=1, help="Assets to make.")] = len(PROMPTS),
-    policy: Annotated[str, typer.Option(help="Repair policy: measured, phase1 or none.")] = "measured",
-    gaussians_mean: Annotated[float, typer.Option(help="The mean must exceed it.")] = DEFAULTS.gaussians_mean,
+    policy: Annotated[
+        str | None,
+        typer.Option(help="Repair policy: measured, phase1 or none.", show_default="the release's"),
+    ] = None,
+    gaussians_mean: Annotated[
+        float | None, typer.Option(help="The mean must exceed it.", show_default=FROM_RELEASE)
+    ] = None,
     generation_seconds: Annotated[
-        float, typer.Option(help="Each generation must take less.")
-    ] = DEFAULTS.generation_seconds,
+        float | None, typer.Option(help="Each generation must take less.", show_default=FROM_RELEASE)
+    ] = None,
     memory_ratio: Annotated[
-        float, typer.Option(min=0.05, max=1, help="Share of the memory limit that is never reached.")
-    ] = DEFAULTS.memory_ratio,
+        float | None,
+        typer.Option(
+            min=0.05, max=1, help="Share of the memory limit never reached.", show_default=FROM_RELEASE
+        ),
+    ] = None,
     opacity_std: Annotated[
-        tuple[float, float], typer.Option(help="Range of the opacity's standard deviation after phase1.")
-    ] = DEFAULTS.opacity_std,
+        tuple[float, float] | None,
+        typer.Option(help="Range of the opacity's spread after phase1.", show_default=FROM_RELEASE),
+    ] = None,
     smoke: Annotated[bool, typer.Option("--smoke", help="One asset only: the test of `helm test`.")] = False,
     minimum_gaussians: Annotated[int, typer.Option(help="With --smoke: the asset has more.")] = 1000,
     prometheus: Annotated[str | None, typer.Option(help="With --smoke: it must scrape the workers.")] = None,
@@ -61,12 +70,13 @@ def accept(
     Exit code 0: no check failed. 1: one did. 2: it could not be run.
     """
     console = Console(width=None if Console().is_terminal else 140)
-    thresholds = Thresholds(
-        gaussians_mean=gaussians_mean,
-        generation_seconds=generation_seconds,
-        memory_ratio=memory_ratio,
-        opacity_std=opacity_std,
-    )
+    asked: dict[str, Any] = {
+        "policy": policy,
+        "gaussians_mean": gaussians_mean,
+        "generation_seconds": generation_seconds,
+        "memory_ratio": memory_ratio,
+        "opacity_std": opacity_std,
+    }
     samples: list[Sample] = []
 
     def shown(sample: Sample) -> None:
@@ -74,15 +84,16 @@ def accept(
         console.print(sample_line(len(samples), generations, sample), highlight=False)
 
     checks: list[Check]
-    with _cannot_run(console), _stack(worker, fixer, release, namespace) as stack:
+    with _cannot_run(console), _stack(worker, fixer, release, namespace) as (stack, marks):
+        marks = marks.with_options(asked)
         if smoke:
-            checks = list(Smoke(stack, policy, minimum_gaussians, prometheus).run())
+            checks = list(Smoke(stack, marks.policy, minimum_gaussians, prometheus).run())
         else:
-            AcceptanceRun(stack, policy, generations, on_sample=shown).run()
-            checks = judge(samples, policy, thresholds, wanted=generations)
-    console.print(check_table(checks, "Smoke test" if smoke else f"Acceptance, policy {policy}"))
+            AcceptanceRun(stack, marks.policy, generations, on_sample=shown).run()
+            checks = judge(samples, marks.policy, marks.thresholds, wanted=generations)
+    console.print(check_table(checks, "Smoke test" if smoke else f"Acceptance, policy {marks.policy}"))
     if json_file:
-        write_json(json_file, checks, policy=policy, samples=[asdict(s) for s in samples])
+        write_json(json_file, checks, marks=asdict(marks), samples=[asdict(s) for s in samples])
     raise typer.Exit(0 if passed(checks) else 1)
 
 
@@ -141,14 +152,18 @@ def _cannot_run(console: Console) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _stack(workers: list[str] | None, fixer: str | None, release: str, namespace: str) -> Iterator[HttpStack]:
+def _stack(
+    workers: list[str] | None, fixer: str | None, release: str, namespace: str
+) -> Iterator[tuple[HttpStack, Marks]]:
     if bool(workers) != bool(fixer):
         raise StackError("give --worker and --fixer together, or neither and --release")
     if workers and fixer:
-        yield HttpStack(tuple(workers), fixer)
+        yield HttpStack(tuple(workers), fixer), Marks()
         return
-    with Release(release, namespace).workers_and_fixer() as (found, found_fixer):
-        yield HttpStack(found, found_fixer)
+    source = Release(release, namespace)
+    marks = Marks().with_options(source.acceptance())
+    with source.workers_and_fixer() as (found, found_fixer):
+        yield HttpStack(found, found_fixer), marks
 
 
 @contextlib.contextmanager

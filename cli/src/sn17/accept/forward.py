@@ -47,6 +47,12 @@ class Release:
         secret = self._json("get", "secret", f"{self.name}-admin-token")
         return base64.b64decode(secret["data"]["token"]).decode()
 
+    def acceptance(self) -> dict[str, Any]:
+        """Policy and thresholds of the release's values. Raises StackError."""
+        config = self._json("get", "configmap", f"{self.name}-acceptance")
+        marks: dict[str, Any] = json.loads(config["data"]["acceptance.json"])
+        return marks
+
     @contextlib.contextmanager
     def workers_and_fixer(self) -> Iterator[tuple[tuple[str, ...], str]]:
         """Base URLs of every running worker and of one fixer."""

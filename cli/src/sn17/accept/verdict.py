@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 # Two-sided 95 % quantiles of Student's t by degrees of freedom; beyond 30 the normal one is close enough.
 _T95: Final = (
@@ -35,6 +35,22 @@ class Thresholds:
     opacity_std: tuple[float, float] = (3.0, 9.0)
     spread_kept: float = 0.9
     coverage_kept: float = 0.98
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What a run is held against: the fixer's policy and the thresholds."""
+
+    policy: str = "measured"
+    thresholds: Thresholds = field(default_factory=Thresholds)
+
+    def with_options(self, options: Mapping[str, Any]) -> Marks:
+        """With those of ``options`` that are not None, by the names of the thresholds and ``policy``."""
+        given = {name: value for name, value in options.items() if value is not None}
+        if "opacity_std" in given:
+            given["opacity_std"] = tuple(given["opacity_std"])
+        policy = given.pop("policy", self.policy)
+        return Marks(policy, replace(self.thresholds, **given))
 
 
 @dataclass(frozen=True, slots=True)
