@@ -93,6 +93,13 @@ class LivePod:
                 self._process.kill()
                 self._process.wait()
 
+    def replace(self) -> None:
+        """End the process as a replaced pod's ends, and wait for the next one."""
+        assert self._process is not None
+        self.ready_file.unlink()
+        self._process.terminate()
+        wait_for(f"{self.name} listens again", self.ready_file.exists, 60)
+
     def _supervise(self) -> None:
         while not self._stopping.is_set():
             with (self.folder / f"{self.name}.log").open("ab") as log:
@@ -171,6 +178,10 @@ class LiveRelease:
         if self._prometheus is not None:
             self._prometheus.kill()
             self._prometheus.wait()
+
+    @property
+    def journal(self) -> Path:
+        return self.folder / self.pods["miner"][0].name / "sn17_state_dir" / "journal.sqlite"
 
     def address(self, component: str, index: int = 0) -> str:
         return f"127.{NET}.{list(MODULES).index(component)}.{index + 2}"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +14,8 @@ from typing import Any
 
 import httpx
 import pytest
+from sn17.up.collect import assigned_tasks, read_tasks
+from sn17.up.report import build
 from sn17_cluster.client import Cluster
 from sn17_dashboards.__main__ import FOLDER, PICTURES
 from sn17_dashboards.draw import chosen, draw_boards
@@ -137,6 +142,41 @@ def test_every_panel_is_drawn(live: LiveRelease, boards: dict[str, Any], tmp_pat
     draw_boards(FOLDER, live.url, 240, into)
     assert {path.stem for path in into.glob("*.png")} == set(boards)
     assert all(path.stat().st_size > 20_000 for path in into.glob("*.png"))
+
+
+def test_a_copy_of_the_running_journal_is_whole(live: LiveRelease, tmp_path: Path) -> None:
+    """The command of docs/chart.md, on the journal of the running miner."""
+    command = re.search(
+        r'python -c "(import sqlite3;[^"]+)"', (CHART.parents[1] / "docs/chart.md").read_text()
+    )
+    assert command
+    code = command[1].replace("/var/lib/sn17/backup.sqlite", str(tmp_path / "backup.sqlite"))
+    code = code.replace("/var/lib/sn17/journal.sqlite", str(live.journal))
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert len(read_tasks(tmp_path / "backup.sqlite")) >= 15
+
+
+def test_upgrade_and_rollback_lose_no_task(live: LiveRelease) -> None:
+    """Each replaces the miner's pod: it is asked to end, and the next one goes on with the same journal."""
+    release = ("sn17", "-n", live.namespace)
+    live.cluster.helm(
+        "upgrade", "sn17", str(CHART), "-n", live.namespace, "--reuse-values", "--set", "log.level=DEBUG"
+    )
+    live.pods["miner"][0].replace()
+    live.cluster.helm("rollback", *release)
+    live.pods["miner"][0].replace()
+    before = len(read_tasks(live.journal))
+
+    def unaccounted() -> tuple[str, ...]:
+        books = httpx.get(f"http://{live.address('validators')}:8099/books", trust_env=False).json()
+        tasks = read_tasks(live.journal)
+        # The newest are still under way; what came before the roll-back must have ended.
+        known = {task.task_id for task in tasks[before:]}
+        assigned = {k: v for k, v in assigned_tasks(books).items() if k not in known}
+        return build(tasks, [], validators=[], assigned=assigned).unaccounted
+
+    wait_for("tasks after the roll-back", lambda: len(read_tasks(live.journal)) >= before + 4, 90)
+    wait_for("an end of every task", lambda: not unaccounted(), 90)
 
 
 def test_alert_rules_load_and_none_is_critical(live: LiveRelease, chart: Any) -> None:
