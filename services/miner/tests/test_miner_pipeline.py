@@ -388,6 +388,14 @@ async def test_what_fails_the_checks_is_tried_with_other_seeds_then_skipped_for_
     assert any("would cost" in event.detail for event in harness.events())
 
 
+async def test_splats_beyond_repair_are_given_up_by_that_name(harness: Harness) -> None:
+    await harness.worker()
+    await harness.validator()
+    harness.fixer.report = {"verdict": "unrepairable", "gates_pass": False}
+    await harness.run()
+    assert (harness.task().outcome, harness.task().reason) == ("given_up", "unrepairable")
+
+
 async def test_the_best_seed_is_submitted(harness: Harness) -> None:
     _, validator = await harness.worker(), await harness.validator()
     harness.scorer.scores.extend([0.3, 0.95])

@@ -24,8 +24,10 @@ def neuron(uid: int, *, hotkey: str | None = None, stake: float = 5000.0, port: 
     )
 
 
-def scheduler(*neurons: Neuron, **options: frozenset[str]) -> Scheduler:
-    made = Scheduler(POLICY, Random(1), "miner", **options)
+def scheduler(
+    *neurons: Neuron, quarantine: frozenset[str] = frozenset(), always: frozenset[str] = frozenset()
+) -> Scheduler:
+    made = Scheduler(POLICY, Random(1), "miner", quarantine=quarantine, always=always)
     made.sync(START, neurons)
     return made
 

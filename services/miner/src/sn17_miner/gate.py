@@ -21,8 +21,9 @@ PRIOR_WEIGHT: Final = 4.0
 HALF_LIFE: Final = 4 * 3600.0
 """Seconds in which an observation loses half its weight: the subnet's own window."""
 SCORE_STEP: Final = 0.05
+UNREPAIRABLE: Final = "unrepairable"
 _SCORE: Final = "score:"
-_PRIOR: Final = {"healthy": 0.92, "repaired": 0.88, "fails_checks": 0.02, "unrepairable": 0.05}
+_PRIOR: Final = {"healthy": 0.92, "repaired": 0.88, "fails_checks": 0.02, UNREPAIRABLE: 0.05}
 _GAIN: Final = 0.05
 """Tasks that another seed must promise: below that the worker is better used by the next task."""
 
@@ -32,6 +33,8 @@ Evidence = dict[str, tuple[float, float, float]]
 
 def signal_of(report: FixReport, score: float | None) -> str:
     """The class of evidence of a result: a validation score where there is one, else the fixer's word."""
+    if report.verdict == UNREPAIRABLE:
+        return UNREPAIRABLE
     if not report.gates_pass:
         return "fails_checks"
     if score is not None:

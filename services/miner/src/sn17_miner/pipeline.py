@@ -6,7 +6,7 @@ import asyncio
 import logging
 from dataclasses import dataclass
 
-from sn17_service.contract import Outcome
+from sn17_service.contract import GivenUpReason, Outcome
 
 from sn17_miner import gate
 from sn17_miner.context import Context
@@ -85,8 +85,7 @@ class Pipeline:
         await self.context.note(task, f"gate: {choice.step.value}", choice.detail)
         if choice.step is gate.Step.RETRY:
             return await generation.generate(task, None)
-        skip = make_skip(Outcome.SKIPPED, None) if choice.step is gate.Step.SKIP else None
-        return await submission.run(task, skip)
+        return await submission.run(task, _skip(task) if choice.step is gate.Step.SKIP else None)
 
     async def _give_up(self, task: Task, over: GiveUpError, submission: Submission) -> Task:
         """Hand in what there is, if it may be accepted; else free the validator's slot with an empty one."""
@@ -98,7 +97,7 @@ class Pipeline:
             mark = gate.break_even(learned.acceptance, learned.base_cooldown, learned.penalty)
             if (best.confidence or 0.0) >= mark:
                 return await submission.run(task, None)
-            return await submission.run(task, make_skip(Outcome.SKIPPED, None))
+            return await submission.run(task, _skip(task))
         outcome = Outcome.EXPIRED if over.reason is None else Outcome.GIVEN_UP
         return await submission.run(task, make_skip(outcome, over.reason))
 
@@ -112,3 +111,10 @@ class Pipeline:
         held = self.context.pool.fleet.workers.get(worker.url)
         if held is not None and held.held_by == holder(n):
             self.context.pool.release(worker.url)
+
+
+def _skip(task: Task) -> str:
+    """Why the best there is is not handed in."""
+    if task.best is not None and task.best.signal == gate.UNREPAIRABLE:
+        return make_skip(Outcome.GIVEN_UP, GivenUpReason.UNREPAIRABLE)
+    return make_skip(Outcome.SKIPPED, None)
