@@ -330,7 +330,8 @@ def test_the_rendered_annotations_read_well(chart: Any, promtool: str, tmp_path:
     }
     labels = {"severity": "critical", "pod": "sn17-trellis-a", "namespace": "mining", "release": "sn17"}
     alert = {"exp_labels": labels, "exp_annotations": expected}
-    body = unit(case) | {
+    body = {
+        **unit(case),
         "promql_expr_test": [],
         "alert_rule_test": [{"eval_time": "300m", "alertname": case.alert, "exp_alerts": [alert]}],
     }
