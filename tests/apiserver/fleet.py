@@ -321,9 +321,68 @@ class Fleet:
     def events(self) -> list[str]:
         return [event["reason"] for event in self.cluster.get("events", namespace=self.namespace)]
 
+    def annotate(self, kind: str, name: str, text: str) -> None:
+        self.cluster.kubectl("annotate", kind, name, "-n", self.namespace, "--overwrite", text)
+
+    def annotations(self, name: str) -> dict[str, str]:
+        found: dict[str, str] = self.cluster.get("pod", name, namespace=self.namespace)["metadata"].get(
+            "annotations", {}
+        )
+        return found
+
+    def wait_status(self, word: str, seconds: float = 30.0) -> dict[str, Any]:
+        """The status once it has this word."""
+        wait_for(word, lambda: self.status().get("status") == word, seconds)
+        return self.status()
+
+    def condition(self, kind: str) -> dict[str, Any]:
+        return {c["type"]: c for c in self.status()["conditions"]}[kind]
+
+    def entry(self, name: str) -> dict[str, Any]:
+        return {w["name"]: w for w in self.status().get("workers", [])}.get(name, {})
+
     def close(self) -> None:
         for worker in self.workers.values():
             worker.stop()
+
+
+README = Path(__file__).parents[2] / "operator/README.md"
+
+
+def documented_rules() -> list[dict[str, Any]]:
+    """The RBAC rules as the operator's README gives them: the tests run with these and nothing more."""
+    text = README.read_text()
+    block = text[text.index("```yaml\nrules:") + len("```yaml\n") :].split("```")[0]
+    rules: list[dict[str, Any]] = yaml.safe_load(block)["rules"]
+    return rules
+
+
+def restricted_kubeconfig(cluster: Cluster, namespace: str, folder: Path) -> Path:
+    """Access as a service account that has only the documented rules."""
+    subject = {"kind": "ServiceAccount", "name": "sn17-operator", "namespace": namespace}
+    cluster.apply(
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "sn17-operator"}},
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "Role",
+            "metadata": {"name": "sn17-operator"},
+            "rules": documented_rules(),
+        },
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "RoleBinding",
+            "metadata": {"name": "sn17-operator"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "sn17-operator"},
+            "subjects": [subject],
+        },
+        namespace=namespace,
+    )
+    token = cluster.kubectl("create", "token", "sn17-operator", "-n", namespace, "--duration=1h").strip()
+    config = yaml.safe_load(cluster.kubeconfig.read_text())
+    config["users"] = [{"name": user["name"], "user": {"token": token}} for user in config["users"]]
+    path = folder / "operator.kubeconfig"
+    path.write_text(yaml.safe_dump(config))
+    return path
 
 
 class OperatorProcess:
@@ -334,8 +393,10 @@ class OperatorProcess:
         token.write_text(TOKEN)
         self.log = folder / f"{identity}.log"
         self._ready = folder / f"{identity}.ready"
+        kubeconfig = restricted_kubeconfig(fleet.cluster, fleet.namespace, folder)
         self._env = {
             **fleet.cluster.environment,
+            "KUBECONFIG": str(kubeconfig),
             "SN17_NAMESPACE": fleet.namespace,
             "SN17_POD_NAME": identity,
             "SN17_OPS_PORT": "0",
@@ -368,6 +429,17 @@ class OperatorProcess:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{json.loads(self._ready.read_text())['ops_port']}"
+
+    def ticks(self) -> float:
+        """Ticks that are finished."""
+        lines = urlopen(f"{self.url}/metrics").read().decode().splitlines()
+        return float(
+            next(line for line in lines if line.startswith("sn17_tick_duration_seconds_count")).split()[1]
+        )
+
+    def wait_ticks(self, count: int) -> None:
+        start = self.ticks()
+        wait_for("ticks", lambda: self.ticks() >= start + count)
 
     def kill(self) -> None:
         if self.process is not None:

@@ -32,9 +32,7 @@ def miner(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def create(cluster: Cluster, namespace: str, spec: dict[str, Any]) -> None:
-    cluster.kubectl(
-        "create", "-n", namespace, "--dry-run=server", "-f", "-", stdin=json.dumps(miner(spec))
-    )
+    cluster.kubectl("create", "-n", namespace, "--dry-run=server", "-f", "-", stdin=json.dumps(miner(spec)))
 
 
 def rule(name: str, **values: Any) -> dict[str, Any]:
@@ -88,12 +86,18 @@ CASES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"recycle": {"youngSeconds": 0}}, {"recycle": {"youngSeconds": -1}}, "youngSeconds"),
     ({"recycle": {"leftoverPercent": 1}}, {"recycle": {"leftoverPercent": 0}}, "leftoverPercent"),
     ({"recycle": {"maximumEvictions": 1}}, {"recycle": {"maximumEvictions": 0}}, "maximumEvictions"),
-    ({"recycle": {"evictionWindowSeconds": 60}}, {"recycle": {"evictionWindowSeconds": 59}}, "evictionWindow"),
+    (
+        {"recycle": {"evictionWindowSeconds": 60}},
+        {"recycle": {"evictionWindowSeconds": 59}},
+        "evictionWindow",
+    ),
     ({"nodeSuspect": {"minimumWorkers": 2}}, {"nodeSuspect": {"minimumWorkers": 1}}, "minimumWorkers"),
 ]
 
 
-@pytest.mark.parametrize(("accepted", "refused", "why"), CASES, ids=[json.dumps(case[1])[:60] for case in CASES])
+@pytest.mark.parametrize(
+    ("accepted", "refused", "why"), CASES, ids=[json.dumps(case[1])[:60] for case in CASES]
+)
 def test_constraint(
     api_with_crd: Cluster, namespace: str, accepted: dict[str, Any], refused: dict[str, Any], why: str
 ) -> None:
@@ -104,7 +108,9 @@ def test_constraint(
 
 def test_spec_is_required_and_the_target_in_it(api_with_crd: Cluster, namespace: str) -> None:
     for body in ({}, {"spec": {}}):
-        text = json.dumps({"apiVersion": "sn17.io/v1alpha1", "kind": "SN17Miner", "metadata": {"name": "m"}, **body})
+        text = json.dumps(
+            {"apiVersion": "sn17.io/v1alpha1", "kind": "SN17Miner", "metadata": {"name": "m"}, **body}
+        )
         with pytest.raises(CommandError, match="Required"):
             api_with_crd.kubectl("create", "-n", namespace, "--dry-run=server", "-f", "-", stdin=text)
 
@@ -117,7 +123,9 @@ def test_unknown_field_is_told(api_with_crd: Cluster, namespace: str) -> None:
         )
 
 
-def test_target_is_immutable_and_defaults_are_those_of_the_models(api_with_crd: Cluster, namespace: str) -> None:
+def test_target_is_immutable_and_defaults_are_those_of_the_models(
+    api_with_crd: Cluster, namespace: str
+) -> None:
     from sn17_operator.api import Spec
 
     api_with_crd.apply(miner({}), namespace=namespace)
@@ -134,7 +142,17 @@ def test_target_is_immutable_and_defaults_are_those_of_the_models(api_with_crd: 
 def test_columns(api_with_crd: Cluster, namespace: str) -> None:
     api_with_crd.apply(miner({}), namespace=namespace)
     narrow = api_with_crd.kubectl("get", "snm", "-n", namespace).splitlines()[0].split()
-    assert narrow == ["NAME", "READY", "CORDONED", "RECYCLING", "GAUSSIANS", "MEMORY", "SUCCESS", "STATUS", "AGE"]
+    assert narrow == [
+        "NAME",
+        "READY",
+        "CORDONED",
+        "RECYCLING",
+        "GAUSSIANS",
+        "MEMORY",
+        "SUCCESS",
+        "STATUS",
+        "AGE",
+    ]
     wide = api_with_crd.kubectl("get", "sn17", "-o", "wide", "-n", namespace).splitlines()[0].split()
     assert {"OOMS", "LAST-RECYCLE", "PAUSED", "PROMETHEUS"} <= set(wide)
 
