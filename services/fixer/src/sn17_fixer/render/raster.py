@@ -20,7 +20,7 @@ MIN_ALPHA: Final = 1 / 255
 MAX_ALPHA: Final = 0.999
 LAST_LIGHT: Final = 1e-4
 
-_PAIRS: Final = 1_000_000  # (gaussian, pixel) pairs worked on at once: some 60 MB
+_PAIRS: Final = 300_000  # (gaussian, pixel) pairs worked on at once: some 30 MB
 
 F32 = NDArray[np.float32]
 
@@ -38,7 +38,7 @@ class Footprints:
     reaches: F32
     alphas: F32
     colours: F32
-    index: NDArray[np.intp]
+    index: NDArray[np.int32]
 
     def with_alphas(self, alphas: F32) -> Footprints:
         """The same footprints with lower ``alphas`` (n,): they end nearer."""

@@ -21,6 +21,7 @@ DILATION: Final = 0.3
 #: Centres further outside the picture than this share of it are projected as if they were there.
 _MARGIN: Final = 0.3
 _CHUNK: Final = 8192
+_WIDEST: Final = np.float32(1e6)
 
 F32 = NDArray[np.float32]
 
@@ -58,30 +59,32 @@ def validator_model(splats: Splats) -> Model:
     positions -= np.float32(positions.mean(dtype=np.float64))
     positions *= np.float32(k)
     alphas = np.nan_to_num(alpha(splats.opacity_logits), nan=0.0) / np.float32(k)
-    with np.errstate(over="ignore"):
-        sigmas = np.exp(np.ascontiguousarray(splats.log_scales.T)) * np.float32(k)
     return Model(
         positions,
-        _covariance(np.ascontiguousarray(splats.rotations.T), np.minimum(sigmas, np.float32(1e6))),
-        np.minimum(alphas, np.float32(1)).astype(np.float32),
+        _covariance(splats, np.float32(k)),
+        np.minimum(alphas, np.float32(1)).astype(np.float32, copy=False),
         np.float32(0.5) + np.float32(SH_C0) * splats.f_dc,
     )
 
 
-def _covariance(quaternions: F32, sigmas: F32) -> F32:
-    """R S S^T R^T (Kerbl et al. 2023, "3D Gaussian Splatting", equation 6), upper triangle (6, n)."""
-    w, x, y, z = quaternions / np.sqrt(np.square(quaternions).sum(axis=0))
-    a, b, c = np.square(sigmas)
-    rows = (
-        (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
-        (2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
-        (2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
-    )
-    pairs = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
-    out = np.empty((6, len(w)), np.float32)
-    for target, (i, j) in zip(out, pairs, strict=True):
-        p, q = rows[i], rows[j]
-        target[:] = p[0] * q[0] * a + p[1] * q[1] * b + p[2] * q[2] * c
+def _covariance(splats: Splats, k: np.float32) -> F32:
+    """k^2 R S S^T R^T (Kerbl et al. 2023, "3D Gaussian Splatting", equation 6), upper triangle (6, n)."""
+    out = np.empty((6, len(splats)), np.float32)
+    for start in range(0, len(splats), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        quaternions = np.ascontiguousarray(splats.rotations[part].T)
+        w, x, y, z = quaternions / np.sqrt(np.square(quaternions).sum(axis=0))
+        with np.errstate(over="ignore"):
+            sigmas = np.exp(np.ascontiguousarray(splats.log_scales[part].T)) * k
+        a, b, c = np.square(np.minimum(sigmas, _WIDEST))
+        rows = (
+            (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
+            (2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
+            (2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
+        )
+        for target, (i, j) in zip(out, ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)), strict=True):
+            p, q = rows[i], rows[j]
+            target[part] = p[0] * q[0] * a + p[1] * q[1] * b + p[2] * q[2] * c
     return out
 
 
@@ -95,10 +98,13 @@ def project(model: Model, camera: Camera) -> Footprints:
     count = len(model.alphas)
     with np.errstate(all="ignore"):
         parts = [_project(model, camera, slice(i, i + _CHUNK)) for i in range(0, count, _CHUNK)]
-    depth, index, *columns = (np.concatenate(column) for column in zip(*parts, strict=True))
-    order = np.argsort(depth, kind="stable")
-    centres, conics, half_heights, reaches = (column[order] for column in columns)
-    index = index[order]
+    columns = [list(column) for column in zip(*parts, strict=True)]
+    del parts
+    order = np.argsort(np.concatenate(columns.pop(0)), kind="stable")
+    # One column after the other, so that none is held twice for longer than it takes.
+    index, centres, conics, half_heights, reaches = (
+        np.concatenate(columns.pop(0))[order] for _ in range(len(columns))
+    )
     return Footprints(
         centres, conics, half_heights, reaches, model.alphas[index], model.colours[index], index
     )
@@ -132,7 +138,7 @@ def _project(model: Model, camera: Camera, rows: slice) -> tuple[NDArray[Any], .
     over = 1 / determinant[kept]
     return (
         z[kept],
-        kept + rows.start,
+        (kept + rows.start).astype(np.int32),
         np.stack([mean_x[kept], mean_y[kept]], axis=1),
         np.stack([yy[kept] * over, -xy[kept] * over, xx[kept] * over], axis=1),
         half_y[kept],
