@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from .accept.command import accept, watch
+from .splat import app as splat_app
 from .tasks import app as tasks_app
 from .up.command import up
 from .up.status import status
@@ -19,6 +20,7 @@ app = typer.Typer(
 )
 for command in (up, status, accept, watch):
     app.command()(command)
+app.add_typer(splat_app, name="splat")
 app.add_typer(tasks_app, name="tasks")
 app.add_typer(wallet_app, name="wallet")
 app.command()(accept)
