@@ -237,7 +237,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.passed_over.pop(pull.hotkey, None)
         if plan.pulls:
             for hotkey, lane in self.scheduler.lanes.items():
-                if lane.phase is Phase.READY:
+                if lane.phase is Phase.READY and not lane.leaving:
                     self.passed_over[hotkey] = self.passed_over.get(hotkey, 0) + 1
         if plan.wake_at is not None:
             assert plan.wake_at > self.now
@@ -299,6 +299,28 @@ class SchedulerMachine(RuleBasedStateMachine):
         name = data.draw(st.sampled_from(sorted(self.world.workers)))
         worker = self.world.workers[name]
         worker.since = self.now if worker.since is None else None
+
+    @rule(uid=st.integers(0, 5), change=st.sampled_from(["replace", "remove", "move"]))
+    def metagraph(self, uid: int, change: str) -> None:
+        """A sync: someone takes over a uid, someone is gone, someone moves."""
+        current = {lane.neuron.uid: lane.neuron for lane in self.scheduler.lanes.values() if not lane.leaving}
+        if uid not in current:
+            return
+        self.count += 1
+        if change == "replace":
+            current[uid] = neuron(uid, hotkey=f"newcomer{self.count}")
+        elif change == "move":
+            current[uid] = current[uid].model_copy(update={"port": 1000 + self.count % 5000})
+        else:
+            current[uid] = neuron(uid, hotkey=f"successor{self.count}", stake=1.0)
+        held = {h for h, lane in self.scheduler.lanes.items() if lane.phase in HOLDING or h in self.pulling}
+        self.scheduler.sync(self.now, current.values())
+        assert held <= set(self.scheduler.lanes), "a validator was dropped with a task or a call in hand"
+        for hotkey in self.scheduler.lanes:
+            self.world.books.setdefault(hotkey, Book())
+        for hotkey in list(self.passed_over):
+            if hotkey not in self.scheduler.lanes:
+                del self.passed_over[hotkey]
 
     @rule(seconds=st.floats(0.01, 400))
     def wait(self, seconds: float) -> None:

@@ -201,7 +201,7 @@ class Miner:
 
     def _allowed(self) -> int | None:
         """How many more pulls may start, and say so when none may."""
-        reason = self.paused() or self.spool_full or self._unregistered()
+        reason = self.paused() or self.spool_full or self._unregistered() or self._no_worker()
         if reason != self._said:
             _log.warning("not pulling: %s", reason) if reason else _log.info("pulling again")
             self._said = reason
@@ -217,6 +217,14 @@ class Miner:
         if snapshot is not None and snapshot.neuron(self.context.scheduler.miner_hotkey) is None:
             return f"this hotkey is not registered on subnet {snapshot.netuid} (block {snapshot.block})"
         return None
+
+    def _no_worker(self) -> str | None:
+        fleet = self.context.pool.fleet
+        if fleet.usable(self.context.monotonic()):
+            return None
+        if not fleet.workers:
+            return f"no worker found: {self.context.pool.discovery_error or 'the list is empty'}"
+        return f"none of {len(fleet.workers)} workers is healthy"
 
     async def _pull(self, pull: Pull, worker: Worker) -> None:
         context, name = self.context, label(pull.hotkey)
@@ -239,7 +247,8 @@ class Miner:
             # Nothing was journalled: the validator hands the same task out again.
             context.metrics.errors.labels("pull").inc()
             _log.exception("pull failed", extra={"validator": name})
-            if context.scheduler.lanes[pull.hotkey].phase is Phase.PULLING:
+            lane = context.scheduler.lanes.get(pull.hotkey)
+            if lane is not None and lane.phase is Phase.PULLING:
                 context.scheduler.on_pull_failed(context.clock(), pull.hotkey)
         finally:
             self.pulling -= 1
@@ -305,7 +314,8 @@ class Miner:
             extra={"validator": label(hotkey), "violations": answer.value.cooldown_violations},
         )
         context.scheduler.on_cooldown(context.clock(), hotkey, until)
-        await context.journal(Journal.save_validator, context.record(hotkey))
+        if hotkey in context.scheduler.lanes:
+            await context.journal(Journal.save_validator, context.record(hotkey))
 
     def _start(self, task: Task, worker: Worker | None) -> None:
         work = asyncio.create_task(self.pipeline.run(task.n, worker), name=f"task {task.n}")

@@ -62,7 +62,6 @@ class Pool:
     _waiters: list[_Waiter] = field(default_factory=list)
     _kicks: dict[str, asyncio.Event] = field(default_factory=dict)
     discovery_error: str | None = None
-    discovered_at: float | None = None
 
     async def run(self, spawn: Callable[[str, Coroutine[Any, Any, None]], None]) -> None:
         """Look for workers for ever; every one found is polled by a task that ``spawn`` starts."""
@@ -73,7 +72,6 @@ class Pool:
                 # A name that resolves to nothing is a hiccup of DNS more often than an empty fleet:
                 # workers that are really gone stop answering.
                 new, gone = self.fleet.discovered(urls, forget=bool(urls))
-                self.discovered_at = self.monotonic()
                 for url in new:
                     _log.info("worker found", extra={"worker": url})
                     spawn(f"poll {url}", self._poll_forever(url))
