@@ -1,7 +1,6 @@
 """The books against a second telling of the rules: a table of what each call does."""
 
 import math
-from collections import Counter
 
 import pytest
 from hypothesis import settings
@@ -191,6 +190,17 @@ def test_the_second_of_two_validations_of_one_task_counts_nothing(bench):
     assert again.feedback.generations_within_the_window == 1
 
 
+def test_a_validation_that_ends_after_the_next_task_began_leaves_that_task(bench):
+    task = bench.pull().task
+    late = bench.submit(task.id)
+    bench.submit(task.id, signed=False)
+    bench.clock.now += 1000
+    following = bench.pull().task
+    bench.books.settle(late, Verdict(0.0))
+    bench.clock.now += 1000
+    assert bench.pull().task == following
+
+
 def test_submissions_of_strangers_and_the_idle_are_turned_away(bench):
     assert "not registered" in bench.books.refusal("stranger")
     assert "not registered" in bench.books.refusal(None)
@@ -303,8 +313,11 @@ class Table:
         self.attempt = -math.inf
 
     def cool(self, now, length):
-        self.until = int(max(now + length - 30, self.since + length))
+        self.cool_late(now, length, self.since)
         self.task = None
+
+    def cool_late(self, now, length, since):
+        self.until = int(max(now + length - 30, since + length))
 
 
 class EveryOrder(RuleBasedStateMachine):
@@ -317,7 +330,6 @@ class EveryOrder(RuleBasedStateMachine):
         self.bench = Bench()
         self.tables = {hotkey: Table() for hotkey in MINERS.values()}
         self.running = []
-        self.outcomes = Counter()
 
     @rule(seconds=st.sampled_from([0.0, 0.5, 5.0, 29.0, 31.0, 100.0, 269.0, 300.0, 601.0, 5000.0]))
     def wait(self, seconds):
@@ -353,12 +365,10 @@ class EveryOrder(RuleBasedStateMachine):
             assert answer.cooldown_until == table.until
         elif not signed:
             table.cool(now, 900)
-            self.outcomes["rejected"] += 1
             assert answer.cooldown_until == table.until
         elif empty:
             table.violations -= 1
             table.cool(now, 300)
-            self.outcomes["skipped"] += 1
             assert answer.cooldown_until == table.until
         elif now - table.attempt < 30:
             table.violations -= 1
@@ -384,26 +394,18 @@ class EveryOrder(RuleBasedStateMachine):
         if table.accepted and now - table.accepted[-1] < 270:
             assert answer.cooldown_until == table.until
             return
-        stale = table.task != task
-        table.since = validation.assignment.assigned_at
-        if failed:
-            table.cool(now, 300)
-            outcome = "unvalidated"
-        elif score < 0.6:
-            table.cool(now, 900)
-            outcome = "rejected"
-        else:
+        outcome = "unvalidated" if failed else "rejected" if score < 0.6 else "accepted"
+        table.cool_late(now, 900 if outcome == "rejected" else 300, validation.assignment.assigned_at)
+        if table.task == task:
+            table.task = None
+        if outcome == "accepted":
             table.fidelity = 0.95 * table.fidelity + 0.05 * min(1.0, score)
             table.accepted.append(now)
-            table.cool(now, 300)
-            outcome = "accepted"
         assert answer.cooldown_until == table.until
         assert answer.feedback.validation_failed is failed
         told = min(1.0, score) if outcome == "accepted" else 0.0
         assert answer.feedback.task_fidelity_score == told
         assert answer.feedback.average_fidelity_score == pytest.approx(table.fidelity)
-        if not stale:
-            self.outcomes[outcome] += 1
 
     @invariant()
     def rewards_agree(self):
@@ -422,3 +424,8 @@ class EveryOrder(RuleBasedStateMachine):
 
 TestEveryOrder = EveryOrder.TestCase
 TestEveryOrder.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+@pytest.mark.slow
+class TestEveryOrderAtLength(EveryOrder.TestCase):
+    settings = settings(max_examples=1000, stateful_step_count=80, deadline=None)

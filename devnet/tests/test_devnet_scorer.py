@@ -4,7 +4,6 @@ SN17_LONG_TESTS=1.
 
 import base64
 import io
-import os
 
 import numpy as np
 import pytest
@@ -19,7 +18,6 @@ from sn17_protocol import ImageTask, TextTask
 from sn17_scene import PromptError, parse
 from sn17_splats import write_ply
 
-SAMPLES = 400 if os.environ.get("SN17_LONG_TESTS") else 24
 LIMIT = 60_000
 GATE = 0.6
 SH_C0 = splat_maker.SH_C0
@@ -67,13 +65,13 @@ def thrown(splats, rng):
 WRONG = [mirrored, recoloured, noise, scattered, transparent, thrown]
 
 
-@pytest.fixture(scope="module")
-def scenes():
+@pytest.fixture(scope="module", params=[24, pytest.param(200, marks=pytest.mark.slow)])
+def scenes(request):
     """Prompts as validators hand them out, each with its splat."""
     source = TaskSource((2026, 1), 0.0)
     rng = np.random.default_rng(1)
     made = []
-    for _ in range(SAMPLES):
+    for _ in range(request.param):
         prompt = source().scene
         made.append((prompt, splat_maker.surface_splats(prompt, rng, limit=LIMIT)))
     return made

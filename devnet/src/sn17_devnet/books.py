@@ -308,10 +308,11 @@ class Books:
         judged: float | None = None,
         failed: bool = False,
     ) -> SubmitAnswer:
-        """Take the task away, start the cooldown; ``score`` is told, ``judged`` only recorded."""
+        """Take the task away (a newer one stays) and cool down; ``score`` is told, ``judged`` recorded."""
         now = self._clock()
         cooldown = self.rules.task_cooldown + penalty
-        miner.assignment = None
+        if miner.assignment is assignment:
+            miner.assignment = None
         miner.cooldown_until = int(
             max(now + cooldown - self.rules.throttle_period, assignment.assigned_at + cooldown)
         )
