@@ -469,7 +469,8 @@ def judge(spec: Spec, pod: Pod, evidence: Evidence, monitoring: Monitoring) -> V
         return Verdict(Health.DEGRADED, found, "; ".join(f.message for f in breaches))
     young = monitoring.at - pod.started_at < spec.recycle.replacement_timeout_seconds
     unknown = [f for f in found if f.outcome is Outcome.UNKNOWN and f.enforced]
-    unseen = evidence.boot_id is None and monitoring.at - pod.started_at < FIRST_SCRAPE_SECONDS
+    first_scrapes = monitoring.at - pod.started_at < FIRST_SCRAPE_SECONDS
+    unseen = first_scrapes and evidence.reading(Signal.BOOT) in (Gap.ABSENT, Gap.OTHER_INCARNATION)
     undisturbed = pod.intent is None and pod.user_cordon is None
     if young and undisturbed and (unseen or not pod.ready):
         return Verdict(Health.STARTING, found, "the worker is not ready yet")
