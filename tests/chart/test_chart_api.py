@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
+from sn17.accept.forward import Release as AcceptedRelease
+from sn17.accept.stack import StackError
 from sn17_cluster.client import Cluster, CommandError
 
 pytestmark = pytest.mark.cluster
@@ -211,6 +213,22 @@ def test_two_releases_in_two_namespaces_side_by_side(cluster: Cluster) -> None:
         cluster.helm("uninstall", "sn17", "-n", one)
         assert cluster.get("deployment", "sn17-trellis", namespace=two)
         assert cluster.get("sn17miner", "sn17", namespace=two)
+
+
+def test_the_command_line_finds_its_way_in(
+    cluster: Cluster, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `sn17 accept --release` and `sn17 watch --release` read, up to the port-forward itself."""
+    monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
+    release = AcceptedRelease("sn17", namespace, cluster.tools["kubectl"])
+    with pytest.raises(StackError, match="not found"):
+        release.acceptance()
+    cluster.helm("install", "sn17", str(CHART), "-n", namespace, "--set", "acceptance.gaussiansMean=1")
+    assert release.acceptance()["gaussians_mean"] == 1
+    secret = cluster.get("secret", "sn17-admin-token", namespace=namespace)
+    assert release.admin_token() == base64.b64decode(secret["data"]["token"]).decode()
+    with pytest.raises(StackError, match="no running miner pod"):
+        release.pods("miner")
 
 
 def can(cluster: Cluster, account: str, verb: str, what: str, namespace: str) -> bool:

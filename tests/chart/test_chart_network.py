@@ -115,6 +115,19 @@ def test_pods_reach_each_other_just_as_documented(rendered: Callable[[str], Any]
     assert found == {flow for flow in documented() if flow[0] in ends and flow[1] in ends}
 
 
+def test_every_pod_is_closed_in_both_directions(rendered: Callable[[str], Any], variant: str) -> None:
+    release = rendered(variant)
+    for component, pod in release.pods():
+        closing = [
+            kind
+            for policy in release.of("NetworkPolicy")
+            if selects(policy["spec"]["podSelector"], pod["metadata"]["labels"])
+            for kind in policy["spec"]["policyTypes"]
+        ]
+        expected = [] if variant == "no-network-policies" else ["Egress", "Ingress"]
+        assert sorted(closing) == expected, component
+
+
 def test_the_calculator_sees_a_hole(chart: Any) -> None:
     """Without policies everything is open: an empty comparison cannot pass for a closed one."""
     release = chart.render("--set", "networkPolicy.enabled=false")

@@ -16,6 +16,9 @@ components:
   {{- if .Values.grafana.enabled }}
   - grafana
   {{- end }}
+  {{- if .Values.crds.upgrade.enabled }}
+  - crd-upgrade
+  {{- end }}
   - smoke
 scraped:
   {{- toYaml $scraped | nindent 2 }}
@@ -45,6 +48,9 @@ flows:
   - {from: smoke, to: prometheus, ports: [9090]}
   {{- end }}
 outside:
+  {{- if .Values.crds.upgrade.enabled }}
+  crd-upgrade: [dns, apiServer]
+  {{- end }}
   smoke: [dns{{ if not $bundled }}, prometheus{{ end }}]
   {{- if include "sn17.fetchesModel" . }}
   trellis: [dns, modelHub]
