@@ -1,11 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi import FastAPI, Request
+from fastapi.responses import StreamingResponse
 from sn17_service import Problem, Service, ServiceSettings
 from sn17_service.contract import Code
 from sn17_service.testing import ServiceThread
@@ -47,6 +48,14 @@ def demo_app(service: Service) -> FastAPI:
     async def broken() -> None:
         raise RuntimeError("a secret inside")
 
+    @app.get("/long")
+    async def long() -> StreamingResponse:
+        async def pieces() -> AsyncIterator[bytes]:
+            for _ in range(512):
+                yield bytes(256 * 1024)
+
+        return StreamingResponse(pieces(), headers={"content-length": str(512 * 256 * 1024)})
+
     return app
 
 
@@ -77,4 +86,4 @@ def new_live(tmp_path: Path, clock: Clock) -> Iterator[Callable[..., ServiceThre
 @pytest.fixture
 def live(new_live: Callable[..., ServiceThread]) -> ServiceThread:
     """A running service with short timeouts."""
-    return new_live(header_timeout_seconds=0.3, body_timeout_seconds=0.5).start()
+    return new_live(header_timeout_seconds=0.3, body_timeout_seconds=0.5, send_timeout_seconds=0.5).start()

@@ -43,6 +43,7 @@ class ScriptedBackend:
         self.cleanups = 0
         self.on_cleanup: Callable[[], None] = lambda: None
         self.closed = False
+        self.silent = False
 
     def load(self) -> None:
         assert self.loading.wait(30)
@@ -54,7 +55,8 @@ class ScriptedBackend:
         self.at_work += 1
         self.most_at_work = max(self.most_at_work, self.at_work)
         try:
-            progress("structure", 1, 2)
+            if not self.silent:
+                progress("structure", 1, 2)
             if job.kind is GenerationKind.TASK:
                 self.jobs.append(job)
                 self.entered.release()

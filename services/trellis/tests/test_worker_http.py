@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from sn17_splats import read_ply
 from sn17_trellis.backend import BadPrompt, DeviceError, EmptyStructure, GpuOutOfMemory
+from sn17_trellis.http import MAX_FORMS
 
 Wait = Callable[[Callable[[], object]], None]
 PROMPT = {"prompt": "a red cube"}
@@ -267,6 +268,27 @@ def test_a_busy_worker_refuses_before_it_reads_the_body(running: Any, backend: A
         assert sock.recv(65536).startswith(b"HTTP/1.1 503")
     backend.release.set()
     assert first.result(30).status_code == 200
+
+
+def test_too_many_uploads_at_once_are_refused_and_hold_nobody_up_for_long(
+    running: Any, wait_until: Wait
+) -> None:
+    head = (
+        b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+        b"Content-Length: 1000\r\n\r\n--b\r\n"
+    )
+    slow = [running.raw() for _ in range(MAX_FORMS)]
+    for sock in slow:
+        sock.sendall(head)
+
+    def code() -> Any:
+        answer = running.data("POST", "/generate", data=PROMPT)
+        return answer.json()["code"] if answer.status_code != 200 else None
+
+    wait_until(lambda: code() == "overloaded")
+    for sock in slow:
+        sock.close()
+    wait_until(lambda: code() is None)
 
 
 def test_of_many_at_once_each_gets_its_own_asset_or_busy(running: Any, backend: Any, pool: Any) -> None:

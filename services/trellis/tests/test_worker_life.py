@@ -328,6 +328,24 @@ def test_an_exit_by_the_operator_finishes_the_job_and_returns_75(guarded: Any, b
     assert guarded.join() == 75
 
 
+def test_an_idle_hour_does_not_look_like_a_stall_of_the_next_job(
+    guarded: Any, backend: Any, clock: Clock
+) -> None:
+    post(guarded)
+    assert backend.entered.acquire(timeout=30)
+    clock.now += 3600
+    backend.silent = True
+    backend.release.clear()
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(post, guarded)
+        assert backend.entered.acquire(timeout=30)
+        assert guarded.metric("sn17_jobs_in_flight") == 1
+        assert guarded.metric("sn17_last_progress_timestamp_seconds") == clock.now
+        assert guarded.state()["job"]["progress_at"] == clock.now
+        backend.release.set()
+        assert job.result(30).status_code == 200
+
+
 def test_gaussians_of_a_decayed_worker_show_in_the_mean(guarded: Any, backend: Any) -> None:
     for backend.gaussians in (8_000, 8_000, 50_000):
         assert post(guarded).status_code == 200

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sn17_service.contract import HEADER_REQUEST_ID, Code
 from sn17_service.logs import request_id
 from sn17_service.problems import Problem, encode_headers, problem_of
+from sn17_service.server import ABORT_EXTENSION
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/-]{1,128}")
 _CONTENT_LENGTH: Final = re.compile(rb"[0-9]{1,18}")
@@ -21,6 +22,10 @@ _CONTENT_LENGTH: Final = re.compile(rb"[0-9]{1,18}")
 
 class _RefusedError(Exception):
     """Unwinds the application after the layer decided on the answer."""
+
+
+class _ClientStalledError(Exception):
+    """The client does not read."""
 
 
 class RequestLayer:
@@ -92,11 +97,8 @@ class _Exchange:
             await app(self._scope, self._receive, self._send)
         except _RefusedError:
             pass
-        except TimeoutError:
-            if self.status is None:
-                raise
-            self._layer._log.warning("the client did not take its answer and was dropped")
-            raise
+        except _ClientStalledError:
+            await self._drop()
         except Exception as error:
             if not isinstance(error, Problem):
                 self._layer._log.exception("unhandled error")
@@ -146,8 +148,19 @@ class _Exchange:
                 *message.get("headers", []),
                 (HEADER_REQUEST_ID.lower().encode(), (request_id.get() or "").encode()),
             ]
-        async with asyncio.timeout(self._layer._send_timeout):
-            await self._raw_send(message)
+        try:
+            async with asyncio.timeout(self._layer._send_timeout):
+                await self._raw_send(message)
+        except TimeoutError:
+            raise _ClientStalledError from None
+
+    async def _drop(self) -> None:
+        self._layer._log.warning("the client did not take its answer and was dropped")
+        abort = self._scope.get("extensions", {}).get(ABORT_EXTENSION)
+        if abort is not None:
+            abort()
+            # Let the server notice before the application returns, or it reports an unfinished answer.
+            await asyncio.sleep(0)
 
     async def _answer(self, problem: Problem) -> None:
         self._started(problem.status, problem.code)

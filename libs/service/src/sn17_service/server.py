@@ -15,6 +15,9 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+ABORT_EXTENSION = "sn17.abort"
+"""In the ASGI scope: drops the connection without waiting for a client that does not read."""
+
 _BACKLOG = 512
 _MAX_HEAD_BYTES = 64 * 1024
 
@@ -56,6 +59,9 @@ def protocol_with_head_timeout(seconds: float) -> type[asyncio.Protocol]:
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
+            if self.scope is not None:
+                extensions: dict[str, Any] = self.scope.setdefault("extensions", {})
+                extensions[ABORT_EXTENSION] = self.transport.abort
             between = self.cycle is None or self.cycle.response_complete
             if self.conn.their_state is h11.IDLE and between and not self.transport.is_closing():
                 self._await_head()

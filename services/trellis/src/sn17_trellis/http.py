@@ -23,13 +23,14 @@ from sn17_service.contract import (
 )
 
 from sn17_trellis.faults import AnswerFaults
-from sn17_trellis.form import FORM_OVERHEAD_BYTES, GenerateForm, job_of, read_form
+from sn17_trellis.form import FORM_OVERHEAD_BYTES, GenerateForm, Wish, job_of, read_form
 from sn17_trellis.jobs import Running, fingerprint
 from sn17_trellis.settings import Faults, WorkerSettings
 from sn17_trellis.spool import StoredResult
 from sn17_trellis.worker import Worker
 
 CHUNK_BYTES: Final = 256 * 1024
+MAX_FORMS: Final = 8
 CALLER_GONE: Final = 499
 """Status for the log only: nobody is there to read it."""
 MEDIA_BYTES: Final = "application/octet-stream"
@@ -67,18 +68,21 @@ class JobAnswer(BaseModel):
     result: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Door:
     service: Service
     settings: WorkerSettings
     worker: Worker
     faults: AnswerFaults
+    decoding: asyncio.Lock
+    forms: int = 0
+    """Forms being read or decoded."""
 
 
 def build_app(service: Service, settings: WorkerSettings, worker: Worker) -> FastAPI:
     """The data port's application."""
     app = service.new_app("sn17 TRELLIS worker", settings.max_image_bytes + FORM_OVERHEAD_BYTES)
-    door = _Door(service, settings, worker, AnswerFaults(settings.faults))
+    door = _Door(service, settings, worker, AnswerFaults(settings.faults), asyncio.Lock())
 
     async def generate(request: Request) -> Response:
         return await _generate(door, request)
@@ -153,8 +157,7 @@ async def _generate(door: _Door, request: Request) -> Response:
     key = _key(request)
     if key is None or door.worker.find(key) is None:
         _refuse_early(door)
-    form, picture = await read_form(request, door.settings)
-    wish = await asyncio.to_thread(job_of, form, picture, door.settings)
+    wish = await _wish(door, request)
     asked = fingerprint(wish.job, seed=wish.asked_seed)
     found = door.worker.find(key) if key is not None else None
     if found is not None and found.fingerprint != asked:
@@ -171,6 +174,23 @@ async def _generate(door: _Door, request: Request) -> Response:
     if stored is None:
         return Response(status_code=CALLER_GONE)
     return await _answer(door, stored, request)
+
+
+async def _wish(door: _Door, request: Request) -> Wish:
+    """Read and check the form: a few at a time, and one decoded picture at a time, to bound memory.
+
+    Raises:
+        Problem: too many callers are sending forms, or this one is bad.
+    """
+    if door.forms >= MAX_FORMS:
+        raise Problem(Code.OVERLOADED, "too many requests at once; use another worker", retry_after_seconds=1)
+    door.forms += 1
+    try:
+        form, picture = await read_form(request, door.settings)
+        async with door.decoding:
+            return await asyncio.to_thread(job_of, form, picture, door.settings)
+    finally:
+        door.forms -= 1
 
 
 def _refuse_early(door: _Door) -> None:

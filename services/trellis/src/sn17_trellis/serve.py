@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
 
@@ -24,6 +25,9 @@ def serve(argv: Sequence[str]) -> int:
         WorkerSettings, prog="sn17-trellis serve", description="TRELLIS worker: prompt in, PLY out", argv=argv
     )
     service = Service("trellis", version("sn17-trellis"), settings)
+    settings.spool_dir.mkdir(parents=True, exist_ok=True)
+    # Uploads go where writing is allowed, also under a read-only root.
+    tempfile.tempdir = str(settings.spool_dir)
     log = logging.getLogger("sn17.trellis")
     try:
         backend = create_backend(settings)

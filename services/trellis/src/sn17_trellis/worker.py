@@ -412,6 +412,8 @@ class Worker:
         with self._lock:
             if self._active is not None:
                 return False
+            # Before anyone can see the job: an idle hour must not look like a stall of its first step.
+            self._metrics.last_progress.set(running.progress_at)
             self._active = running
             return True
 
