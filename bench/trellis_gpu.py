@@ -2,10 +2,10 @@
 
     python bench/trellis_gpu.py [--json FILE] [--voxels 12000 20230] [--repeat 5] [--generations 30] [--quick]
 
-Makes a checkpoint of the released text-xlarge shapes in a temporary directory (4.9 GB; the values are random,
-so assets mean nothing and only times, memory and agreement count), loads it in a process of its own to measure
-time and host peak, then times every stage. Voxels are a synthetic shell, since random weights have no shape
-of their own. All times are host times between synchronisations of the device; medians of `--repeat` runs
+Makes a checkpoint of the released text-xlarge shapes in a temporary directory (4.9 GB; the values are
+random, so assets mean nothing and only times, memory and agreement count), loads it in a process of its own
+to measure time and host peak, then times every stage. Voxels are a synthetic shell, since random weights have no
+shape of their own. All times are host times between synchronisations of the device; medians of `--repeat` runs
 after warm-up, first-call cost apart.
 """
 
@@ -85,7 +85,8 @@ def make_checkpoint(directory: Path) -> None:
         module = build(ModelPath(role, base.with_suffix(".json"), base.with_suffix(".safetensors")))
         save_file(random_state(module), base.with_suffix(".safetensors"))
     sampler = {"name": "FlowEulerGuidanceIntervalSampler", "args": {"sigma_min": 1e-5},
-               "params": {"steps": 25, "cfg_strength": 7.5, "cfg_interval": [0.5, 1.0], "rescale_t": 3.0}}  # fmt: skip
+               "params": {"steps": 25, "cfg_strength": 7.5, "cfg_interval": [0.5, 1.0],
+                          "rescale_t": 3.0}}  # fmt: skip
     (directory / "pipeline.json").write_text(json.dumps({"name": "TrellisTextTo3DPipeline", "args": {
         "models": {role: f"ckpts/{role}" for role in networks},
         "sparse_structure_sampler": sampler, "slat_sampler": sampler,
@@ -246,8 +247,10 @@ def gpu_ceiling() -> float:
 
 
 def load_only(directory: Path) -> dict[str, Any]:
-    """Run in a process of its own: time and host memory of loading, CUDA start apart."""
+    """Run in a process of its own: time and host memory of loading, imports and CUDA start apart."""
     before = status("RssAnon", "VmHWM")
+    from transformers import AutoTokenizer, CLIPTextModel  # noqa: F401
+
     cuda, _ = timed(lambda: torch.zeros(1, device="cuda"))
     with_cuda = status("RssAnon", "VmHWM")
     seconds, pipeline = timed(lambda: load_pipeline(directory, torch.device("cuda")))

@@ -11,6 +11,7 @@ import gc
 import json
 import os
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +47,9 @@ _CLASSES: dict[str, tuple[str, type[BaseModel], type[nn.Module]]] = {
     "SLatFlowModel": (ROLES[2], LatentFlowConfig, LatentFlow),
     "SLatGaussianDecoder": (ROLES[3], GaussianDecoderConfig, GaussianDecoder),
 }
+
+READERS = 4
+"""Threads that read a weights file on its way to a GPU."""
 
 _STORED = {"F16": torch.float16, "F32": torch.float32, "BF16": torch.bfloat16}
 
@@ -184,28 +188,42 @@ def verify(module: nn.Module, path: ModelPath) -> dict[str, torch.dtype]:
 def fill(module: nn.Module, path: ModelPath, device: torch.device, dtype: torch.dtype | None) -> nn.Module:
     """Move the file's tensors into a meta network one by one; `dtype` None keeps each tensor's stored dtype.
 
-    The host never holds more than one tensor beyond the mapped file, whose pages are dropped afterwards.
+    The host never holds more than a few tensors beyond the mapped file, whose pages are dropped afterwards.
     """
     verify(module, path)
-    state: dict[str, torch.Tensor] = {}
+    expect_file_pages(path.weights)
     with _opened(path.weights) as handle:
-        for key in module.state_dict():
-            tensor = handle.get_tensor(key)
+
+        def move(key: str) -> torch.Tensor:
+            tensor: torch.Tensor = handle.get_tensor(key)
             if device.type == "cpu" and (dtype is None or tensor.dtype == dtype):
-                tensor = tensor.clone()
-            state[key] = tensor.to(device=device, dtype=dtype)
-            del tensor
+                return tensor.clone()
+            return tensor.to(device=device, dtype=dtype)
+
+        keys = list(module.state_dict())
+        # Reading a mapped file waits for pages: a few readers keep disk and bus busy.
+        with ThreadPoolExecutor(READERS if device.type == "cuda" else 1) as readers:
+            state = dict(zip(keys, readers.map(move, keys), strict=True))
     module.load_state_dict(state, strict=True, assign=True)
     drop_file_pages(path.weights)
     return module.eval().requires_grad_(False)
 
 
+def expect_file_pages(path: Path) -> None:
+    """Ask the kernel to read the file ahead."""
+    _advise(path, "POSIX_FADV_WILLNEED")
+
+
 def drop_file_pages(path: Path) -> None:
     """Tell the kernel the file's cached pages are not needed: they count against a pod's memory."""
     gc.collect()
+    _advise(path, "POSIX_FADV_DONTNEED")
+
+
+def _advise(path: Path, advice: str) -> None:
     if hasattr(os, "posix_fadvise"):
         descriptor = os.open(path, os.O_RDONLY)
         try:
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.posix_fadvise(descriptor, 0, 0, getattr(os, advice))
         finally:
             os.close(descriptor)

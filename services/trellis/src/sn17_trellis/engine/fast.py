@@ -26,8 +26,14 @@ class _Torso:
     """The blocks of one flow and what is computed per request for them."""
 
     def __init__(self, flow: StructureFlow | LatentFlow) -> None:
+        # The structure flow's grid never changes; every object has its own number of voxels.
+        fixed = isinstance(flow, StructureFlow)
         self._t_embedder = flow.t_embedder
-        self._blocks = [FusedBlock(block) for block in flow.blocks if isinstance(block, ModulatedBlock)]
+        self._blocks = [
+            FusedBlock(block, fixed_length=fixed)
+            for block in flow.blocks
+            if isinstance(block, ModulatedBlock)
+        ]
         self.dtype = flow.torso
 
     def time_embeddings(self, times: Tensor) -> Tensor:
