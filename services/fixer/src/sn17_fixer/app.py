@@ -191,8 +191,8 @@ class FixerApp:
         return data
 
     def close(self) -> None:
-        """Wait for running work; nothing new is begun."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        """Wait for the work that was taken in."""
+        self._pool.shutdown(wait=True)
 
 
 async def health() -> dict[str, str]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from sn17_splats import Splats
 
+from sn17_fixer.compiled import kernel
 from sn17_fixer.gates import TRANSPARENT_LOGIT
 from sn17_fixer.scan import BINS, BINS_PER_LOGIT, COLUMNS, HISTOGRAM_LOW, OPACITY, TAME, Scan, pivots
 
@@ -42,7 +42,7 @@ _TAME = np.float32(TAME).view(np.int32)
 _INF = np.float32(np.inf).view(np.int32)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def _key_bounds(bits):  # type: ignore[no-untyped-def]
     low, high = np.int32(2147483647), np.int32(-2147483648)
     for i in range(len(bits)):
@@ -52,7 +52,7 @@ def _key_bounds(bits):  # type: ignore[no-untyped-def]
     return low, high
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")
+@kernel(reorder=True)
 def _sums(values, pivot):  # type: ignore[no-untyped-def]
     total = np.float32(0)
     squares = np.float32(0)
@@ -63,7 +63,7 @@ def _sums(values, pivot):  # type: ignore[no-untyped-def]
     return total, squares
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def _odd_column(values, pivot, sums, bounds, c, nonfinite):  # type: ignore[no-untyped-def]
     """A column with values that are not finite, or too large for single precision."""
     for i in range(len(values)):
@@ -82,7 +82,7 @@ def _odd_column(values, pivot, sums, bounds, c, nonfinite):  # type: ignore[no-u
             nonfinite[c, 0] += 1
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def _scan(  # type: ignore[no-untyped-def]
     positions, scales, rotations, colours, logits, pivot, nonfinite, bounds, sums, histogram
 ):

@@ -63,7 +63,7 @@ def find_strays(splats: Splats, box: NDArray[np.float32]) -> Strays:
     nothing = Strays(np.empty(0, np.intp), 0.0)
     if not len(candidates) or len(candidates) > max(1, MAX_STRAY_SHARE * len(splats)) or not kept.any():
         return nothing
-    cell = float((box[1].astype(np.float64) - box[0]).max()) / 8
+    cell = max(float((box[1].astype(np.float64) - box[0]).max()) / 8, 1e-30)
     alone = _alone(positions[candidates], cell)
     with np.errstate(over="ignore"):
         invisible = 1 / (1 + np.exp(-splats.opacity_logits[candidates])) < VISIBLE_ALPHA

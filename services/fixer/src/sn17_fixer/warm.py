@@ -6,11 +6,14 @@ import numpy as np
 from sn17_splats import Splats, encode_spz, read_ply, write_ply
 
 from sn17_fixer.policy import fix
+from sn17_fixer.render.check import check_render
 
 
 def warm_up() -> None:
-    """Run the whole path once on a small made-up splat, as the views that a PLY gives."""
-    encode_spz(fix(read_ply(write_ply(small_ball()))).splats)
+    """Run the whole path once on a small made-up splat, as the views that a PLY gives, and the renderer."""
+    splats = read_ply(write_ply(small_ball()))
+    encode_spz(fix(splats).splats)
+    check_render(splats)
 
 
 def small_ball(n: int = 320) -> Splats:

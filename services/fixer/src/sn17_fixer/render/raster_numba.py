@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 
+from sn17_fixer.compiled import kernel
 from sn17_fixer.render.raster import F32, LAST_LIGHT, MAX_ALPHA, MIN_ALPHA, Footprints
 
 _HALF = np.float32(0.5)
@@ -29,7 +29,7 @@ def rasterise_numba(footprints: Footprints, size: int) -> tuple[F32, F32]:
     return colour, np.abs(light)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def _composite(centres, conics, half_heights, reaches, alphas, colours, colour, light):  # type: ignore[no-untyped-def]
     size = light.shape[0]
     for i in range(len(alphas)):
