@@ -1,5 +1,5 @@
 # The cluster tests: tools from Go modules, a control plane, a node, images.
-.PHONY: tools cluster-up cluster-down cluster-shell images
+.PHONY: tools cluster-up cluster-down cluster-shell images e2e
 
 TOOLS ?=
 NODES ?= 1
@@ -19,3 +19,6 @@ cluster-shell: sync ## A shell with kubectl and helm in its network, where pods 
 
 images: ## Build the container images with docker or buildah (IMAGES="operator trellis-torch" for some)
 	@$(PYTHON) tools/images.py $(IMAGES)
+
+e2e: sync tools ## Everything on a real cluster: install, four arms of a leak, recycles, uninstall (needs root and Go)
+	@SN17_REQUIRE_CLUSTER=1 .venv/bin/python -m pytest -o norecursedirs= tests/e2e --durations=0

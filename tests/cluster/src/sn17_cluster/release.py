@@ -1,0 +1,80 @@
+"""Releases of sn17 whose workers are sick on purpose, for the tests that watch them heal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from sn17_cluster.stack import Recorder, Stack
+
+PROMETHEUS = "docker.io/sn17/prometheus"
+PROMETHEUS_TAG = "built"
+
+LEAK_MIB = 20
+"""What a worker of these tests loses at each generation: 2 % of its limit of 1Gi, or 0.5 % a second."""
+
+FAST_MEMORY_RULE = {
+    "highPercent": 60,
+    "highForSeconds": 10,
+    "clearPercent": 50,
+    "clearForSeconds": 10,
+    "emergencyPercent": 90,
+}
+"""The defaults' order with a lower mark and shorter times, so that a leak of a minute passes through them."""
+
+
+def values(
+    *,
+    guard: bool,
+    operator: bool,
+    replicas: int = 1,
+    prometheus_image: bool = True,
+    leak_mib: float = LEAK_MIB,
+    faults: Mapping[str, Any] | None = None,
+    rules: Mapping[str, Any] | None = None,
+    recycle: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """A release whose workers leak, judged quickly: on the laptop preset, 1Gi, small jobs and short times."""
+    settings = {
+        "SN17_GUARD": "on" if guard else "off",
+        "SN17_PROCEDURAL_MAX_GAUSSIANS": 20_000,
+        "SN17_FAULTS": json.dumps({"leak_mib_per_generation": leak_mib, **(faults or {})}),
+        "SN17_SELF_RECYCLE_AFTER_SECONDS": 10,
+    }
+    spec = {
+        "rules": {"memory": FAST_MEMORY_RULE, "gaussians": {"action": "Off"}, **(rules or {})},
+        "recycle": dict(recycle or {}),
+    }
+    # Several releases share the node's processors.
+    little = {"resources": {"requests": {"cpu": "10m"}}}
+    workers = {"memory": {"limit": "1Gi"}, "cpu": {"request": "10m"}, "settings": settings}
+    chosen: dict[str, Any] = {
+        "trellis": {"replicas": replicas, **workers},
+        "localValidators": {"count": 4, "timeScale": 0.05, **little},
+        "operator": {"enabled": operator, "settings": {"SN17_TICK_SECONDS": 3}, "spec": spec, **little},
+        "prometheus": {"scrapeIntervalSeconds": 2, **little},
+        "fixer": little,
+        "miner": {"terminationGracePeriodSeconds": 30, **little},
+    }
+    if not operator:
+        # Nobody would ask it.
+        chosen["prometheus"]["url"] = "http://prometheus.invalid:9090"
+    elif prometheus_image:
+        chosen["prometheus"]["image"] = {"repository": PROMETHEUS, "tag": PROMETHEUS_TAG}
+    return chosen
+
+
+@dataclass(frozen=True)
+class Release:
+    """An installed stack, and the record of its pods since before the installation."""
+
+    stack: Stack
+    pods: Recorder
+
+
+class Install(Protocol):
+    """Installs a release in a namespace that begins with `name`."""
+
+    def __call__(self, name: str, chosen: Mapping[str, Any]) -> Release: ...
