@@ -122,6 +122,7 @@ class Harness:
             journal = JournalThread(Journal(self.state() / JOURNAL))
             miner = build(service, settings, self.keypair, session, journal, chain_source(settings, session))
             miner.done = done.set
+            self._wait_for_all_workers(miner)
             running = asyncio.create_task(miner.run())
             try:
                 async with asyncio.timeout(seconds):
@@ -134,6 +135,16 @@ class Harness:
                 journal.close()
         assert done.is_set(), running.exception()
         return miner
+
+    def _wait_for_all_workers(self, miner: Miner) -> None:
+        """Pull only when every worker has spoken: which one is chosen must not depend on who was first."""
+        fleet, paused, count = miner.context.pool.fleet, miner.paused, len(self.workers)
+
+        def hold() -> str | None:
+            heard = sum(1 for worker in fleet.workers.values() if worker.status is not None)
+            return paused() if heard >= count else "the test waits for all workers"
+
+        miner.paused = hold
 
     async def process(self, **options: Any) -> asyncio.subprocess.Process:
         """A miner of its own, to be killed."""
