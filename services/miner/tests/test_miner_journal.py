@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sqlite3
 import subprocess
@@ -389,8 +390,15 @@ class JournalMachine(RuleBasedStateMachine):
                 assert task.unfixed.ply in self.journal.payloads()
 
 
-JournalMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
-TestJournal = JournalMachine.TestCase
+class TestJournal(JournalMachine.TestCase):  # type: ignore[misc,valid-type]
+    settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("SN17_LONG" not in os.environ, reason="the long form: make test-long")
+class TestJournalLong(JournalMachine.TestCase):  # type: ignore[misc,valid-type]
+    settings = settings(max_examples=1000, stateful_step_count=100, deadline=None)
+
 
 WRITER = """
 import sys

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from random import Random
 
@@ -346,8 +347,14 @@ class SchedulerMachine(RuleBasedStateMachine):
                 assert (lane.phase in HOLDING) == (self.world.books[hotkey].task is not None)
 
 
-SchedulerMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
-TestScheduler = SchedulerMachine.TestCase
+class TestScheduler(SchedulerMachine.TestCase):  # type: ignore[misc,valid-type]
+    settings = settings(max_examples=40, stateful_step_count=60, deadline=None)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("SN17_LONG" not in os.environ, reason="the long form: make test-long")
+class TestSchedulerLong(SchedulerMachine.TestCase):  # type: ignore[misc,valid-type]
+    settings = settings(max_examples=1000, stateful_step_count=100, deadline=None)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
