@@ -1,7 +1,7 @@
 """A fleet in virtual time: workers that leak, fade, hang and die, the kubelet, a Deployment and a Prometheus.
 
-The real controller runs against it. Outside calls can be made to end the operator at any point, before or after they
-took effect, as a crash would.
+The real controller runs against it. Outside calls can be made to end the operator at any point, before or
+after they took effect, as a crash would.
 """
 
 from __future__ import annotations
@@ -125,7 +125,8 @@ class World:
         self._made += 1
         uid = f"u{self._made}"
         pod = Pod(
-            uid=uid, name=f"w{self._made}", namespace="ns", created_at=self.now, resource_version=self.version(),
+            uid=uid, name=f"w{self._made}", namespace="ns", created_at=self.now,
+            resource_version=self.version(),
             node=f"n{self._made % 3}", address=f"http://{uid}", phase=Phase.RUNNING, container_id=f"{uid}/c0",
             started_at=self.now, ready=False,
         )  # fmt: skip
@@ -358,7 +359,7 @@ class SimHost:
         return worker.pod
 
     def _check_start(self, worker: SimWorker, step: Step) -> None:
-        """The promises of the budget, checked against the world and not against what the operator believes."""
+        """The budget's promises, held against the world and not against what the operator believes."""
         world, before, after = self.world, worker.pod.intent, step.intent
         if after is None:
             return
@@ -455,7 +456,9 @@ class SimAdmin:
 
 
 class Simulation:
-    """World and operator, tick by tick. The operator may be killed and is then started anew, knowing nothing."""
+    """World and operator, tick by tick. The operator may be killed and is then started anew, knowing
+    nothing.
+    """
 
     def __init__(
         self, count: int, spec: Spec | None = None, *, guard: bool = False, operator: bool = True

@@ -1,7 +1,7 @@
 """Arbitrary histories: leaks, fading, hangs, deaths, lost metrics, crashes of the operator, people's wishes.
 
-Whatever happens: no action beyond the budget, none on unknown evidence, at most one recycle per incarnation, every
-cordon ends within its clock; and once the faults stop, the fleet heals and then stays as it is.
+Whatever happens: no action beyond the budget, none on unknown evidence, at most one recycle per incarnation,
+every cordon ends within its clock; and once the faults stop, the fleet heals and then stays as it is.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""The controller against a simulated fleet: leaks in lockstep, quality, stalls, crashes, storms, escalation."""
+"""The controller against a simulated fleet: leaks in lockstep, quality, stalls, crashes, storms,
+escalation.
+"""
 
 from __future__ import annotations
 

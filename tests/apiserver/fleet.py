@@ -1,4 +1,5 @@
-"""A fleet for the real API server: worker processes that leak on demand, the part of kubelet that matters here,
+"""A fleet for the real API server: worker processes that leak on demand, the part of kubelet that matters
+here,
 and a real Prometheus that scrapes them. Workers listen on loopback addresses of their own, as pods do."""
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ def wait_for(what: str, found: Callable[[], Any], seconds: float = 30.0) -> Any:
 
 @dataclass
 class Worker:
-    """One worker's process and container, as seen from outside. ``ratio`` is its memory, ``after_cleanup`` what a
+    """One worker's process and container, as seen from outside. ``ratio`` is its memory, ``after_cleanup``
+    what a
     clean-up brings it to; ``exits`` False makes it ignore the request to exit."""
 
     address: str

@@ -1,4 +1,6 @@
-"""The operator as a process, with the documented rights only, against a real API server and a real Prometheus."""
+"""The operator as a process, with the documented rights only, against a real API server and a real
+Prometheus.
+"""
 
 from __future__ import annotations
 
@@ -292,14 +294,19 @@ def test_status_says_what_is_missing(fleet: Fleet, operator: OperatorProcess) ->
         )
         waiting = {"reason": "CreateContainerConfigError", "message": 'secret "my-hotkey" not found'}
         container = {
-            "name": "miner", "image": "x", "imageID": "", "ready": False, "restartCount": 0, "state": {"waiting": waiting},
-        }  # fmt: skip
+            "name": "miner",
+            "image": "x",
+            "imageID": "",
+            "ready": False,
+            "restartCount": 0,
+            "state": {"waiting": waiting},
+        }
         fleet.cluster.kubectl(
             "patch", "pod", "miner-0", "-n", fleet.namespace, "--subresource=status", "--type=merge", "-p",
             json.dumps({"status": {"phase": "Pending", "containerStatuses": [container]}}),
         )  # fmt: skip
         message = fleet.wait_status("HotkeyMissing")["message"]
-        assert f"kubectl -n {fleet.namespace} create secret generic my-hotkey" in message
+        assert f"--name my-hotkey | kubectl -n {fleet.namespace} apply" in message
 
 
 def test_deployment_in_rollout_is_left_alone(

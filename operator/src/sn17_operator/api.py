@@ -1,7 +1,7 @@
 """The SN17Miner resource: what a person may set, with defaults and constraints.
 
-The CustomResourceDefinition is generated from these models (``crd``), so field, default and range live here once.
-Cross-field constraints are CEL rules in ``json_schema_extra`` and are checked by the API server.
+The CustomResourceDefinition is generated from these models (``crd``), so field, default and range live here
+once. Cross-field constraints are CEL rules in ``json_schema_extra`` and are checked by the API server.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""One tick: look, judge, plan, act, tell. Level-triggered; everything that must outlive it is in the cluster."""
+"""One tick: look, judge, plan, act, tell. Level-triggered; everything that must outlive it is in the
+cluster.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ PARALLEL_ACTS = 16
 
 @dataclass(slots=True)
 class Note:
-    """What this process knows about one pod beyond what is written down. Losing it costs time, never safety."""
+    """What this process knows about one pod beyond what is written down. Losing it costs time, never
+    safety.
+    """
 
     key: tuple[str, float] = ("", 0.0)
     acknowledged: set[Stage] = field(default_factory=set)

@@ -28,9 +28,10 @@ class Raw:
 def attribute(raw: Raw, started_at: float | None, failed: Mapping[Signal, str]) -> Evidence:
     """Keep what belongs to the newest incarnation and what is unambiguous.
 
-    All metrics of one scrape carry the same timestamp, so a sample belongs to an incarnation exactly when that
-    incarnation's boot marker has a sample at the same time. Samples from before ``started_at`` (when the container
-    started) belong to an earlier one whatever they say. Two series of one signal at the same time are ambiguous.
+    All metrics of one scrape carry the same timestamp, so a sample belongs to an incarnation exactly when
+    that incarnation's boot marker has a sample at the same time. Samples from before ``started_at`` (when
+    the container started) belong to an earlier one whatever they say. Two series of one signal at the same
+    time are ambiguous.
     """
     boot, times = _newest_boot(raw.boots, started_at)
     readings: dict[Signal, Reading] = {}

@@ -1,4 +1,6 @@
-"""Why a worker is judged as it is: per rule the query, value, sample age, mark and dwell left, and what comes next."""
+"""Why a worker is judged as it is: per rule the query, value, sample age, mark and dwell left, and what
+comes next.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """One worker's remediation, from the cordon to the release, as a function of what is seen now.
 
-The stage is in the worker's intent annotation. Each call looks at one worker and returns the next step, so that a
-restarted operator goes on from the annotation alone.
+The stage is in the worker's intent annotation. Each call looks at one worker and returns the next step, so
+that a restarted operator goes on from the annotation alone.
 """
 
 from __future__ import annotations
@@ -121,12 +121,16 @@ class Ladder:
 
     @property
     def _scraped(self) -> bool:
-        """The worker's port answers Prometheus, so silence towards the operator does not mean that it hangs."""
+        """The worker's port answers Prometheus, so silence towards the operator does not mean that it
+        hangs.
+        """
         up = self.worker.evidence.series(Signal.UP)
         return up is not None and up.value > 0 and self.now - up.at < SCRAPED_SECONDS
 
     def _unheard(self) -> Step:
-        """A worker that cannot be told anything is neither cordoned nor hung: the fault may be the operator's."""
+        """A worker that cannot be told anything is neither cordoned nor hung: the fault may be the
+        operator's.
+        """
         history = replace(self.worker.pod.history, retry_at=self.now + self.spec.recycle.cooldown_seconds)
         text = "back in service: its admin endpoint does not answer the operator, check token and network"
         return self._step(
@@ -141,7 +145,9 @@ class Ladder:
         return Series(tuple((at, value / limit.value) for at, value in memory.samples))
 
     def _cleared(self) -> bool:
-        """Memory has been below the clear mark, all the time since the cordon or the clean-up, for the clear time."""
+        """Memory has been below the clear mark, all the time since the cordon or the clean-up, for the
+        clear time.
+        """
         rule, ratios = self.spec.rules.memory, self._ratios()
         if ratios is None:
             return False
@@ -162,7 +168,7 @@ class Ladder:
     # --- the ladder -----------------------------------------------------------------------------------
 
     def next(self) -> Step | Blocked | None:
-        """The next step; ``Blocked`` when something from outside holds it; None when there is only to wait."""
+        """The next step; ``Blocked`` when something from outside holds it; None to wait."""
         if self.worker.pod.deleting:
             return None
         match self.intent.action:
@@ -411,7 +417,9 @@ class Ladder:
         return None
 
     def _start_canary_passed(self) -> bool:
-        """True for a canary within tolerance, and for a worker that exports none; NaN means it is still to run."""
+        """True for a canary within tolerance, and for a worker that exports none; NaN means it is still to
+        run.
+        """
         reading = self.worker.evidence.series(Signal.CANARY)
         if reading is None:
             return True

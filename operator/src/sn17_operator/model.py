@@ -59,8 +59,8 @@ Reading = Series | Gap
 class Evidence:
     """What the metrics say about one worker.
 
-    ``readings`` hold only samples of the incarnation ``boot_id`` (except ``UP`` and ``POD_MEMORY``, which belong
-    to the pod). A signal that is not in the mapping counts as ``Gap.ABSENT``.
+    ``readings`` hold only samples of the incarnation ``boot_id`` (except ``UP`` and ``POD_MEMORY``, which
+    belong to the pod). A signal that is not in the mapping counts as ``Gap.ABSENT``.
     """
 
     boot_id: str | None = None

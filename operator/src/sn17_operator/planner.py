@@ -268,10 +268,7 @@ def _refusal(
         return Reason.REMEDIATION_FAILED, f"left to a person: {pod.history.failed}"
     if finding.rule_class is RuleClass.QUALITY:
         if capacity.storm:
-            return Reason.TOO_MANY_UNHEALTHY, (
-                f"{capacity.sick} of {capacity.expected} workers have quality verdicts, {capacity.sick_allowed} may: "
-                "look at prompts, checkpoint and metrics"
-            )
+            return Reason.TOO_MANY_UNHEALTHY, capacity.storm_text
         if fleet.storm_at is not None and now - fleet.storm_at < rules.storm_cooldown_seconds:
             left = rules.storm_cooldown_seconds - (now - fleet.storm_at)
             return (
@@ -280,7 +277,7 @@ def _refusal(
             )
     if pod.history.retry_at is not None and now < pod.history.retry_at:
         return Reason.ADMIN_UNAVAILABLE, (
-            "its admin endpoint did not answer the operator: check the token and the way to its ops port; tries again "
+            "its admin endpoint did not answer: check the token and the way to its ops port; tries again "
             f"in {pod.history.retry_at - now:.0f} s"
         )
     if pod.history.recycled_at is not None and finding.rule != MEMORY_EMERGENCY:

@@ -1,7 +1,7 @@
 """The judgement of one worker: a chain of rules, each one function from evidence to findings.
 
-Stateless: every dwell is read from raw samples of the current incarnation, so a restarted operator, ``explain`` and
-``replay`` come to the same verdict from the same samples.
+Stateless: every dwell is read from raw samples of the current incarnation, so a restarted operator,
+``explain`` and ``replay`` come to the same verdict from the same samples.
 """
 
 from __future__ import annotations
@@ -282,7 +282,8 @@ def canary(context: Context) -> Iterator[Finding]:
 def stalled(context: Context) -> Iterator[Finding]:
     """Stalled: a job is in flight and its progress mark has not moved.
 
-    Progress is compared with itself from scrape to scrape, so no clock of the worker is compared with another.
+    Progress is compared with itself from scrape to scrape, so no clock of the worker is compared with
+    another.
     """
     after = float(context.spec.rules.stalled.after_seconds)
     signals = (Signal.JOBS, Signal.PROGRESS)

@@ -65,7 +65,9 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The workload of one SN17Miner: its pods and how many are wanted. ``expected`` is None without a target."""
+    """The workload of one SN17Miner: its pods and how many are wanted. ``expected`` is None without a
+    target.
+    """
 
     pods: tuple[Pod, ...]
     expected: int | None

@@ -1,7 +1,7 @@
 """What a person sees: the status of an SN17Miner as a function of fleet and plan.
 
-Coarse, sorted and bounded, so that it changes when something happened and not at every tick; live values are in
-Prometheus. Text columns hold ``-`` where nothing is known, never 0.
+Coarse, sorted and bounded, so that it changes when something happened and not at every tick; live values are
+in Prometheus. Text columns hold ``-`` where nothing is known, never 0.
 """
 
 from __future__ import annotations
@@ -126,9 +126,7 @@ def summary(view: View) -> tuple[str, str]:
     if failed:
         return Reason.REMEDIATION_FAILED, f"{failed[0].pod.name}: {failed[0].pod.history.failed}"
     if capacity.storm:
-        return Reason.TOO_MANY_UNHEALTHY, (
-            f"{capacity.sick} of {capacity.expected} workers have quality verdicts; look at prompts, checkpoint, metrics"
-        )
+        return Reason.TOO_MANY_UNHEALTHY, capacity.storm_text
     if fleet.rollout is not None and fleet.rollout.in_progress:
         return (
             Reason.ROLLOUT_IN_PROGRESS,
@@ -207,11 +205,7 @@ def _remediation_allowed(view: View) -> Condition:
         text = f"paused: {view.fleet.paused or 'no reason given'}"
         return Condition("RemediationAllowed", "False", Reason.PAUSED, text)
     if view.plan.capacity.storm:
-        capacity = view.plan.capacity
-        text = (
-            f"{capacity.sick} of {capacity.expected} workers have quality verdicts, {capacity.sick_allowed} may: "
-            "look at prompts, checkpoint and metrics"
-        )
+        text = view.plan.capacity.storm_text
         return Condition("RemediationAllowed", "False", Reason.TOO_MANY_UNHEALTHY, text)
     for reason in (*FLEET_WIDE, *Reason):
         if held := [b for b in blocked if b.reason is reason]:
@@ -248,8 +242,8 @@ def _paused(view: View) -> Condition:
 def suspect_nodes(spec: Spec, workers: Sequence[Worker]) -> dict[str, str]:
     """Nodes whose workers point at the node: device errors, or several that are sick in quality or stalled.
 
-    Memory does not count: equally loaded workers leak alike wherever they run. A node is not suspect when as large a
-    share of the other workers is sick too: then the cause is not the node.
+    Memory does not count: equally loaded workers leak alike wherever they run. A node is not suspect when as
+    large a share of the other workers is sick too: then the cause is not the node.
     """
     nodes: dict[str, list[Worker]] = {}
     for worker in workers:
@@ -455,7 +449,7 @@ def worth_writing(
 
 
 def flips(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
-    """Conditions that turned, as (reason, message, bad news). Judged from the written status, so told once."""
+    """Conditions that turned, as (reason, message, bad news); by the written status, so told once."""
     good = {"Ready": "True", "MetricsAvailable": "True", "RemediationAllowed": "True"}
     known = {c.get("type"): (c.get("status"), c.get("reason")) for c in old.get("conditions") or ()}
     told = []

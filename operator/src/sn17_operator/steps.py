@@ -65,8 +65,8 @@ class Reason(StrEnum):
 class Step:
     """One thing to do to one worker: first the annotations, then the act, then the Event.
 
-    ``intent`` and ``history`` are what the pod's annotations must hold before the act; ``intent=None`` removes it.
-    ``silent`` steps repeat what was announced before and make no Event.
+    ``intent`` and ``history`` are what the pod's annotations must hold before the act; ``intent=None``
+    removes it. ``silent`` steps repeat what was announced before and make no Event.
     """
 
     uid: str
@@ -112,6 +112,14 @@ class Capacity:
     def storm(self) -> bool:
         """Too many quality verdicts at once: the cause is not in the workers."""
         return self.sick > self.sick_allowed
+
+    @property
+    def storm_text(self) -> str:
+        """What to make of it."""
+        return (
+            f"{self.sick} of {self.expected} workers have quality verdicts, {self.sick_allowed} may: "
+            "look at prompts, checkpoint and metrics"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,9 @@ CANARY_SECONDS = 140.0
 
 
 class WorkerAdmin:
-    """Sends the admin token, read anew for each call so that a rotated one is picked up. It is never logged."""
+    """Sends the admin token, read anew for each call so that a rotated one is picked up. It is never
+    logged.
+    """
 
     def __init__(
         self,

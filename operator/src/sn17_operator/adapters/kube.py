@@ -1,8 +1,8 @@
 """The API server through the official client's asynchronous flavour.
 
-``kubernetes.aio`` and not threads: a tick waits for many small answers at once, and kopf already lives in the same
-loop. Only the client's transport is used (configuration, TLS, token rotation); answers stay plain JSON, because the
-generated models cost more than the whole tick for a thousand pods.
+``kubernetes.aio`` and not threads: a tick waits for many small answers at once, and kopf already lives in
+the same loop. Only the client's transport is used (configuration, TLS, token rotation); answers stay plain
+JSON, because the generated models cost more than the whole tick for a thousand pods.
 """
 
 from __future__ import annotations

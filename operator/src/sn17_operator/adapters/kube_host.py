@@ -152,10 +152,8 @@ class KubeHost:
 
     def _hotkey_advice(self, miner: Miner, words: str) -> str:
         name = miner.spec.hotkey_secret_name or "sn17-hotkey"
-        return (
-            f"kubectl -n {self._namespace} create secret generic {name} --from-file=hotkey=PATH_OF_THE_HOTKEY_FILE "
-            f"makes it; the miner waits: {words[:200]}"
-        )
+        command = f"sn17 wallet secret --wallet WALLET --hotkey HOTKEY --name {name}"
+        return f"{command} | kubectl -n {self._namespace} apply -f - makes it; the miner waits: {words[:200]}"
 
     async def _failed_mount(self, uid: str) -> str | None:
         """kubelet tells of a missing Secret volume only in Events."""
@@ -264,7 +262,9 @@ class KubeHost:
 
 
 def _with_removals(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """A merge patch keeps what it does not name; a whole status (one with conditions) must not leave old fields."""
+    """A merge patch keeps what it does not name; a whole status (one with conditions) must not leave old
+    fields.
+    """
     if "conditions" not in new:
         return dict(new)
     return {**{key: None for key in old if key not in new}, **new}

@@ -1,8 +1,8 @@
 """A Lease of coordination.k8s.io, so that two operators never act at once.
 
-The holder renews every ``retry`` seconds and believes in its lease only until ``deadline`` after the last renewal that
-worked, by its own monotonic clock. Another takes over only after it has itself seen the record unchanged for
-``duration``, so no two clocks are compared.
+The holder renews every ``retry`` seconds and believes in its lease only until ``deadline`` after the last
+renewal that worked, by its own monotonic clock. Another takes over only after it has itself seen the record
+unchanged for ``duration``, so no two clocks are compared.
 """
 
 from __future__ import annotations

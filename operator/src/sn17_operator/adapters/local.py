@@ -1,7 +1,8 @@
-"""The same policy and planner over worker processes of this machine, without a cluster and without Prometheus.
+"""The same policy and planner over worker processes of this machine, without a cluster and without
+Prometheus.
 
-``LocalOperator`` scrapes the workers' ops ports itself and keeps the operator's notes in memory. Whoever supervises the
-processes starts them again when they exit; ``restart`` is its way to end one that does not.
+``LocalOperator`` scrapes the workers' ops ports itself and keeps the operator's notes in memory. Whoever
+supervises the processes starts them again when they exit; ``restart`` is its way to end one that does not.
 """
 
 from __future__ import annotations
@@ -82,7 +83,9 @@ class _State:
 
 
 class Scraper:
-    """Reads the workers' ``/metrics`` as Prometheus would: one timestamp per scrape, ``up`` for whether it worked."""
+    """Reads the workers' ``/metrics`` as Prometheus would: one timestamp per scrape, ``up`` for whether it
+    worked.
+    """
 
     def __init__(
         self,
@@ -286,8 +289,9 @@ def default_spec(**changes: Any) -> Spec:
 class LocalOperator:
     """Judges and heals local workers until cancelled.
 
-    ``on_event`` and ``on_status`` are called in the event loop and must not block. ``restart(name)`` ends and starts
-    a process that did not exit when asked; without it such a worker stays cordoned, and that is said.
+    ``on_event`` and ``on_status`` are called in the event loop and must not block. ``restart(name)`` ends
+    and starts a process that did not exit when asked; without it such a worker stays cordoned, and that is
+    said.
     """
 
     def __init__(

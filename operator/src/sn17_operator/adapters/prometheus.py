@@ -1,7 +1,7 @@
 """Evidence from Prometheus: one instant query per signal, over raw samples.
 
-Range selectors are asked for, not functions: their answer carries the samples' own times, so that freshness, dwell
-and incarnation are read from what was scraped and not from when it was asked.
+Range selectors are asked for, not functions: their answer carries the samples' own times, so that freshness,
+dwell and incarnation are read from what was scraped and not from when it was asked.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class QueryError(Exception):
         self.reason = reason
 
 
-class _Result(BaseModel):
+class Result(BaseModel):
     metric: dict[str, str]
     values: list[tuple[float, str]] = Field(default_factory=list)
     value: tuple[float, str] | None = None
@@ -86,7 +86,7 @@ class _Result(BaseModel):
 
 class _Data(BaseModel):
     resultType: str  # noqa: N815
-    result: list[_Result]
+    result: list[Result]
 
 
 class _Answer(BaseModel):
@@ -170,7 +170,7 @@ class PrometheusMetrics:
         spans = windows(rules, self.settings.scrape_interval_seconds)
         window = spans[Signal.UP]
 
-        async def ask(signal: Signal, query: str) -> list[_Result]:
+        async def ask(signal: Signal, query: str) -> list[Result]:
             try:
                 return await self.query(query, now)
             except QueryError as error:
@@ -201,7 +201,7 @@ class PrometheusMetrics:
         )
         return Measurement(monitoring, workers, ratios)
 
-    async def query(self, query: str, at: float) -> list[_Result]:
+    async def query(self, query: str, at: float) -> list[Result]:
         """One instant query.
 
         Raises:
@@ -232,7 +232,9 @@ class PrometheusMetrics:
         return answer.data.result
 
     async def _ratios(self, now: float) -> dict[tuple[str, str], Ratios]:
-        """Success and yield by miner pod; they inform people and decide nothing, so a failure is only counted."""
+        """Success and yield by miner pod; they inform people and decide nothing, so a failure is only
+        counted.
+        """
         found: dict[tuple[str, str], Ratios] = {}
         matchers = self.settings.selector.strip(" ,{}")
         for window in ("1h", "4h"):
@@ -258,14 +260,14 @@ def ratios(outcomes: Mapping[str, float]) -> Ratios:
     return Ratios(accepted / tried if tried > 0 else None, accepted / total if total > 0 else None)
 
 
-def _scalar(results: list[_Result]) -> float | None:
+def _scalar(results: list[Result]) -> float | None:
     if not results or results[0].value is None:
         return None
     value = float(results[0].value[1])
     return None if math.isnan(value) else value
 
 
-def gather(answers: Mapping[Signal, Sequence[_Result]]) -> dict[str, Raw]:
+def gather(answers: Mapping[Signal, Sequence[Result]]) -> dict[str, Raw]:
     """Series by worker: pod uid to signal to its series."""
     boots: dict[str, list[tuple[str, Samples]]] = {}
     series: dict[str, dict[Signal, list[Samples]]] = {}

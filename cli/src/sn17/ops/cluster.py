@@ -1,0 +1,170 @@
+"""The few calls to the API server that steering needs. The operator does the work; these only write a
+person's wish.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from kubernetes.aio import config
+from sn17_operator.adapters.kube import MERGE_PATCH, ApiError, KubeApi
+from sn17_service.contract import (
+    ANNOTATION_CORDON,
+    ANNOTATION_PAUSED,
+    ANNOTATION_RECYCLE_REQUESTED,
+    GROUP,
+    LABEL_COMPONENT,
+    LABEL_PART_OF,
+    OPS_PORT,
+    PART_OF,
+    PLURAL,
+    VERSION,
+)
+
+SERVICE_ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+class SteeringError(Exception):
+    """A wish that cannot be fulfilled; the message says why and what to do."""
+
+
+def context_namespace() -> str:
+    """The namespace of the current context, or of the service account."""
+    try:
+        _, active = config.list_kube_config_contexts()  # type: ignore[no-untyped-call]
+        return str(active["context"].get("namespace") or "default")
+    except (config.ConfigException, OSError, KeyError, TypeError):
+        try:
+            return SERVICE_ACCOUNT_NAMESPACE.read_text().strip()
+        except OSError:
+            return "default"
+
+
+class Steering:
+    """One namespace of one cluster."""
+
+    def __init__(
+        self, api: KubeApi, namespace: str, *, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._api = api
+        self.namespace = namespace
+        self._monotonic = monotonic
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls, namespace: str | None) -> AsyncIterator[Steering]:
+        """Access by KUBECONFIG or service account.
+
+        Raises:
+            SteeringError: there is neither.
+        """
+        try:
+            api = await KubeApi.connect()
+        except (config.ConfigException, OSError) as error:
+            raise SteeringError(f"no cluster: {error}. Set KUBECONFIG, or name a local run.") from error
+        try:
+            yield cls(api, namespace or context_namespace())
+        finally:
+            await api.close()
+
+    async def cordon(self, pod: str, reason: str) -> None:
+        await self._annotate_pod(pod, {ANNOTATION_CORDON: json.dumps({"by": "user", "reason": reason})})
+
+    async def uncordon(self, pod: str) -> bool:
+        """False when the pod was not cordoned by a person."""
+        annotations = (await self._pod(pod))["metadata"].get("annotations") or {}
+        if ANNOTATION_CORDON not in annotations:
+            return False
+        await self._annotate_pod(pod, {ANNOTATION_CORDON: json.dumps({"by": "user", "lift": True})})
+        return True
+
+    async def recycle(self, pod: str, reason: str) -> None:
+        await self._annotate_pod(pod, {ANNOTATION_RECYCLE_REQUESTED: json.dumps({"reason": reason})})
+
+    async def pause(self, miner: str | None, reason: str | None) -> str:
+        """Pause with a reason, go on with None; returns the name of the SN17Miner."""
+        name = miner or await self._only_miner()
+        await self._patch(self._miners(name), {ANNOTATION_PAUSED: reason})
+        return name
+
+    async def until(self, seen: Callable[[], Any], seconds: float) -> bool:
+        """Ask again and again until the answer is true; False when the time is over."""
+        end = self._monotonic() + seconds
+        while not await seen():
+            if self._monotonic() >= end:
+                return False
+            await asyncio.sleep(1)
+        return True
+
+    async def is_asserted(self, pod: str) -> bool:
+        """The operator has carried the cordon to the worker: its pod is no longer ready."""
+        conditions = (await self._pod(pod)).get("status", {}).get("conditions") or ()
+        return any(c["type"] == "Ready" and c["status"] == "False" for c in conditions)
+
+    async def is_lifted(self, pod: str) -> bool:
+        return ANNOTATION_CORDON not in ((await self._pod(pod))["metadata"].get("annotations") or {})
+
+    async def containers(self, pod: str) -> tuple[str, ...]:
+        """Identities of the pod's containers; empty once the pod is gone."""
+        try:
+            raw = await self._pod(pod)
+        except SteeringError:
+            return ()
+        statuses = raw.get("status", {}).get("containerStatuses") or ()
+        return tuple(sorted(str(status.get("containerID")) for status in statuses))
+
+    async def explain(self, pod: str) -> dict[str, Any]:
+        """What the operator thinks of a worker, asked through the API server's proxy."""
+        operators = await self._call(
+            "GET",
+            f"/api/v1/namespaces/{self.namespace}/pods",
+            query={"labelSelector": f"{LABEL_PART_OF}={PART_OF},{LABEL_COMPONENT}=operator"},
+        )
+        told = "there is no operator in this namespace"
+        for item in operators.get("items") or ():
+            name = item["metadata"]["name"]
+            try:
+                path = f"/api/v1/namespaces/{self.namespace}/pods/{name}:{OPS_PORT}/proxy/v1/explain/{pod}"
+                return await self._api.request("GET", path)
+            except ApiError as error:
+                told = str(error)
+        raise SteeringError(f"no explanation of {pod}: {told}")
+
+    async def spec(self, miner: str | None) -> Mapping[str, Any]:
+        """The spec of an SN17Miner, for a replay with its settings."""
+        raw = await self._call("GET", self._miners(miner or await self._only_miner()))
+        spec: Mapping[str, Any] = raw.get("spec") or {}
+        return spec
+
+    async def _only_miner(self) -> str:
+        items = (await self._call("GET", self._miners())).get("items") or ()
+        names = [item["metadata"]["name"] for item in items]
+        if len(names) != 1:
+            found = ", ".join(names) or "none"
+            raise SteeringError(f"name the SN17Miner, namespace {self.namespace} has: {found}")
+        return str(names[0])
+
+    async def _pod(self, name: str) -> dict[str, Any]:
+        return await self._call("GET", f"/api/v1/namespaces/{self.namespace}/pods/{name}")
+
+    async def _annotate_pod(self, name: str, annotations: Mapping[str, str]) -> None:
+        await self._patch(f"/api/v1/namespaces/{self.namespace}/pods/{name}", annotations)
+
+    async def _patch(self, path: str, annotations: Mapping[str, str | None]) -> None:
+        body = {"metadata": {"annotations": dict(annotations)}}
+        await self._call("PATCH", path, body=body, content_type=MERGE_PATCH)
+
+    def _miners(self, name: str = "") -> str:
+        return f"/apis/{GROUP}/{VERSION}/namespaces/{self.namespace}/{PLURAL}/{name}".rstrip("/")
+
+    async def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        try:
+            return await self._api.request(method, path, **options)
+        except ApiError as error:
+            raise SteeringError(f"{error} (namespace {self.namespace})") from error

@@ -1,0 +1,194 @@
+"""The commands. In a cluster they write a person's wish and wait for the operator to carry it out."""
+
+from __future__ import annotations
+
+import asyncio
+import json as jsonlib
+import sys
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import typer
+from rich.console import Console
+
+from .cluster import Steering, SteeringError
+from .replaying import ReplayOptions, run_replay
+from .tables import explanation, report_table
+
+app = typer.Typer(name="ops", help="Steer the workers of a cluster.", no_args_is_help=True)
+
+T = TypeVar("T")
+
+Pod = Annotated[str, typer.Argument(help="The worker's pod.")]
+Namespace = Annotated[
+    str | None, typer.Option("--namespace", "-n", help="Default: that of the current context.")
+]
+Reason = Annotated[str, typer.Option(help="Shown in status and Events.")]
+Wait = Annotated[float, typer.Option(help="Seconds to wait until it is done; 0 = only ask.")]
+Miner = Annotated[str | None, typer.Option("--miner", help="The SN17Miner, where there is more than one.")]
+Json = Annotated[bool, typer.Option("--json", help="JSON in place of tables.")]
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    try:
+        return asyncio.run(work)
+    except SteeringError as error:
+        Console(stderr=True).print(str(error), style="red", highlight=False)
+        raise typer.Exit(1) from error
+
+
+@app.command()
+def cordon(pod: Pod, namespace: Namespace = None, reason: Reason = "by hand", wait: Wait = 60) -> None:
+    """Take a worker out of service until `uncordon`: it finishes its job and takes no other, also after a
+    restart.
+    """
+
+    async def work() -> None:
+        async with Steering.connect(namespace) as steering:
+            await steering.cordon(pod, reason)
+            done = wait > 0 and await steering.until(lambda: steering.is_asserted(pod), wait)
+        _tell(done, wait, f"{pod} is cordoned", f"{pod} will be cordoned when the operator sees it")
+
+    _run(work())
+
+
+@app.command()
+def uncordon(pod: Pod, namespace: Namespace = None, wait: Wait = 60) -> None:
+    """End a person's cordon. The operator's own cordons end by themselves."""
+
+    async def work() -> None:
+        async with Steering.connect(namespace) as steering:
+            if not await steering.uncordon(pod):
+                raise SteeringError(f"{pod} is not cordoned by a person")
+            done = wait > 0 and await steering.until(lambda: steering.is_lifted(pod), wait)
+        _tell(done, wait, f"{pod} is back in service", f"{pod} will be back when the operator sees it")
+
+    _run(work())
+
+
+@app.command()
+def recycle(pod: Pod, namespace: Namespace = None, reason: Reason = "by hand", wait: Wait = 300) -> None:
+    """Drain a worker and restart it, within the budget and without losing a task."""
+
+    async def work() -> None:
+        async with Steering.connect(namespace) as steering:
+            before = await steering.containers(pod)
+            await steering.recycle(pod, reason)
+
+            async def restarted() -> bool:
+                return await steering.containers(pod) != before
+
+            done = wait > 0 and await steering.until(restarted, wait)
+        _tell(
+            done, wait, f"{pod} has restarted", f"{pod} waits for its turn: sn17 explain {pod} says for what"
+        )
+
+    _run(work())
+
+
+@app.command()
+def pause(miner: Miner = None, namespace: Namespace = None, reason: Reason = "by hand") -> None:
+    """The operator starts nothing more and gives back what it has cordoned; `resume` ends it."""
+
+    async def work() -> str:
+        async with Steering.connect(namespace) as steering:
+            return await steering.pause(miner, reason)
+
+    typer.echo(f"{_run(work())} is paused: {reason}")
+
+
+@app.command()
+def resume(miner: Miner = None, namespace: Namespace = None) -> None:
+    """End `pause`."""
+
+    async def work() -> str:
+        async with Steering.connect(namespace) as steering:
+            return await steering.pause(miner, None)
+
+    typer.echo(f"{_run(work())} goes on")
+
+
+@app.command()
+def explain(
+    pod: Pod,
+    namespace: Namespace = None,
+    url: Annotated[str | None, typer.Option(help="The operator's ops port, in place of a cluster.")] = None,
+    json: Json = False,
+) -> None:
+    """Why a worker is judged as it is: per rule the query, value, sample age, mark and dwell left, and what
+    comes next.
+    """
+
+    async def work() -> dict[str, Any]:
+        if url is not None:
+            return await asyncio.to_thread(_fetch, f"{url.rstrip('/')}/v1/explain/{pod}")
+        async with Steering.connect(namespace) as steering:
+            return await steering.explain(pod)
+
+    found = _run(work())
+    if json:
+        typer.echo(jsonlib.dumps(found, indent=2))
+    else:
+        console = Console()
+        for part in explanation(found):
+            console.print(part)
+
+
+def _fetch(url: str) -> dict[str, Any]:
+    if not url.startswith(("http://", "https://")):
+        raise SteeringError("--url must begin with http:// or https://")
+    try:
+        with urlopen(url, timeout=10) as answer:  # noqa: S310
+            found: dict[str, Any] = jsonlib.load(answer)
+            return found
+    except (URLError, ValueError, OSError) as error:
+        raise SteeringError(f"no explanation from {url}: {error}") from error
+
+
+@app.command()
+def replay(
+    prometheus: Annotated[str | None, typer.Option(help="Base URL of a Prometheus.")] = None,
+    file: Annotated[Path | None, typer.Option(help="A recording, in place of a Prometheus.")] = None,
+    since: Annotated[str, typer.Option(help="How far back, e.g. 90m, 24h, 7d.")] = "24h",
+    record: Annotated[Path | None, typer.Option(help="Keep what was fetched (.json or .json.gz).")] = None,
+    spec: Annotated[
+        Path | None, typer.Option(help="YAML with the spec of an SN17Miner. Default: its defaults.")
+    ] = None,
+    miner: Miner = None,
+    namespace: Namespace = None,
+    selector: Annotated[str, typer.Option(help='More label matchers, e.g. namespace="sn17".')] = "",
+    scrape_interval: Annotated[float, typer.Option(min=1, help="Of the workers, seconds.")] = 15.0,
+    bearer_token_file: Annotated[Path | None, typer.Option(help="For Prometheus.")] = None,
+    json: Json = False,
+) -> None:
+    """What the operator would have done: its judgement and planning over recorded metrics."""
+
+    async def work() -> Any:
+        settings: dict[str, Any] | None = None
+        if miner is not None:
+            async with Steering.connect(namespace) as steering:
+                settings = dict(await steering.spec(miner))
+        options = ReplayOptions(
+            prometheus, file, since, record, spec, settings, selector, scrape_interval, bearer_token_file
+        )
+        return await run_replay(options, now=time.time())
+
+    report = _run(work())
+    if json:
+        typer.echo(jsonlib.dumps(report, indent=2))
+    else:
+        Console().print(report_table(report))
+
+
+def _tell(done: bool, wait: float, yes: str, no: str) -> None:
+    if done:
+        typer.echo(yes)
+        return
+    typer.echo(no)
+    if wait > 0:
+        sys.stderr.write(f"not within {wait:.0f} s: is the operator running? kubectl get sn17miners\n")
+        raise typer.Exit(1)
