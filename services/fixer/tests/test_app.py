@@ -137,6 +137,12 @@ async def test_what_is_no_splat_is_refused_and_counted(route, body, status, code
     assert fixer.app.budget.used == 0
 
 
+@pytest.mark.parametrize("half", [{"reference_mean": 3.0}, {"reference_std": 2.0}])
+def test_half_a_reference_is_refused(half: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="go together"):
+        Fixer(**half)
+
+
 async def test_positions_that_spz_can_not_hold_are_refused_by_row() -> None:
     splats = shell()
     splats.positions[12, 0] = np.nan

@@ -21,7 +21,7 @@ from sn17_fixer.steps.phase1 import shift_with_noise
 from sn17_fixer.steps.placement import place
 from sn17_fixer.steps.sanitise import clamp_infinities, clamp_scales, drop_bad_rows, fill_opacity
 from sn17_fixer.steps.trim import drop_strays
-from sn17_splats import Splats
+from sn17_splats import SplatError, Splats
 
 OTHERS = ("positions", "log_scales", "rotations", "f_dc")
 
@@ -263,6 +263,13 @@ def test_placement_is_drawn_by_the_validator_as_it_is() -> None:
     sizes = placed.log_scales - splats.log_scales
     np.testing.assert_allclose(sizes, math.log(1.5 / np.ptp(splats.positions, axis=0).max()), atol=1e-5)
     assert_same_bits(splats, placed, "rotations", "f_dc", "opacity_logits")
+
+
+def test_one_bad_position_does_not_take_all_others_with_it() -> None:
+    splats = shell()
+    splats.positions[4, 1] = np.nan
+    with pytest.raises(SplatError, match="can't be placed"):
+        place(splats)
 
 
 def test_placement_without_scaling_and_of_a_point() -> None:

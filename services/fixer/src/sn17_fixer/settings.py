@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 from sn17_service.contract import FIXER_PORT
 from sn17_service.settings import Port, ServiceSettings
 from sn17_splats import Limits
@@ -29,3 +31,9 @@ class FixerSettings(ServiceSettings):
     reference_mean: float | None = Field(None, description="mean logit of healthy assets, from calibrate")
     reference_std: float | None = Field(None, gt=0, description="standard deviation beside reference_mean")
     warm_up: bool = Field(True, description="compile and touch the hot path before reporting ready")
+
+    @model_validator(mode="after")
+    def _whole_reference(self) -> Self:
+        if (self.reference_mean is None) != (self.reference_std is None):
+            raise ValueError("SN17_REFERENCE_MEAN and SN17_REFERENCE_STD go together: set both or none")
+        return self

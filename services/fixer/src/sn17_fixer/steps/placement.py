@@ -6,7 +6,7 @@ import math
 from typing import Final
 
 import numpy as np
-from sn17_splats import Splats
+from sn17_splats import SplatError, Splats
 
 from sn17_fixer.model import Repair, Step
 
@@ -19,9 +19,12 @@ def place(splats: Splats, *, scale: bool = True) -> Repair:
 
     The validator subtracts a single number, the mean over all coordinates, from all three axes. A shift along
     (1, 1, 1) is therefore invisible to it, and the bounding box is centred up to such a shift, which is
-    chosen so that the number it subtracts is 0. Expects finite positions and scales.
+    chosen so that the number it subtracts is 0. Raises :class:`SplatError` for positions that are not finite:
+    one of them would take all others with it.
     """
     positions = splats.positions.astype(np.float64)
+    if not np.isfinite(positions).all():
+        raise SplatError("positions that are not numbers can't be placed: choose a policy that drops them")
     low, high = positions.min(axis=0), positions.max(axis=0)
     extent = float((high - low).max())
     center = (low + high) / 2
