@@ -55,14 +55,15 @@ def task_table(tasks: Iterable[TaskView]) -> Table:
 def window_table(windows: Iterable[Window]) -> Table:
     """Success and yield side by side, and what became of the rest."""
     table = Table(title="Last hours")
-    for name in ("hours", "ended", "success", "yield", "outcomes", "reasons"):
-        table.add_column(name, justify="right" if name in ("hours", "ended", "success", "yield") else "left")
+    for name in ("hours", "ended", "success", "yield", "in time", "outcomes", "reasons"):
+        table.add_column(name, justify="left" if name in ("outcomes", "reasons") else "right")
     for window in windows:
         table.add_row(
             str(window.hours),
             str(window.ended),
             _share(window.success),
             _share(window.yield_),
+            _share(window.in_time),
             _counts(window.outcomes),
             _counts(window.reasons),
         )

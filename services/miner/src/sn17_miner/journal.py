@@ -316,6 +316,15 @@ class Journal:
         )
         return [(row[0], row[1], row[2], row[3]) for row in rows]
 
+    def deliveries(self, since: float) -> tuple[int, int]:
+        """(within the free window, all) of results that got a verdict since then."""
+        row = self._db.execute(
+            "SELECT coalesce(sum(finished_at - assigned_at <= throttle), 0), count(*) FROM tasks"
+            " WHERE outcome IN ('accepted', 'rejected') AND finished_at >= ?",
+            (since,),
+        ).fetchone()
+        return int(row[0]), int(row[1])
+
     def validators(self) -> list[ValidatorRecord]:
         """All that are remembered."""
         columns = ", ".join(f.name for f in fields(ValidatorRecord))

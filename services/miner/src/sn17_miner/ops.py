@@ -111,10 +111,14 @@ class Window(BaseModel):
     reasons: dict[str, int]
     success: float | None
     yield_: float | None = Field(alias="yield")
+    in_time: float | None
+    """Share of judged results that were delivered within the free window."""
 
     @classmethod
-    def of(cls, hours: int, rows: Iterable[tuple[str, str, str | None, int]]) -> Window:
-        """From (validator, outcome, reason, count) rows."""
+    def of(
+        cls, hours: int, rows: Iterable[tuple[str, str, str | None, int]], deliveries: tuple[int, int]
+    ) -> Window:
+        """From (validator, outcome, reason, count) rows and (in time, all) deliveries."""
         outcomes, reasons = Counter[str](), Counter[str]()
         for _, outcome, reason, count in rows:
             outcomes[outcome] += count
@@ -126,6 +130,7 @@ class Window(BaseModel):
             "success": accepted / tried if tried else None,
             "yield": accepted / ended if ended else None,
         }
+        values["in_time"] = deliveries[0] / deliveries[1] if deliveries[1] else None
         return cls(hours=hours, ended=ended, outcomes=dict(outcomes), reasons=dict(reasons), **values)
 
 
@@ -227,7 +232,8 @@ def list_tasks(
     try:
         tasks = journal.tasks(limit=limit, state=state, validator=validator, task_id=task_id)
         now = clock()
-        windows = [Window.of(hours, journal.outcomes(now - hours * 3600.0)) for hours in (1, 4)]
+        starts = {hours: now - hours * 3600.0 for hours in (1, 4)}
+        windows = [Window.of(h, journal.outcomes(t), journal.deliveries(t)) for h, t in starts.items()]
         return TaskList(tasks=[TaskView.of(task) for task in tasks], counts=journal.counts(), windows=windows)
     finally:
         journal.close()

@@ -167,7 +167,7 @@ class Submission:
             outcome, reason = parse_skip(skip)
         feedback = answer.value.feedback
         took = answer.received - task.assigned_at
-        more = f"; delivered in {took:.1f} s of {task.throttle:g} free ones"
+        more = f"; delivered in {took:.1f} s ({task.throttle:g} s are free)"
         if feedback is not None and accepted:
             more += (
                 f"; average {feedback.average_fidelity_score:.3f},"
