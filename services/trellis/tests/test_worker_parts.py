@@ -223,7 +223,8 @@ def test_the_first_canary_becomes_the_baseline_and_stays_it(tmp_path: Path) -> N
 
 def test_a_bad_first_canary_fails_and_is_not_kept(tmp_path: Path) -> None:
     book = CanaryBook(tmp_path)
-    assert not book.judge("a", measure(asset(100)), "d").passed
+    faded = measure(asset().replace(opacity_logits=np.full(8_000, -9.0)))
+    assert not book.judge("a", faded, "d").passed
     assert book.judge("a", measure(asset()), "d").first
 
 

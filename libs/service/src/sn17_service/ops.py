@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import hmac
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, FastAPI, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from prometheus_client.exposition import choose_encoder
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -23,6 +23,10 @@ MAX_OPS_BODY = 64 * 1024
 OPERATOR_TTL_SECONDS = 60.0
 
 
+Owner = Literal[LeaseOwner.USER, LeaseOwner.OPERATOR]
+"""Who may ask for a lease; a shutdown is never asked for."""
+
+
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -30,13 +34,13 @@ class _Body(BaseModel):
 class DrainRequest(_Body):
     """A lease. The operator's always has a term; without one given it is 60 s."""
 
-    by: LeaseOwner
+    by: Owner
     reason: str = Field(min_length=1, max_length=500)
     ttl_seconds: float | None = Field(None, gt=0, le=86_400)
 
 
 class ResumeRequest(_Body):
-    by: LeaseOwner
+    by: Owner
 
 
 class ExitRequest(_Body):
@@ -77,7 +81,7 @@ def build_ops_app(service: Service, extra: list[APIRouter], admin_extra: list[AP
     """``/health``, ``/ready``, ``/metrics`` for everyone, ``/admin/v1`` and ``admin_extra`` by token."""
     app = service.new_app(f"{service.name} ops", MAX_OPS_BODY, probes=True)
 
-    @app.get("/health")
+    @app.get("/health", responses={503: {"description": "Something is not alive: problems says what"}})
     async def health() -> JSONResponse:
         problems = service.health.problems()
         return JSONResponse(
@@ -89,12 +93,12 @@ def build_ops_app(service: Service, extra: list[APIRouter], admin_extra: list[AP
             503 if problems else 200,
         )
 
-    @app.get("/ready")
+    @app.get("/ready", responses={503: {"description": "Takes no work: reasons says why"}})
     async def ready() -> JSONResponse:
         reasons = service.readiness.reasons()
         return JSONResponse({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics(request: Request) -> Response:
         encoder, media_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encoder(service.registry), headers={"content-type": media_type})
@@ -125,7 +129,6 @@ def _admin_router(service: Service) -> APIRouter:
 
     @router.post("/drain")
     async def drain(body: DrainRequest) -> AdminState:
-        _refuse_shutdown(body.by)
         ttl = body.ttl_seconds
         if ttl is None and body.by is LeaseOwner.OPERATOR:
             ttl = OPERATOR_TTL_SECONDS
@@ -140,7 +143,6 @@ def _admin_router(service: Service) -> APIRouter:
 
     @router.post("/resume")
     async def resume(body: ResumeRequest) -> AdminState:
-        _refuse_shutdown(body.by)
         lifted = service.drain.lift(body.by)
         service.admin_called()
         if lifted:
@@ -190,11 +192,6 @@ def _admin_router(service: Service) -> APIRouter:
         return state()
 
     return router
-
-
-def _refuse_shutdown(by: LeaseOwner) -> None:
-    if by is LeaseOwner.SHUTDOWN:
-        raise Problem(Code.BAD_REQUEST, "by must be operator or user")
 
 
 def _token_check(service: Service) -> Callable[[Request], None]:

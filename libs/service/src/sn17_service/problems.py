@@ -108,7 +108,21 @@ class ProblemResponse(JSONResponse):
 
 PROBLEM_SCHEMA: Final = {
     "description": "Refused: code for machines, detail for people",
-    "content": {MEDIA_PROBLEM: {"schema": ProblemBody.model_json_schema()}},
+    "content": {
+        MEDIA_PROBLEM: {
+            "schema": {
+                "title": "Problem",
+                "type": "object",
+                "required": ["code", "detail"],
+                "properties": {
+                    "code": {"type": "string", "enum": [code.value for code in Code]},
+                    "detail": {"type": "string"},
+                    "retry_after_seconds": {"type": "number"},
+                    "request_id": {"type": "string"},
+                },
+            }
+        }
+    },
 }
 """For the ``responses`` of a FastAPI application."""
 

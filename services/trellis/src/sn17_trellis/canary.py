@@ -7,12 +7,15 @@ import json
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from sn17_service import write_atomically
 from sn17_service.contract import CANARY_DRIFT_MARK
 
-from sn17_trellis.quality import Quality, drift
+from sn17_trellis.quality import Finding, Quality, drift
+
+UNSOUND: Final = {Finding.NON_FINITE, Finding.TRANSPARENT}
+"""What a baseline must not show. Few gaussians may be all that this worker is allowed to make."""
 
 log = logging.getLogger("sn17.trellis.canary")
 
@@ -26,6 +29,7 @@ class CanaryVerdict:
     first: bool
     same_bytes: bool
     gaussians: int
+    findings: tuple[Finding, ...]
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -39,18 +43,20 @@ class CanaryBook:
         folder.mkdir(parents=True, exist_ok=True)
 
     def judge(self, identity: str, quality: Quality, digest: str) -> CanaryVerdict:
-        """Compare with the baseline of ``identity``, or become it. An unusable first one becomes none."""
+        """Compare with the baseline of ``identity``, or become it if it is sound."""
         path = self._folder / (hashlib.sha256(identity.encode()).hexdigest()[:32] + ".json")
         baseline = self._load(path)
         if baseline is None:
-            passed = quality.usable and not quality.findings
+            passed = quality.usable and not UNSOUND & set(quality.findings)
             if passed:
                 self._write(path, identity, quality, digest)
-            return CanaryVerdict(passed, 0.0, True, True, quality.gaussians)
+            return CanaryVerdict(passed, 0.0, True, True, quality.gaussians, quality.findings)
         first, first_digest = baseline
         amount = drift(quality, first)
         passed = amount <= CANARY_DRIFT_MARK and quality.usable
-        return CanaryVerdict(passed, amount, False, digest == first_digest, quality.gaussians)
+        return CanaryVerdict(
+            passed, amount, False, digest == first_digest, quality.gaussians, quality.findings
+        )
 
     def _load(self, path: Path) -> tuple[Quality, str] | None:
         try:

@@ -275,22 +275,25 @@ def _key(request: Request) -> str | None:
     return key
 
 
-def _form_schema() -> dict[str, Any]:
+def _form_schema(*, picture: bool) -> dict[str, Any]:
     schema = GenerateForm.model_json_schema()
+    schema["properties"]["prompt"] = {"type": "string", "minLength": 1, "description": "text prompt"}
+    if not picture:
+        return {**schema, "required": ["prompt"]}
     schema["properties"]["prompt_image_file"] = {
         "type": "string",
         "format": "binary",
         "description": "PNG, JPEG or WebP",
     }
-    return schema
+    return {**schema, "oneOf": [{"required": ["prompt"]}, {"required": ["prompt_image_file"]}]}
 
 
 _GENERATE_REQUEST: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
         "content": {
-            "multipart/form-data": {"schema": _form_schema()},
-            "application/x-www-form-urlencoded": {"schema": GenerateForm.model_json_schema()},
+            "multipart/form-data": {"schema": _form_schema(picture=True)},
+            "application/x-www-form-urlencoded": {"schema": _form_schema(picture=False)},
         },
     },
     "parameters": [
@@ -298,7 +301,7 @@ _GENERATE_REQUEST: Final[dict[str, Any]] = {
             "name": HEADER_IDEMPOTENCY_KEY,
             "in": "header",
             "required": False,
-            "schema": {"type": "string", "maxLength": 200},
+            "schema": {"type": "string", "pattern": "^[!-~]{1,200}$"},
             "description": "<task id>/<attempt>: a disconnect does not cancel, the result is kept",
         }
     ],

@@ -70,7 +70,8 @@ class Trust:
         extra = verdict.as_dict()
         if not verdict.passed:
             log.warning("canary failed", extra=extra)
-            self._degrade(Degraded(f"the canary drifted by {verdict.drift:.2f}"))
+            why = f"drifted by {verdict.drift:.2f}" if verdict.drift else ", ".join(verdict.findings)
+            self._degrade(Degraded(f"the canary failed: {why}"))
             return verdict
         log.info("canary passed", extra=extra)
         self._suspects = 0

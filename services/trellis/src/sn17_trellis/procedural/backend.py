@@ -30,7 +30,7 @@ from sn17_trellis.procedural.voxels import Surface, scene_surface
 
 RESOLUTION: Final = 64
 MIN_RESOLUTION: Final = 8
-ALGORITHM: Final = 1
+ALGORITHM: Final = 2
 """Raise it when the same job gives other bytes than before, so that canaries are not compared."""
 CANARY_PROMPT: Final = "two small red toruses on a brown table"
 CANARY_SEED: Final = 17
@@ -98,6 +98,8 @@ class ProceduralBackend:
             coarser = math.floor(resolution * math.sqrt(self._max_voxels / len(surface)))
             resolution = max(MIN_RESOLUTION, min(resolution - 1, coarser))
             surface = make(resolution)
+        while resolution < RESOLUTION and len(finer := make(resolution + 1)) <= self._max_voxels:
+            resolution, surface = resolution + 1, finer
         if len(surface) > self._max_voxels:
             keep = slice(0, self._max_voxels)
             surface = Surface(surface.resolution, surface.coordinates[keep], surface.rgb[keep])
