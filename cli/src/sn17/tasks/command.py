@@ -10,8 +10,8 @@ from typing import Annotated
 import httpx
 import typer
 from rich.console import Console
-from sn17_miner.ops import TaskList, TaskView
 from sn17_miner.records import TaskState
+from sn17_miner.views import TaskList, TaskView
 
 from .source import OpsPort, SourceError, TaskSource, find_journal
 from .tables import story, task_table, window_table

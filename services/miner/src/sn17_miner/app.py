@@ -21,6 +21,7 @@ from sn17_miner.chain.source import ChainSource, FileSource, HttpSource
 from sn17_miner.context import Context
 from sn17_miner.fixer import FixerClient
 from sn17_miner.fleet import Fleet
+from sn17_miner.gauges import gauges
 from sn17_miner.journal import Journal
 from sn17_miner.metrics import Gauges, MinerMetrics
 from sn17_miner.miner import Limits, Miner
@@ -172,7 +173,7 @@ def build(
     feed.on_snapshot = miner.on_snapshot
     service.readiness.add("chain", lambda: (feed.snapshot is not None, feed.error or ""))
     service.readiness.add("pulling", lambda: (miner.why_not_pulling is None, miner.why_not_pulling or ""))
-    service.registry.register(Gauges(lambda: ops.gauges(miner)))
+    service.registry.register(Gauges(lambda: gauges(miner)))
     return miner
 
 

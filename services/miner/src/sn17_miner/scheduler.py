@@ -59,6 +59,11 @@ class Lane:
     leaving: bool = False
     """No longer in the metagraph; goes when its task is done."""
 
+    @property
+    def next_pull(self) -> float | None:
+        """When it may be asked next, if that is known."""
+        return self.wake_at if self.phase in (Phase.COOLING, Phase.RESTING, Phase.READY) else None
+
 
 @dataclass(frozen=True, slots=True)
 class FreeWorker:

@@ -1,0 +1,73 @@
+"""Metrics that are computed when they are scraped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sn17_service.contract import Metric
+
+from sn17_miner import gate
+from sn17_miner.metrics import label
+from sn17_miner.miner import Miner
+from sn17_miner.records import TaskState
+from sn17_miner.scheduler import Phase
+
+Row = tuple[str, str, dict[str, str], float]
+
+
+def gauges(miner: Miner) -> Iterable[Row]:
+    """Everything that is computed when scraped."""
+    context = miner.context
+    now = context.clock()
+    lanes = list(context.scheduler.lanes.values())
+    for lane in lanes:
+        name = {"validator": label(lane.neuron.hotkey)}
+        at = lane.next_pull
+        if at is not None:
+            yield Metric.NEXT_PULL, "When the validator is asked next.", name, at
+        learned = lane.learned
+        mark = gate.break_even(learned.acceptance, learned.base_cooldown, learned.penalty)
+        threshold = (
+            mark
+            if context.scorer is None
+            else gate.lowest_score(learned.evidence, threshold=learned.threshold, mark=mark, now=now)
+        )
+        yield Metric.GATE_THRESHOLD, "Below it a result is not submitted.", name, threshold
+    for phase in Phase:
+        count = sum(1 for lane in lanes if lane.phase is phase)
+        yield Metric.VALIDATORS, "Validators by phase.", {"phase": phase.value}, count
+    for state in TaskState:
+        yield (
+            Metric.JOURNAL_TASKS,
+            "Tasks in the journal.",
+            {"state": state.value},
+            miner.counts.get(state.value, 0),
+        )
+    yield Metric.SPOOL_BYTES, "Payloads on disk.", {}, miner.spool_bytes
+    yield Metric.CLOCK_SKEW, "Validators' clocks minus ours, median.", {}, miner.clock_skew()
+    yield from _chain(miner)
+
+
+def _chain(miner: Miner) -> Iterable[Row]:
+    snapshot, age = miner.feed.snapshot, miner.feed.age
+    if snapshot is None or age is None:
+        return
+    hotkey = miner.context.scheduler.miner_hotkey
+    neuron = snapshot.neuron(hotkey)
+    yield Metric.CHAIN_SNAPSHOT_AGE, "Since the chain was read.", {}, age
+    yield Metric.BURN_PRICE, "Registration cost in TAO.", {}, snapshot.burn_price
+    yield (
+        Metric.REGISTERED,
+        "Whether the hotkey is registered; uid as label.",
+        {"uid": str(neuron.uid) if neuron else ""},
+        float(neuron is not None),
+    )
+    if neuron is None:
+        return
+    yield Metric.EMISSION, "Alpha per tempo.", {}, neuron.emission
+    yield Metric.INCENTIVE, "Share of 1.", {}, neuron.incentive
+    yield Metric.STAKE, "Alpha.", {}, neuron.stake
+    yield Metric.IMMUNITY_BLOCKS_LEFT, "Blocks until it may be pruned.", {}, neuron.immune_blocks_left
+    position = snapshot.prune_position(hotkey)
+    if position is not None:
+        yield Metric.PRUNE_POSITION, "How many are pruned before us.", {}, position
