@@ -12,6 +12,7 @@ from typing import Any
 from bittensor_wallet import Keypair
 from miner_fakes import Changes, FakeChain, FakeFixer, FakeScorer, FakeValidator, FakeWorker, Server
 from sn17_miner.app import JOURNAL, build, chain_source
+from sn17_miner.chain.source import ChainSource
 from sn17_miner.journal import Journal
 from sn17_miner.miner import Miner
 from sn17_miner.records import Event, Task
@@ -112,7 +113,9 @@ class Harness:
                 flat[name] = value
         return MinerSettings(**flat, **nested)
 
-    async def run(self, tasks: int = 1, *, seconds: float = 30.0, **options: Any) -> Miner:
+    async def run(
+        self, tasks: int = 1, *, seconds: float = 30.0, source: ChainSource | None = None, **options: Any
+    ) -> Miner:
         """A miner in this process until it has finished ``tasks``."""
         await self.common()
         settings = self.settings(max_tasks=tasks, **options)
@@ -120,7 +123,8 @@ class Harness:
         done = asyncio.Event()
         async with new_session() as session:
             journal = JournalThread(Journal(self.state() / JOURNAL))
-            miner = build(service, settings, self.keypair, session, journal, chain_source(settings, session))
+            chain = source or chain_source(settings, session)
+            miner = build(service, settings, self.keypair, session, journal, chain)
             miner.done = done.set
             self._wait_for_all_workers(miner)
             running = asyncio.create_task(miner.run())

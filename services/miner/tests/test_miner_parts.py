@@ -222,7 +222,7 @@ async def test_a_discovery_that_fails_forgets_nobody() -> None:
     async with new_session() as session:
         client = WorkerClient(session, timeout=1.0, poll_timeout=1.0, max_bytes=1)
         pool = Pool(Fleet(stale_after=1.0), client, discover, lambda: 0.0, 1.0, 0.0)
-        running = asyncio.create_task(pool.run(lambda name, work: work.close()))
+        running = asyncio.create_task(pool.run(lambda name, work: None))
         async with asyncio.timeout(10):
             await found.wait()
         running.cancel()

@@ -8,7 +8,7 @@ import time
 import pytest
 from miner_fakes import SPZ
 from miner_harness import Harness
-from sn17_protocol import ImageTask, TextTask
+from sn17_protocol import ChainSnapshot, ImageTask, TextTask
 
 
 async def test_from_pull_to_accepted(harness: Harness) -> None:
@@ -363,6 +363,76 @@ async def test_an_unregistered_miner_does_not_pull(harness: Harness) -> None:
     with pytest.raises(TimeoutError):
         await harness.run(seconds=1)
     assert validator.pulls == []
+
+
+class Broken:
+    """A chain source with a bug: it raises what nobody expects, once."""
+
+    def __init__(self, harness: Harness) -> None:
+        self.harness = harness
+        self.calls = 0
+
+    async def read(self) -> ChainSnapshot:
+        self.calls += 1
+        if self.calls == 1:
+            raise ZeroDivisionError("a bug")
+        neurons = tuple(self.harness.chain.neurons)
+        return ChainSnapshot(netuid=17, block=1, taken_at=time.time(), neurons=neurons)
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_a_part_that_fails_unexpectedly_is_started_again(harness: Harness) -> None:
+    _, validator = await harness.worker(), await harness.validator()
+    await harness.run(source=Broken(harness))
+    assert validator.outcomes() == ["accepted"]
+    assert harness.metric("sn17_internal_errors_total", where="background") == 1
+
+
+@pytest.mark.parametrize(("kind", "script"), [("ply", "fix"), ("spz", "submit")])
+async def test_a_payload_that_vanished_is_generated_again(harness: Harness, kind: str, script: str) -> None:
+    worker, validator = await harness.worker(), await harness.validator()
+    spool = harness.folder / "state" / "spool"
+    vanished: list[str] = []
+
+    async def vanish(_: str) -> None:
+        for path in list(spool.glob(f"*.{kind}")) if not vanished else []:
+            vanished.append(path.name)
+            path.unlink()
+
+    if script == "fix":
+        harness.fixer.on_fix = vanish
+        harness.fixer.script.append(503)
+    else:
+        validator.on_call = vanish
+        validator.submit_script.append("lock")
+    await harness.run()
+    assert vanished == [f"1.1.{kind}"]
+    assert validator.outcomes() == ["accepted"]
+    assert len({asked["key"] for asked in worker.asked}) == 2
+    assert harness.task().attempts[0].error == f"lost: payload 1.1.{kind} is gone from the spool"
+
+
+async def test_a_task_that_fails_unexpectedly_is_resumed(harness: Harness) -> None:
+    """The spool turns into a file: no payload can be written until a person repairs it."""
+    _, validator = await harness.worker(), await harness.validator()
+    spool = harness.folder / "state" / "spool"
+
+    async def spoil(_: str) -> None:
+        validator.on_call = None
+        spool.rmdir()
+        spool.write_text("not a folder")
+
+    validator.on_call = spoil
+    with pytest.raises(TimeoutError):
+        await harness.run(seconds=2.5)
+    assert harness.metric("sn17_internal_errors_total", where="task") >= 1
+    assert "internal error" in [event.event for event in harness.events()]
+    spool.unlink()
+    await harness.run()
+    assert set(validator.outcomes()) == {"accepted"}
+    assert harness.tasks()[-1].outcome == "accepted"
 
 
 async def test_a_hostile_task_id_stays_harmless(harness: Harness) -> None:

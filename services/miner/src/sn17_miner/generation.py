@@ -247,9 +247,10 @@ class Generation:
         name = f"{task.n}.{attempt.number}.spz"
         started = context.monotonic()
         for failures in range(1, MAX_FIXER_FAILURES + 1):
+            ply = context.spool.existing(attempt.ply)
             file = context.spool.create(name)
             try:
-                report = await context.fixer.fix(context.spool.path(attempt.ply), file)
+                report = await context.fixer.fix(ply, file)
                 await asyncio.to_thread(context.spool.commit, name, file)
                 break
             except SplatRefusedError as error:

@@ -171,12 +171,13 @@ class Journal:
         return self.task(n)
 
     def attempt_failed(self, attempt: Attempt, error: str) -> Task:
-        """This generation leads nowhere. The task is back where it was before it."""
+        """This generation leads nowhere, or its payload is gone. The task is back where it was before it."""
         n = attempt.task
-        with self._step(n, (TaskState.GENERATING, TaskState.GENERATED), "generation failed", error):
-            self._set_attempt(
-                attempt, attempt.state, state="failed", error=error, ply=None, finished_at=self._clock()
-            )
+        values: dict[str, Any] = {"state": "failed", "error": error, "ply": None, "spz": None}
+        if attempt.finished_at is None:
+            values["finished_at"] = self._clock()
+        with self._step(n, tuple(s for s in _OPEN if s is not TaskState.PULLED), "generation failed", error):
+            self._set_attempt(attempt, attempt.state, **values)
             fixed = self._db.execute("SELECT 1 FROM attempts WHERE task=? AND state='fixed'", (n,)).fetchone()
             self._db.execute("UPDATE tasks SET state=? WHERE n=?", ("fixed" if fixed else "pulled", n))
         return self.task(n)

@@ -28,6 +28,7 @@ _log = logging.getLogger("sn17.miner")
 _LONGEST_SLEEP: Final = 1.0
 """The wall clock may be set while we sleep on the monotonic one."""
 _HOUSEKEEPING_SECONDS: Final = 60.0
+_LONGEST_RESTART: Final = 60.0
 
 
 @dataclass(slots=True)
@@ -70,9 +71,9 @@ class Miner:
         try:
             await self._resume()
             self.feed.load()
-            self.spawn("chain", self.feed.run())
-            self.spawn("workers", self.context.pool.run(self.spawn))
-            self.spawn("housekeeping", self._housekeeping())
+            self.supervise("chain", self.feed.run)
+            self.supervise("workers", lambda: self.context.pool.run(self.supervise))
+            self.supervise("housekeeping", self._housekeeping)
             while True:
                 self.woken.clear()
                 delay = self._turn()
@@ -102,6 +103,22 @@ class Miner:
         task = asyncio.create_task(work, name=name)
         self.tasks.add(task)
         task.add_done_callback(self._ended)
+
+    def supervise(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run beside the loop until it returns; an exception is told, and it is started again."""
+
+        async def forever() -> None:
+            failures = 0
+            while True:
+                try:
+                    return await work()
+                except Exception:
+                    failures += 1
+                    self.context.metrics.errors.labels("background").inc()
+                    _log.exception("%s failed and is started again", name)
+                await asyncio.sleep(min(_LONGEST_RESTART, 2.0 ** min(failures - 1, 6)))
+
+        self.spawn(name, forever())
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self.tasks.discard(task)
@@ -134,19 +151,15 @@ class Miner:
     async def _housekeeping(self) -> None:
         context = self.context
         while True:
-            try:
-                self.spool_bytes = await asyncio.to_thread(context.spool.used)
-                self.spool_full = await asyncio.to_thread(context.spool.full)
-                await context.journal(
-                    Journal.prune, max_age=self.limits.keep_seconds, max_tasks=self.limits.keep_tasks
-                )
-                if self.feed.snapshot is not None:
-                    await context.journal(Journal.forget_validators, frozenset(context.scheduler.lanes))
-                self.counts = await context.journal(Journal.counts)
-                self._watch_clock()
-            except Exception:
-                context.metrics.errors.labels("housekeeping").inc()
-                _log.exception("housekeeping failed")
+            self.spool_bytes = await asyncio.to_thread(context.spool.used)
+            self.spool_full = await asyncio.to_thread(context.spool.full)
+            await context.journal(
+                Journal.prune, max_age=self.limits.keep_seconds, max_tasks=self.limits.keep_tasks
+            )
+            if self.feed.snapshot is not None:
+                await context.journal(Journal.forget_validators, frozenset(context.scheduler.lanes))
+            self.counts = await context.journal(Journal.counts)
+            self._watch_clock()
             await asyncio.sleep(_HOUSEKEEPING_SECONDS)
 
     def _watch_clock(self) -> None:

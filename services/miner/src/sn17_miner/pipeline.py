@@ -15,6 +15,7 @@ from sn17_miner.generation import Generation, GiveUpError, holder
 from sn17_miner.journal import Journal
 from sn17_miner.prompts import Enhancer
 from sn17_miner.records import Task, TaskState
+from sn17_miner.spool import SpoolError
 from sn17_miner.submission import Submission, make_skip
 
 _log = logging.getLogger("sn17.miner.pipeline")
@@ -69,6 +70,8 @@ class Pipeline:
                     task = await submission.run(task, None)
             except GiveUpError as over:
                 task = await self._give_up(task, over, submission)
+            except SpoolError as error:
+                task = await self._payload_lost(n, error)
         return task
 
     async def _enhance(self, task: Task) -> Task:
@@ -100,6 +103,16 @@ class Pipeline:
             return await submission.run(task, _skip(task))
         outcome = Outcome.EXPIRED if over.reason is None else Outcome.GIVEN_UP
         return await submission.run(task, make_skip(outcome, over.reason))
+
+    async def _payload_lost(self, n: int, error: SpoolError) -> Task:
+        """Someone, or a fault, took it from the disk: the generation counts as lost and is repeated."""
+        task = await self.context.journal(Journal.task, n)
+        attempt = task.unfixed or task.best
+        if attempt is None:
+            raise error
+        _log.error("%s", error, extra={"task": n})
+        self.context.scheduler.on_lost(task.validator)
+        return await self.context.journal(Journal.attempt_failed, attempt, f"lost: {error}")
 
     async def _tell(self, n: int, error: Exception) -> None:
         try:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from sn17_miner.fleet import Fleet, Worker
@@ -63,8 +64,8 @@ class Pool:
     _kicks: dict[str, asyncio.Event] = field(default_factory=dict)
     discovery_error: str | None = None
 
-    async def run(self, spawn: Callable[[str, Coroutine[Any, Any, None]], None]) -> None:
-        """Look for workers for ever; every one found is polled by a task that ``spawn`` starts."""
+    async def run(self, supervise: Callable[[str, Callable[[], Coroutine[Any, Any, None]]], None]) -> None:
+        """Look for workers for ever; every one found is polled by a task that ``supervise`` keeps going."""
         while True:
             try:
                 urls = await self.discover()
@@ -74,7 +75,7 @@ class Pool:
                 new, gone = self.fleet.discovered(urls, forget=bool(urls))
                 for url in new:
                     _log.info("worker found", extra={"worker": url})
-                    spawn(f"poll {url}", self._poll_forever(url))
+                    supervise(f"poll {url}", partial(self._poll_forever, url))
                 for url in gone:
                     _log.info("worker gone", extra={"worker": url})
             except OSError as error:

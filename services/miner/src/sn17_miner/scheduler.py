@@ -229,6 +229,10 @@ class Scheduler:
         """The task waits for a worker again."""
         self._move(hotkey, Phase.ASSIGNED, {Phase.ASSIGNED, Phase.GENERATING})
 
+    def on_lost(self, hotkey: str) -> None:
+        """The result is gone: the task needs a worker again."""
+        self._move(hotkey, Phase.ASSIGNED, set(HOLDING))
+
     def on_submitting(self, hotkey: str) -> None:
         """The result, or the skip, is on its way."""
         self._move(hotkey, Phase.SUBMITTING, set(HOLDING))

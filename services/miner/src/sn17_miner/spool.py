@@ -56,10 +56,14 @@ class Spool:
 
     def read(self, name: str) -> bytes:
         """A whole payload. Raises SpoolError when it is gone."""
-        try:
-            return self.path(name).read_bytes()
-        except FileNotFoundError as error:
-            raise SpoolError(f"payload {name} is gone from the spool") from error
+        return self.existing(name).read_bytes()
+
+    def existing(self, name: str) -> Path:
+        """Where a payload lies. Raises SpoolError when it is gone."""
+        path = self.path(name)
+        if not path.is_file():
+            raise SpoolError(f"payload {name} is gone from the spool")
+        return path
 
     def remove(self, *names: str | None) -> None:
         """Payloads that are no longer needed."""

@@ -56,7 +56,7 @@ class Submission:
         if resumed:
             skip = task.skip
         context.scheduler.on_submitting(task.validator)
-        progress = _Progress(maybe_judged=resumed)
+        progress = _Progress(maybe_judged=task.submits > 0)
         if resumed:
             await self._wait_for_lock(task)
         while True:
