@@ -167,6 +167,27 @@ async def test_nobody_listens_while_a_validator_restarts(local_with):
     assert local.validator.ledger.restarts == 1
 
 
+async def test_a_validator_whose_port_is_taken_waits_for_it(local, caplog):
+    await local.validator.stop()
+    squatter = await asyncio.start_server(lambda r, w: w.close(), "127.0.0.1", local.validator.port)
+    restarting = asyncio.create_task(local.validator.restart(0.0))
+    async with asyncio.timeout(10):
+        while "cannot listen yet" not in caplog.text:
+            await asyncio.sleep(0.01)
+        squatter.close()
+        await restarting
+    assert (await local.pull()).task is not None
+
+
+async def test_the_end_comes_also_in_the_middle_of_a_restart(local):
+    local.validator.restart_soon(3600)
+    async with asyncio.timeout(10):
+        while local.validator.up.is_set():
+            await asyncio.sleep(0.01)
+        await local.validator.close()
+    assert not local.validator.up.is_set()
+
+
 async def test_a_state_file_of_another_process_is_read(local, local_with):
     task = (await local.pull()).task
     local.validator.sync()

@@ -35,6 +35,8 @@ from sn17_devnet.tasks import Commission, TaskSource
 KEEP_ALIVE_SECONDS: Final = 5.0
 """Idle connections are closed after it, as the real server does: a session kept over a generation is dead."""
 
+REBIND_SECONDS: Final = 0.2
+
 VALIDATION_VERSION: Final = "1.0.0"
 
 Judge = Callable[[Commission, str], Awaitable[Verdict]]
@@ -124,7 +126,11 @@ class Validator:
         )
         await runner.setup()
         site = web.TCPSite(runner, self._options.host, self.port, reuse_address=True)
-        await site.start()
+        try:
+            await site.start()
+        except OSError:
+            await runner.cleanup()
+            raise
         self.port = runner.addresses[0][1]
         self._runner = runner
         self.up.set()
@@ -151,9 +157,22 @@ class Validator:
             self._log.info("restarting", extra={"seconds": seconds})
             await self.stop()
             await asyncio.sleep(seconds)
-            await self.start()
+            while not self.up.is_set():
+                try:
+                    await self.start()
+                except OSError as error:
+                    # A connection of somebody else's may have been given the port in the meantime.
+                    self._log.warning("cannot listen yet: %s", error)
+                    await asyncio.sleep(REBIND_SECONDS)
         finally:
             self._restarting = False
+
+    async def close(self) -> None:
+        """Stop for good, also in the middle of a restart."""
+        for task in list(self._background):
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await self.stop()
 
     def restart_soon(self, seconds: float) -> None:
         """Restart without waiting for it."""

@@ -55,7 +55,7 @@ class Network:
             await validator.start()
 
     async def stop(self) -> None:
-        await asyncio.gather(*(validator.stop() for validator in self.validators))
+        await asyncio.gather(*(validator.close() for validator in self.validators))
         self._scorer.shutdown(wait=False, cancel_futures=True)
 
     async def keep_synced(self) -> None:
