@@ -232,6 +232,35 @@ async def test_another_task_in_our_place_is_taken_over(harness: Harness) -> None
     assert second.prompt == "another task"
 
 
+async def test_a_skip_that_nobody_wants_keeps_its_own_reason(harness: Harness) -> None:
+    worker, validator = await harness.worker(), await harness.validator()
+    worker.script.append("bad_prompt")
+    validator.submit_script.append("other")
+    await harness.run(tasks=2)
+    second, first = harness.tasks()
+    assert (first.outcome, first.reason) == ("given_up", "bad_prompt")
+    assert second.outcome == "accepted"
+
+
+async def test_with_a_result_in_hand_it_does_not_wait_for_a_worker(harness: Harness) -> None:
+    """Another seed would be worth it, but the worker refuses after all: the first result goes out."""
+    worker, validator = await harness.worker(), await harness.validator()
+    harness.scorer.scores.clear()
+    harness.scorer.scores.append(0.62)
+
+    async def refuse(_: str) -> None:
+        if len(worker.asked) == 2:
+            worker.state = "draining"
+
+    worker.on_generate = refuse
+    await harness.common()
+    await harness.run(gate__scorer_url=harness.scorer.url, task_deadline_seconds=300)
+    assert len(worker.asked) == 2
+    assert harness.task().outcome == "accepted"
+    assert [attempt.state.value for attempt in harness.task().attempts] == ["fixed", "failed"]
+    assert validator.outcomes() == ["accepted"]
+
+
 async def test_a_dropped_task_is_counted_and_the_next_one_pulled(harness: Harness) -> None:
     _, validator = await harness.worker(), await harness.validator()
     validator.submit_script.append("drop")

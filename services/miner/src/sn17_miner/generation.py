@@ -37,6 +37,8 @@ MAX_FAILURES: Final = 4
 """Generations that may be lost on workers before the prompt itself is suspected."""
 MAX_FIXER_FAILURES: Final = 20
 _REJOINS: Final = 2
+_ANOTHER_SEED_WAIT: Final = 1.0
+"""Seconds to wait for a worker when there is a result to fall back on."""
 _TICK: Final = 0.25
 
 
@@ -116,11 +118,13 @@ class Generation:
                 return worker
             pool.release(worker.url)
         self.context.scheduler.on_waiting(task.validator)
-        free = await pool.acquire(holder(task.n), task.kind, self.context.left(task))
+        seconds = self.context.left(task)
+        if task.best is not None:
+            seconds = min(seconds, _ANOTHER_SEED_WAIT)
+        free = await pool.acquire(holder(task.n), task.kind, seconds)
         if free is None:
             raise GiveUpError(
-                GivenUpReason.NO_WORKER,
-                f"no healthy worker for a {task.kind} task within {self.context.policy.task_deadline:g} s",
+                GivenUpReason.NO_WORKER, f"no healthy worker for a {task.kind} task within {seconds:.1f} s"
             )
         return free
 

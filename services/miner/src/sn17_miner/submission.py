@@ -15,6 +15,7 @@ from sn17_miner import gate
 from sn17_miner.axon import Answer, CallError
 from sn17_miner.context import Context
 from sn17_miner.journal import Journal
+from sn17_miner.metrics import label
 from sn17_miner.records import Task, TaskState
 from sn17_miner.verdict import Reading, Verdict, read_answer, read_error
 
@@ -60,7 +61,8 @@ class Submission:
         if resumed:
             await self._wait_for_lock(task)
         while True:
-            late = context.clock() - task.pulled_at > context.policy.submit_deadline
+            since = max(task.pulled_at, context.started_at)
+            late = context.clock() - since > context.policy.submit_deadline
             if late and task.submits:
                 return await self._never(task, progress)
             task, reading, answer = await self._once(task, skip)
@@ -240,20 +242,14 @@ class Submission:
             await context.note(task, "asked which task", "ours is still assigned")
             return None
         if told is not None:
-            return await context.finish(
-                task,
-                Outcome.GIVEN_UP,
-                "the validator has another task assigned to us: asking for it",
-                reason=GivenUpReason.VALIDATOR_DROPPED,
-            )
-        until = float(answer.value.cooldown_until)
-        return await context.finish(
-            task,
-            Outcome.GIVEN_UP,
-            "the validator has no task assigned to us any more",
-            reason=GivenUpReason.ANSWER_LOST if skip is None else parse_skip(skip)[1],
-            cooldown_until=until or None,
-        )
+            why, detail = GivenUpReason.VALIDATOR_DROPPED, "the validator has another task assigned to us"
+        else:
+            why, detail = GivenUpReason.ANSWER_LOST, "the validator has no task assigned to us any more"
+        outcome, reason = parse_skip(skip or make_skip(Outcome.GIVEN_UP, why))
+        until = float(answer.value.cooldown_until) if told is None else 0.0
+        if until:
+            context.metrics.violations.labels(label(task.validator)).inc()
+        return await context.finish(task, outcome, detail, reason=reason, cooldown_until=until or None)
 
     async def _never(self, task: Task, progress: _Progress) -> Task:
         minutes = self.context.policy.submit_deadline / 60
