@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from .accept.command import accept, watch
+from .ops import app as ops_app
 from .splat import app as splat_app
 from .tasks import app as tasks_app
 from .up.command import up
@@ -20,6 +21,7 @@ app = typer.Typer(
 )
 for command in (up, status, accept, watch):
     app.command()(command)
+app.registered_commands.extend(ops_app.registered_commands)
 app.add_typer(splat_app, name="splat")
 app.add_typer(tasks_app, name="tasks")
 app.add_typer(wallet_app, name="wallet")
