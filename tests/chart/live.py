@@ -157,6 +157,7 @@ class LiveRelease:
         self.settings = settings
         self.pods: dict[str, list[LivePod]] = {}
         self.url = ""
+        self.began = time.time()
         self._prometheus: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> LiveRelease:
@@ -259,6 +260,7 @@ class LiveRelease:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
+        self.began = time.time()
         self._write_scrape_config()
         with (self.folder / "prometheus.log").open("ab") as log:
             self._prometheus = subprocess.Popen(

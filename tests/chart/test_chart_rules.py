@@ -169,6 +169,13 @@ CASES = (
         counter("sn17_generations_total", f'{WORKER},kind="task",outcome="ok"', 0.5),
     ),
     Case("SN17GpuErrors", True, counter("sn17_gpu_errors_total", f'{WORKER},kind="launch"', 0.1)),
+    Case(
+        "SN17GpuErrors",
+        True,
+        {f'sn17_gpu_errors_total{{{WORKER},kind="launch"}}': "_x280 1x2"},
+        minutes=283,
+        why="the first of its kind, seen twice before the worker ends",
+    ),
     Case("SN17GpuErrors", False, counter("sn17_gpu_errors_total", f'{WORKER},kind="launch"', 0)),
     Case(
         "SN17GaussiansLow",
@@ -270,6 +277,12 @@ CASES = (
     Case("SN17TargetDown", False, {**up(WORKER, "1x300"), **up(MINER, "1x300"), **up(FIXER, "1x300")}),
     Case("SN17TargetDown", False, up(WORKER, "1x100 0x4 1x196"), minutes=104, why="a recycle"),
     Case("SN17InternalErrors", True, counter("sn17_internal_errors_total", f'{MINER},where="lane"', 0.1)),
+    Case(
+        "SN17InternalErrors",
+        True,
+        {f'sn17_internal_errors_total{{{MINER},where="lane"}}': "_x280 1x20"},
+        why="the first of its kind",
+    ),
     Case("SN17InternalErrors", False, counter("sn17_internal_errors_total", f'{MINER},where="lane"', 0)),
 )
 

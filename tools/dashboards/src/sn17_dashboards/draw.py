@@ -6,6 +6,7 @@ It shows what the queries give; it does not show how Grafana looks.
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 import time
@@ -18,7 +19,7 @@ import httpx
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
 from sn17_dashboards.prometheus import Series, Window, filled_in, query_range
 
@@ -72,8 +73,11 @@ def _draw(
     empty = []
     for panel in panels:
         at = panel["gridPos"]
-        # The last column and row stay free: room for the neighbour's labels.
-        axes = figure.add_subplot(grid[at["y"] + 1 : at["y"] + at["h"] - 1, at["x"] : at["x"] + at["w"] - 2])
+        # Columns at the right are the legend's; a row at the top is the title's.
+        aside = 4 if panel["type"] == "timeseries" else 1
+        axes = figure.add_subplot(
+            grid[at["y"] + 1 : at["y"] + at["h"] - 1, at["x"] : at["x"] + at["w"] - aside]
+        )
         lines = [
             (series, target, _fixed(panel, target["refId"]))
             for target in panel["targets"]
@@ -114,6 +118,7 @@ def _frame(axes: Axes, panel: Mapping[str, Any]) -> None:
     axes.set_title(panel["title"], color=INK, fontsize=8, loc="left")
     axes.tick_params(colors=INK, length=2)
     axes.grid(color=FAINT, linewidth=0.4)
+    axes.set_axisbelow(True)
     for spine in axes.spines.values():
         spine.set_color(FAINT)
 
@@ -157,18 +162,33 @@ def _graph(
         axes.axvline(at / DAY, color=colour, linewidth=0.9, linestyle=":")
     axes.set_xlim(window.start / DAY, window.end / DAY)
     axes.set_ylim(bottom=defaults.get("min"), top=defaults.get("max"))
+    if defaults["unit"] == "percentunit":
+        axes.set_ylim(bottom=-0.02, top=1.02 if defaults.get("max") else None)
+    elif defaults["unit"] == "bytes":
+        axes.yaxis.set_major_locator(MultipleLocator(_binary_step(axes.get_ylim()[1])))
+    elif defaults["unit"] == "short" and axes.get_ylim()[1] < 1:
+        axes.set_ylim(top=1)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: formatted(value, defaults["unit"])))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda day, _: _clock(day)))
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda day, _: _clock(day, window.end - window.start)))
     if lines:
-        legend = axes.legend(loc="upper left", fontsize=5.5, facecolor=PANEL, edgecolor=FAINT, framealpha=0.7)
+        legend = axes.legend(
+            loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=5.5, frameon=False, handlelength=1.4
+        )
         for text in legend.get_texts():
             text.set_color(INK)
     else:
         axes.text(0.5, 0.5, defaults["noValue"], color=INK, ha="center", transform=axes.transAxes)
 
 
-def _clock(day: float) -> str:
-    return datetime.fromtimestamp(day * DAY, UTC).strftime("%H:%M")
+def _clock(day: float, seconds: float) -> str:
+    """Minutes on a long axis, seconds on a short one."""
+    return datetime.fromtimestamp(day * DAY, UTC).strftime("%H:%M" if seconds > 900 else "%H:%M:%S")
+
+
+def _binary_step(top: float) -> float:
+    """A distance of ticks that is a power of two, for four to eight of them."""
+    return float(2 ** max(0, math.ceil(math.log2(max(top, 8.0) / 8))))
 
 
 def _numbers(

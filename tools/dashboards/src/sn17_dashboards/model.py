@@ -74,7 +74,13 @@ def selected(metric: str, matchers: str = "") -> str:
 
 
 def increase(metric: str, matchers: str = "", window: str = "$window") -> str:
-    return f"increase({selected(metric, matchers)}[{window}])"
+    """What a counter gained over the window.
+
+    A series younger than the window has gained all it holds: ``increase`` alone starts from its first sample,
+    so an event that is the first of its labels (a recycle, a device error) would never be seen.
+    """
+    series = selected(metric, matchers)
+    return f"(({series} unless {series} offset {window}) or increase({series}[{window}]))"
 
 
 def quantile(q: float, histogram: str, by: str, matchers: str = "", window: str = "$window") -> str:

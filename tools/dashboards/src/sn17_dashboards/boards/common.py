@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sn17_service.contract import Metric
 
-from sn17_dashboards.model import Annotation, Mark, Query, selected
+from sn17_dashboards.model import Annotation, Mark, Query, increase, selected
 
 # The design's targets for the share of accepted tasks: least, expected, good.
 TARGETS = (0.45, 0.55, 0.58)
@@ -23,11 +23,10 @@ WALL = (
 )
 
 ACTIONS = f"{Metric.ACTIONS}_total"
-EXITS = selected(ACTIONS, 'action=~"Exit|Evict",outcome="ok"')
+EXITS = 'action=~"Exit|Evict",outcome="ok"'
 RECYCLES = Annotation(
     name="Recycles",
-    # A counter that appears has no increase yet, so its first sample counts as well.
-    expr=f"increase({EXITS}[$__rate_interval]) > 0 or ({EXITS} unless {EXITS} offset $__rate_interval)",
+    expr=f"{increase(ACTIONS, EXITS, '$__rate_interval')} > 0",
     title="{{action}}: {{reason}}",
     colour="purple",
 )
