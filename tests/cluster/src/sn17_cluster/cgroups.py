@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from sn17_cluster.requirements import MissingError
@@ -34,6 +35,7 @@ def _create_unified(name: str) -> None:
         folder = CGROUP_MOUNT / name
         folder.mkdir()
         (folder / "cgroup.subtree_control").write_text(" ".join(f"+{each}" for each in sorted(CONTROLLERS)))
+        (folder / "cpu.weight").write_text(str(100 * (os.cpu_count() or 1)))
     except OSError as error:
         raise MissingError(
             f"cgroup v2 refuses to delegate {', '.join(sorted(CONTROLLERS))} ({error.strerror}):"
@@ -49,6 +51,9 @@ def _create_per_controller(name: str) -> None:
     for path in {path.resolve() for path in hierarchies}:
         folder = path / name
         folder.mkdir(exist_ok=True)
+        # Against the machine's other processes each pod would else get a share of what one of them gets.
+        if (folder / "cpu.shares").exists():
+            (folder / "cpu.shares").write_text(str(1024 * (os.cpu_count() or 1)))
         # A new cpuset is empty and refuses processes until it is given processors and memory.
         for setting in ("cpuset.cpus", "cpuset.mems"):
             if (folder / setting).exists():

@@ -35,13 +35,15 @@ def values(
     faults: Mapping[str, Any] | None = None,
     rules: Mapping[str, Any] | None = None,
     recycle: Mapping[str, Any] | None = None,
+    self_recycle_after: int = 600,
+    validators: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """A release whose workers leak, judged quickly: on the laptop preset, 1Gi, small jobs and short times."""
     settings = {
         "SN17_GUARD": "on" if guard else "off",
         "SN17_PROCEDURAL_MAX_GAUSSIANS": 20_000,
         "SN17_FAULTS": json.dumps({"leak_mib_per_generation": leak_mib, **(faults or {})}),
-        "SN17_SELF_RECYCLE_AFTER_SECONDS": 10,
+        "SN17_SELF_RECYCLE_AFTER_SECONDS": self_recycle_after,
     }
     spec = {
         "rules": {"memory": FAST_MEMORY_RULE, "gaussians": {"action": "Off"}, **(rules or {})},
@@ -52,7 +54,7 @@ def values(
     workers = {"memory": {"limit": "1Gi"}, "cpu": {"request": "10m"}, "settings": settings}
     chosen: dict[str, Any] = {
         "trellis": {"replicas": replicas, **workers},
-        "localValidators": {"count": 4, "timeScale": 0.05, **little},
+        "localValidators": {"count": 4, "timeScale": 0.05, "settings": dict(validators or {}), **little},
         "operator": {"enabled": operator, "settings": {"SN17_TICK_SECONDS": 3}, "spec": spec, **little},
         "prometheus": {"scrapeIntervalSeconds": 2, **little},
         "fixer": little,
