@@ -34,6 +34,8 @@ def attribute(raw: Raw, started_at: float | None, failed: Mapping[Signal, str]) 
     time are ambiguous.
     """
     boot, times = _newest_boot(raw.boots, started_at)
+    # With one incarnation in sight its samples need no sorting out, only those outside its time.
+    sole = (min(times), max(times)) if len(raw.boots) == 1 and times else None
     readings: dict[Signal, Reading] = {}
     for signal in Signal:
         if signal in failed:
@@ -53,12 +55,20 @@ def attribute(raw: Raw, started_at: float | None, failed: Mapping[Signal, str]) 
         elif isinstance(boot, Gap):
             readings[signal] = boot
         else:
-            own = tuple((at, value) for at, value in found[0] if at in times)
+            own = _of_incarnation(found[0], times, sole)
             readings[signal] = Series(own) if own else Gap.OTHER_INCARNATION
     if Signal.BOOT in failed:
         readings.update({s: Gap.QUERY_FAILED for s in Signal if s not in POD_SIGNALS})
         return Evidence(None, readings)
     return Evidence(None if isinstance(boot, Gap) else boot, readings)
+
+
+def _of_incarnation(
+    samples: Samples, times: frozenset[float], sole: tuple[float, float] | None
+) -> Samples:
+    if sole is not None and samples[0][0] >= sole[0] and samples[-1][0] <= sole[1]:
+        return samples
+    return tuple((at, value) for at, value in samples if at in times)
 
 
 def _newest_boot(

@@ -57,6 +57,8 @@ class WorkerAdmin:
         passed = result.get("passed") if isinstance(result, dict) else None
         if not isinstance(result, dict) or not isinstance(passed, bool):
             raise Refused("bad_answer", "the worker did not say whether its canary passed")
+        if result.get("ran") is False:
+            return CanaryResult(self._clock(), None, str(result.get("reason") or "it did not run")[:300])
         details = {k: v for k, v in result.items() if k != "passed" and isinstance(v, str | int | float)}
         text = ", ".join(f"{key} {value}" for key, value in details.items())
         return CanaryResult(self._clock(), passed, text[:300])
