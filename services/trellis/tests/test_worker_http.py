@@ -299,7 +299,7 @@ def test_of_many_at_once_each_gets_its_own_asset_or_busy(running: Any, backend: 
     answers = list(pool.map(post, range(48)))
     done = [answer for answer in answers if answer.status_code == 200]
     assert done
-    assert {a.json()["code"] for a in answers if a.status_code != 200} <= {"busy"}
+    assert {a.json()["code"] for a in answers if a.status_code != 200} <= {"busy", "overloaded"}
     for seed, answer in enumerate(answers):
         if answer.status_code == 200:
             assert answer.headers["sn17-seed"] == str(seed)

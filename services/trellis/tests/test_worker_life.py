@@ -223,6 +223,28 @@ def test_drift_marks_the_worker_and_is_seen_across_restarts(
     assert again.state()["state"] == "ready"
 
 
+def test_a_degraded_worker_tries_its_canary_again_until_it_heals(
+    guarded: Any, backend: Any, clock: Clock, wait_until: Wait
+) -> None:
+    backend.gaussians = 100_000
+    guarded.ops("POST", "/admin/v1/canary")
+    clock.now += 61
+    wait_until(lambda: guarded.metric("sn17_generations_total", kind="canary", outcome="ok") == 3)
+    assert guarded.state()["state"] == "degraded"
+    backend.gaussians = 8_000
+    clock.now += 61
+    wait_until(lambda: guarded.state()["state"] == "ready")
+
+
+def test_a_canary_of_nothing_degrades_at_once(guarded: Any, backend: Any) -> None:
+    backend.gaussians = 0
+    result = guarded.ops("POST", "/admin/v1/canary").json()["result"]
+    assert result["ran"] is False
+    assert "unusable" in result["reason"]
+    assert guarded.state()["state"] == "degraded"
+    assert guarded.metric("sn17_generations_total", kind="canary", outcome="unusable") == 1
+
+
 def test_another_checkpoint_gets_a_baseline_of_its_own(
     guarded: Any, new_worker: Any, backend: Any, wait_until: Wait
 ) -> None:

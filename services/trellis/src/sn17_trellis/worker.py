@@ -16,15 +16,15 @@ from sn17_trellis.backend import (
     Cancelled,
     DeviceError,
     Generation,
-    GenerationError,
     GpuOutOfMemory,
     Job,
 )
 from sn17_trellis.canary import CanaryBook
-from sn17_trellis.finish import UnusableOutput, encode, keep
+from sn17_trellis.finish import Encoded, UnusableOutput, encode, keep
 from sn17_trellis.guard import Guard, Marks, SelfRecycle
 from sn17_trellis.jobs import Running
 from sn17_trellis.metrics import RecentTasks, WorkerMetrics
+from sn17_trellis.outcomes import failure
 from sn17_trellis.peak import Peak
 from sn17_trellis.quality import digest
 from sn17_trellis.settings import WorkerSettings
@@ -34,19 +34,10 @@ from sn17_trellis.trust import Trust
 
 TICK_SECONDS: Final = 1.0
 BUSY_RETRY_SECONDS: Final = 5.0
+CANARY_RETRY_SECONDS: Final = 60.0
 ADMIN_WAIT_SECONDS: Final = 120.0
 MAX_TAILS: Final = 1
 """Assets still being encoded beside which a new job may start."""
-
-_OUTCOME: Final = {
-    Code.EMPTY_STRUCTURE: GenerationOutcome.EMPTY_STRUCTURE,
-    Code.GPU_OUT_OF_MEMORY: GenerationOutcome.GPU_OUT_OF_MEMORY,
-    Code.BAD_PROMPT: GenerationOutcome.BAD_REQUEST,
-    Code.BAD_IMAGE: GenerationOutcome.BAD_REQUEST,
-    Code.BAD_REQUEST: GenerationOutcome.BAD_REQUEST,
-    Code.MEMORY_REFUSED: GenerationOutcome.MEMORY_REFUSED,
-    Code.DEGRADED: GenerationOutcome.DEVICE_ERROR,
-}
 
 
 class Worker:
@@ -69,6 +60,7 @@ class Worker:
         self._tails: list[Running] = []
         self._started = False
         self._tasks_since_canary = 0
+        self._last_canary = 0.0
         self._ran_since_cleanup = False
         self._last_job_end = service.monotonic()
         self._beat: Callable[[], None] = lambda: None
@@ -289,44 +281,20 @@ class Worker:
         Raises:
             Problem: what to answer; the outcome is counted.
         """
-        kind = running.job.kind
         try:
             reason = self._guard.check()
             if reason is not None:
                 raise Problem(Code.MEMORY_REFUSED, f"{reason}; use another worker")
             return self._backend.generate(running.job, self._progress_of(running), running.cancel.is_set)
-        except Problem as problem:
-            self._metrics.count(kind, _OUTCOME[problem.code])
-            raise
-        except Cancelled:
-            self._metrics.count(kind, GenerationOutcome.CANCELLED)
-            self._log.info("cancelled", extra={"key": running.key, "stage": running.stage})
-            raise Problem(Code.CONFLICT, "the job was cancelled") from None
-        except DeviceError as error:
-            self._trust.device_failed(error.kind)
-            self._metrics.count(kind, GenerationOutcome.DEVICE_ERROR)
-            raise Problem(Code.DEGRADED, f"the device failed ({error.kind}); use another worker") from error
-        except GenerationError as error:
-            if isinstance(error, GpuOutOfMemory):
-                self._free()
-            self._metrics.count(kind, _OUTCOME.get(error.code, GenerationOutcome.FAILED))
-            raise Problem(error.code, str(error)) from error
-        except MemoryError:
-            self._free()
-            self._metrics.count(kind, GenerationOutcome.MEMORY_REFUSED)
-            raise Problem(Code.MEMORY_REFUSED, "no memory for this job; use another worker") from None
         except Exception as error:
-            self._log.exception("the backend failed")
-            self._metrics.count(kind, GenerationOutcome.FAILED)
-            raise Problem(Code.INTERNAL, "the generation failed; the worker's log has the reason") from error
+            raise self._failed(running, error) from error
 
     def _idle(self) -> None:
         self._beat()
         self.spool.expire()
         if self._tails:
             return
-        every = self._settings.canary_every
-        if every and self._tasks_since_canary >= every and self.refusal() is None:
+        if self._canary_due() and self.refusal() is None:
             self._run_canary()
             return
         self._guard.check(clean=self._ran_since_cleanup)
@@ -337,22 +305,27 @@ class Worker:
         if self._recycles.due(self._service.monotonic() - last, refusing=refusing):
             self._service.stop(EXIT_CODE_RECYCLE, "self_recycle")
 
+    def _canary_due(self) -> bool:
+        """Every so many tasks, and again and again while degraded: what passes heals the worker."""
+        every = self._settings.canary_every
+        if every and self._tasks_since_canary >= every:
+            return True
+        seconds = self._service.monotonic() - self._last_canary
+        return self._trust.degraded is not None and seconds >= CANARY_RETRY_SECONDS
+
     def _run_canary(self) -> dict[str, Any]:
         running = Running(self._backend.canary(), "", self._service.clock())
         if not self._claim(running):
             return {"ran": False, "passed": False, "reason": "a job came first"}
         self._tasks_since_canary = 0
-        started = self._service.monotonic()
+        self._last_canary = started = self._service.monotonic()
         peak = Peak(self._service.read_memory)
         try:
             generation = self._generate(running)
-            encoded = encode(generation)
-        except (Problem, UnusableOutput) as error:
-            self._log.warning("the canary did not run: %s", error)
-            if isinstance(error, UnusableOutput):
-                self._metrics.count(GenerationKind.CANARY, GenerationOutcome.UNUSABLE)
-                self._trust.canary_unusable()
-            return {"ran": False, "passed": False, "reason": str(error)}
+            encoded = self._encode(running, generation)
+        except Problem as problem:
+            self._log.warning("the canary did not run: %s", problem)
+            return {"ran": False, "passed": False, "reason": problem.detail}
         finally:
             self._active = None
         peak.look()
@@ -362,6 +335,18 @@ class Worker:
             peak.say(self._settings.guard_refuse_ratio)
         verdict = self._trust.canary(self._backend.identity, encoded.quality, digest(encoded.ply))
         return {"ran": True, **verdict.as_dict()}
+
+    def _encode(self, running: Running, generation: Generation) -> Encoded:
+        """As :func:`encode`.
+
+        Raises:
+            Problem: what came out is unusable; that a canary's is, degrades the worker at once.
+        """
+        try:
+            return encode(generation)
+        except UnusableOutput as error:
+            self._trust.canary_unusable()
+            raise self._failed(running, error) from error
 
     def _free(self) -> None:
         self._backend.cleanup()
@@ -379,7 +364,7 @@ class Worker:
             self._trust.output(encoded.quality)
             stored = keep(self.spool, running, encoded)
         except Exception as error:
-            problem = self._tail_problem(error, kind)
+            problem = self._failed(running, error)
             with self._lock:
                 self._tails.remove(running)
             running.done.set_exception(problem)
@@ -394,19 +379,21 @@ class Worker:
             self._tails.remove(running)
         running.done.set_result(stored)
 
-    def _tail_problem(self, error: Exception, kind: GenerationKind) -> Problem:
-        if isinstance(error, UnusableOutput):
-            self._metrics.count(kind, GenerationOutcome.UNUSABLE)
+    # --- on either --------------------------------------------------------------------------------
+
+    def _failed(self, running: Running, error: Exception) -> Problem:
+        """Count a failure and do what it asks for; returns the answer."""
+        problem, outcome = failure(error)
+        self._metrics.count(running.job.kind, outcome)
+        if isinstance(error, DeviceError):
+            self._trust.device_failed(error.kind)
+        elif isinstance(error, UnusableOutput):
             self._trust.suspect()
-            return Problem(Code.DEGRADED, f"the output was unusable: {error}; use another worker")
-        if isinstance(error, Cancelled):
-            self._metrics.count(kind, GenerationOutcome.CANCELLED)
-            return Problem(Code.CONFLICT, "the job was cancelled")
-        self._metrics.count(kind, GenerationOutcome.FAILED)
-        if isinstance(error, Problem):
-            return error
-        self._log.error("the tail of a generation failed", exc_info=error)
-        return Problem(Code.INTERNAL, "the generation failed; the worker's log has the reason")
+        elif isinstance(error, GpuOutOfMemory | MemoryError):
+            self._free()
+        elif isinstance(error, Cancelled):
+            self._log.info("cancelled", extra={"key": running.key, "stage": running.stage})
+        return problem
 
     def _claim(self, running: Running) -> bool:
         with self._lock:
