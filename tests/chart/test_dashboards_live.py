@@ -28,12 +28,12 @@ from .live import LiveRelease, wait_for
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(480)]
 CHART = Path(__file__).resolve().parents[2] / "charts" / "sn17"
 
-LEAK = {"leak_mib_per_generation": 25}
+LEAK = {"leak_mib_per_generation": 35}
 SETTINGS = {
     "trellis": {"SN17_MEMORY_LIMIT_BYTES": 600 << 20, "SN17_PROCEDURAL_MAX_GAUSSIANS": 60_000},
     "trellis-0": {"SN17_FAULTS": json.dumps(LEAK)},
-    "miner": {"SN17_TIME_SCALE": 0.01, "SN17_CHAIN__INTERVAL_SECONDS": 10},
-    "validators": {"SN17_TIME_SCALE": 0.01, "SN17_VALIDATORS": 2},
+    "miner": {"SN17_TIME_SCALE": 0.02, "SN17_CHAIN__INTERVAL_SECONDS": 10},
+    "validators": {"SN17_TIME_SCALE": 0.02, "SN17_VALIDATORS": 3},
     "operator": {"SN17_TICK_SECONDS": 2},
 }
 # Small assets, so that a laptop makes many; by the default mark they would all count as degraded.
@@ -83,9 +83,9 @@ def _until_it_has_a_story(release: LiveRelease) -> None:
     wait_for("a recycle", lambda: release.query(recycled), 150)
     back = f'sum(sn17_ready{{pod="{release.pods["trellis"][0].name}"}}) == 1'
     wait_for("the recycled worker", lambda: release.query(back), 60)
-    # Some of what comes after, by the new incarnation.
-    made = f'{{pod="{release.pods["trellis"][0].name}",kind="task",outcome="ok"}}'
-    wait_for("tasks after the recycle", lambda: release.query(f"sn17_generations_total{made} >= 6"), 60)
+    # Some of what comes after: the scheduler may well prefer the other worker for a while.
+    later = f'time() - process_start_time_seconds{{pod="{release.pods["trellis"][0].name}"}} > 25'
+    wait_for("half a minute after the recycle", lambda: release.query(later), 60)
 
 
 @pytest.fixture(scope="module")
