@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -27,6 +28,11 @@ def _base_url(url: str) -> str:
     return url.rstrip("/")
 
 
+def _need(module: str, *, extra: str) -> None:
+    if find_spec(module) is None:
+        raise ValueError(f"needs {module}: install sn17-miner[{extra}]")
+
+
 class ChainSettings(BaseModel):
     """``SN17_CHAIN__*``."""
 
@@ -47,6 +53,8 @@ class ChainSettings(BaseModel):
             raise ValueError("source http needs SN17_CHAIN__URL")
         if self.source == "file" and not self.path:
             raise ValueError("source file needs SN17_CHAIN__PATH")
+        if self.source == "sdk":
+            _need("bittensor", extra="chain")
         return self
 
 
@@ -74,6 +82,13 @@ class EnhanceSettings(BaseModel):
     text_template: str = Field("{prompt}, single complete object, centered", description="must hold {prompt}")
 
     _split = field_validator("text_validators", "image_validators", mode="before")(_words)
+
+    @field_validator("image_validators")
+    @classmethod
+    def _can_read_images(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if value:
+            _need("PIL", extra="images")
+        return value
 
     @field_validator("text_template")
     @classmethod
