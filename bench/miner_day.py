@@ -150,12 +150,12 @@ def stack(folder: Path, *, validators: int, workers: int, seed: int) -> Iterator
                 "SN17_PROCEDURAL_MAX_GAUSSIANS": 40_000,
                 "SN17_RESULTS_KEPT": 32,
                 "SN17_CANARY_EVERY": 0,
-                "SN17_FAULTS__HALF_ANSWER_EVERY": 41,
-                "SN17_FAULTS__GARBAGE_EVERY": 67,
-                "SN17_FAULTS__EMPTY_EVERY": 97,
+                "SN17_FAULTS__HALF_ANSWER_EVERY": 11,
+                "SN17_FAULTS__GARBAGE_EVERY": 23,
+                "SN17_FAULTS__EMPTY_EVERY": 17,
             }
             if n == 0:
-                env["SN17_FAULTS__HANG_AFTER"] = 60
+                env["SN17_FAULTS__HANG_AFTER"] = 15
             fleet.append(add(Process(f"w{n}", ("sn17_trellis", "serve"), folder, env)))
         fixer = add(Process("fixer", ("sn17_fixer",), folder, {}))
         told = json.loads((folder / "devnet" / "devnet.json").read_text())
