@@ -14,7 +14,9 @@ import pytest
 import splat_maker
 from bittensor_wallet import Keypair
 from devnet_process import Devnet, mode, mutations
+from sn17_devnet.network import Network
 from sn17_devnet.picture import render_front
+from sn17_devnet.settings import DevnetSettings
 from sn17_protocol import ChainSnapshot, PullTask, TransportError
 from sn17_splats import write_ply
 
@@ -195,6 +197,20 @@ def run(*arguments, **environment):
         text=True,
         timeout=60,
     )
+
+
+def test_readiness_says_when_the_validators_listen(devnet):
+    assert devnet.http.get(f"{devnet.info['ops_url']}/ready").json() == {"ready": True, "reasons": {}}
+
+
+@pytest.mark.parametrize(
+    ("host", "advertised", "ip"),
+    [("0.0.0.0", None, "127.0.0.1"), ("0.0.0.0", "10.1.2.3", "10.1.2.3"), ("127.0.0.1", None, "127.0.0.1")],
+)
+def test_validators_are_announced_by_an_address_that_can_be_called(tmp_path, host, advertised, ip):
+    network = Network(DevnetSettings(host=host, advertise_ip=advertised, state_dir=tmp_path))
+    assert {neuron.ip for neuron in network.snapshot().validators()} == {ip}
+    assert network.description("", "")["validators"][0]["ip"] == ip
 
 
 def test_help_lists_every_setting():

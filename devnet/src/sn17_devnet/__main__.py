@@ -22,15 +22,20 @@ def main() -> None:
     service = Service("devnet", version("sn17-devnet"), settings)
     network = Network(settings)
 
+    started = False
+
     async def start() -> None:
+        nonlocal started
         await network.start()
-        base = f"http://{settings.host}:{service.port}"
-        described = network.description(base, f"http://{settings.host}:{service.ops_port}")
+        started = True
+        base = f"http://{network.ip}:{service.port}"
+        described = network.description(base, f"http://{network.ip}:{service.ops_port}")
         content = json.dumps(described, indent=2).encode()
         write_atomically(settings.state_dir / "devnet.json", content)
         for validator in described["validators"]:
             service.log.info("validator listens", extra=validator)
 
+    service.readiness.add("validators", lambda: (started, "" if started else "not listening yet"))
     service.on_start.append(start)
     service.on_stop.append(network.stop)
     service.background("sync", network.keep_synced)

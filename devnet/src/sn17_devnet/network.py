@@ -64,6 +64,12 @@ class Network:
             for validator in self.validators:
                 group.create_task(validator.keep_synced())
 
+    @property
+    def ip(self) -> str:
+        """The address everything is announced by; 0.0.0.0 would mean that nobody serves."""
+        host = self.settings.host
+        return self.settings.advertise_ip or ("127.0.0.1" if host == "0.0.0.0" else host)
+
     # --- the chain ----------------------------------------------------------------------------------
 
     @property
@@ -73,13 +79,12 @@ class Network:
 
     def snapshot(self) -> ChainSnapshot:
         """The chain as anyone would read it now."""
-        ip = self.settings.advertise_ip or self.settings.host
         block = self.block
         neurons = [
             Neuron(
                 uid=validator.index,
                 hotkey=validator.hotkey,
-                ip=ip,
+                ip=self.ip,
                 port=validator.port,
                 serving=True,
                 stake=VALIDATOR_STAKE,
@@ -162,7 +167,6 @@ class Network:
 
     def description(self, base_url: str, ops_url: str) -> dict[str, Any]:
         """``devnet.json``: where everything is."""
-        ip = self.settings.advertise_ip or self.settings.host
         return {
             "snapshot_url": f"{base_url}/snapshot",
             "books_url": f"{base_url}/books",
@@ -174,9 +178,9 @@ class Network:
             "validators": [
                 {
                     "hotkey": validator.hotkey,
-                    "ip": ip,
+                    "ip": self.ip,
                     "port": validator.port,
-                    "url": f"http://{ip}:{validator.port}",
+                    "url": f"http://{self.ip}:{validator.port}",
                 }
                 for validator in self.validators
             ],

@@ -242,7 +242,17 @@ def test_answers_are_read_or_refused_with_the_validators_words():
         assert caught.value.status == status
         assert caught.value.message.startswith(words)
         assert len(caught.value.message) <= 500
-    for garbage in (b"", b"[]", b"nope", b'{"cooldown_until":"x"}', b'{"task":{"type":"video","id":"1"}}'):
+    deep = b'{"task":' * 50_000
+    for garbage in (
+        b"",
+        deep,
+        b"[" * 50_000,
+        b"\xff",
+        b"[]",
+        b"nope",
+        b'{"cooldown_until":"x"}',
+        b'{"task":{"type":"video","id":"1"}}',
+    ):
         with pytest.raises(TransportError) as caught:
             read_response(PullTask, 200, garbage)
         assert caught.value.status == 422
