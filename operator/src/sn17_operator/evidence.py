@@ -63,9 +63,7 @@ def attribute(raw: Raw, started_at: float | None, failed: Mapping[Signal, str]) 
     return Evidence(None if isinstance(boot, Gap) else boot, readings)
 
 
-def _of_incarnation(
-    samples: Samples, times: frozenset[float], sole: tuple[float, float] | None
-) -> Samples:
+def _of_incarnation(samples: Samples, times: frozenset[float], sole: tuple[float, float] | None) -> Samples:
     if sole is not None and samples[0][0] >= sole[0] and samples[-1][0] <= sole[1]:
         return samples
     return tuple((at, value) for at, value in samples if at in times)

@@ -177,7 +177,7 @@ class KubeHost:
     async def annotate(self, miner: Miner, pod: Pod, step: Step) -> Pod:
         body = {
             "metadata": {
-                # Both must still be as they were seen, else the server answers 409.
+                # Both must still be as they were seen: the server answers 409, or 422 for another uid.
                 "uid": pod.uid,
                 "resourceVersion": pod.resource_version,
                 "annotations": changes(step),
@@ -190,7 +190,7 @@ class KubeHost:
         except ApiError as error:
             if error.status == 404:
                 self._store.pod_gone(pod.uid)
-            if error.status in (404, 409):
+            if error.status in (404, 409) or (error.status == 422 and "metadata.uid" in str(error)):
                 raise Conflict(f"the pod has changed since it was looked at: {error}") from error
             raise
         self._store.pod_seen(raw)
@@ -248,7 +248,7 @@ class KubeHost:
             raw = await self._api.request(
                 "PATCH",
                 self._path(f"apis/{GROUP}/{VERSION}", PLURAL, miner.name, "status"),
-                body={"metadata": {"uid": miner.uid}, "status": _with_removals(miner.status, status)},
+                body={"status": _with_removals(miner.status, status)},
                 content_type=MERGE_PATCH,
             )
         except ApiError as error:

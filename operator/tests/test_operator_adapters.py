@@ -1,0 +1,454 @@
+"""Adapters at their edges: Prometheus, admin endpoints, annotations, objects, recordings, the Lease."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sn17_operator.adapters import annotations, objects, record
+from sn17_operator.adapters.admin import WorkerAdmin
+from sn17_operator.adapters.kube import ApiError, KubeApi
+from sn17_operator.adapters.lease import Lease, LeaseLost
+from sn17_operator.adapters.prometheus import PrometheusMetrics, PrometheusSettings, queries, ratios
+from sn17_operator.adapters.store import Store
+from sn17_operator.model import (
+    History,
+    Intent,
+    Phase,
+    Pod,
+    RuleClass,
+    Signal,
+    Stage,
+)
+from sn17_operator.ports import OtherIncarnation, Refused
+from sn17_operator.replay import RecordedWorker, Recording, replay
+from sn17_operator.steps import Act, Reason, Step
+
+from .simulation import SPEC, spec_with
+
+NOW = 1_700_000_000.0
+POD = Pod("u", "w", "ns", 0.0, address="http://w:9090", phase=Phase.RUNNING, container_id="c", started_at=1.0)
+
+# --- Prometheus ---------------------------------------------------------------------------------------
+
+
+def prometheus(
+    answer: Callable[[httpx.Request], httpx.Response], errors: list[str] | None = None, **settings: Any
+) -> PrometheusMetrics:
+    return PrometheusMetrics(
+        PrometheusSettings(url="http://prometheus/prefix", **settings),
+        on_error=(errors if errors is not None else []).append,
+        transport=httpx.MockTransport(answer),
+    )
+
+
+def success(result: list[dict[str, Any]], **more: Any) -> httpx.Response:
+    return httpx.Response(
+        200, json={"status": "success", "data": {"resultType": "matrix", "result": result}, **more}
+    )
+
+
+def raise_timeout(request: httpx.Request) -> httpx.Response:
+    raise httpx.ReadTimeout("slow", request=request)
+
+
+def raise_refused(request: httpx.Request) -> httpx.Response:
+    raise httpx.ConnectError("refused", request=request)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (raise_timeout, "timeout"),
+        (raise_refused, "unreachable"),
+        (lambda r: httpx.Response(503, text="busy"), "http_503"),
+        (lambda r: httpx.Response(422, json={"status": "error", "error": "bad query"}), "http_422"),
+        (lambda r: httpx.Response(200, text="<html>"), "bad_answer"),
+        (lambda r: httpx.Response(200, json={"status": "error", "error": "x"}), "http_200"),
+        (lambda r: success([], warnings=["a block is missing"]), "warnings"),
+        (lambda r: httpx.Response(302, headers={"location": "http://elsewhere"}), "http_302"),
+    ],
+)
+async def test_no_usable_answer_makes_the_signal_unknown(
+    answer: Callable[[httpx.Request], httpx.Response], reason: str
+) -> None:
+    errors: list[str] = []
+    metrics = prometheus(answer, errors)
+    found = await metrics.measure(NOW, [SPEC.rules])
+    assert set(found.monitoring.failed) >= {Signal.MEMORY, Signal.BOOT, Signal.UP}
+    assert found.monitoring.failed[Signal.MEMORY].startswith(reason)
+    assert found.workers == {}
+    assert set(errors) == {reason}
+
+
+async def test_every_query_asks_for_one_time_and_keeps_the_prefix() -> None:
+    seen: list[httpx.URL] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.url)
+        return success([])
+
+    await prometheus(answer, selector='namespace="a",').measure(NOW, [SPEC.rules])
+    assert {url.path for url in seen} == {"/prefix/api/v1/query"}
+    assert {url.params["time"] for url in seen} == {"1700000000.000"}
+    assert len(seen) <= 18, "one query per signal, whatever the number of workers"
+
+
+def test_queries_look_back_as_far_as_the_longest_dwell() -> None:
+    settings = PrometheusSettings(selector='namespace="a"')
+    slow = spec_with(rules={"memory": {"clearForSeconds": 300}})
+    asked = queries(settings, [SPEC.rules, slow.rules])
+    assert asked[Signal.MEMORY] == 'sn17_memory_unreclaimable_bytes{pod_uid!="",namespace="a"}[335s]'
+    assert asked[Signal.DRAINING_USER] == 'sn17_draining{pod_uid!="",namespace="a",by="user"}[35s]'
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"bearer_token_file": "token"}, "Bearer secret"),
+        ({"username": "u", "password_file": "token"}, "Basic dTpzZWNyZXQ="),
+    ],
+)
+async def test_authorisation_from_files(tmp_path: Path, settings: dict[str, str], expected: str) -> None:
+    (tmp_path / "token").write_text("secret\n")
+    seen: list[str | None] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers.get("authorization"))
+        return success([])
+
+    paths = {k: tmp_path / v if k.endswith("file") else v for k, v in settings.items()}
+    await prometheus(answer, **paths).measure(NOW, [SPEC.rules])
+    assert set(seen) == {expected}
+
+
+async def test_counters_by_kind_are_added_up_and_pod_memory_is_found_by_its_cgroup() -> None:
+    uid = "0a1b2c3d-0000-1111-2222-333344445555"
+    underscored = uid.replace("-", "_")
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        query = request.url.params["query"]
+        if query.startswith("sn17_gpu_errors_total"):
+            return success(
+                [
+                    {"metric": {"pod_uid": uid, "kind": kind}, "values": [[NOW - 5, value]]}
+                    for kind, value in (("a", "1"), ("b", "2"))
+                ]
+            )
+        if query.startswith("container_memory"):
+            path = f"/kubepods.slice/kubepods-pod{underscored}.slice"
+            return success([{"metric": {"id": path}, "values": [[NOW - 5, "7"]]}])
+        if query.startswith("max("):
+            return success([{"metric": {}, "value": [NOW, "NaN"]}])
+        return success([])
+
+    found = await prometheus(answer, namespace="ns").measure(NOW, [SPEC.rules])
+    raw = found.workers[uid]
+    assert raw.series[Signal.GPU_ERRORS] == [((NOW - 5, 3.0),)]
+    assert raw.series[Signal.POD_MEMORY] == [((NOW - 5, 7.0),)]
+    assert found.monitoring.last_scrape is None
+
+
+def test_success_leaves_out_skipped_and_yield_does_not() -> None:
+    found = ratios({"accepted": 6, "rejected": 2, "skipped": 2, "expired": math.nan})
+    assert (found.success, found.yielded) == (0.75, 0.6)
+    assert ratios({}).success is None
+    assert ratios({"skipped": 3}).yielded == 0
+
+
+# --- the workers' admin endpoints ---------------------------------------------------------------------
+
+
+def admin(tmp_path: Path, answer: Callable[[httpx.Request], httpx.Response]) -> WorkerAdmin:
+    (tmp_path / "token").write_text("secret")
+    return WorkerAdmin(tmp_path / "token", clock=lambda: NOW, transport=httpx.MockTransport(answer))
+
+
+async def test_admin_speaks_the_contract(tmp_path: Path) -> None:
+    seen: list[tuple[str, Any]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert request.headers["authorization"] == "Bearer secret"
+        seen.append((request.url.path, json.loads(request.content or b"null")))
+        return httpx.Response(
+            200, json={"boot_id": "b", "result": {"ran": True, "passed": True, "drift": 0.1}}
+        )
+
+    client = admin(tmp_path, answer)
+    await client.drain(POD, "operator", "why", 60)
+    await client.resume(POD, "operator")
+    await client.cleanup(POD)
+    result = await client.canary(POD)
+    await client.exit(POD, "b", "why")
+    assert seen == [
+        ("/admin/v1/drain", {"by": "operator", "reason": "why", "ttl_seconds": 60}),
+        ("/admin/v1/resume", {"by": "operator"}),
+        ("/admin/v1/cleanup", None),
+        ("/admin/v1/canary", None),
+        ("/admin/v1/exit", {"boot_id": "b", "reason": "why"}),
+    ]
+    assert (result.passed, result.at) == (True, NOW)
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome"),
+    [
+        (lambda r: httpx.Response(401, json={"code": "unauthorized", "detail": "no"}), "http_401"),
+        (lambda r: httpx.Response(500, text="oops"), "bad_answer"),
+        (raise_timeout, "timeout"),
+        (raise_refused, "unreachable"),
+        (
+            lambda r: httpx.Response(409, json={"code": "boot_id_mismatch", "detail": "gone"}),
+            "boot_id_mismatch",
+        ),
+    ],
+)
+async def test_admin_refusals_have_a_name(
+    tmp_path: Path, answer: Callable[[httpx.Request], httpx.Response], outcome: str
+) -> None:
+    with pytest.raises(Refused) as refused:
+        await admin(tmp_path, answer).exit(POD, "b", "why")
+    assert refused.value.outcome == outcome
+    assert "secret" not in str(refused.value)
+    assert isinstance(refused.value, OtherIncarnation) == (outcome == "boot_id_mismatch")
+
+
+async def test_admin_without_token_says_which_setting(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="SN17_ADMIN_TOKEN_FILE"):
+        await WorkerAdmin(None, clock=lambda: NOW).resume(POD, "operator")
+    with pytest.raises(Refused, match="cannot be read"):
+        await WorkerAdmin(tmp_path / "none", clock=lambda: NOW).resume(POD, "operator")
+
+
+@pytest.mark.parametrize("result", [None, {}, {"passed": "yes"}, "passed"])
+async def test_canary_that_does_not_say_whether_it_passed_is_no_answer(tmp_path: Path, result: Any) -> None:
+    with pytest.raises(Refused, match="passed"):
+        await admin(tmp_path, lambda r: httpx.Response(200, json={"result": result})).canary(POD)
+
+
+async def test_canary_that_did_not_run_neither_passed_nor_failed(tmp_path: Path) -> None:
+    body = {"result": {"ran": False, "passed": False, "reason": "a job came first"}}
+    result = await admin(tmp_path, lambda r: httpx.Response(200, json=body)).canary(POD)
+    assert (result.passed, result.message) == (None, "a job came first")
+
+
+# --- annotations and objects --------------------------------------------------------------------------
+
+moments = st.floats(1_000_000_000, 4_000_000_000).map(lambda at: round(at, 3))
+texts = st.text(max_size=50)
+maybe = st.none() | texts
+classes = st.sampled_from(RuleClass)
+intents = st.builds(Intent, st.sampled_from(Stage), maybe, texts, texts, classes, texts, moments, moments)
+rests = st.dictionaries(texts, moments, max_size=3)
+whens = st.none() | moments
+histories = st.builds(History, whens, maybe, maybe, rests, maybe, maybe, whens)
+
+
+@given(st.none() | intents, histories)
+def test_notes_survive_the_way_through_the_cluster(intent: Intent | None, history: History) -> None:
+    step = Step("u", "w", Act.NOTE, Reason.PAUSED, "", intent, history)
+    written = {key: value for key, value in annotations.changes(step).items() if value is not None}
+    found = annotations.read(written)
+    assert found.malformed == ()
+    assert found.intent is None if intent is None else _close(found.intent, intent)
+    assert _close(found.history, history)
+
+
+def _close(found: Any, expected: Any) -> bool:
+    """Equal but for the sixth decimal of a second."""
+    for name in expected.__slots__:
+        a, b = getattr(found, name), getattr(expected, name)
+        if isinstance(b, float):
+            assert abs(a - b) < 1e-5
+        elif isinstance(b, Mapping):
+            assert a.keys() == b.keys()
+            assert all(abs(a[key] - b[key]) < 1e-5 for key in b)
+        else:
+            assert a == b
+    return True
+
+
+@given(st.text(max_size=100))
+def test_annotations_of_any_text_never_stop_the_tick(text: str) -> None:
+    keys = ("intent", "history", "cordon", "recycle-requested", "skip-remediation")
+    found = annotations.read({f"sn17.io/{key}": text for key in keys})
+    assert found.user_cordon is not None
+    assert found.recycle_requested is not None
+
+
+def test_plain_words_of_a_person_are_the_reason() -> None:
+    found = annotations.read({"sn17.io/cordon": "new driver", "sn17.io/recycle-requested": "please"})
+    assert found.user_cordon is not None
+    assert (found.user_cordon.reason, found.recycle_requested) == ("new driver", "please")
+
+
+@pytest.mark.parametrize(
+    ("selector", "expected"),
+    [
+        ({"matchLabels": {"a": "1"}}, True),
+        ({"matchLabels": {"a": "2"}}, False),
+        ({"matchExpressions": [{"key": "a", "operator": "In", "values": ["1", "2"]}]}, True),
+        ({"matchExpressions": [{"key": "a", "operator": "NotIn", "values": ["1"]}]}, False),
+        ({"matchExpressions": [{"key": "b", "operator": "DoesNotExist"}]}, True),
+        ({"matchExpressions": [{"key": "b", "operator": "Exists"}]}, False),
+        ({"matchExpressions": [{"key": "a", "operator": "Gt", "values": ["0"]}]}, False),
+    ],
+)
+def test_selector(selector: dict[str, Any], expected: bool) -> None:
+    assert objects.matches(selector, {"a": "1"}) is expected
+
+
+def test_termination_message_says_what_is_missing() -> None:
+    state = {"terminated": {"message": "ModelMissing: run the models job\n"}}
+    raw = {"status": {"containerStatuses": [{"name": "t", "state": {}, "lastState": state}]}}
+    found = objects.missing_in_status(raw)
+    assert found is not None
+    assert (found.word, found.message) == ("ModelMissing", "run the models job")
+
+
+def test_spec_that_is_none_is_told_by_field() -> None:
+    with pytest.raises(ValueError, match="targetRef"):
+        objects.miner({"metadata": {"uid": "u", "name": "m"}, "spec": {}})
+
+
+def pod_json(version: int, **labels: str) -> dict[str, Any]:
+    return {"metadata": {"uid": "u", "name": "w", "resourceVersion": str(version), "labels": labels}}
+
+
+def test_older_version_never_replaces_a_newer_one() -> None:
+    store = Store()
+    assert store.pod_seen(pod_json(5, state="written by us"))
+    assert not store.pod_seen(pod_json(4, state="late from the watch"))
+    store.replace_pods([pod_json(3, state="from a cache")])
+    assert store.pods["u"]["metadata"]["labels"] == {"state": "written by us"}
+    store.replace_pods([])
+    assert store.pods == {}, "a full list removes what a watch has missed"
+
+
+# --- recordings ---------------------------------------------------------------------------------------
+
+
+def recording(ratio: Callable[[int], float]) -> Recording:
+    times = [NOW + 15.0 * i for i in range(1, 201)]
+    series = {
+        Signal.MEMORY: tuple((at, 1000.0 * ratio(i)) for i, at in enumerate(times)),
+        Signal.LIMIT: tuple((at, 1000.0) for at in times),
+        Signal.GENERATIONS: tuple((at, 20.0) for at in times),
+        Signal.GAUSSIANS: tuple((at, 350_000.0) for at in times),
+        Signal.SECONDS_P50: tuple((at, 12.0) for at in times),
+        Signal.UP: tuple((at, 1.0) for at in times),
+    }
+    boots = (("b", tuple((at, 1.0) for at in times)),)
+    return Recording(NOW, times[-1], 15.0, (RecordedWorker("u", "w", "n", boots, series),))
+
+
+def test_replay_finds_one_action_in_a_leak_and_none_in_health() -> None:
+    leak = replay(SPEC, recording(lambda i: min(0.99, 0.3 + i / 200)))
+    assert [d.rule for d in leak.decisions] == ["MemoryHigh"]
+    assert leak.per_day()["MemoryHigh"] > 0
+    assert replay(SPEC, recording(lambda i: 0.5)).decisions == []
+
+
+@pytest.mark.parametrize("name", ["r.json", "r.json.gz"])
+def test_recording_in_a_file(tmp_path: Path, name: str) -> None:
+    made = recording(lambda i: math.nan if i == 7 else 0.5)
+    record.write(made, tmp_path / name)
+    found = record.read(tmp_path / name)
+    assert found.workers[0].boots == made.workers[0].boots
+    samples = found.workers[0].series[Signal.MEMORY]
+    assert math.isnan(samples[7][1])
+    assert samples[8] == made.workers[0].series[Signal.MEMORY][8]
+
+
+@pytest.mark.parametrize(("name", "content"), [("a.json", b"{}"), ("b.json", b"[["), ("c.json.gz", b"plain")])
+def test_file_that_is_no_recording_is_told(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(record.RecordingError, match="not a recording"):
+        record.read(tmp_path / name)
+
+
+# --- the Lease ----------------------------------------------------------------------------------------
+
+
+class LeaseServer(KubeApi):
+    """One Lease with versions; ``down`` stops answering."""
+
+    def __init__(self) -> None:
+        self.lease: dict[str, Any] | None = None
+        self.down = False
+        self.version = 0
+
+    async def request(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        if self.down:
+            raise ApiError(0, "no answer")
+        body = options.get("body")
+        if method == "GET":
+            if self.lease is None:
+                raise ApiError(404, "none")
+            return json.loads(json.dumps(self.lease))  # type: ignore[no-any-return]
+        assert body is not None
+        sent = (body.get("metadata") or {}).get("resourceVersion")
+        if method == "POST" and self.lease is not None:
+            raise ApiError(409, "exists")
+        if method == "PUT" and (self.lease is None or sent != str(self.version)):
+            raise ApiError(409, "changed")
+        self.version += 1
+        self.lease = {**body, "metadata": {**body["metadata"], "resourceVersion": str(self.version)}}
+        return self.lease
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def lease(server: LeaseServer, clock: Clock, identity: str) -> Lease:
+    return Lease(server, "ns", "l", identity, clock=lambda: NOW, monotonic=clock, retry=0.0)
+
+
+async def test_only_one_holds_and_a_successor_waits_for_the_whole_term() -> None:
+    server, clock = LeaseServer(), Clock()
+    first, second = lease(server, clock, "a"), lease(server, clock, "b")
+    await first.acquire()
+    assert first.held
+    assert not await second._try()
+    clock.now = 9.9
+    assert first.held
+    assert not await second._try()
+    clock.now = 10.1  # the holder no longer trusts itself, five seconds before another may come
+    assert not first.held
+    assert not await second._try()
+    clock.now = 15.1
+    assert await second._try()
+    assert second.held
+    assert not await first._try()
+    assert not first.held
+
+
+async def test_holder_that_cannot_renew_ends() -> None:
+    server, clock = LeaseServer(), Clock()
+    holder = lease(server, clock, "a")
+    await holder.acquire()
+    server.down = True
+    clock.now = 11
+    with pytest.raises(LeaseLost):
+        await holder.hold()
+
+
+async def test_released_lease_is_free_at_once() -> None:
+    server, clock = LeaseServer(), Clock()
+    first, second = lease(server, clock, "a"), lease(server, clock, "b")
+    await first.acquire()
+    await first.release()
+    assert not first.held
+    assert await second._try()
