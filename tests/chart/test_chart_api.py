@@ -215,6 +215,35 @@ def test_two_releases_in_two_namespaces_side_by_side(cluster: Cluster) -> None:
         assert cluster.get("sn17miner", "sn17", namespace=two)
 
 
+def test_monitoring_objects_come_when_their_kinds_are_there(cluster: Cluster, namespace: str) -> None:
+    kinds = {"podmonitors": "PodMonitor", "prometheusrules": "PrometheusRule"}
+    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": anything}}
+    for plural, kind in kinds.items():
+        cluster.apply(
+            {
+                "apiVersion": "apiextensions.k8s.io/v1",
+                "kind": "CustomResourceDefinition",
+                "metadata": {"name": f"{plural}.monitoring.coreos.com"},
+                "spec": {
+                    "group": "monitoring.coreos.com",
+                    "scope": "Namespaced",
+                    "names": {"kind": kind, "plural": plural},
+                    "versions": [version],
+                },
+            }
+        )
+    names = [f"crd/{plural}.monitoring.coreos.com" for plural in kinds]
+    try:
+        cluster.kubectl("wait", "--for=condition=Established", *names, "--timeout=30s")
+        cluster.helm("install", "sn17", str(CHART), "-n", namespace)
+        assert cluster.get("podmonitors", "sn17", namespace=namespace)
+        assert cluster.get("prometheusrules", "sn17", namespace=namespace)["spec"]["groups"]
+        cluster.helm("uninstall", "sn17", "-n", namespace)
+    finally:
+        cluster.kubectl("delete", *names)
+
+
 def test_the_command_line_finds_its_way_in(
     cluster: Cluster, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
