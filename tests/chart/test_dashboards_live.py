@@ -199,7 +199,7 @@ def test_upgrade_and_rollback_lose_no_task(live: LiveRelease) -> None:
     """Each replaces the miner's pod: it is asked to end, and the next one goes on with the same journal."""
     release = ("sn17", "-n", live.namespace)
     live.cluster.helm(
-        "upgrade", "sn17", str(CHART), "-n", live.namespace, "--reuse-values", "--set", "log.level=DEBUG"
+        "upgrade", "sn17", str(CHART), "-n", live.namespace, "--reset-then-reuse-values", "--set", "log.level=DEBUG"
     )
     live.pods["miner"][0].replace()
     live.cluster.helm("rollback", *release)
