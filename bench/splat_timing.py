@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 import tracemalloc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 
 def median_ms(work: Callable[[], object], rounds: int = 9, budget_s: float = 6.0) -> float:
@@ -19,6 +19,24 @@ def median_ms(work: Callable[[], object], rounds: int = 9, budget_s: float = 6.0
         work()
         taken.append(time.perf_counter() - started)
     return statistics.median(taken) * 1e3
+
+
+def interleaved_ms(works: Mapping[str, Callable[[], object]], rounds: int = 9) -> dict[str, list[float]]:
+    """Milliseconds of every work in each round: one after the other in turn, so that what disturbs the
+    machine meanwhile disturbs all of them alike. One unmeasured round first."""
+    taken: dict[str, list[float]] = {name: [] for name in works}
+    for number in range(rounds + 1):
+        for name, work in works.items():
+            started = time.perf_counter()
+            work()
+            if number:
+                taken[name].append((time.perf_counter() - started) * 1e3)
+    return taken
+
+
+def ratio(taken: Mapping[str, list[float]], name: str, base: str) -> float:
+    """Median over the rounds of the ratio of two works of the same round."""
+    return statistics.median(a / b for a, b in zip(taken[name], taken[base], strict=True))
 
 
 def peak_mib(work: Callable[[], object]) -> float:

@@ -6,19 +6,26 @@ python bench/splats.py [--gaussians 400000] [--json FILE]
 from __future__ import annotations
 
 import argparse
+import datetime
+import functools
+import importlib
 import importlib.util
 import io
 import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import zstandard
 from fixer_scenes import REAL, robocop, shell
 from sn17_splats import decode_spz, encode_spz, read_ply, statistics, write_ply
 from sn17_splats.spz import spz_payload
-from splat_timing import median_ms, print_table
+from splat_timing import interleaved_ms, print_table, ratio
+
+COLUMNS = ("work", "ms", "against", "ratio")
+COPY, ZSTD, UNZSTD = "copy the bytes of the PLY", "zstd level 1 of the payload", "unzstd of the payload"
 
 
 def main() -> None:
@@ -28,58 +35,60 @@ def main() -> None:
     arguments = parser.parse_args()
     source = "robocop" if REAL.is_dir() else "procedural shell"
     asset = robocop() if REAL.is_dir() else shell("iid")
-    splats = asset.select(np.resize(np.arange(len(asset)), arguments.gaussians))
-    data = write_ply(splats)
+    data = write_ply(asset.select(np.resize(np.arange(len(asset)), arguments.gaussians)))
     splats = read_ply(data)
-    payload = spz_payload(splats).tobytes()
-    spz = encode_spz(splats)
-    zstd = zstandard.ZstdCompressor(level=1)
-    unzstd = zstandard.ZstdDecompressor()
-    compress, decompress = (
-        median_ms(lambda: zstd.compress(payload)),
-        median_ms(lambda: unzstd.decompress(spz)),
-    )
-    copy = median_ms(lambda: bytearray(data))
-    rows: list[tuple[str, float, str, float]] = [
-        ("copy the bytes of the PLY", copy, "copy", copy),
-        ("zstd level 1 of the payload", compress, "zstd", compress),
-        ("unzstd of the payload", decompress, "unzstd", decompress),
-    ]
-
-    def measure(name: str, work: Callable[[], object], against: str, base: float) -> None:
-        rows.append((name, median_ms(work), against, base))
-
-    measure("sn17 read_ply", lambda: read_ply(data), "copy", copy)
-    measure("sn17 write_ply", lambda: write_ply(splats), "copy", copy)
-    measure("sn17 encode_spz", lambda: encode_spz(splats), "zstd", compress)
-    measure("sn17 decode_spz", lambda: decode_spz(spz), "unzstd", decompress)
-    measure("sn17 statistics", lambda: statistics(splats), "copy", copy)
+    payload, spz = spz_payload(splats).tobytes(), encode_spz(splats)
+    zstd, unzstd = zstandard.ZstdCompressor(level=1), zstandard.ZstdDecompressor()
+    works: dict[str, Callable[[], object]] = {
+        COPY: lambda: bytearray(data),
+        ZSTD: lambda: zstd.compress(payload),
+        UNZSTD: lambda: unzstd.decompress(spz),
+        "sn17 read_ply": lambda: read_ply(data),
+        "sn17 write_ply": lambda: write_ply(splats),
+        "sn17 encode_spz": lambda: encode_spz(splats),
+        "sn17 decode_spz": lambda: decode_spz(spz),
+        "sn17 statistics": lambda: statistics(splats),
+    }
+    against = {ZSTD: ZSTD, UNZSTD: UNZSTD, "sn17 encode_spz": ZSTD, "sn17 decode_spz": UNZSTD}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "x.ply"
         path.write_bytes(data)
-        _others(measure, path, copy, data)
+        works |= _others(path)
+        taken = interleaved_ms(works)
+    rows = []
+    for name, times in taken.items():
+        base = against.get(name, COPY)
+        rows.append((name, median(times), base, ratio(taken, name, base)))
     print(f"{arguments.gaussians:,} gaussians of {source}, PLY {len(data):,} bytes, SPZ {len(spz):,} bytes")
-    print_table(("work", "ms", "against", "ratio"), [(n, ms, a, ms / b) for n, ms, a, b in rows])
+    print_table(COLUMNS, rows)
     if arguments.json:
-        figures = [{"work": n, "ms": ms, "against": a, "ratio": ms / b} for n, ms, a, b in rows]
-        result = {"gaussians": arguments.gaussians, "source": source, "rows": figures}
+        result = {
+            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+            "machine": "2 cores",
+            "gaussians": arguments.gaussians,
+            "source": source,
+            "rows": [dict(zip(COLUMNS, row, strict=True)) for row in rows],
+        }
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")
 
 
-def _others(measure: Callable[..., None], path: Path, copy: float, data: bytes) -> None:
+def _others(path: Path) -> dict[str, Callable[[], object]]:
     from plyfile import PlyData
 
-    measure("plyfile, mapped file and columns", lambda: _plyfile(PlyData.read(path)), "copy", copy)
-    # plyfile reads a stream row by row: a twentieth is enough to see it.
-    part = write_ply(read_ply(data).select(slice(0, None, 20)))
-    measure("plyfile, stream (1/20 of the rows)", lambda: PlyData.read(io.BytesIO(part)), "copy", copy / 20)
+    # plyfile reads a stream row by row: a hundredth is enough to see it.
+    part = write_ply(read_ply(path.read_bytes()).select(slice(0, None, 100)))
+    works: dict[str, Callable[[], object]] = {
+        "plyfile, mapped file and columns": lambda: _plyfile(PlyData.read(path)),
+        "plyfile, stream, 1/100 of the rows": lambda: PlyData.read(io.BytesIO(part)),
+    }
     for name in ("gsply", "meshio"):
         if importlib.util.find_spec(name) is None:
             print(f"{name}: skipped, not installed")
             continue
-        module = __import__(name)
+        module = importlib.import_module(name)
         read = module.plyread if name == "gsply" else module.read
-        measure(f"{name} read from a file", lambda read=read: read(str(path)), "copy", copy)
+        works[f"{name}, read a file"] = functools.partial(read, str(path))
+    return works
 
 
 def _plyfile(ply: object) -> list[np.ndarray]:

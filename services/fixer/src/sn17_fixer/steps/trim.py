@@ -17,5 +17,5 @@ def drop_strays(splats: Splats) -> Repair:
     keep = np.ones(len(splats), bool)
     keep[strays.rows] = False
     low, high = splats.positions.min(axis=0), splats.positions.max(axis=0)
-    ratio = float((high - low).max()) / strays.core_extent
+    ratio = float((high.astype(np.float64) - low).max()) / strays.core_extent
     return Repair(splats.select(keep), Step("drop_strays", strays.count, {"size_ratio": round(ratio, 4)}))
