@@ -72,6 +72,12 @@ class SimWorker:
     """Ignores the request to exit."""
     canary_passes: bool = True
     cleanup_helps: bool = False
+    left_over: float = 0.0
+    """Share of the limit that stays in the pod when its container is restarted."""
+    bad_checkpoint: bool = False
+    """Every canary after the next restart drifts."""
+    back_off: float = 0.0
+    """Seconds that kubelet waits before the next restart."""
     job_until: float | None = None
     progress: float = START
     ready_at: float = START
@@ -155,7 +161,7 @@ class World:
             self.lost_jobs += 1
         if reason == "OOMKilled":
             self.oom_kills += 1
-        worker.restart_at = self.now + RESTART_SECONDS
+        worker.restart_at = self.now + RESTART_SECONDS + worker.back_off
         worker.job_until = None
         worker.leases.clear()
         end = Termination(reason, code, self.now)
@@ -268,7 +274,10 @@ class World:
             self._sample(uid, Signal.JOBS, "", float(worker.job_until is not None))
             self._sample(uid, Signal.PROGRESS, "", worker.progress)
             if self.now >= worker.ready_at:
-                self._sample(uid, Signal.CANARY, "", 0.02)
+                bad = worker.bad_checkpoint and worker.boot > 0
+                self._sample(uid, Signal.CANARY, "", 0.5 if bad else 0.02)
+            left = worker.left_over if worker.boot else 0.0
+            self._sample(uid, Signal.POD_MEMORY, "", (worker.memory + left) * LIMIT)
             for by, signal in (("user", Signal.DRAINING_USER), ("operator", Signal.DRAINING_OPERATOR)):
                 self._sample(uid, signal, "", float(by in worker.leases))
 

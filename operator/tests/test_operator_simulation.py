@@ -364,3 +364,68 @@ async def test_recycle_asked_for_by_a_person() -> None:
 
 def test_limit_is_the_default_of_the_chart() -> None:
     assert LIMIT == 12 * 1024**3
+
+
+async def test_memory_left_in_the_pod_after_a_restart_leads_to_an_eviction() -> None:
+    """A memory-backed volume outlives its container; only a new pod frees it."""
+    sim = await warmed(4)
+    worker = sim.workers[0]
+    worker.left_over = 0.4
+    worker.memory = 0.95
+    await sim.run(60)
+    assert sim.world.exits == [f"{worker.pod.uid}/c0"]
+    assert sim.world.evictions == 1
+    assert sim.world.status["status"] == "Healthy"
+
+
+async def test_start_canary_that_fails_after_a_recycle_escalates_at_once() -> None:
+    sim = await warmed(4)
+    worker = sim.workers[0]
+    worker.memory, worker.bad_checkpoint = 0.95, True
+    await sim.run(60)
+    assert sim.world.exits == [f"{worker.pod.uid}/c0"]
+    assert sim.world.evictions == 1
+    assert sim.world.violations == []
+
+
+async def test_worker_in_back_off_is_waited_for_and_then_said() -> None:
+    sim = await warmed(4)
+    worker = sim.workers[0]
+    worker.back_off = 2_000.0
+    worker.memory = 0.95
+    await sim.run(30)
+    assert worker.pod.intent is not None, "kubelet's back-off counts as in flight"
+    assert sim.world.evictions == 0
+    await sim.run(30)
+    assert "ReplacementPending" in sim.reasons()
+    assert sim.world.evictions == 0
+    await sim.run(120)
+    assert sim.world.status["status"] == "Healthy"
+
+
+async def test_job_in_flight_is_finished_before_the_restart() -> None:
+    sim = await warmed(4)
+    for _ in range(20):
+        worker = next((w for w in sim.workers if w.job_until is not None), None)
+        if worker is not None:
+            break
+        await sim.tick()
+    assert worker is not None
+    worker.job_until = sim.world.now + 100
+    worker.memory = 0.95
+    await sim.run(5)
+    assert worker.boot == 0
+    await sim.run(30)
+    assert worker.boot == 1
+    assert sim.world.lost_jobs == 0
+
+
+async def test_the_budget_counts_pods_that_do_not_exist() -> None:
+    """The denominator is what is wanted, not what lives: a fleet that lost a pod has no budget left."""
+    sim = await warmed(4)
+    del sim.world.workers[sim.workers[3].pod.uid]
+    sim.workers[0].memory = 0.95
+    await sim.run(20)
+    assert sim.workers[0].pod.intent is None
+    entry = next(w for w in sim.world.status["workers"] if w["name"] == sim.workers[0].pod.name)
+    assert entry["heldBackBy"] == "BudgetExhausted"

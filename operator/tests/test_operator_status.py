@@ -41,9 +41,16 @@ NOW = 1_700_000_000.0
 
 def worker(index: int = 0, health: Health = Health.HEALTHY, *found: Finding, **pod: Any) -> Worker:
     base = {
-        "uid": f"u{index}", "name": f"w{index:04}", "namespace": "ns", "created_at": 0.0, "node": f"n{index % 2}",
-        "phase": Phase.RUNNING, "container_id": f"c{index}", "started_at": NOW - 9_000, "ready": True,
-    }  # fmt: skip
+        "uid": f"u{index}",
+        "name": f"w{index:04}",
+        "namespace": "ns",
+        "created_at": 0.0,
+        "node": f"n{index % 2}",
+        "phase": Phase.RUNNING,
+        "container_id": f"c{index}",
+        "started_at": NOW - 9_000,
+        "ready": True,
+    }
     return Worker(Pod(**{**base, **pod}), Evidence("b"), Verdict(health, found))
 
 
