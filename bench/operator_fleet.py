@@ -250,8 +250,7 @@ async def reaction() -> list[dict[str, Any]]:
 def healthy_week(seed: int, days: float, workers: int = 4) -> Recording:
     """Healthy prompts only, jobs of 12 to 22 s, memory that breathes between 30 and 60 %.
 
-    Single assets have 60,000 to 1,400,000 gaussians; the mean of eight is below 350,000 in about a quarter
-    of cases.
+    Single assets have 60,000 to 1,400,000 gaussians; the mean of eight is below 350,000 in 17 % of cases.
     """
     rng = random.Random(seed)
     interval, length = 15.0, days * 86_400

@@ -5,6 +5,8 @@ Prometheus.
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -324,3 +326,40 @@ def test_deployment_in_rollout_is_left_alone(
             "the refusal", lambda: fleet.condition("RemediationAllowed")["reason"] == "RolloutInProgress"
         )
         assert all(worker.calls == [] for worker in fleet.workers.values())
+
+
+def test_steering_from_the_command_line(fleet: Fleet, operator: OperatorProcess) -> None:
+    fleet.deploy(2)
+    fleet.miner(**FAST)
+
+    def sn17(*arguments: str, fails: str = "") -> str:
+        answer = subprocess.run(
+            [sys.executable, "-m", "sn17", *arguments, "-n", fleet.namespace],
+            capture_output=True,
+            text=True,
+            timeout=90,
+            env=fleet.cluster.environment,
+            check=False,
+        )
+        assert bool(answer.returncode) == bool(fails), answer.stderr
+        assert fails in " ".join(answer.stderr.split())
+        return answer.stdout
+
+    with running(operator):
+        fleet.wait_status("Healthy")
+        name, worker = next(iter(fleet.workers.items()))
+        assert sn17("cordon", name, "--reason", "new driver", "--wait", "0").startswith(
+            f"{name} will be cordoned"
+        )
+        wait_for("the lease", lambda: worker.leases.get("user") == "cordoned by a person: new driver")
+        assert sn17("uncordon", name) == f"{name} is back in service\n"
+        assert "user" not in worker.leases
+        sn17("uncordon", name, fails="is not cordoned by a person")
+        assert sn17("recycle", name) == f"{name} has restarted\n"
+        assert worker.count("exit") == 1
+        assert "is paused: upgrade" in sn17("pause", "--reason", "upgrade")
+        fleet.wait_status("Paused")
+        assert "goes on" in sn17("resume")
+        fleet.wait_status("Healthy")
+        sn17("cordon", "nobody", fails="not found")
+        sn17("explain", name, fails="there is no operator in this namespace")
