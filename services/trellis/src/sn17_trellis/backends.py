@@ -19,6 +19,9 @@ class BackendUnavailable(RuntimeError):  # noqa: N818
 def create_backend(settings: WorkerSettings) -> Backend:
     """The backend of ``SN17_BACKEND``, not loaded yet.
 
+    ``torch`` and ``reference`` come from ``create_backend(settings)`` of the module
+    ``sn17_trellis.engine.<name>_backend``.
+
     Raises:
         BackendUnavailable: its packages are missing.
     """
