@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
+from PIL import Image
 
 from sn17_dashboards.prometheus import Series, Window, filled_in, query_range
 
@@ -91,8 +93,16 @@ def _draw(
         else:
             _graph(axes, panel, lines, window, marks)
     name = board["uid"].removeprefix("sn17-")
-    figure.savefig(into / f"{name}.png", facecolor=PAPER, metadata={"Software": ""})
+    _save(figure, into / f"{name}.png")
     return empty
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """With a palette: a third of the bytes, and nothing of it to be seen."""
+    picture = BytesIO()
+    figure.savefig(picture, format="png", facecolor=PAPER)
+    picture.seek(0)
+    Image.open(picture).convert("RGB").quantize(64).save(path, optimize=True)
 
 
 def _moments(
