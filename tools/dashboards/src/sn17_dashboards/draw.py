@@ -102,7 +102,7 @@ def _save(figure: Figure, path: Path) -> None:
     picture = BytesIO()
     figure.savefig(picture, format="png", facecolor=PAPER)
     picture.seek(0)
-    Image.open(picture).convert("RGB").quantize(64).save(path, optimize=True)
+    Image.open(picture).convert("RGB").quantize(192).save(path, optimize=True)
 
 
 def _moments(
