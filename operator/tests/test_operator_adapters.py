@@ -326,10 +326,29 @@ def test_older_version_never_replaces_a_newer_one() -> None:
     store = Store()
     assert store.pod_seen(pod_json(5, state="written by us"))
     assert not store.pod_seen(pod_json(4, state="late from the watch"))
-    store.replace_pods([pod_json(3, state="from a cache")])
+    store.replace_pods(listed(4, pod_json(3, state="from a cache")))
     assert store.pods["u"]["metadata"]["labels"] == {"state": "written by us"}
-    store.replace_pods([])
+    store.replace_pods(listed(9))
     assert store.pods == {}, "a full list removes what a watch has missed"
+
+
+def listed(version: int, *items: dict[str, Any]) -> dict[str, Any]:
+    return {"metadata": {"resourceVersion": str(version)}, "items": list(items)}
+
+
+def test_what_happens_while_a_list_is_on_its_way_is_newer_than_the_list() -> None:
+    store = Store()
+    store.begin_list()
+    store.pod_seen(pod_json(8))  # made after the list was taken
+    store.replace_pods(listed(7))
+    assert set(store.pods) == {"u"}
+    store.begin_list()
+    store.pod_gone("u")  # deleted after the list was taken
+    store.replace_pods(listed(9, pod_json(8)))
+    assert store.pods == {}
+    store.begin_list()
+    store.replace_pods(listed(12, pod_json(11)))
+    assert set(store.pods) == {"u"}
 
 
 # --- recordings ---------------------------------------------------------------------------------------

@@ -71,14 +71,15 @@ class KubeHost:
 
     async def relist(self) -> None:
         """Full lists: the start, and the repair of whatever a watch missed."""
+        self._store.begin_list()
         pods = await self._api.request(
             "GET",
             self._path("api/v1", "pods"),
-            query={"labelSelector": self._selector, "resourceVersion": "0"},
+            query={"labelSelector": self._selector},
         )
         miners = await self._api.request("GET", self._path(f"apis/{GROUP}/{VERSION}", PLURAL))
-        self._store.replace_pods(pods.get("items") or ())
-        self._store.replace_miners(miners.get("items") or ())
+        self._store.replace_pods(pods)
+        self._store.replace_miners(miners)
         self._parsed = {key: value for key, value in self._parsed.items() if key[0] in self._store.pods}
 
     async def target(self, miner: Miner, now: float) -> Target:
