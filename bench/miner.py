@@ -2,7 +2,8 @@
 
 ``python bench/miner.py day``: an accelerated stretch of a day (cooldown 3 s) with 8 real local validators,
 4 real workers, the real fixer and faults everywhere. ``... memory``: 10,000 tasks among light
-fakes. ``python bench/miner.py table FILE...``: what earlier runs wrote with ``--json``, days added up.
+fakes. ``python bench/miner.py table FILE...``: what earlier runs wrote with ``--json``, days added up
+(quantiles averaged by tasks).
 Idle time is in real seconds, since clocks do not run faster; its baseline is a miner that polls every 10 s,
 as the field's reference does, and so waits half of that on average.
 """
