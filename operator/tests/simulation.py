@@ -117,6 +117,8 @@ class World:
         self.refusals_before_cordon = 0
         self.violations: list[str] = []
         self.tasks_offered = True
+        self.capacity = True
+        """Whether a new pod finds a place."""
         self.leak = 0.0
         """What every pod that is made from now on leaks."""
         self._made = 0
@@ -233,6 +235,8 @@ class World:
         )  # fmt: skip
 
     def _create(self) -> None:
+        if not self.capacity:
+            return
         due = [at for at in self._create_at if at <= self.now]
         self._create_at = [at for at in self._create_at if at > self.now]
         for _ in due:

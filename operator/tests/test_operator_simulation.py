@@ -429,3 +429,21 @@ async def test_the_budget_counts_pods_that_do_not_exist() -> None:
     assert sim.workers[0].pod.intent is None
     entry = next(w for w in sim.world.status["workers"] if w["name"] == sim.workers[0].pod.name)
     assert entry["heldBackBy"] == "BudgetExhausted"
+
+
+async def test_replacement_that_finds_no_place_is_said_once_and_holds_no_budget_for_ever() -> None:
+    sim = await warmed(4, spec=spec_with(strategy="EvictPod", maxUnavailable=2))
+    sim.world.capacity = False
+    sim.workers[0].memory = 0.95
+    await sim.run(30)
+    assert sim.world.evictions == 1
+    assert sim.world.status["status"] == "Recycling"
+    await sim.run(60)
+    assert sim.count("ReplacementPending") == 1
+    assert sim.world.status["ready"] == "3/4"
+    sim.workers[0].memory = 0.95
+    await sim.run(10)
+    assert sim.world.evictions == 2, "one unit is lost, the other is still there"
+    sim.workers[0].memory = 0.95
+    await sim.run(30)
+    assert sim.world.evictions == 2, "and now the budget is gone"

@@ -123,6 +123,8 @@ class Controller:
             )
         fleet, held = await self._carry_out(miner, fleet, thought)
         thought = replace(thought, blocked=(*thought.blocked, *held))
+        for reason, message in thought.notices:
+            await self._announce(miner, None, Announcement(reason, message, warning=True))
         ratios = {
             window: found
             for pod in target.miner_pods

@@ -31,6 +31,8 @@ RESOLVE_SECONDS = 180.0
 CANARY_SECONDS = 150.0
 SETTLE_SECONDS = 5.0
 SCRAPED_SECONDS = 60.0
+RETRY_SECONDS = 300.0
+"""Least time between two attempts on a worker that could not be told anything."""
 WITHDRAWABLE = (Stage.CORDON, Stage.CLEANUP, Stage.CANARY)
 
 
@@ -131,7 +133,10 @@ class Ladder:
         """A worker that cannot be told anything is neither cordoned nor hung: the fault may be the
         operator's.
         """
-        history = replace(self.worker.pod.history, retry_at=self.now + self.spec.recycle.cooldown_seconds)
+        history = replace(
+            self.worker.pod.history,
+            retry_at=self.now + max(RETRY_SECONDS, self.spec.recycle.cooldown_seconds),
+        )
         text = "back in service: its admin endpoint does not answer the operator, check token and network"
         return self._step(
             Act.UNCORDON, Reason.ADMIN_UNAVAILABLE, text, drop=True, history=history, warning=True

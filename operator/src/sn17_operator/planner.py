@@ -28,6 +28,7 @@ KEPT_EVICTIONS = 64
 
 def plan(spec: Spec, fleet: Fleet, now: float) -> Plan:
     """Steps for one tick. Pure: the same fleet and time give the same plan."""
+    before = fleet.evictions
     evictions = settle(spec, fleet, now)
     fleet = replace(fleet, evictions=evictions)
     capacity = measure(spec, fleet)
@@ -55,6 +56,7 @@ def plan(spec: Spec, fleet: Fleet, now: float) -> Plan:
         capacity,
         (*evictions, *recorded)[-KEPT_EVICTIONS:],
         storm_at,
+        tuple(_overdue(before, fleet, now)),
     )
 
 
@@ -114,6 +116,26 @@ def settle(spec: Spec, fleet: Fleet, now: float) -> tuple[Eviction, ...]:
             record = replace(record, settled=True)
         settled.append(record)
     return tuple(settled[-KEPT_EVICTIONS:])
+
+
+def _overdue(before: tuple[Eviction, ...], fleet: Fleet, now: float) -> Iterable[tuple[Reason, str]]:
+    """Evictions that were closed just now although no replacement is ready."""
+    awaited = {e.uid for e in before if not e.settled}
+    workers = {worker.pod.uid: worker for worker in fleet.workers}
+    for record in fleet.evictions:
+        replacement = workers.get(record.replacement_uid or "")
+        if record.uid not in awaited or not record.settled or record.uid in workers:
+            continue
+        if replacement is None or not replacement.pod.ready:
+            why = (
+                replacement.pod.phase_message or replacement.pod.phase_reason
+                if replacement
+                else "there is none"
+            )
+            yield (
+                Reason.REPLACEMENT_PENDING,
+                f"the replacement of {record.pod} is not ready {now - record.at:.0f} s after its eviction: {why}",
+            )
 
 
 def _renew(worker: Worker, intent: Intent, message: str) -> Step:

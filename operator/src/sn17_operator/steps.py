@@ -131,3 +131,5 @@ class Plan:
     capacity: Capacity
     evictions: tuple[Eviction, ...]
     storm_at: float | None
+    notices: tuple[tuple[Reason, str], ...] = ()
+    """What a person must hear that is about no pod there is: reason and message, all bad news."""
