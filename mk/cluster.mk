@@ -21,4 +21,4 @@ images: ## Build the container images with docker or buildah (IMAGES="operator t
 	@$(PYTHON) tools/images.py $(IMAGES)
 
 e2e: sync tools ## Everything on a real cluster: install, four arms of a leak, recycles, uninstall (needs root and Go)
-	@SN17_REQUIRE_CLUSTER=1 .venv/bin/python -m pytest -o norecursedirs= tests/e2e --durations=0
+	@SN17_REQUIRE_CLUSTER=1 .venv/bin/python -m pytest -o "norecursedirs=.*" tests/e2e --durations=0

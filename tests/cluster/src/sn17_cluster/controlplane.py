@@ -225,5 +225,5 @@ def control_plane() -> Iterator[ControlPlane]:
         plane.start()
         yield plane
     finally:
-        supervisor.stop_all()
+        supervisor.kill_all()
         state.close()

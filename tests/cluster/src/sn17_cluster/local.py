@@ -87,10 +87,8 @@ class LocalCluster:
         self.supervisor.wait("the nodes", self._nodes_ready, timeout=START_TIMEOUT)
 
     def stop(self) -> None:
-        """End everything and delete what the run has made."""
-        for node in self.nodes:
-            node.stop()
-        self.supervisor.stop_all()
+        """End everything at once, containers included, and delete what the run has made: nothing is kept."""
+        self.supervisor.kill_all()
         self.state.close()
 
     def load(self, archive: Path) -> None:

@@ -56,7 +56,7 @@ def cni_plugins() -> str:
 
 
 class Node:
-    """A node of `plane`. `start` it; its containers are ended by `stop`."""
+    """A node of `plane`. Its containers end when the run's record is cleared (`RunState.close`)."""
 
     def __init__(
         self,
@@ -109,23 +109,6 @@ class Node:
         """Import an image archive (docker or OCI). Raises SetupError."""
         run([*self._ctr(), "images", "import", str(archive)])
 
-    def images(self) -> list[str]:
-        """Names of the images the node has."""
-        return self._ask_ctr("images", "list", "--quiet")
-
-    def stop(self) -> None:
-        """Stop kubelet first, so that nothing comes back, then every container, then containerd."""
-        for part in ("kubelet", "kube-proxy"):
-            if self.process(part) in self._supervisor.running():
-                self._supervisor.stop(self.process(part))
-        if self._containerd_answers():
-            for task in self._ask_ctr("tasks", "list", "--quiet"):
-                subprocess.run(
-                    [*self._ctr(), "tasks", "kill", "-s", "SIGKILL", task], capture_output=True, check=False
-                )
-        if self.process("containerd") in self._supervisor.running():
-            self._supervisor.stop(self.process("containerd"))
-
     def _start_part(self, part: str, argv: list[str]) -> None:
         # A cleaner environment than the caller's: proxies and certificate settings are not for the node.
         environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.folder)}
@@ -135,10 +118,6 @@ class Node:
 
     def _ctr(self) -> list[str]:
         return [*self.namespaces.prefix, "ctr", f"--address={self.socket}", "--namespace=k8s.io"]
-
-    def _ask_ctr(self, *args: str) -> list[str]:
-        answer = subprocess.run([*self._ctr(), *args], capture_output=True, text=True, check=False)
-        return answer.stdout.split()
 
     def _containerd_answers(self) -> bool:
         if not self.socket.exists():

@@ -52,9 +52,9 @@ def require_tools(groups: Iterable[str]) -> Mapping[str, str]:
     return {name: path for group in paths.values() for name, path in group.items() if path}
 
 
-def require_commands(commands: Iterable[str]) -> None:
-    """Raises MissingError unless every command is on the PATH."""
-    if missing := sorted({name for name in commands if shutil.which(name) is None}):
+def require_commands(commands: Iterable[str], path: str | None = None) -> None:
+    """Raises MissingError unless every command (a key of DEBIAN_PACKAGES) is on `path`, or on the PATH."""
+    if missing := sorted({name for name in commands if shutil.which(name, path=path) is None}):
         packages = sorted({DEBIAN_PACKAGES[name] for name in missing})
         raise MissingError(
             f"{', '.join(missing)} not found: run tests/cluster/install-debian.sh as root,"

@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import IO
 
 CGROUP_MOUNT = Path("/sys/fs/cgroup")
+CLEAR_SECONDS = 15.0
+POLL_SECONDS = 0.05
 
 
 def base_folder() -> Path:
@@ -122,7 +124,6 @@ class RunState:
     def close(self) -> None:
         """Undo everything the record names and delete the folder."""
         _clear(self.folder)
-        self.folder.with_suffix(".lock").unlink(missing_ok=True)
         self._lock.close()
 
 
@@ -147,26 +148,34 @@ def clear_leftovers(base: Path) -> list[str]:
         lock = _try_lock(path)
         if lock is None:
             continue
-        if (folder := path.with_suffix("")).exists():
-            _clear(folder)
-            cleared.append(folder.name)
-        path.unlink(missing_ok=True)
+        if path.with_suffix("").exists():
+            cleared.append(path.stem)
+        _clear(path.with_suffix(""))
         lock.close()
     return cleared
 
 
 def _clear(folder: Path) -> None:
+    """Undo what a run has made. Its lock file goes last, so that what could not be undone is tried again."""
     try:
         saved = json.loads((folder / "state.json").read_text())
     except (FileNotFoundError, ValueError):
         saved = {}
-    for pid, started in saved.get("processes", {}).values():
-        ProcessId(pid, started).signal(signal.SIGKILL)
-    for shim in _shims(folder):
-        shim.signal(signal.SIGKILL)
+    processes = [ProcessId(pid, started) for pid, started in saved.get("processes", {}).values()]
+    processes += _shims(folder)
+    for process in processes:
+        process.signal(signal.SIGKILL)
     for name in saved.get("cgroups", []):
         _remove_cgroup(name)
-    shutil.rmtree(folder, ignore_errors=True)
+    # The node's mounts end with the last process in its namespaces, and with them the folder can be deleted.
+    deadline = time.monotonic() + CLEAR_SECONDS
+    while folder.exists() and time.monotonic() < deadline:
+        if not any(process.alive() for process in processes):
+            shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            time.sleep(POLL_SECONDS)
+    if not folder.exists():
+        folder.with_suffix(".lock").unlink(missing_ok=True)
 
 
 def _shims(folder: Path) -> list[ProcessId]:
@@ -190,7 +199,7 @@ def cgroup_folders(name: str) -> list[Path]:
 
 def _remove_cgroup(name: str) -> None:
     for top in cgroup_folders(name):
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + CLEAR_SECONDS
         while top.exists() and time.monotonic() < deadline:
             for process in _members(top):
                 process.signal(signal.SIGKILL)
@@ -202,7 +211,7 @@ def _remove_cgroup(name: str) -> None:
             with contextlib.suppress(OSError):
                 top.rmdir()
             if top.exists():
-                time.sleep(0.05)
+                time.sleep(POLL_SECONDS)
 
 
 def _members(top: Path) -> Iterator[ProcessId]:
