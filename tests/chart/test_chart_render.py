@@ -210,9 +210,12 @@ def test_images_follow_registry_backend_and_digest(rendered: Callable[[str], Any
 def test_fetch_takes_pinned_revisions_and_hides_the_token(rendered: Callable[[str], Any]) -> None:
     release = rendered("fetch-with-everything")
     (fetch,) = release.pod("trellis")["spec"]["initContainers"]
-    pinned = [a for a in fetch["args"] if a.startswith("--model=")]
-    assert len(pinned) == 2
-    assert all("@0123456789abcdef" in a for a in pinned)
+    assert fetch["args"][:2] == ["fetch", "--into=/models"]
+    pinned = fetch["args"][2:]
+    assert [a.partition("@")[0] for a in pinned] == ["microsoft/TRELLIS-text-xlarge", "a/b"]
+    assert all(a.endswith("@0123456789abcdef0123456789abcdef01234567") for a in pinned)
+    settings = env(release.pod("trellis"))
+    assert settings["SN17_TEXT_CHECKPOINT"] == "/models/microsoft/TRELLIS-text-xlarge"
     settings = {e["name"]: e.get("value") for e in fetch["env"]}
     assert settings["HTTPS_PROXY"] == "http://proxy:3128"
     assert settings["HF_TOKEN_PATH"] == "/var/run/sn17/model-hub/token"

@@ -33,12 +33,18 @@ def test_services_know_their_settings(rendered: Callable[[str], Any], variant: s
     assert unknown_settings(SERVICES[component], environment) == []
 
 
-@pytest.mark.parametrize("component", SERVICES)
-def test_the_laptop_preset_starts_every_service(
-    rendered: Callable[[str], Any], component: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("case", "component"),
+    [
+        *(("laptop", component) for component in SERVICES),
+        *(("single-gpu", component) for component in SERVICES if component != "validators"),
+    ],
+)
+def test_services_take_their_settings(
+    rendered: Callable[[str], Any], case: str, component: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The values parse: the settings class of each service accepts the environment as rendered."""
-    pod = rendered("laptop").pod(component)
+    pod = rendered(case).pod(component)
     for entry in pod["spec"]["containers"][0]["env"]:
         if entry["name"].startswith("SN17_"):
             monkeypatch.setenv(entry["name"], entry.get("value", "192.0.2.1"))
