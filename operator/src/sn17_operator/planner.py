@@ -127,11 +127,8 @@ def _overdue(before: tuple[Eviction, ...], fleet: Fleet, now: float) -> Iterable
         if record.uid not in awaited or not record.settled or record.uid in workers:
             continue
         if replacement is None or not replacement.pod.ready:
-            why = (
-                replacement.pod.phase_message or replacement.pod.phase_reason
-                if replacement
-                else "there is none"
-            )
+            pod = replacement.pod if replacement is not None else None
+            why = "there is none" if pod is None else pod.phase_message or pod.phase_reason or "not ready"
             yield (
                 Reason.REPLACEMENT_PENDING,
                 f"the replacement of {record.pod} is not ready {now - record.at:.0f} s after its eviction: {why}",
