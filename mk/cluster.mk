@@ -1,5 +1,5 @@
 # The cluster tests: tools from Go modules, a control plane, a node, images.
-.PHONY: tools cluster-up cluster-down cluster-shell images e2e
+.PHONY: tools cluster-up cluster-down cluster-shell images test-node e2e
 
 TOOLS ?=
 NODES ?= 1
@@ -19,6 +19,9 @@ cluster-shell: sync ## A shell with kubectl and helm in its network, where pods 
 
 images: ## Build the container images with docker or buildah (IMAGES="operator trellis-torch" for some)
 	@$(PYTHON) tools/images.py $(IMAGES)
+
+test-node: sync tools ## The tests of the node itself, two nodes included (needs root and Go)
+	@SN17_REQUIRE_CLUSTER=1 .venv/bin/python -m pytest -m node tests/cluster
 
 e2e: sync tools ## Everything on a real cluster: install, four arms of a leak, recycles, uninstall (needs root and Go)
 	@SN17_REQUIRE_CLUSTER=1 .venv/bin/python -m pytest -o "norecursedirs=.*" tests/e2e --durations=0

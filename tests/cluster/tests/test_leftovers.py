@@ -99,6 +99,7 @@ def test_a_reused_process_id_is_not_killed(base: Path) -> None:
 
 
 @pytest.mark.cluster
+@pytest.mark.node
 @pytest.mark.timeout(180)
 def test_a_killed_cluster_is_cleared(tmp_path_factory: pytest.TempPathFactory) -> None:
     # Sockets have short paths, which pytest's folders are not.

@@ -11,7 +11,7 @@ import pytest
 from sn17_cluster.client import Cluster
 from sn17_cluster.images import NOBODY, write_archive
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.node]
 
 IMAGE = "docker.io/sn17/kubectl-test:1"
 

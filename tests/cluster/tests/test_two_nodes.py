@@ -13,7 +13,7 @@ from sn17_cluster.local import LocalCluster, local_cluster
 from sn17_cluster.plugin import unavailable
 from sn17_cluster.requirements import MissingError
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.cluster, pytest.mark.node, pytest.mark.slow, pytest.mark.timeout(240)]
 
 IMAGE = "docker.io/sn17/kubectl-test:1"
 

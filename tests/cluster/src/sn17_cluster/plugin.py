@@ -29,6 +29,12 @@ def unavailable(reason: object) -> NoReturn:
     pytest.skip(str(reason))
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "node: needs a cluster that runs pods, which takes root or SN17_KUBECONFIG"
+    )
+
+
 @pytest.fixture(scope="session")
 def control_plane() -> Iterator[ControlPlane]:
     """A real API server with its controllers and no node; one per test process."""
