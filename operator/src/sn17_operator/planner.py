@@ -131,7 +131,7 @@ def _overdue(before: tuple[Eviction, ...], fleet: Fleet, now: float) -> Iterable
             why = "there is none" if pod is None else pod.phase_message or pod.phase_reason or "not ready"
             yield (
                 Reason.REPLACEMENT_PENDING,
-                f"the replacement of {record.pod} is not ready {now - record.at:.0f} s after its eviction: {why}",
+                f"replacement of {record.pod} not ready {now - record.at:.0f} s after its eviction: {why}",
             )
 
 
