@@ -225,7 +225,7 @@ def simulation() -> Any:
     tests = Path(__file__).parents[1] / "operator/tests"
     sys.path.insert(0, str(tests))
     try:
-        return importlib.import_module("simulation")
+        return importlib.import_module("fleet_simulation")
     finally:
         sys.path.remove(str(tests))
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fleet_simulation import SPEC, spec_with
 from hypothesis import given
 from hypothesis import strategies as st
 from sn17_operator.adapters import annotations, objects, record
@@ -30,8 +31,6 @@ from sn17_operator.model import (
 from sn17_operator.ports import OtherIncarnation, Refused
 from sn17_operator.replay import RecordedWorker, Recording, replay
 from sn17_operator.steps import Act, Reason, Step
-
-from .simulation import SPEC, spec_with
 
 NOW = 1_700_000_000.0
 POD = Pod("u", "w", "ns", 0.0, address="http://w:9090", phase=Phase.RUNNING, container_id="c", started_at=1.0)

@@ -12,6 +12,7 @@ import os
 from collections.abc import Coroutine
 from typing import Any
 
+from fleet_simulation import Simulation, SimWorker, spec_with
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -23,8 +24,6 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
-
-from .simulation import Simulation, SimWorker, spec_with
 
 LONG = bool(os.environ.get("SN17_LONG"))
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
+from fleet_simulation import SPEC, spec_with
 from hypothesis import given
 from hypothesis import strategies as st
 from sn17_operator.api import Spec, scaled
@@ -38,8 +39,6 @@ from sn17_operator.policy import (
     judge,
     trailing_run,
 )
-
-from .simulation import SPEC, spec_with
 
 NOW = 10_000.0
 LIMIT = 1_000.0

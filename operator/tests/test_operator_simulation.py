@@ -5,8 +5,7 @@ escalation.
 from __future__ import annotations
 
 import pytest
-
-from .simulation import LIMIT, SPEC, TICK, Simulation, let_leak, spec_with
+from fleet_simulation import LIMIT, SPEC, TICK, Simulation, let_leak, spec_with
 
 HOUR = int(3600 / TICK)
 

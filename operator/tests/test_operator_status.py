@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from fleet_simulation import SPEC, Simulation, spec_with
 from hypothesis import given
 from hypothesis import strategies as st
 from sn17_operator import status as statuses
@@ -33,8 +34,6 @@ from sn17_operator.model import (
 )
 from sn17_operator.planner import plan
 from sn17_operator.ports import Missing, Ratios
-
-from .simulation import SPEC, Simulation, spec_with
 
 NOW = 1_700_000_000.0
 

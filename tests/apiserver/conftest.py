@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from real_fleet import CRD, Fleet, OperatorProcess, Prometheus, free_port
 from sn17_cluster.client import Cluster
 
-from .fleet import Fleet, OperatorProcess, Prometheus
-
-CRD = Path(__file__).parents[2] / "charts/sn17/crds/sn17miners.sn17.io.yaml"
 _nets = itertools.count(10)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="session")

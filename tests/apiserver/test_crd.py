@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from real_fleet import CRD
 from sn17_cluster.client import Cluster, CommandError
-
-from .conftest import CRD
 
 pytestmark = pytest.mark.cluster
 

@@ -11,10 +11,9 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
+from real_fleet import Fleet, OperatorProcess, Prometheus, running, wait_for
 from sn17_cluster.client import Cluster
 from sn17_cluster.controlplane import ControlPlane
-
-from .fleet import Fleet, OperatorProcess, Prometheus, running, wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 

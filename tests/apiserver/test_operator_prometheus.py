@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
+from real_fleet import LIMIT, SCRAPE_SECONDS, Prometheus, Worker, free_port
 from sn17_operator.adapters.local import default_spec
 from sn17_operator.adapters.prometheus import PrometheusMetrics, PrometheusSettings
 from sn17_operator.adapters.record import fetch
@@ -17,9 +18,6 @@ from sn17_operator.evidence import Raw, attribute
 from sn17_operator.model import Evidence, Gap, Health, Phase, Pod, Signal, Verdict
 from sn17_operator.policy import judge
 from sn17_operator.ports import Measurement
-
-from .conftest import free_port
-from .fleet import LIMIT, SCRAPE_SECONDS, Prometheus, Worker
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+from live_release import LiveRelease, wait_for
 from sn17.__main__ import app
 from sn17.up.collect import assigned_tasks, read_tasks
 from sn17.up.report import build
@@ -22,8 +23,6 @@ from sn17_dashboards.__main__ import FOLDER, PICTURES
 from sn17_dashboards.draw import chosen, draw_boards
 from sn17_dashboards.prometheus import Window, filled_in, query_range
 from typer.testing import CliRunner
-
-from .live import LiveRelease, wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(480)]
 CHART = Path(__file__).resolve().parents[2] / "charts" / "sn17"

@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -24,9 +25,19 @@ from urllib.request import urlopen
 import yaml
 from sn17_cluster.client import Cluster
 
+CRD = Path(__file__).parents[2] / "charts/sn17/crds/sn17miners.sn17.io.yaml"
+
 TOKEN = "a-token-for-tests"
 LIMIT = 12 * 1024**3
 SCRAPE_SECONDS = 1.0
+
+
+def free_port() -> int:
+    """A port that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def wait_for(what: str, found: Callable[[], Any], seconds: float = 30.0) -> Any:
