@@ -1,1 +1,1 @@
-"""A package, so that these modules are named `tests.*`: as `operator.*` they would hide the standard library."""
+"""A package, so that its modules are `tests.*`: as `operator.*` they would hide the standard library."""
