@@ -3,9 +3,9 @@
     python bench/trellis_gpu.py [--json FILE] [--voxels 12000 20230] [--repeat 5] [--generations 30] [--quick]
 
 Makes a checkpoint of the released text-xlarge shapes in a temporary directory (4.9 GB; the values are
-random, so assets mean nothing and only times, memory and agreement count), loads it in a process of its own
-to measure time and host peak, then times every stage. Voxels are a synthetic shell, since random weights have no
-shape of their own. All times are host times between synchronisations of the device; medians of `--repeat` runs
+random: assets mean nothing; times, memory and agreement count), loads it in a process of its own to measure
+time and host peak, then times every stage. Voxels are a synthetic shell, since random weights have no shape
+of their own. All times are host times between synchronisations of the device; medians of `--repeat` runs
 after warm-up, first-call cost apart.
 """
 
@@ -90,7 +90,9 @@ def make_checkpoint(directory: Path) -> None:
     (directory / "pipeline.json").write_text(json.dumps({"name": "TrellisTextTo3DPipeline", "args": {
         "models": {role: f"ckpts/{role}" for role in networks},
         "sparse_structure_sampler": sampler, "slat_sampler": sampler,
-        "slat_normalization": {"mean": [0.0] * 8, "std": [1.0] * 8}, "text_cond_model": "clip"}}))  # fmt: skip
+        "slat_normalization": {"mean": [0.0] * 8, "std": [1.0] * 8},
+        "text_cond_model": "clip",
+    }}))  # fmt: skip
     make_clip(directory / "clip")
 
 
@@ -258,7 +260,8 @@ def load_only(directory: Path) -> dict[str, Any]:
     weights = torch.cuda.memory_allocated() / GIB
     del pipeline
     return {"seconds": seconds, "cuda_start_seconds": cuda, "imports": before, "cuda": with_cuda,
-            "after": after, "host_peak_gib": after["VmHWM"], "gpu_weights_gib": round(weights, 2)}  # fmt: skip
+            "after": after, "host_peak_gib": after["VmHWM"],
+            "gpu_weights_gib": round(weights, 2)}  # fmt: skip
 
 
 def limit_memory(gib: int) -> str:
@@ -371,7 +374,8 @@ def main() -> None:
         sys.exit("this benchmark needs a GPU")
     repeat = 1 if args.quick else args.repeat
     result: dict[str, Any] = {
-        "device": torch.cuda.get_device_name(), "torch": torch.__version__, "python": platform.python_version(),
+        "device": torch.cuda.get_device_name(), "torch": torch.__version__,
+        "python": platform.python_version(),
         "reference": {str(key): value for key, value in REFERENCE.items()}, "runs": {},
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():

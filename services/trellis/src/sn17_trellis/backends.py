@@ -27,7 +27,7 @@ def create_backend(settings: WorkerSettings) -> Backend:
     """
     if settings.backend == "procedural":
         return ProceduralBackend(settings.procedural_max_gaussians)
-    module = f"sn17_trellis.engine.{settings.backend}_backend"
+    module = f"sn17_trellis.{settings.backend}_backend"
     try:
         found = importlib.import_module(module)
     except ImportError as error:

@@ -55,6 +55,15 @@ class WorkerSettings(ServiceSettings):
     max_prompt_characters: int = Field(1024, ge=1, le=65_536)
     max_image_bytes: int = Field(20_000_000, ge=1)
     max_image_pixels: int = Field(16_777_216, ge=1)
+    text_checkpoint: Path | None = Field(None, description="directory of a text checkpoint (torch backend)")
+    image_checkpoint: Path | None = Field(None, description="directory of an image checkpoint")
+    model_roots: tuple[Path, ...] = Field((), description="folders with OWNER/NAME/..., as fetch writes")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    preset: Literal["phase1", "fast", "checkpoint"] | None = Field(
+        None, description="steps and guidance; phase1, or the bundled checkpoint's own"
+    )
+    max_voxels: int = Field(60_000, ge=1, le=262_144, description="largest structure that is decoded")
+    torch_threads: int | None = Field(None, ge=1, le=1024, description="CPU threads of torch")
     procedural_max_gaussians: int = Field(700_000, ge=7_168, le=5_000_000)
     guard: Literal["on", "off"] = Field("on", description="the worker's own memory guard")
     guard_cleanup_ratio: float = Field(GUARD_CLEANUP_RATIO, gt=0, le=1)

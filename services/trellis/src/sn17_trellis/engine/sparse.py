@@ -7,7 +7,7 @@ import torch.nn.functional as fn
 from torch import Tensor, nn
 
 from sn17_trellis.engine.layers import LayerNorm32
-from sn17_trellis.engine.voxels import Voxels
+from sn17_trellis.engine.voxels import GatherNeighbours, Voxels
 
 GATHER_BYTES = 256 * 1024**2
 """Largest gathered input of one matrix product; larger ones run in pieces."""
@@ -29,11 +29,10 @@ class SubmanifoldConv(nn.Module):
         weight, bias = self.conv.weight, self.conv.bias
         assert isinstance(weight, Tensor)
         assert isinstance(bias, Tensor)
-        padded = fn.pad(x, (0, 0, 0, 1))
         row_bytes = 27 * x.shape[0] * x.shape[2] * x.element_size()
-        rows = max(1, GATHER_BYTES // row_bytes)
+        rows = len(voxels) if torch.is_grad_enabled() else max(1, GATHER_BYTES // row_bytes)
         pieces = [
-            fn.linear(padded[:, piece].flatten(2), weight.flatten(1), bias)
+            fn.linear(GatherNeighbours.apply(x, piece), weight.flatten(1), bias)
             for piece in torch.split(voxels.neighbours, rows)
         ]
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
@@ -62,7 +61,10 @@ class SparseResBlock(nn.Module):
     def modulation(self, t_emb: Tensor, voxels: Voxels) -> tuple[Tensor, Tensor]:
         """Scale and shift, broadcastable to [B, N, out]: per branch, or per voxel's object in a batch."""
         emb = self.emb_layers(t_emb)
-        emb = emb[:, None] if voxels.objects == 1 else emb[voxels.batch][None]
+        if voxels.objects == 1:
+            emb = emb[:, None]
+        else:
+            emb = (fn.one_hot(voxels.batch, voxels.objects).to(emb.dtype) @ emb)[None]
         scale, shift = emb.chunk(2, dim=-1)
         return scale, shift
 

@@ -6,6 +6,7 @@ Coordinates are int32 [N, 4] rows (object, x, y, z), unique, in lexicographic or
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as fn
@@ -98,13 +99,67 @@ class Coarsening:
 
         Gathering in a fixed order instead of scattering keeps results the same from run to run on a GPU.
         """
-        padded = fn.pad(feats, (0, 0, 0, 1))
-        total = padded[:, self.children].sum(2, dtype=torch.float32)
+        total: Tensor = _SumChildren.apply(feats, self.children, self.parent)
         return (total / self.divisor).to(feats.dtype)
 
     def spread(self, feats: Tensor) -> Tensor:
         """Each fine voxel takes its parent's row: [B, Nc, C] to [B, N, C]."""
-        return feats[:, self.parent]
+        out: Tensor = _Spread.apply(feats, self.children, self.parent)
+        return out
+
+
+def _sum_children(feats: Tensor, children: Tensor) -> Tensor:
+    return fn.pad(feats, (0, 0, 0, 1))[:, children].sum(2, dtype=torch.float32)
+
+
+class _SumChildren(torch.autograd.Function):
+    """Its gradient is `_Spread` and the other way round: gathers both, where autograd would scatter."""
+
+    @staticmethod
+    def forward(ctx: Any, feats: Tensor, children: Tensor, parent: Tensor) -> Tensor:
+        ctx.parent, ctx.dtype = parent, feats.dtype
+        return _sum_children(feats, children)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return grad[:, ctx.parent].to(ctx.dtype), None, None
+
+
+class _Spread(torch.autograd.Function):
+    """Each fine voxel takes its parent's row."""
+
+    @staticmethod
+    def forward(ctx: Any, feats: Tensor, children: Tensor, parent: Tensor) -> Tensor:
+        ctx.children, ctx.dtype = children, feats.dtype
+        return feats[:, parent]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return _sum_children(grad, ctx.children).to(ctx.dtype), None, None
+
+
+class GatherNeighbours(torch.autograd.Function):
+    """x [B, N, C] and neighbours [M, 27] (row N where absent) to [B, M, 27 * C].
+
+    The gradient needs all voxels (M = N) and uses that being neighbours is mutual: tap t of one is tap
+    26 - t of the other. So it is a sum of gathers, as fast as the way forward and the same every time.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, neighbours: Tensor) -> Tensor:
+        ctx.neighbours = neighbours
+        return fn.pad(x, (0, 0, 0, 1))[:, neighbours].flatten(2)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        neighbours: Tensor = ctx.neighbours
+        taps = neighbours.shape[1]
+        padded = fn.pad(grad, (0, 0, 0, 1))
+        padded = padded.view(*padded.shape[:2], taps, -1)
+        total = torch.zeros_like(padded[:, :-1, 0], dtype=torch.float32)
+        for tap in range(taps):
+            total += padded[:, neighbours[:, taps - 1 - tap], tap]
+        return total.to(grad.dtype), None
 
 
 @dataclass(slots=True, eq=False)
@@ -134,11 +189,12 @@ class Padding:
 
     def pack(self, feats: Tensor) -> Tensor:
         """[N, ...] to [groups, L, ...]."""
-        return torch.cat([feats, torch.zeros_like(feats[:1])])[self.rows]
+        flat = feats.new_zeros((self.rows.numel(), *feats.shape[1:]))
+        return flat.index_copy(0, self.position, feats).view(*self.rows.shape, *feats.shape[1:])
 
     def unpack(self, padded: Tensor) -> Tensor:
         """[groups, L, ...] to [N, ...]."""
-        return padded.flatten(0, 1)[self.position]
+        return padded.flatten(0, 1).index_select(0, self.position)
 
 
 def window_ids(voxels: Voxels, window: int, shift: int) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,1 @@
+"""Subcommands of ``sn17-trellis`` beside ``serve``."""

@@ -1,0 +1,63 @@
+"""``sn17-trellis fetch``: download checkpoints at a given revision and record what came."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sn17_trellis.manifest import NAME, write_manifest
+
+ROLES = ("sparse_structure_flow_model", "sparse_structure_decoder", "slat_flow_model", "slat_decoder_gs")
+TRANSFORMERS_FILES = ("*.json", "*.txt", "model.safetensors")
+
+
+def fetch(repository: str, revision: str, into: Path) -> Path:
+    """Download what the engine needs of one repository into ``into/<owner>/<name>``.
+
+    Of a TRELLIS repository these are ``pipeline.json`` and four networks, of any other the files
+    `transformers` reads. Raises whatever huggingface_hub raises when the hub refuses.
+    """
+    from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+
+    commit = HfApi().model_info(repository, revision=revision).sha
+    if commit is None:
+        raise ValueError(f"the hub names no commit for {repository} at {revision}")
+    directory = into / repository
+    names = HfApi().list_repo_files(repository, revision=commit)
+    patterns = list(TRANSFORMERS_FILES)
+    if "pipeline.json" in names:
+        hf_hub_download(repository, "pipeline.json", revision=commit, local_dir=directory)
+        models = json.loads((directory / "pipeline.json").read_text())["args"]["models"]
+        own = [models[role] for role in ROLES if role in models and f"{models[role]}.json" in names]
+        patterns = ["pipeline.json", *(f"{path}.{kind}" for path in own for kind in ("json", "safetensors"))]
+    snapshot_download(repository, revision=commit, local_dir=directory, allow_patterns=patterns)
+    fetched = [
+        str(path.relative_to(directory))
+        for path in directory.rglob("*")
+        if path.is_file() and path.name != NAME and ".cache" not in path.relative_to(directory).parts
+    ]
+    write_manifest(directory, repository, revision, commit, fetched)
+    return directory
+
+
+def main(argv: Sequence[str]) -> int:
+    """Fetch each ``OWNER/NAME@REVISION``."""
+    parser = argparse.ArgumentParser(prog="sn17-trellis fetch", description=__doc__)
+    parser.add_argument("repository", nargs="+", help="OWNER/NAME@REVISION; the revision is required")
+    parser.add_argument("--into", type=Path, required=True, help="folder that gets OWNER/NAME/...")
+    args = parser.parse_args(argv)
+    wanted = [entry.partition("@") for entry in args.repository]
+    for repository, _, revision in wanted:
+        if repository.count("/") != 1 or not revision:
+            parser.error(f"{repository!r}: write OWNER/NAME@REVISION (a commit, tag or branch)")
+    for repository, _, revision in wanted:
+        try:
+            directory = fetch(repository, revision, args.into)
+        except Exception as error:
+            sys.stderr.write(f"{repository}: {error}\n")
+            return 1
+        sys.stdout.write(f"{directory}\n")
+    return 0

@@ -1,0 +1,250 @@
+"""The ``torch`` backend: the TRELLIS engine behind the worker's protocol."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+import torch
+from sn17_service.contract import GenerationKind
+from sn17_splats import Splats
+from torch import nn
+
+from sn17_trellis.backend import (
+    BadImage,
+    BadSampling,
+    Cancelled,
+    DeviceError,
+    EmptyStructure,
+    Generation,
+    GenerationError,
+    GpuOutOfMemory,
+    IsCancelled,
+    Job,
+    Progress,
+)
+from sn17_trellis.engine.checkpoint import Repositories
+from sn17_trellis.engine.conditioning import rembg_remover
+from sn17_trellis.engine.config import PRESETS, SamplerParams
+from sn17_trellis.engine.errors import (
+    CancelledError,
+    DeviceMemoryError,
+    EmptyStructureError,
+    EngineError,
+    ImageError,
+    StructureTooLargeError,
+)
+from sn17_trellis.engine.fast import FastRunner
+from sn17_trellis.engine.pipeline import MAX_VOXELS, Pipeline, Request, load_pipeline
+from sn17_trellis.engine.runners import EagerRunner, Runner
+from sn17_trellis.manifest import verify_manifest
+from sn17_trellis.settings import WorkerSettings
+
+CANARY_PROMPT: Final = "two small red toruses on a brown table"
+CANARY_SEED: Final = 17
+FROM_CHECKPOINT: Final = "checkpoint"
+"""Preset name for what the checkpoint's own `pipeline.json` asks for."""
+
+
+def bundled_checkpoint() -> Path:
+    """The small trained checkpoint that comes with this package."""
+    return Path(str(resources.files("sn17_trellis") / "data" / "mini-text"))
+
+
+@dataclass(frozen=True, slots=True)
+class TorchConfig:
+    """What the backend needs to know; ``preset`` None: phase1, or the bundled checkpoint's own values."""
+
+    text_checkpoint: Path | None = None
+    image_checkpoint: Path | None = None
+    model_roots: tuple[Path, ...] = ()
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    preset: str | None = None
+    max_voxels: int = MAX_VOXELS
+    threads: int | None = None
+
+
+class TorchBackend:
+    """Text and image pipelines in one process; networks both use are held once."""
+
+    name = "torch"
+
+    def __init__(self, config: TorchConfig) -> None:
+        bundled = config.text_checkpoint is None and config.image_checkpoint is None
+        text = bundled_checkpoint() if bundled else config.text_checkpoint
+        self._directories = {"text": text, "image": config.image_checkpoint}
+        self._config = config
+        self._preset = config.preset or (FROM_CHECKPOINT if bundled else "phase1")
+        self._device = torch.device(
+            ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
+        )
+        self._pipelines: dict[str, Pipeline] = {}
+        self._identity = "torch"
+        self._weights = 0
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        return tuple(self._pipelines)
+
+    @property
+    def identity(self) -> str:
+        return self._identity
+
+    def load(self) -> None:
+        if self._config.threads is not None:
+            torch.set_num_threads(self._config.threads)
+        on_gpu = self._device.type == "cuda"
+        runner: Runner = FastRunner() if on_gpu else EagerRunner()
+        shared: dict[Path, nn.Module] = {}
+        marks = []
+        for kind, directory in self._directories.items():
+            if directory is None:
+                continue
+            verify_manifest(directory)
+            pipeline = load_pipeline(
+                directory,
+                self._device,
+                dtype=None if on_gpu else torch.float32,
+                repositories=Repositories(self._config.model_roots),
+                shared=shared,
+                runner=runner,
+                remove_background=rembg_remover() if kind == "image" else None,
+                max_voxels=self._config.max_voxels,
+            )
+            if pipeline.kind != kind:
+                raise ValueError(f"{directory} is a checkpoint for {pipeline.kind}, not for {kind}")
+            self._pipelines[kind] = pipeline
+            marks.append(f"{kind}={_mark(directory)}")
+        hardware = torch.cuda.get_device_name(self._device) if on_gpu else "cpu"
+        self._identity = f"torch/{torch.__version__} {hardware} preset={self._preset} {' '.join(marks)}"
+        self._weights = torch.cuda.memory_allocated(self._device) if on_gpu else 0
+
+    def warmup(self, progress: Progress, cancelled: IsCancelled) -> None:
+        """One job per model: kernels, graphs and memory pools exist afterwards."""
+        for kind in self._pipelines:
+            image = None if kind == "text" else _test_picture()
+            prompt = CANARY_PROMPT if kind == "text" else None
+            try:
+                self.generate(Job(GenerationKind.WARMUP, CANARY_SEED, prompt, image), progress, cancelled)
+            except EmptyStructure:
+                continue
+
+    def generate(self, job: Job, progress: Progress, cancelled: IsCancelled) -> Generation:
+        pipeline = self._pipelines[job.model]
+        structure, latents = self._parameters(job, pipeline)
+
+        def on_step(stage: str, step: int, steps: int) -> None:
+            if cancelled():
+                raise CancelledError
+            progress(stage, step + 1, steps)
+
+        request = Request(job.seed, structure, latents, prompt=job.prompt, image=job.image)
+        with _translated():
+            asset = pipeline.generate(request, on_step)
+        t = asset.table
+        splats = Splats(t[:, :3], t[:, 10:13], t[:, 13:17], t[:, 9], t[:, 6:9])
+        return Generation(splats, len(splats), asset.stage_seconds)
+
+    def cleanup(self) -> None:
+        gc.collect()
+        for pipeline in self._pipelines.values():
+            pipeline.release()
+
+    def gpu_memory(self) -> Mapping[str, int]:
+        if self._device.type != "cuda":
+            return {}
+        return {
+            "weights": self._weights,
+            "allocated": torch.cuda.memory_allocated(self._device),
+            "reserved": torch.cuda.memory_reserved(self._device),
+            "free": torch.cuda.mem_get_info(self._device)[0],
+        }
+
+    def canary(self) -> Job:
+        if "text" in self._pipelines:
+            return Job(GenerationKind.CANARY, CANARY_SEED, prompt=CANARY_PROMPT)
+        return Job(GenerationKind.CANARY, CANARY_SEED, image=_test_picture())
+
+    def close(self) -> None:
+        self._pipelines.clear()
+        self.cleanup()
+
+    def _parameters(self, job: Job, pipeline: Pipeline) -> tuple[SamplerParams, SamplerParams]:
+        wish, (structure, latents) = job.sampling, pipeline.defaults
+        name = wish.preset or self._preset
+        if name != FROM_CHECKPOINT:
+            if name not in PRESETS:
+                known = ", ".join((*PRESETS, FROM_CHECKPOINT))
+                raise BadSampling(f"no preset {name[:40]!r}: choose one of {known}")
+            preset = PRESETS[name]
+            structure = structure.override(steps=preset.structure_steps, cfg_strength=preset.structure_cfg)
+            latents = latents.override(steps=preset.latent_steps, cfg_strength=preset.latent_cfg)
+        try:
+            return (
+                structure.override(steps=wish.structure_steps, cfg_strength=wish.structure_guidance),
+                latents.override(steps=wish.latent_steps, cfg_strength=wish.latent_guidance),
+            )
+        except ValueError as error:
+            raise BadSampling(f"steps must be 1 to 200 and guidance 0 to 20: {error}") from None
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Engine errors as the worker knows them."""
+    try:
+        yield
+    except CancelledError:
+        raise Cancelled from None
+    except (EmptyStructureError, StructureTooLargeError) as error:
+        raise EmptyStructure(str(error)) from None
+    except ImageError as error:
+        raise BadImage(str(error)) from None
+    except DeviceMemoryError as error:
+        raise GpuOutOfMemory(str(error)) from None
+    except EngineError as error:
+        raise GenerationError(str(error)) from None
+    except RuntimeError as error:
+        if "CUDA error" not in str(error):
+            raise
+        kind = "illegal_address" if "illegal memory access" in str(error) else "cuda"
+        raise DeviceError(kind, str(error).splitlines()[0]) from error
+
+
+def _mark(directory: Path) -> str:
+    """Short name of a checkpoint's content: its description and the headers of its weights."""
+    found = hashlib.sha256((directory / "pipeline.json").read_bytes())
+    for path in sorted(directory.glob("ckpts/*")):
+        with path.open("rb") as file:
+            found.update(f"{path.name} {path.stat().st_size} ".encode() + file.read(65_536))
+    return f"{directory.name}:{found.hexdigest()[:12]}"
+
+
+def _test_picture() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """A red disc on nothing."""
+    y, x = np.mgrid[:256, :256]
+    inside = (x - 128) ** 2 + (y - 128) ** 2 < 90**2
+    picture = np.zeros((256, 256, 4), np.uint8)
+    picture[inside] = (200, 30, 30, 255)
+    return picture
+
+
+def create_backend(settings: WorkerSettings) -> TorchBackend:
+    """The backend of the worker's settings, not loaded yet."""
+    return TorchBackend(
+        TorchConfig(
+            text_checkpoint=settings.text_checkpoint,
+            image_checkpoint=settings.image_checkpoint,
+            model_roots=settings.model_roots,
+            device=settings.device,
+            preset=settings.preset,
+            max_voxels=settings.max_voxels,
+            threads=settings.torch_threads,
+        )
+    )
