@@ -1,0 +1,1 @@
+"""Trains the small checkpoint `mini-text` through the engine's own networks."""
