@@ -6,7 +6,7 @@ PYTHON ?= python3
 .PHONY: help demo test test-long test-cluster lint format sync
 
 help: ## Show the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
 
 $(UV): tools/bootstrap.sh
 	@PYTHON=$(PYTHON) sh tools/bootstrap.sh
@@ -29,7 +29,7 @@ test-long: sync ## The long forms of the tests that need Python only
 	@SN17_LONG=1 .venv/bin/python -m pytest -m "slow and not cluster" -o timeout=1800
 
 test-cluster: sync tools ## Chart and operator on a real API server, Prometheus and helm (needs Go, no root)
-	@SN17_REQUIRE_CLUSTER=1 .venv/bin/python -m pytest -m cluster
+	@SN17_REQUIRE_CLUSTER=1 .venv/bin/python -m pytest -m "cluster and not node and not slow"
 
 lint: sync ## ruff, mypy --strict, import-linter
 	@.venv/bin/ruff check .
