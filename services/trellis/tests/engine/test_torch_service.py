@@ -15,16 +15,16 @@ from PIL import Image
 torch = pytest.importorskip("torch", reason="the engine needs the 'torch' extra")
 pytest.importorskip("transformers", reason="the engine needs the 'torch' extra")
 
-from safetensors.torch import save_file
-from sn17_service import Service
-from sn17_service.testing import ServiceThread
-from sn17_splats import read_ply
-from sn17_trellis.engine.checkpoint import ROLES, ModelPath, build
-from sn17_trellis.http import build_app
-from sn17_trellis.serve import connect
-from sn17_trellis.settings import WorkerSettings
-from sn17_trellis.torch_backend import create_backend
-from sn17_trellis.worker import Worker
+from safetensors.torch import save_file  # noqa: E402
+from sn17_service import Service  # noqa: E402
+from sn17_service.testing import ServiceThread  # noqa: E402
+from sn17_splats import read_ply  # noqa: E402
+from sn17_trellis.engine.checkpoint import ROLES, ModelPath, build  # noqa: E402
+from sn17_trellis.http import build_app  # noqa: E402
+from sn17_trellis.serve import connect  # noqa: E402
+from sn17_trellis.settings import WorkerSettings  # noqa: E402
+from sn17_trellis.torch_backend import create_backend  # noqa: E402
+from sn17_trellis.worker import Worker  # noqa: E402
 
 WIDTH = 32
 TORSO = {"model_channels": WIDTH, "num_blocks": 1, "num_heads": 2, "use_fp16": True}
