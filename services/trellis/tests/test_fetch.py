@@ -232,3 +232,21 @@ def test_check_names_the_file_that_does_not_fit_its_manifest(tmp_path: Path, hub
     assert other.returncode == 1
     assert "SHA-256" in other.stderr
     assert file.name in other.stderr
+
+
+def test_what_lies_there_whole_is_kept_without_a_hub(tmp_path: Path, hub: Hub) -> None:
+    assert fetch(tmp_path, hub).returncode == 0
+    hub.requests.clear()
+    assert fetch(tmp_path, hub).returncode == 0
+    assert hub.requests == []
+
+
+def test_a_file_that_changed_on_disk_is_fetched_again(tmp_path: Path, hub: Hub) -> None:
+    """Of the same size, and with the date it had: only its hash tells."""
+    assert fetch(tmp_path, hub).returncode == 0
+    file = tmp_path / "models" / REPOSITORY / "ckpts" / f"{ROLES[1]}.safetensors"
+    stat = file.stat()
+    file.write_bytes(b"x" + file.read_bytes()[1:])
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert fetch(tmp_path, hub).returncode == 0
+    assert file.read_bytes() == hub.files[f"ckpts/{ROLES[1]}.safetensors"]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from sn17_service import write_atomically
 
 NAME: Final = "sn17-manifest.json"
 
@@ -36,9 +39,12 @@ class Manifest(BaseModel):
 
 
 def sha256(path: Path) -> str:
-    """Hash of a file, read in pieces."""
+    """Hash of a file, read in pieces; its pages, which count against a pod's memory, are let go of."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return found
 
 
 def write_manifest(
@@ -50,25 +56,37 @@ def write_manifest(
         for name in sorted(names)
     }
     manifest = Manifest(repository=repository, revision=revision, commit=commit, files=files)
-    (directory / NAME).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    write_atomically(directory / NAME, manifest.model_dump_json(indent=1).encode() + b"\n")
     return manifest
 
 
-def verify_manifest(directory: Path, *, hashes: bool = False) -> Manifest | None:
-    """Sizes (and hashes, which read every byte) against the manifest; None where there is no manifest."""
+def read_manifest(directory: Path) -> Manifest | None:
+    """The manifest of a directory; None where there is none. Raises ManifestError."""
     path = directory / NAME
     if not path.is_file():
         return None
     try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
+        return Manifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise ManifestError(f"{path}: not a manifest: {error.errors()[0]['msg']}") from error
+
+
+def differences(directory: Path, manifest: Manifest, *, hashes: bool) -> Iterator[tuple[Path, str]]:
+    """Files that are not what was fetched, each with what is wrong; `hashes` reads every byte."""
     for name, expected in manifest.files.items():
         file = directory / name
         if not file.is_file():
-            raise ManifestError(f"{file}: fetched once, now missing: fetch it again")
-        if file.stat().st_size != expected.size:
-            raise ManifestError(f"{file}: {file.stat().st_size} bytes, the manifest says {expected.size}")
-        if hashes and sha256(file) != expected.sha256:
-            raise ManifestError(f"{file}: its content is not what was fetched (SHA-256 differs)")
+            yield file, "fetched once, now missing: fetch it again"
+        elif file.stat().st_size != expected.size:
+            yield file, f"{file.stat().st_size} bytes, the manifest says {expected.size}"
+        elif hashes and sha256(file) != expected.sha256:
+            yield file, "its content is not what was fetched (SHA-256 differs)"
+
+
+def verify_manifest(directory: Path, *, hashes: bool = False) -> Manifest | None:
+    """The manifest, with which every file agrees; None where there is none. Raises ManifestError."""
+    manifest = read_manifest(directory)
+    if manifest is not None:
+        for file, problem in differences(directory, manifest, hashes=hashes):
+            raise ManifestError(f"{file}: {problem}")
     return manifest

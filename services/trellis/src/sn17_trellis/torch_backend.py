@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from sn17_trellis.backend import (
     Job,
     Progress,
 )
-from sn17_trellis.engine.checkpoint import Repositories
+from sn17_trellis.engine.checkpoint import ROLES, Repositories, drop_file_pages, locate, read_pipeline
 from sn17_trellis.engine.conditioning import rembg_remover
 from sn17_trellis.engine.config import PRESETS, SamplerParams
 from sn17_trellis.engine.errors import (
@@ -39,16 +39,24 @@ from sn17_trellis.engine.errors import (
     EmptyStructureError,
     EngineError,
     ImageError,
+    OutputError,
     StructureTooLargeError,
 )
 from sn17_trellis.engine.fast import FastRunner
 from sn17_trellis.engine.pipeline import MAX_VOXELS, Pipeline, Request, load_pipeline
 from sn17_trellis.engine.runners import EagerRunner, Runner
+from sn17_trellis.finish import UnusableOutput
 from sn17_trellis.manifest import verify_manifest
 from sn17_trellis.settings import WorkerSettings
 
+if TYPE_CHECKING:
+    from hashlib import _Hash as Hash
+
 CANARY_PROMPT: Final = "two small red toruses on a brown table"
 CANARY_SEED: Final = 17
+BLOCK_BYTES: Final = 65_536
+BLOCKS: Final = 256
+WHOLE_BYTES: Final = BLOCKS * BLOCK_BYTES
 FROM_CHECKPOINT: Final = "checkpoint"
 """Preset name for what the checkpoint's own `pipeline.json` asks for."""
 
@@ -102,6 +110,7 @@ class TorchBackend:
             torch.set_num_threads(self._config.threads)
         on_gpu = self._device.type == "cuda"
         runner: Runner = FastRunner() if on_gpu else EagerRunner()
+        repositories = Repositories(self._config.model_roots)
         shared: dict[Path, nn.Module] = {}
         marks = []
         for kind, directory in self._directories.items():
@@ -112,7 +121,7 @@ class TorchBackend:
                 directory,
                 self._device,
                 dtype=None if on_gpu else torch.float32,
-                repositories=Repositories(self._config.model_roots),
+                repositories=repositories,
                 shared=shared,
                 runner=runner,
                 remove_background=rembg_remover() if kind == "image" else None,
@@ -121,7 +130,7 @@ class TorchBackend:
             if pipeline.kind != kind:
                 raise ValueError(f"{directory} is a checkpoint for {pipeline.kind}, not for {kind}")
             self._pipelines[kind] = pipeline
-            marks.append(f"{kind}={_mark(directory)}")
+            marks.append(f"{kind}={_mark(directory, repositories)}")
         hardware = torch.cuda.get_device_name(self._device) if on_gpu else "cpu"
         self._identity = f"torch/{torch.__version__} {hardware} preset={self._preset} {' '.join(marks)}"
         self._weights = torch.cuda.memory_allocated(self._device) if on_gpu else 0
@@ -208,6 +217,8 @@ def _translated() -> Iterator[None]:
         raise BadImage(str(error)) from None
     except DeviceMemoryError as error:
         raise GpuOutOfMemory(str(error)) from None
+    except OutputError as error:
+        raise UnusableOutput(str(error)) from None
     except EngineError as error:
         raise GenerationError(str(error)) from None
     except RuntimeError as error:
@@ -217,13 +228,27 @@ def _translated() -> Iterator[None]:
         raise DeviceError(kind, str(error).splitlines()[0]) from error
 
 
-def _mark(directory: Path) -> str:
-    """Short name of a checkpoint's content: its description and the headers of its weights."""
+def _mark(directory: Path, repositories: Repositories) -> str:
+    """Short name of a checkpoint's content: its descriptions, and its weights wherever they lie."""
     found = hashlib.sha256((directory / "pipeline.json").read_bytes())
-    for path in sorted(directory.glob("ckpts/*")):
-        with path.open("rb") as file:
-            found.update(f"{path.name} {path.stat().st_size} ".encode() + file.read(65_536))
+    entries = read_pipeline(directory).args.models
+    for role in ROLES:
+        files = locate(directory, role, entries[role], repositories)
+        found.update(files.config.read_bytes())
+        _update_with_weights(found, files.weights)
+        drop_file_pages(files.weights)
     return f"{directory.name}:{found.hexdigest()[:12]}"
+
+
+def _update_with_weights(found: Hash, path: Path) -> None:
+    """Small files whole, large ones by blocks evenly spread over them: other weights differ everywhere."""
+    size = path.stat().st_size
+    found.update(str(size).encode())
+    step = BLOCK_BYTES if size <= WHOLE_BYTES else size // BLOCKS
+    with path.open("rb") as file:
+        for start in range(0, size, step):
+            file.seek(start)
+            found.update(file.read(BLOCK_BYTES))
 
 
 def _test_picture() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

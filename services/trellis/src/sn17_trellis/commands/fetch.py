@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sn17_trellis.manifest import NAME, write_manifest
+from sn17_trellis.manifest import NAME, ManifestError, differences, read_manifest, write_manifest
 
 ROLES = ("sparse_structure_flow_model", "sparse_structure_decoder", "slat_flow_model", "slat_decoder_gs")
 TRANSFORMERS_FILES = ("*.json", "*.txt", "model.safetensors")
@@ -18,14 +18,17 @@ def fetch(repository: str, revision: str, into: Path) -> Path:
     """Download what the engine needs of one repository into ``into/<owner>/<name>``.
 
     Of a TRELLIS repository these are ``pipeline.json`` and four networks, of any other the files
-    `transformers` reads. Raises whatever huggingface_hub raises when the hub refuses.
+    `transformers` reads. What lies there already is held against its manifest first: where all of it is whole
+    and of that commit, the hub is not asked. Raises whatever huggingface_hub raises when the hub refuses.
     """
+    directory = into / repository
+    if keep_what_is_whole(directory) == revision:
+        return directory
     from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 
     commit = HfApi().model_info(repository, revision=revision).sha
     if commit is None:
         raise ValueError(f"the hub names no commit for {repository} at {revision}")
-    directory = into / repository
     names = HfApi().list_repo_files(repository, revision=commit)
     patterns = list(TRANSFORMERS_FILES)
     if "pipeline.json" in names:
@@ -41,6 +44,28 @@ def fetch(repository: str, revision: str, into: Path) -> Path:
     ]
     write_manifest(directory, repository, revision, commit, fetched)
     return directory
+
+
+def keep_what_is_whole(directory: Path) -> str | None:
+    """The commit whose files all lie here, whole. Removes files that are not what their manifest says.
+
+    A downloader that trusts size and date would keep them, and a new manifest would bless them.
+    """
+    try:
+        manifest = read_manifest(directory)
+    except ManifestError as error:
+        sys.stderr.write(f"{error}\n")
+        manifest = None
+    if manifest is None:
+        return None
+    wrong = list(differences(directory, manifest, hashes=True))
+    for file, problem in wrong:
+        sys.stderr.write(f"{file}: {problem}\n")
+        file.unlink(missing_ok=True)
+    if wrong:
+        (directory / NAME).unlink()
+        return None
+    return manifest.commit
 
 
 def main(argv: Sequence[str]) -> int:
