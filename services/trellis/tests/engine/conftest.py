@@ -24,7 +24,7 @@ def golden_sets() -> list[Path]:
     return [path.parent for folder in (shared, OWN) for path in sorted(folder.glob("*/golden.npz"))]
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _few_threads() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
