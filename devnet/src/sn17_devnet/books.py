@@ -37,6 +37,12 @@ class Rules:
     reward_window: float = 4 * 3600.0
     unregistered_wait: float = 3600.0
     sync_interval: float = 600.0
+    repeat_slack: float = 0.0
+    """How much earlier than the rule says an accepted miner's next result is taken for a new one.
+
+    Cooldowns are told in whole seconds, so a miner may come back up to a second early. At true speed nobody
+    can generate in that second; in fast motion everybody does.
+    """
 
     def scaled(self, factor: float) -> Rules:
         """The same rules with every time multiplied by ``factor``."""
@@ -51,7 +57,7 @@ class Rules:
             "sync_interval",
         )
         scaled: dict[str, Any] = {name: getattr(self, name) * factor for name in times}
-        return replace(self, **scaled)
+        return replace(self, **scaled, repeat_slack=max(0.0, 1.0 - factor))
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +220,8 @@ class Books:
         """Book the verdict of a validation and answer the submission."""
         miner = self._miners[validation.uid]
         now = self._clock()
-        if now - miner.last_accepted < self.rules.task_cooldown - self.rules.throttle_period:
+        repeat_window = self.rules.task_cooldown - self.rules.throttle_period - self.rules.repeat_slack
+        if now - miner.last_accepted < repeat_window:
             return self._unchanged(miner)
         assignment = validation.assignment
         if verdict.failed:
