@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from .api import RuleAction, Spec
 from .model import (
@@ -279,6 +280,31 @@ def canary(context: Context) -> Iterator[Finding]:
     )
 
 
+def _stall_finding(
+    context: Context,
+    rule: str,
+    after: float,
+    signals: tuple[Signal, ...],
+    outcome: Outcome,
+    text: str,
+    value: float | None = None,
+    at: float | None = None,
+) -> Finding:
+    """Finding of a rule whose value is the seconds something has lasted, with ``after`` as its mark."""
+    left = 0.0 if value is None else max(0.0, after - value)
+    return context.finding(
+        rule,
+        RuleClass.STALL,
+        outcome,
+        text,
+        value=value,
+        mark=after,
+        at=at,
+        dwell_left=left,
+        signals=signals,
+    )
+
+
 def stalled(context: Context) -> Iterator[Finding]:
     """Stalled: a job is in flight and its progress mark has not moved.
 
@@ -288,19 +314,7 @@ def stalled(context: Context) -> Iterator[Finding]:
     after = float(context.spec.rules.stalled.after_seconds)
     signals = (Signal.JOBS, Signal.PROGRESS)
 
-    def answer(outcome: Outcome, text: str, value: float | None = None, at: float | None = None) -> Finding:
-        left = 0.0 if value is None else max(0.0, after - value)
-        return context.finding(
-            STALLED,
-            RuleClass.STALL,
-            outcome,
-            text,
-            value=value,
-            mark=after,
-            at=at,
-            dwell_left=left,
-            signals=signals,
-        )
+    answer = partial(_stall_finding, context, STALLED, after, signals)
 
     jobs = context.reading(Signal.JOBS)
     if isinstance(jobs, Gap):
@@ -338,19 +352,7 @@ def unreachable(context: Context) -> Iterator[Finding]:
     monitoring, started = context.monitoring, context.pod.started_at
     signals = (Signal.UP,)
 
-    def answer(outcome: Outcome, text: str, value: float | None = None, at: float | None = None) -> Finding:
-        left = 0.0 if value is None else max(0.0, after - value)
-        return context.finding(
-            UNREACHABLE,
-            RuleClass.STALL,
-            outcome,
-            text,
-            value=value,
-            mark=after,
-            at=at,
-            dwell_left=left,
-            signals=signals,
-        )
+    answer = partial(_stall_finding, context, UNREACHABLE, after, signals)
 
     reading = context.evidence.reading(Signal.UP)
     if reading in (Gap.QUERY_FAILED, Gap.AMBIGUOUS, Gap.NOT_A_NUMBER) or started is None:
