@@ -1,0 +1,1 @@
+"""Faults on purpose: what is broken, what must hold afterwards, and the table of both tiers."""
