@@ -46,6 +46,8 @@ class ProcessSpec:
     arguments: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     restart: bool = True
+    forgiven_after: float = FORGIVEN_AFTER_SECONDS
+    """A process that ran so many seconds is restarted as if it had never failed."""
 
 
 def backoff_seconds(quick_exits: int) -> float:
@@ -160,7 +162,7 @@ class ManagedProcess:
             self.last_exit_code = code
             if self._stopping.is_set() or not self.spec.restart or self._ready is None:
                 return code
-            quick_exits = 1 if self._monotonic() - started >= FORGIVEN_AFTER_SECONDS else quick_exits + 1
+            quick_exits = 1 if self._monotonic() - started >= self.spec.forgiven_after else quick_exits + 1
             delay = backoff_seconds(quick_exits)
             self._on_event(self.spec.name, f"exited with code {code}, restarted in place after {delay:.0f} s")
             with contextlib.suppress(TimeoutError):

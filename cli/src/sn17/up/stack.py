@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from .process import ManagedProcess, ProcessFailedError, ProcessSpec
+from .process import FORGIVEN_AFTER_SECONDS, ManagedProcess, ProcessFailedError, ProcessSpec
 
 MIB = 1024 * 1024
 
@@ -36,6 +36,10 @@ class StackOptions:
     faults: Mapping[str, Any] = field(default_factory=dict)
     sick_worker_faults: Mapping[str, Any] = field(default_factory=dict)
     """Added to ``faults`` for the last worker."""
+    settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Environment of single processes by name, above everything else."""
+    forgiven_after: float = FORGIVEN_AFTER_SECONDS
+    """See ``ProcessSpec``."""
 
 
 @dataclass(slots=True)
@@ -132,7 +136,10 @@ class Stack:
             "SN17_ADMIN_TOKEN_FILE": str(self.token_file),
             "SN17_MEMORY_SOURCE": "process",
         }
-        spec = ProcessSpec(name, module, arguments, {**common, **env}, restart)
+        own = self.options.settings.get(name, {})
+        spec = ProcessSpec(
+            name, module, arguments, {**common, **env, **own}, restart, self.options.forgiven_after
+        )
         return ManagedProcess(spec, self.options.state_dir, on_event=self.on_event)
 
     def _worker(self, index: int) -> ManagedProcess:

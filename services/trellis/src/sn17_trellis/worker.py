@@ -375,6 +375,14 @@ class Worker:
         self._metrics.gaussians.labels(kind.value).observe(encoded.quality.gaussians)
         self._metrics.count(kind, GenerationOutcome.OK)
         self._metrics.last_generation.set(self._service.clock())
+        self._log.info(
+            "generated",
+            extra={
+                "key": running.key,
+                "gaussians": encoded.quality.gaussians,
+                "seconds": round(seconds, 3),
+            },
+        )
         with self._lock:
             self._tails.remove(running)
         running.done.set_result(stored)
