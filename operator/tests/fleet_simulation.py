@@ -78,6 +78,10 @@ class SimWorker:
     """Every canary after the next restart drifts."""
     back_off: float = 0.0
     """Seconds that kubelet waits before the next restart."""
+    mute_seconds: float = 0.0
+    """Seconds that a new process needs before it can be scraped."""
+    says: str = ""
+    """Why the worker itself says that it is degraded."""
     job_until: float | None = None
     progress: float = START
     ready_at: float = START
@@ -109,6 +113,8 @@ class World:
         self.rolling = False
         self.paused: str | None = None
         self.status: dict[str, Any] = {}
+        self.words: list[str] = []
+        """Every STATUS that was written, repetitions left out."""
         self.events: list[tuple[float, str, str]] = []
         self.oom_kills = 0
         self.evictions = 0
@@ -228,7 +234,7 @@ class World:
         worker.memory, worker.gaussians, worker.generations = 0.3, 350_000.0, 0
         worker.hung = worker.deaf = worker.fading = False
         worker.canary_passes = True
-        worker.ready_at = self.now + WARMUP_SECONDS
+        worker.ready_at = self.now + max(WARMUP_SECONDS, worker.mute_seconds)
         self.change(
             worker, phase=Phase.RUNNING, phase_reason="", container_id=f"{worker.pod.uid}/c{worker.boot}",
             started_at=self.now, restarts=worker.boot,
@@ -264,7 +270,8 @@ class World:
         for worker in self.workers.values():
             uid = worker.pod.uid
             running = worker.restart_at is None and worker.pod.phase is Phase.RUNNING
-            up = running and not worker.deaf
+            started = worker.pod.started_at or self.now
+            up = running and not worker.deaf and self.now - started >= worker.mute_seconds
             self._sample(uid, Signal.UP, "", float(up))
             if not up:
                 continue
@@ -418,6 +425,8 @@ class SimHost:
     async def write_status(self, miner: Miner, status: Mapping[str, Any]) -> None:
         self.effect()
         self.world.status = {**self.world.status, **status}
+        if (word := self.world.status.get("status")) and word not in self.world.words[-1:]:
+            self.world.words.append(word)
         self.effected()
 
 

@@ -446,3 +446,40 @@ async def test_replacement_that_finds_no_place_is_said_once_and_holds_no_budget_
     sim.workers[0].memory = 0.95
     await sim.run(30)
     assert sim.world.evictions == 2, "and now the budget is gone"
+
+
+@pytest.mark.parametrize("mute", [0.0, 30.0, 120.0])
+@pytest.mark.parametrize("back_off", [0.0, 60.0])
+@pytest.mark.parametrize("count", [1, 4])
+async def test_worker_that_restarts_is_no_fault_of_the_metrics(
+    count: int, back_off: float, mute: float
+) -> None:
+    """Between two lives there are no samples: that is a restart, whoever asked for it."""
+    sim = await warmed(count)
+    worker = sim.workers[0]
+    worker.back_off, worker.mute_seconds = back_off, mute
+    worker.memory = 0.95
+    sim.world.words.clear()
+    await sim.run(60)
+    assert sim.world.exits == [f"{worker.pod.uid}/c0"]
+    assert sim.world.words == ["Degraded", "Recycling", "Healthy"]
+    assert sim.reasons().count("NoEvidence") == 0
+    sim.world.words.clear()
+    sim.world.kill(worker, "OOMKilled", 137)
+    await sim.run(60)
+    assert sim.world.words[-2:] == ["Starting", "Healthy"]
+    assert set(sim.world.words[:-2]) <= {"NoWorkers"}, "the only worker, while kubelet waits"
+
+
+@pytest.mark.parametrize("mute", [0.0, 30.0, 120.0])
+async def test_restart_of_a_worker_that_a_person_has_cordoned_is_no_fault_of_the_metrics(mute: float) -> None:
+    sim = await warmed(1)
+    worker = sim.workers[0]
+    worker.mute_seconds = mute
+    sim.cordon(worker)
+    await sim.run(4)
+    sim.world.words.clear()
+    sim.world.change(worker, recycle_requested="new driver")
+    await sim.run(60)
+    assert sim.world.exits == [f"{worker.pod.uid}/c0"]
+    assert "MetricsUnavailable" not in sim.world.words

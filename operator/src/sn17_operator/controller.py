@@ -13,7 +13,7 @@ from typing import Any
 from . import status as statuses
 from .evidence import Raw, attribute
 from .model import CanaryResult, Fleet, Health, Pod, Stage, Worker
-from .planner import plan
+from .planner import measure, plan
 from .policy import judge
 from .ports import (
     Admin,
@@ -122,7 +122,9 @@ class Controller:
                 miner, {"evictions": [statuses.eviction_to_dict(e) for e in thought.evictions]}
             )
         fleet, held = await self._carry_out(miner, fleet, thought)
-        thought = replace(thought, blocked=(*thought.blocked, *held))
+        # What is told is how things stand after the acts, not before.
+        fleet = replace(fleet, evictions=thought.evictions)
+        thought = replace(thought, blocked=(*thought.blocked, *held), capacity=measure(miner.spec, fleet))
         for reason, message in thought.notices:
             await self._announce(miner, None, Announcement(reason, message, warning=True))
         ratios = {

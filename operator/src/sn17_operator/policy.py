@@ -25,6 +25,7 @@ from .model import (
     RuleClass,
     Series,
     Signal,
+    Stage,
     Verdict,
 )
 
@@ -460,6 +461,23 @@ def _with(finding: Finding, outcome: Outcome, message: str, *, enforced: bool = 
     )
 
 
+def _starts(spec: Spec, pod: Pod, evidence: Evidence, age: float) -> bool:
+    """The process is young, and what is missing is missing for that reason: its first scrapes, or readiness.
+
+    A drain lease makes a worker unready too, so readiness says nothing about one that holds a lease.
+    """
+    own = (Signal.BOOT, Signal.MEMORY, Signal.JOBS)
+    gaps = (Gap.ABSENT, Gap.OTHER_INCARNATION)
+    if age < FIRST_SCRAPE_SECONDS and any(evidence.reading(signal) in gaps for signal in own):
+        return True
+    if pod.ready or age >= spec.recycle.replacement_timeout_seconds:
+        return False
+    restarted = pod.intent is not None and pod.intent.action in (Stage.RECYCLE, Stage.WARMUP)
+    unseen = evidence.reading(Signal.BOOT) in gaps
+    leased = pod.intent is not None or pod.user_cordon is not None
+    return restarted or unseen or not leased
+
+
 def judge(spec: Spec, pod: Pod, evidence: Evidence, monitoring: Monitoring) -> Verdict:
     """The verdict about one worker. Only ``DEGRADED`` ever leads to an action."""
     if pod.phase is not Phase.RUNNING or pod.started_at is None:
@@ -470,13 +488,9 @@ def judge(spec: Spec, pod: Pod, evidence: Evidence, monitoring: Monitoring) -> V
     verdict = Verdict(Health.DEGRADED, found)
     if breaches := verdict.breaches:
         return Verdict(Health.DEGRADED, found, "; ".join(f.message for f in breaches))
-    young = monitoring.at - pod.started_at < spec.recycle.replacement_timeout_seconds
-    unknown = [f for f in found if f.outcome is Outcome.UNKNOWN and f.enforced]
-    first_scrapes = monitoring.at - pod.started_at < FIRST_SCRAPE_SECONDS
-    unseen = first_scrapes and evidence.reading(Signal.BOOT) in (Gap.ABSENT, Gap.OTHER_INCARNATION)
-    undisturbed = pod.intent is None and pod.user_cordon is None
-    if young and undisturbed and (unseen or not pod.ready):
+    if _starts(spec, pod, evidence, monitoring.at - pod.started_at):
         return Verdict(Health.STARTING, found, "the worker is not ready yet")
+    unknown = [f for f in found if f.outcome is Outcome.UNKNOWN and f.enforced]
     if unknown:
         return Verdict(Health.UNKNOWN, found, "; ".join(dict.fromkeys(f.message for f in unknown)))
     judged = [f for f in found if f.rule_class is RuleClass.QUALITY and f.outcome is not Outcome.IDLE]

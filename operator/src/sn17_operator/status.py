@@ -117,7 +117,8 @@ def summary(view: View) -> tuple[str, str]:
         return Reason.TARGET_NOT_FOUND, f"there is no Deployment {name} in this namespace"
     if fleet.expected == 0:
         return "ScaledToZero", "the Deployment asks for no workers"
-    if not running:
+    recycling = _awaited(view) + sum(_is_recycling(w) for w in fleet.workers)
+    if not running and not recycling:
         return "NoWorkers", no_workers(fleet.workers)
     if fleet.paused is not None:
         return Reason.PAUSED, f"paused: {fleet.paused or 'no reason given'}"
@@ -134,7 +135,7 @@ def summary(view: View) -> tuple[str, str]:
         )
     if view.spec.mode is Mode.OBSERVE:
         return Reason.OBSERVE_ONLY, f"{counts}; {len(degraded)} degraded, nothing is done about them"
-    if _awaited(view) or any(stages[s] for s in Stage if s not in CORDON_STAGES):
+    if recycling:
         return "Recycling", f"{counts}; " + _names(w for w in fleet.workers if _is_recycling(w))
     if degraded or stages:
         return "Degraded", f"{counts}; " + _names(
@@ -186,7 +187,9 @@ def _metrics_available(view: View) -> Condition:
         return Condition("MetricsAvailable", "True", "Partial", f"{len(unknown)} cannot be judged: {names}")
     if not running:
         return Condition("MetricsAvailable", "Unknown", "NoWorkers", "no worker is running")
-    return Condition("MetricsAvailable", "True", "Fresh", "every running worker has fresh samples")
+    return Condition(
+        "MetricsAvailable", "True", "Fresh", "every worker that is past its start has fresh samples"
+    )
 
 
 FLEET_WIDE = (
