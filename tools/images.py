@@ -31,7 +31,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 VERSION = "0.1.0"
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 INPUTS_LABEL = "io.sn17.inputs"
-MAX_LAYERS_MB = {"fixer": 350, "tools": 250, "trellis-torch": 8000}
+MAX_LAYERS_MB = {"fixer": 350, "trellis-torch": 8000}
 USUAL_MAX_LAYERS_MB = 150
 
 
@@ -105,7 +105,7 @@ def inputs(image: Image) -> str:
     """A hash of all files that make the image: one that would come out the same is not built again."""
     digest = hashlib.sha256(f"{image.target} {os.environ.get('BASE', '')}".encode())
     files = [image.dockerfile, REPOSITORY / ".dockerignore"]
-    for source in sources(image.package):
+    for source in (REPOSITORY / "tools" / "image", *sources(image.package)):
         files += [source] if source.is_file() else [path for path in source.rglob("*") if path.is_file()]
     for path in sorted(files):
         relative = path.relative_to(REPOSITORY)
