@@ -42,7 +42,7 @@ BROKEN = {
     "given up without a submission": ("tasks_lost", with_task("open", "given_up", "answer_lost")),
     "a reason outside the list": ("tasks_lost", with_task("skipped", "given_up", "bad_luck", pulled=16)),
     "an outcome outside the list": ("tasks_lost", with_task("accepted", "vanished")),
-    "one key, two generations": ("generated_twice", replace(GOOD, completed=[Completed("a/1", w) for w in ("w1", "w2")])),
+    "one key, two generations": ("generated_twice", replace(GOOD, completed=[Completed("a", "w1")] * 2)),
     "two at once": ("beyond_budget", replace(GOOD, acts=[replace(ACT, acting=2, costs=False)])),
     "one while another is away": ("beyond_budget", replace(GOOD, acts=[replace(ACT, unavailable=2)])),
     "one life ended twice": ("recycled_twice", replace(GOOD, recycles=[*GOOD.recycles, GOOD.recycles[0]])),

@@ -14,6 +14,8 @@ from sn17_chaos.invariants import DUPLICATED, LOST, Breach
 SCHEMA = "sn17.chaos/v1"
 UNDISTURBED = "undisturbed"
 """The baseline: as many intervals of the same kind in which nothing was broken."""
+PAIR = "two at once"
+"""All pairs are one row; which ones they were stands in ``pairs``."""
 
 
 @dataclass(slots=True)
@@ -32,9 +34,14 @@ class Row:
     breaches: int = 0
     recovery: list[float] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    pairs: list[str] = field(default_factory=list)
 
-    def add(self, *, tasks: int, breaches: Sequence[Breach], recovery: float | None) -> None:
+    def add(
+        self, *, tasks: int, breaches: Sequence[Breach], recovery: float | None, pair: str | None = None
+    ) -> None:
         """Book one run."""
+        if pair is not None:
+            self.pairs.append(pair)
         self.runs += 1
         self.tasks += tasks
         self.lost += sum(breach.invariant == LOST for breach in breaches)
@@ -86,6 +93,7 @@ def merge(rows: Iterable[Row]) -> list[Row]:
             setattr(into, name, getattr(into, name) + getattr(row, name))
         into.recovery += row.recovery
         into.notes += row.notes
+        into.pairs += row.pairs
     return list(merged.values())
 
 
