@@ -1,6 +1,5 @@
-"""A fleet for the real API server: worker processes that leak on demand, the part of kubelet that matters
-here,
-and a real Prometheus that scrapes them. Workers listen on loopback addresses of their own, as pods do."""
+"""A fleet for the real API server: workers that leak on demand, the part of kubelet that matters here, and a
+real Prometheus that scrapes them. Workers listen on loopback addresses of their own, as pods do."""
 
 from __future__ import annotations
 
@@ -54,8 +53,7 @@ def wait_for(what: str, found: Callable[[], Any], seconds: float = 30.0) -> Any:
 @dataclass
 class Worker:
     """One worker's process and container, as seen from outside. ``ratio`` is its memory, ``after_cleanup``
-    what a
-    clean-up brings it to; ``exits`` False makes it ignore the request to exit."""
+    what a clean-up brings it to; ``exits`` False makes it ignore the request to exit."""
 
     address: str
     port: int
@@ -162,7 +160,10 @@ class Worker:
 class Prometheus:
     """A real one, scraping what it is told; give up and come back with ``stop`` and ``start``."""
 
-    def __init__(self, binary: str, folder: Path, port: int) -> None:
+    def __init__(
+        self, binary: str, folder: Path, port: int, *, scrape_seconds: float = SCRAPE_SECONDS
+    ) -> None:
+        self._scrape_seconds = scrape_seconds
         self._binary = binary
         self._folder = folder
         self.port = port
@@ -177,8 +178,8 @@ class Prometheus:
         self._targets = targets
         config = {
             "global": {
-                "scrape_interval": f"{SCRAPE_SECONDS:.0f}s",
-                "scrape_timeout": f"{SCRAPE_SECONDS:.0f}s",
+                "scrape_interval": f"{self._scrape_seconds:.0f}s",
+                "scrape_timeout": f"{self._scrape_seconds:.0f}s",
             },
             "scrape_configs": [
                 {"job_name": "prometheus", "static_configs": [{"targets": [f"127.0.0.1:{self.port}"]}]},

@@ -54,6 +54,7 @@ class ControlPlane:
     address: where the parts reach the API server, and what it announces to pods.
     prefix: the command that enters the network namespace it shall run in.
     expose: makes a port of that namespace reachable at the same port of this one's loopback.
+    api_flags: more flags of the API server, such as those of an audit log.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class ControlPlane:
         bind: str = "127.0.0.1",
         prefix: Sequence[str] = (),
         expose: Callable[[int], None] | None = None,
+        api_flags: Sequence[str] = (),
     ) -> None:
         require_commands(["setpriv"])
         self.tools = require_tools(["kubernetes", "etcd"])
@@ -74,6 +76,7 @@ class ControlPlane:
         self.bind = bind
         self.prefix = prefix
         self._expose = expose
+        self._more_api_flags = api_flags
         self.ports = free_ports()
         self.authority = Authority(self.folder / "pki")
         self._serving = self.authority.issue("kube-apiserver", hosts=self._hosts())
@@ -203,6 +206,7 @@ class ControlPlane:
             "--authorization-mode=Node,RBAC",
             "--enable-admission-plugins=NodeRestriction",
             "--allow-privileged",
+            *self._more_api_flags,
         ]
 
     def _controller_flags(self) -> list[str]:
@@ -216,12 +220,12 @@ class ControlPlane:
 
 
 @contextlib.contextmanager
-def control_plane() -> Iterator[ControlPlane]:
+def control_plane(*, api_flags: Sequence[str] = ()) -> Iterator[ControlPlane]:
     """A control plane of one's own for as long as the block lasts."""
     state = RunState.create()
     supervisor = Supervisor(state)
     try:
-        plane = ControlPlane(state, supervisor)
+        plane = ControlPlane(state, supervisor, api_flags=api_flags)
         plane.start()
         yield plane
     finally:
