@@ -38,6 +38,7 @@ from sn17_operator.ports import (
 )
 from sn17_operator.steps import Step
 from sn17_operator.telemetry import Telemetry
+from sn17_service.contract import DegradedReason
 
 TICK = 15.0
 WARMUP_SECONDS = 40.0
@@ -206,7 +207,12 @@ class World:
                 self._finish(worker)
             else:
                 worker.progress = self.now
-        serving = self.now >= worker.ready_at and not worker.leases and not worker.deaf
+        serving = (
+            self.now >= worker.ready_at
+            and not worker.leases
+            and not worker.deaf
+            and worker.says != "device_error"
+        )
         if worker.memory >= 1.0:
             self.kill(worker, "OOMKilled", 137)
             return
@@ -233,7 +239,7 @@ class World:
         worker.restart_at = None
         worker.memory, worker.gaussians, worker.generations = 0.3, 350_000.0, 0
         worker.hung = worker.deaf = worker.fading = False
-        worker.canary_passes = True
+        worker.canary_passes, worker.says = True, ""
         worker.ready_at = self.now + max(WARMUP_SECONDS, worker.mute_seconds)
         self.change(
             worker, phase=Phase.RUNNING, phase_reason="", container_id=f"{worker.pod.uid}/c{worker.boot}",
@@ -284,6 +290,9 @@ class World:
                 self._sample(uid, Signal.SECONDS_P50, "", JOB_SECONDS)
             self._sample(uid, Signal.JOBS, "", float(worker.job_until is not None))
             self._sample(uid, Signal.PROGRESS, "", worker.progress)
+            if worker.says:
+                place = list(DegradedReason).index(DegradedReason(worker.says)) + 1.0
+                self._sample(uid, Signal.DEGRADED, "", place)
             if self.now >= worker.ready_at:
                 bad = worker.bad_checkpoint and worker.boot > 0
                 self._sample(uid, Signal.CANARY, "", 0.5 if bad else 0.02)

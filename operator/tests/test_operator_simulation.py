@@ -483,3 +483,52 @@ async def test_restart_of_a_worker_that_a_person_has_cordoned_is_no_fault_of_the
     await sim.run(60)
     assert sim.world.exits == [f"{worker.pod.uid}/c0"]
     assert "MetricsUnavailable" not in sim.world.words
+
+
+@pytest.mark.parametrize(
+    ("says", "word"), [("device_error", "DeviceError"), ("suspect_outputs", "SuspectOutputs")]
+)
+async def test_worker_that_says_it_is_degraded_is_shown_as_such(says: str, word: str) -> None:
+    """Whether a rule acts on it or not: not ready for a reason is not the same as starting."""
+    sim = await warmed(2)
+    worker = sim.workers[0]
+    worker.says = says
+    await sim.run(10)
+    status = sim.world.status
+    assert status["status"] == "Degraded"
+    (entry,) = status["workers"]
+    assert (entry["name"], entry["state"], entry["reasons"]) == (worker.pod.name, "Degraded", [word])
+    conditions = {c["type"]: c for c in status["conditions"]}
+    assert (conditions["Degraded"]["status"], conditions["Degraded"]["reason"]) == ("True", word)
+    assert not sim.world.exits
+    worker.says = ""
+    await sim.run(10)
+    assert sim.world.status["status"] == "Healthy"
+
+
+@pytest.mark.parametrize("says", ["canary_failed", "canary_unusable"])
+async def test_worker_whose_own_canary_fails_is_recycled(says: str) -> None:
+    sim = await warmed(4)
+    worker = sim.workers[0]
+    worker.says, worker.canary_passes = says, False
+    await sim.run(40)
+    assert sim.world.exits == [f"{worker.pod.uid}/c0"]
+    assert "CanaryDrift" in worker.pod.history.reason
+    assert sim.world.status["status"] == "Healthy"
+
+
+async def test_recycle_asked_for_by_a_person_waits_for_metrics_and_says_so() -> None:
+    """Whom to ask to exit is known from metrics alone; an eviction in its place is not what was asked for."""
+    sim = await warmed(4)
+    worker = sim.workers[0]
+    sim.world.prometheus_up = False
+    await sim.run(4)
+    sim.world.change(worker, recycle_requested="new driver")
+    await sim.run(20)
+    assert worker.pod.intent is None
+    entry = next(w for w in sim.world.status["workers"] if w["name"] == worker.pod.name)
+    assert entry["heldBackBy"] == "MetricsUnavailable"
+    sim.world.prometheus_up = True
+    await sim.run(30)
+    assert sim.world.exits == [f"{worker.pod.uid}/c0"]
+    assert sim.world.evictions == 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from sn17_service.contract import DegradedReason
+
 from .api import Rules
 from .model import Evidence, Gap, Reading, Series, Signal
 
@@ -84,6 +86,14 @@ def _newest_boot(
     if any(other is not times and other[-1] >= times[0] for _, other in current):
         return Gap.AMBIGUOUS, frozenset()
     return boot_id, frozenset(times)
+
+
+def self_doubt(evidence: Evidence) -> DegradedReason | None:
+    """Why the worker itself said, at its newest scrape, that it is degraded; None when it did not."""
+    said, scraped = evidence.series(Signal.DEGRADED), evidence.series(Signal.BOOT)
+    if said is None or scraped is None or said.at < scraped.at:
+        return None
+    return next((r for place, r in enumerate(DegradedReason, 1) if place == said.value), None)
 
 
 def windows(rules: Sequence[Rules], interval: float) -> dict[Signal, float]:

@@ -20,6 +20,8 @@ class Signal(StrEnum):
     PROGRESS = "progress"
     CANARY = "canary"
     GPU_ERRORS = "gpu_errors"
+    DEGRADED = "degraded"
+    """Why the worker does not trust itself: position in ``DegradedReason``, from 1."""
     UP = "up"
     POD_MEMORY = "pod_memory"
     DRAINING_USER = "draining_user"

@@ -275,6 +275,9 @@ def _refusal(
             f"{fleet.rollout.updated} of {fleet.rollout.replicas} workers are of the current revision"
         )
     if requested:
+        # Without its identity the worker could not be asked to exit, only be evicted.
+        if worker.evidence.boot_id is None:
+            return Reason.METRICS_UNAVAILABLE, f"waits for its metrics: {worker.verdict.message}"
         return None
     if pod.skip is not None:
         return (

@@ -11,7 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+from sn17_service.contract import CANARY_DRIFT_MARK, DegradedReason
+
 from .api import RuleAction, Spec
+from .evidence import self_doubt
 from .model import (
     Evidence,
     Finding,
@@ -256,8 +259,17 @@ def slow(context: Context) -> Iterator[Finding]:
 def canary(context: Context) -> Iterator[Finding]:
     """CanaryDrift: the worker's fixed-seed canary differs from the reference by more than the tolerance."""
     mark = context.spec.rules.canary.drift_percent / 100
-    signals = (Signal.CANARY,)
+    signals = (Signal.CANARY, Signal.DEGRADED)
     reading = context.reading(Signal.CANARY)
+    doubt = self_doubt(context.evidence)
+    drifted = isinstance(reading, Series) and reading.value > CANARY_DRIFT_MARK
+    if doubt is DegradedReason.CANARY_UNUSABLE or (doubt is DegradedReason.CANARY_FAILED and not drifted):
+        # Drift has its mark here; what fails the worker's own check of soundness has none.
+        text = f"the worker's own canary: {doubt.value.removeprefix('canary_')}"
+        yield context.finding(
+            CANARY_DRIFT, RuleClass.QUALITY, Outcome.BREACH, text, mark=mark, signals=signals
+        )
+        return
     if isinstance(reading, Gap):
         # Before the first canary the gauge is absent or NaN: that is nothing to judge by, not a fault.
         quiet = reading in (Gap.ABSENT, Gap.NOT_A_NUMBER) and context.evidence.boot_id is not None

@@ -12,7 +12,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from sn17_service.contract import DegradedReason
+
 from .api import Mode, Spec
+from .evidence import self_doubt
 from .model import (
     Eviction,
     Fleet,
@@ -107,7 +110,7 @@ def summary(view: View) -> tuple[str, str]:
     running = [w for w in fleet.workers if w.pod.phase is Phase.RUNNING]
     stages = Counter(w.pod.intent.action for w in fleet.workers if w.pod.intent is not None)
     failed = [w for w in fleet.workers if w.pod.history.failed is not None]
-    degraded = [w for w in fleet.workers if w.verdict.health is Health.DEGRADED]
+    degraded = [w for w in fleet.workers if _is_degraded(w)]
     metrics = _metrics_available(view)
     counts = f"{capacity.available} of {capacity.expected} workers in service"
     if view.missing is not None:
@@ -139,7 +142,7 @@ def summary(view: View) -> tuple[str, str]:
         return "Recycling", f"{counts}; " + _names(w for w in fleet.workers if _is_recycling(w))
     if degraded or stages:
         return "Degraded", f"{counts}; " + _names(
-            w for w in fleet.workers if w.verdict.health is Health.DEGRADED or w.pod.intent is not None
+            w for w in fleet.workers if _is_degraded(w) or w.pod.intent is not None
         )
     if capacity.available < capacity.expected:
         return "Starting", counts
@@ -229,8 +232,12 @@ def _degraded(view: View) -> Condition:
             causes[Reason.REMEDIATION_FAILED] += 1
         for finding in worker.verdict.breaches:
             causes[finding.rule] += 1
+        if not worker.verdict.breaches and (doubt := self_doubt(worker.evidence)) is not None:
+            causes[_doubt_word(doubt)] += 1
     if not causes:
-        return Condition("Degraded", "False", "NoneDegraded", "no worker breaches a rule")
+        return Condition(
+            "Degraded", "False", "NoneDegraded", "no worker breaches a rule, none says that it is degraded"
+        )
     text = ", ".join(f"{rule}: {count}" for rule, count in sorted(causes.items()))
     first = Reason.REMEDIATION_FAILED if causes[Reason.REMEDIATION_FAILED] else sorted(causes)[0]
     return Condition("Degraded", "True", str(first), text)
@@ -397,6 +404,8 @@ def _entries(view: View) -> Iterable[dict[str, Any]]:
             )
         elif pod.user_cordon is not None:
             entry["message"] = f"cordoned by a person: {pod.user_cordon.reason or 'no reason given'}"[:256]
+        elif self_doubt(worker.evidence) is not None and not worker.verdict.breaches:
+            entry["message"] = "the worker itself says so: its log and GET /v1/worker tell more"
         elif not worker.verdict.findings and worker.verdict.message:
             entry["message"] = worker.verdict.message[:256]
         if held is not None:
@@ -412,11 +421,22 @@ def state_of(worker: Worker) -> str:
         return "Recycling"
     if _is_cordoned(worker):
         return "Cordoned"
-    return str(worker.verdict.health)
+    return str(Health.DEGRADED if _is_degraded(worker) else worker.verdict.health)
+
+
+def _is_degraded(worker: Worker) -> bool:
+    """It breaches a rule, or says itself that it cannot be trusted; only the first is acted on."""
+    return worker.verdict.health is Health.DEGRADED or self_doubt(worker.evidence) is not None
+
+
+def _doubt_word(doubt: DegradedReason) -> str:
+    return doubt.value.title().replace("_", "")
 
 
 def _reasons(worker: Worker) -> list[str]:
     found = [f.rule for f in worker.verdict.breaches]
+    if (doubt := self_doubt(worker.evidence)) is not None:
+        found.append(_doubt_word(doubt))
     if worker.pod.history.failed is not None:
         found.append(str(Reason.REMEDIATION_FAILED))
     if worker.verdict.health is Health.UNKNOWN:

@@ -212,6 +212,7 @@ def test_drift_marks_the_worker_and_is_seen_across_restarts(
     assert result["passed"] is False
     assert result["drift"] == pytest.approx(0.225)
     assert guarded.state()["state"] == "degraded"
+    assert guarded.metric("sn17_degraded", reason="canary_failed") == 1
     assert guarded.metric("sn17_canary_drift_ratio") == pytest.approx(0.225)
     assert post(guarded).status_code == 200, "only the operator takes it out of service"
     guarded.stop()
@@ -221,6 +222,7 @@ def test_drift_marks_the_worker_and_is_seen_across_restarts(
     backend.gaussians = 8_000
     assert again.ops("POST", "/admin/v1/canary").json()["result"]["passed"] is True
     assert again.state()["state"] == "ready"
+    assert again.metric("sn17_degraded", reason="canary_failed") is None
 
 
 def test_a_degraded_worker_tries_its_canary_again_until_it_heals(

@@ -112,6 +112,7 @@ class Metric(StrEnum):
     GPU_MEMORY = "sn17_gpu_memory_bytes"
     SELF_RECYCLES = "sn17_self_recycles"
     OUTPUT_FINDINGS = "sn17_output_findings"
+    DEGRADED = "sn17_degraded"
     # fixer
     FIXES = "sn17_fixes"
     FIX_DURATION = "sn17_fix_duration_seconds"
@@ -158,6 +159,15 @@ class GenerationKind(StrEnum):
     TASK = "task"
     CANARY = "canary"
     WARMUP = "warmup"
+
+
+class DegradedReason(StrEnum):
+    """``reason`` label of ``sn17_degraded``: why a worker does not trust itself. No series: it does."""
+
+    SUSPECT_OUTPUTS = "suspect_outputs"
+    DEVICE_ERROR = "device_error"
+    CANARY_UNUSABLE = "canary_unusable"
+    CANARY_FAILED = "canary_failed"
 
 
 class GenerationOutcome(StrEnum):

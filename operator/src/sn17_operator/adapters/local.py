@@ -31,7 +31,7 @@ from ..ports import Announcement, Disrupted, Measurement, Miner, Target
 from ..steps import Step
 from ..telemetry import Telemetry
 from .admin import WorkerAdmin
-from .prometheus import METRICS, SUMMED
+from .prometheus import METRICS, REASONS, SUMMED
 
 log = logging.getLogger("sn17.operator")
 
@@ -153,7 +153,9 @@ class Scraper:
                         state.sample(signal, at, sample.value)
                 elif sample.name in self._wanted:
                     signal = self._wanted[sample.name][0]
-                    if signal in SUMMED:
+                    if signal is Signal.DEGRADED:
+                        state.sample(signal, at, REASONS.get(sample.labels.get("reason", ""), 0.0))
+                    elif signal in SUMMED:
                         sums[signal] = sums.get(signal, 0.0) + sample.value
                     else:
                         state.sample(signal, at, sample.value)

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from sn17_service.contract import Metric
+from sn17_service.contract import DegradedReason, Metric
 
 from ..api import Rules
 from ..evidence import Raw, Samples, windows
@@ -107,6 +107,7 @@ METRICS: Mapping[Signal, tuple[str, str]] = {
     Signal.PROGRESS: (Metric.LAST_PROGRESS, ""),
     Signal.CANARY: (Metric.CANARY_DRIFT, ""),
     Signal.GPU_ERRORS: (f"{Metric.GPU_ERRORS}_total", ""),
+    Signal.DEGRADED: (Metric.DEGRADED, ""),
     Signal.DRAINING_USER: (Metric.DRAINING, 'by="user"'),
     Signal.DRAINING_OPERATOR: (Metric.DRAINING, 'by="operator"'),
     Signal.UP: ("up", ""),
@@ -115,6 +116,8 @@ METRICS: Mapping[Signal, tuple[str, str]] = {
 
 SUMMED: Mapping[Signal, str] = {Signal.GPU_ERRORS: "kind"}
 """Signals whose series differ by a label of their own and are added up."""
+
+REASONS = {reason.value: float(place) for place, reason in enumerate(DegradedReason, 1)}
 
 _POD_UID = re.compile(r"pod([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12})")
 
@@ -278,7 +281,12 @@ def gather(answers: Mapping[Signal, Sequence[Result]]) -> dict[str, Raw]:
             if uid is None:
                 continue
             samples = tuple((at, float(value)) for at, value in result.values)
-            if signal is Signal.BOOT:
+            if signal is Signal.DEGRADED:
+                # A reason gives way to another from scrape to scrape; together they are one series.
+                place = REASONS.get(result.metric.get("reason", ""), 0.0)
+                known = summed.setdefault((uid, signal), {})
+                known[result.metric.get("reason", "")] = tuple((at, place) for at, _ in samples)
+            elif signal is Signal.BOOT:
                 boots.setdefault(uid, []).append((result.metric.get("boot_id", ""), samples))
             elif signal in SUMMED:
                 label = result.metric.get(SUMMED[signal], "")

@@ -106,6 +106,7 @@ class WorkerMetrics:
         for finding in Finding:
             self.findings.labels(finding.value)
         self.canary_drift: float | None = None
+        self.degraded: contract.DegradedReason | None = None
         registry.register(_States(self, recent, gpu_memory, self_recycles, jobs_in_flight))
 
     def count(self, kind: GenerationKind, outcome: GenerationOutcome) -> None:
@@ -152,6 +153,12 @@ class _States(Collector):
         for name, text, value in gauges:
             if value is not None:
                 yield GaugeMetricFamily(name, text, value)
+        if self._metrics.degraded is not None:
+            degraded = GaugeMetricFamily(
+                contract.Metric.DEGRADED, "The worker does not trust itself.", labels=["reason"]
+            )
+            degraded.add_metric([self._metrics.degraded.value], 1.0)
+            yield degraded
         recycles = Metric(contract.Metric.SELF_RECYCLES, "Ends by the worker's own guard.", "counter")
         recycles.add_sample(f"{contract.Metric.SELF_RECYCLES.value}_total", {}, float(self._self_recycles()))
         yield recycles

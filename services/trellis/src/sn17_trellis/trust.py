@@ -6,6 +6,8 @@ import logging
 from dataclasses import dataclass
 from typing import Final
 
+from sn17_service.contract import DegradedReason
+
 from sn17_trellis.canary import CanaryBook, CanaryVerdict
 from sn17_trellis.metrics import WorkerMetrics
 from sn17_trellis.quality import Quality
@@ -23,8 +25,12 @@ class Degraded:
     drifting worker from a baseline that no longer holds.
     """
 
+    kind: DegradedReason
     reason: str
-    fatal: bool = False
+
+    @property
+    def fatal(self) -> bool:
+        return self.kind is DegradedReason.DEVICE_ERROR
 
 
 class Trust:
@@ -54,14 +60,16 @@ class Trust:
         """One more output in a row that has flaws; enough of them degrade the worker."""
         self._suspects += 1
         if self._suspects >= SUSPECT_OUTPUTS_TO_DEGRADE:
-            self._degrade(Degraded(f"{self._suspects} suspect outputs in a row"))
+            self._degrade(
+                Degraded(DegradedReason.SUSPECT_OUTPUTS, f"{self._suspects} suspect outputs in a row")
+            )
 
     def device_failed(self, kind: str) -> None:
         self._metrics.gpu_errors.labels(kind).inc()
-        self._degrade(Degraded(f"fatal device error ({kind})", fatal=True))
+        self._degrade(Degraded(DegradedReason.DEVICE_ERROR, f"fatal device error ({kind})"))
 
     def canary_unusable(self) -> None:
-        self._degrade(Degraded("the canary's output was unusable"))
+        self._degrade(Degraded(DegradedReason.CANARY_UNUSABLE, "the canary's output was unusable"))
 
     def canary(self, identity: str, quality: Quality, digest: str) -> CanaryVerdict:
         """Compare a canary with the first one of ``identity``."""
@@ -71,12 +79,12 @@ class Trust:
         if not verdict.passed:
             log.warning("canary failed", extra=extra)
             why = f"drifted by {verdict.drift:.2f}" if verdict.drift else ", ".join(verdict.findings)
-            self._degrade(Degraded(f"the canary failed: {why}"))
+            self._degrade(Degraded(DegradedReason.CANARY_FAILED, f"the canary failed: {why}"))
             return verdict
         log.info("canary passed", extra=extra)
         self._suspects = 0
         if not self.fatal:
-            self.degraded = None
+            self.degraded = self._metrics.degraded = None
         return verdict
 
     def _degrade(self, degraded: Degraded) -> None:
@@ -85,3 +93,4 @@ class Trust:
         if self.degraded != degraded:
             log.error("degraded: %s", degraded.reason)
         self.degraded = degraded
+        self._metrics.degraded = degraded.kind
