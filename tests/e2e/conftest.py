@@ -53,6 +53,18 @@ def loaded(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Cluste
 
 
 @pytest.fixture(scope="session")
+def kubectl_image(loaded: Cluster, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An image with kubectl, for the hook that upgrades the custom resource."""
+    name = "docker.io/sn17/kubectl:built"
+    if loaded.load is not None:
+        archive = tmp_path_factory.mktemp("images") / "kubectl.tar"
+        binary = {"/bin/kubectl": Path(loaded.tools["kubectl"])}
+        entrypoint = ["/bin/kubectl"]
+        loaded.load(write_archive(archive, name, binary, entrypoint=entrypoint, folders=["/tmp"]))
+    return name
+
+
+@pytest.fixture(scope="session")
 def install(loaded: Cluster, output: Path) -> Iterator[Install]:
     """Installs releases by name, each in a namespace; those that are left are removed in the end."""
     with contextlib.ExitStack() as stack:

@@ -1,0 +1,172 @@
+"""The way of a person with a new cluster: install, helm test, watch, accept, the hotkey that was forgotten,
+and the custom resource that grows with an upgrade.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from sn17_cluster.client import Cluster
+from sn17_cluster.release import PROMETHEUS, PROMETHEUS_TAG, Install, Release
+from sn17_cluster.stack import CHART, Stack, wait_until
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+
+CRD = "sn17miners.sn17.io"
+SEED = "0x" + "5a" * 32
+LITTLE: dict[str, Any] = {"resources": {"requests": {"cpu": "10m"}}}
+VALUES: dict[str, Any] = {
+    "trellis": {
+        "memory": {"limit": "1Gi"},
+        "cpu": {"request": "10m"},
+        "settings": {"SN17_PROCEDURAL_MAX_GAUSSIANS": 100_000},
+    },
+    "localValidators": {"count": 4, "timeScale": 0.05, **LITTLE},
+    "operator": {"settings": {"SN17_TICK_SECONDS": 3}, **LITTLE},
+    "prometheus": {
+        "scrapeIntervalSeconds": 2,
+        "image": {"repository": PROMETHEUS, "tag": PROMETHEUS_TAG},
+        **LITTLE,
+    },
+    "fixer": LITTLE,
+    "miner": {"terminationGracePeriodSeconds": 30, **LITTLE},
+    "acceptance": {"gaussiansMean": 20_000},
+}
+# Without validators of its own it needs the hotkey of a wallet, which nobody has brought yet.
+FORGETFUL: dict[str, Any] = {
+    **VALUES,
+    "trellis": {"replicas": 1, **VALUES["trellis"]},
+    "localValidators": {"enabled": False},
+    "miner": {"chain": {"source": "http", "url": "http://chain.invalid"}, **LITTLE},
+}
+
+
+@pytest.fixture(scope="module")
+def forgetful(install: Install) -> Iterator[Stack]:
+    stack = install("forgetful", FORGETFUL).stack
+    yield stack
+    remove(stack)
+
+
+@pytest.fixture(scope="module")
+def product(install: Install, forgetful: Stack) -> Iterator[Release]:
+    release = install("product", VALUES)
+    yield release
+    remove(release.stack)
+
+
+def remove(stack: Stack) -> None:
+    """Make room for the other tests on this cluster, without waiting for it."""
+    stack.cluster.helm("uninstall", stack.release, "-n", stack.namespace)
+
+
+def sn17(stack: Stack, *args: str) -> subprocess.CompletedProcess[str]:
+    """The command line, as a person with this KUBECONFIG and kubectl runs it."""
+    tools = Path(stack.cluster.tools["kubectl"]).parent
+    environment = {**stack.cluster.environment, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
+    return subprocess.run(
+        [sys.executable, "-m", "sn17", *args],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+
+
+def of_release(stack: Stack) -> tuple[str, ...]:
+    return "--release", stack.release, "--namespace", stack.namespace
+
+
+@pytest.mark.parametrize("helm", ["helm", "helm3"])
+def test_helm_test_passes(product: Release, helm: str) -> None:
+    stack = product.stack
+    wait_until("two workers", lambda: stack.is_ready("trellis", 2), timeout=120)
+    said = stack.cluster.helm("test", "sn17", "-n", stack.namespace, "--logs", "--timeout=115s", tool=helm)
+    assert "Prometheus sees the workers" in said
+    assert "FAIL" not in said
+
+
+def test_watch_judges_the_books_of_the_miner(product: Release, output: Path) -> None:
+    stack = product.stack
+    verdict = output / "watch.json"
+    wait_until("accepted tasks", lambda: stack.accepted() >= 3, timeout=120)
+    said = sn17(stack, "watch", *of_release(stack), "--submissions", "3", "--past", "--json", str(verdict))
+    assert said.returncode == 0, said.stdout + said.stderr
+    found = json.loads(verdict.read_text())
+    assert found["outcomes"]["accepted"] >= 1
+    assert {"success", "yield"} <= {check["name"].split()[0] for check in found["checks"]}
+
+
+def test_a_missing_hotkey_is_said_with_the_command_that_brings_it(forgetful: Stack, tmp_path: Path) -> None:
+    """kubelet alone knows what the pod waits for; the command is then taken at its word."""
+    wait_until("the word in STATUS", lambda: forgetful.status() == "HotkeyMissing", timeout=120)
+    message = forgetful.miner()["status"]["message"]
+    command = f"--name sn17-hotkey | kubectl -n {forgetful.namespace} apply -f -"
+    assert command in message
+    assert 'secret "sn17-hotkey" not found' in message
+    hotkey = tmp_path / "hotkey"
+    hotkey.write_text(json.dumps({"secretSeed": SEED}))
+    made = sn17(forgetful, "wallet", "secret", "--file", str(hotkey), "--name", "sn17-hotkey")
+    assert made.returncode == 0, made.stderr
+    forgetful.cluster.kubectl("-n", forgetful.namespace, "apply", "-f", "-", stdin=made.stdout)
+
+
+def test_accept_passes_on_workers_that_are_otherwise_idle(product: Release, output: Path) -> None:
+    stack = product.stack
+    verdict = output / "accept.json"
+    stack.cluster.kubectl("scale", "statefulset/sn17-miner", "--replicas=0", "-n", stack.namespace)
+    wait_until("the end of the miner", lambda: not stack.pods("miner"), timeout=60)
+    said = sn17(stack, "accept", *of_release(stack), "--generations", "6", "--json", str(verdict))
+    assert said.returncode == 0, said.stdout + said.stderr
+    found = json.loads(verdict.read_text())
+    # From the release's values, by way of its ConfigMap.
+    assert found["marks"]["thresholds"]["gaussians_mean"] == 20_000
+    assert {sample["worker"] for sample in found["samples"]} == {
+        pod["metadata"]["name"] for pod in stack.pods("trellis")
+    }
+    assert all(sample["memory_ratio"] for sample in found["samples"])
+
+
+def test_an_upgrade_brings_the_custom_resource_along(product: Release, kubectl_image: str) -> None:
+    stack = product.stack
+    text = (CHART / "crds" / f"{CRD}.yaml").read_text()
+    old = yaml.safe_load(text)
+    wanted = old["spec"]["versions"][0]["additionalPrinterColumns"]
+    old["spec"]["versions"][0]["additionalPrinterColumns"] = wanted[:1]
+    stack.cluster.apply(old)
+    assert columns(stack.cluster) == wanted[:1]
+    repository, _, tag = kubectl_image.rpartition(":")
+    hook = {"crds": {"upgrade": {"enabled": True, "image": {"repository": repository, "tag": tag}}}}
+    stack.upgrade({**VALUES, **hook})
+    assert columns(stack.cluster) == wanted
+    # What the hook needed is gone with it, the right to patch the definition first of all.
+    assert stack.cluster.get("jobs", namespace=stack.namespace) == []
+    bindings = [each["metadata"]["name"] for each in stack.cluster.get("clusterrolebindings")]
+    assert not any(name.startswith(stack.namespace) for name in bindings)
+
+
+def columns(cluster: Cluster) -> Any:
+    """The printer columns of the definition that the API server holds."""
+    return cluster.get("crd", CRD)["spec"]["versions"][0]["additionalPrinterColumns"]
+
+
+def test_the_miner_starts_by_itself_once_the_hotkey_is_there(forgetful: Stack) -> None:
+    def running() -> bool:
+        return any(
+            "running" in container["state"]
+            for pod in forgetful.pods("miner")
+            for container in pod["status"].get("containerStatuses", [])
+        )
+
+    # kubelet tries a volume again after two minutes at the latest.
+    wait_until("the miner", running, timeout=180)
+    wait_until("another word in STATUS", lambda: forgetful.status() != "HotkeyMissing", timeout=60)
