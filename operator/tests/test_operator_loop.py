@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 from prometheus_client import CollectorRegistry
+from sn17_operator.adapters.admin import QUICK_SECONDS
 from sn17_operator.adapters.kube import ApiError
-from sn17_operator.loop import Waker, run_ticks
+from sn17_operator.loop import LEAST_LIMIT_SECONDS, Waker, run_ticks
 from sn17_operator.ports import Ratios
 from sn17_operator.telemetry import Telemetry
 
@@ -60,9 +61,33 @@ async def test_tick_that_hangs_is_given_up_and_not_alive() -> None:
     telemetry = Telemetry(CollectorRegistry(), lambda: 0.0)
     with pytest.raises(asyncio.CancelledError):
         await run_ticks(
-            tick, Waker(), telemetry, lambda: beats.append(None), period=0.01, monotonic=lambda: 0.0
+            tick,
+            Waker(),
+            telemetry,
+            lambda: beats.append(None),
+            period=0.01,
+            monotonic=lambda: 0.0,
+            limit=0.05,
         )
     assert beats == []
+
+
+async def test_tick_of_a_short_period_outlives_a_worker_that_does_not_answer() -> None:
+    """Else it is given up at the same worker each time, and that worker is never restarted."""
+    ticks: list[str] = []
+
+    async def tick() -> None:
+        if ticks:
+            raise asyncio.CancelledError
+        ticks.append("started")
+        await asyncio.sleep(0.2)
+        ticks.append("finished")
+
+    telemetry = Telemetry(CollectorRegistry(), lambda: 0.0)
+    with pytest.raises(asyncio.CancelledError):
+        await run_ticks(tick, Waker(), telemetry, lambda: None, period=0.01, monotonic=lambda: 0.0)
+    assert ticks == ["started", "finished"]
+    assert LEAST_LIMIT_SECONDS > 2 * QUICK_SECONDS
 
 
 async def test_watch_wakes_the_loop_early() -> None:
