@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from sn17_cluster import namespaces as ns
@@ -36,18 +37,29 @@ Object = dict[str, Any]
 
 
 class LocalCluster:
-    """A Kubernetes of `nodes` nodes in namespaces of its own. `start` it, use `cluster`, `stop` it."""
+    """A Kubernetes of `nodes` nodes in namespaces of its own. `start` it, use `cluster`, `stop` it.
 
-    def __init__(self, state: RunState, nodes: int = 1) -> None:
+    kubelet: fields that replace those of every kubelet's configuration.
+    """
+
+    def __init__(
+        self, state: RunState, nodes: int = 1, *, kubelet: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
         """Raises MissingError when this machine lacks something."""
         require_root("a node")
         require_commands(COMMANDS)
         self.tools = require_tools(TOOL_GROUPS)
         self.state = state
+        self._kubelet = kubelet
         self.supervisor = Supervisor(state)
         self._addresses = [Address(index) for index in range(nodes)]
         self._namespaces: list[ns.Namespaces] = []
         self.nodes: list[Node] = []
+
+    @property
+    def network(self) -> ns.Namespaces:
+        """Where pods and Services are reachable."""
+        return self._namespaces[0]
 
     @property
     def cluster(self) -> Cluster:
@@ -79,7 +91,7 @@ class LocalCluster:
         )
         self.plane.start()
         for namespaces, address in zip(self._namespaces, self._addresses, strict=True):
-            node = Node(self.state, self.supervisor, self.plane, namespaces, address)
+            node = Node(self.state, self.supervisor, self.plane, namespaces, address, self._kubelet)
             self.nodes.append(node)
             node.start()
         self._start_dns(first)
@@ -206,11 +218,13 @@ def _volume(node: str, number: int, folder: Path) -> Object:
 
 
 @contextlib.contextmanager
-def local_cluster(nodes: int = 1) -> Iterator[LocalCluster]:
+def local_cluster(
+    nodes: int = 1, *, kubelet: Mapping[str, Any] = MappingProxyType({})
+) -> Iterator[LocalCluster]:
     """A cluster of one's own for as long as the block lasts."""
     state = RunState.create()
     try:
-        local = LocalCluster(state, nodes)
+        local = LocalCluster(state, nodes, kubelet=kubelet)
     except BaseException:
         state.close()
         raise

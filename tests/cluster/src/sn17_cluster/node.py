@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from sn17_cluster import cgroups
@@ -56,7 +58,10 @@ def cni_plugins() -> str:
 
 
 class Node:
-    """A node of `plane`. Its containers end when the run's record is cleared (`RunState.close`)."""
+    """A node of `plane`. Its containers end when the run's record is cleared (`RunState.close`).
+
+    kubelet: fields that replace those of its configuration; those of `featureGates` are added.
+    """
 
     def __init__(
         self,
@@ -65,8 +70,10 @@ class Node:
         plane: ControlPlane,
         namespaces: Namespaces,
         address: Address,
+        kubelet: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self.address = address
+        self._kubelet_changes = kubelet
         self.namespaces = namespaces
         self.folder = state.folder / f"n{address.index}"
         self.folder.mkdir(exist_ok=True)
@@ -197,6 +204,11 @@ SystemdCgroup = false
         ]
 
     def _kubelet_config(self, serving: KeyPair) -> dict[str, Any]:
+        config = self._usual_kubelet_config(serving)
+        gates = {**config["featureGates"], **self._kubelet_changes.get("featureGates", {})}
+        return {**config, **self._kubelet_changes, "featureGates": gates}
+
+    def _usual_kubelet_config(self, serving: KeyPair) -> dict[str, Any]:
         return {
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "kind": "KubeletConfiguration",
