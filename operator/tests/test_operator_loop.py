@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -113,3 +114,33 @@ def test_gauges_of_what_is_gone_go_too() -> None:
     assert registry.get_sample_value("sn17_workers", {"state": "Recycling"}) == 0
     assert registry.get_sample_value("sn17_success_ratio", {"window": "1h"}) is None
     assert registry.get_sample_value("sn17_blocked_total", {"reason": "Paused"}) == 1
+
+
+@pytest.mark.parametrize("outcome", [None, ValueError("bug"), ApiError(429, "later")])
+async def test_collection_waits_for_the_end_of_the_tick_and_no_longer(outcome: Exception | None) -> None:
+    during: list[bool] = []
+    after: list[bool] = []
+
+    async def tick() -> None:
+        if during:
+            after.append(gc.isenabled())
+            raise asyncio.CancelledError
+        during.append(gc.isenabled())
+        if outcome is not None:
+            raise outcome
+
+    class Between(Waker):
+        async def wait(self, seconds: float) -> None:
+            after.append(gc.isenabled())
+
+    with pytest.raises(asyncio.CancelledError):
+        await run_ticks(
+            tick,
+            Between(),
+            Telemetry(CollectorRegistry(), lambda: 0.0),
+            lambda: None,
+            period=1,
+            monotonic=lambda: 0.0,
+        )
+    assert (during, after) == ([False], [True, False])
+    assert gc.isenabled()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -35,57 +36,54 @@ def attribute(raw: Raw, started_at: float | None, failed: Mapping[Signal, str]) 
     the container started) belong to an earlier one whatever they say. Two series of one signal at the same
     time are ambiguous.
     """
-    boot, times = _newest_boot(raw.boots, started_at)
+    boot, own = _newest_boot(raw.boots, started_at)
+    known = not isinstance(boot, Gap)
     # With one incarnation in sight its samples need no sorting out, only those outside its time.
-    sole = (min(times), max(times)) if len(raw.boots) == 1 and times else None
-    readings: dict[Signal, Reading] = {}
-    for signal in Signal:
+    first, last = (own[0][0], own[-1][0]) if known and len(raw.boots) == 1 else (math.inf, -math.inf)
+    times: frozenset[float] | None = None
+    readings: dict[Signal, Reading] = dict.fromkeys(failed, Gap.QUERY_FAILED)
+    for signal, several in raw.series.items():
         if signal in failed:
-            readings[signal] = Gap.QUERY_FAILED
             continue
-        found = [s for s in raw.series.get(signal, ()) if s]
-        if signal is Signal.BOOT:
-            readings[signal] = (
-                boot if isinstance(boot, Gap) else Series(tuple((t, 1.0) for t in sorted(times)))
-            )
-        elif len(found) > 1:
+        found = [samples for samples in several if samples]
+        if not found:
+            continue
+        if len(found) > 1:
             readings[signal] = Gap.AMBIGUOUS
-        elif not found:
-            readings[signal] = Gap.ABSENT
         elif signal in POD_SIGNALS:
             readings[signal] = Series(found[0])
         elif isinstance(boot, Gap):
             readings[signal] = boot
+        elif found[0][0][0] >= first and found[0][-1][0] <= last:
+            readings[signal] = Series(found[0])
         else:
-            own = _of_incarnation(found[0], times, sole)
-            readings[signal] = Series(own) if own else Gap.OTHER_INCARNATION
+            times = times or frozenset(at for at, _ in own)
+            kept = tuple((at, value) for at, value in found[0] if at in times)
+            readings[signal] = Series(kept) if kept else Gap.OTHER_INCARNATION
     if Signal.BOOT in failed:
         readings.update({s: Gap.QUERY_FAILED for s in Signal if s not in POD_SIGNALS})
         return Evidence(None, readings)
+    readings[Signal.BOOT] = boot if isinstance(boot, Gap) else Series(own)
     return Evidence(None if isinstance(boot, Gap) else boot, readings)
-
-
-def _of_incarnation(samples: Samples, times: frozenset[float], sole: tuple[float, float] | None) -> Samples:
-    if sole is not None and samples[0][0] >= sole[0] and samples[-1][0] <= sole[1]:
-        return samples
-    return tuple((at, value) for at, value in samples if at in times)
 
 
 def _newest_boot(
     boots: tuple[tuple[str, Samples], ...], started_at: float | None
-) -> tuple[str | Gap, frozenset[float]]:
-    known = [
-        (boot_id, [at for at, _ in samples if started_at is None or at >= started_at])
-        for boot_id, samples in boots
-    ]
-    current = [(boot_id, times) for boot_id, times in known if times]
+) -> tuple[str | Gap, Samples]:
+    """The newest incarnation and the samples of its boot marker, or why there is none."""
+    since = -math.inf if started_at is None else started_at
+    current = [(boot, own) for boot, samples in boots if (own := _since(samples, since))]
     if not current:
-        return (Gap.OTHER_INCARNATION if boots else Gap.ABSENT), frozenset()
-    boot_id, times = max(current, key=lambda item: item[1][-1])
+        return (Gap.OTHER_INCARNATION if boots else Gap.ABSENT), ()
+    boot, samples = max(current, key=lambda item: item[1][-1][0])
     # A second scrape of the same worker, or two workers behind one identity: nobody knows which is right.
-    if any(other is not times and other[-1] >= times[0] for _, other in current):
-        return Gap.AMBIGUOUS, frozenset()
-    return boot_id, frozenset(times)
+    if any(other is not samples and other[-1][0] >= samples[0][0] for _, other in current):
+        return Gap.AMBIGUOUS, ()
+    return boot, samples
+
+
+def _since(samples: Samples, at: float) -> Samples:
+    return samples if samples and samples[0][0] >= at else tuple(s for s in samples if s[0] >= at)
 
 
 def self_doubt(evidence: Evidence) -> DegradedReason | None:
