@@ -19,7 +19,7 @@ from .adapters.prometheus import PrometheusMetrics
 from .adapters.store import Store
 from .controller import Controller
 from .explain import explain_pod
-from .loop import Waker, run_ticks
+from .loop import Waker, run_ticks, tick_limit
 from .settings import OperatorSettings
 from .telemetry import Telemetry
 
@@ -78,7 +78,7 @@ class Operator:
             await lease.acquire()
             self._standby = None
             beat = service.health.watch(
-                "tick", SILENT_TICKS * settings.tick_seconds + 4 * settings.tick_seconds
+                "tick", SILENT_TICKS * settings.tick_seconds + tick_limit(settings.tick_seconds)
             )
             await self._watch_and_tick(namespace, store, waker, lease, self.controller.tick, beat)
         finally:

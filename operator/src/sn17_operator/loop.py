@@ -57,6 +57,11 @@ def uncollected() -> Iterator[None]:
         gc.enable()
 
 
+def tick_limit(period: float) -> float:
+    """Seconds after which a tick is given up."""
+    return max(4 * period, LEAST_LIMIT_SECONDS)
+
+
 async def run_ticks(
     tick: Callable[[], Awaitable[None]],
     waker: Waker,
@@ -69,9 +74,9 @@ async def run_ticks(
 ) -> None:
     """Tick for ever. A tick that fails is told and tried again; only one that is finished counts as alive.
 
-    ``limit``: seconds after which a tick is given up; four periods by default, and ``LEAST_LIMIT_SECONDS``.
+    ``limit``: seconds after which a tick is given up, ``tick_limit`` by default.
     """
-    limit = max(4 * period, LEAST_LIMIT_SECONDS) if limit is None else limit
+    limit = tick_limit(period) if limit is None else limit
     while True:
         started = monotonic()
         try:
