@@ -2,11 +2,12 @@
 
     python bench/chaos.py [--tier fast] [--world stack|plane] [--runs N] [--seed N] [--faults NAME ...]
                           [--pairs SHARE] [--undisturbed N] [--json FILE] [--keep FOLDER]
+    python bench/chaos.py --tier cluster [--minutes N] [--releases N] [--archives FILE ...]
     python bench/chaos.py --show FILE ...
 
 - ``fast``: `sn17 up`'s stack of real processes (world ``stack``), and the operator as a process against a
   real API server and a real Prometheus (world ``plane``), many faults after one another.
-- ``cluster``: the stack installed by Helm on a real Kubernetes.
+- ``cluster``: the stack installed by Helm on a real Kubernetes of two nodes; needs root, for N minutes.
 
 Baseline in the same run: intervals in which nothing is broken, judged the same way. Exit code 1 when anything
 was lost, done twice or breached. ``--show`` prints the table of result files, merged.
@@ -145,6 +146,23 @@ def _one(book: Book, world: Any, faults: tuple[Fault[Any], ...], rng: Random) ->
     return done.recovery is None
 
 
+def run_cluster(options: argparse.Namespace) -> Book:
+    from sn17_chaos.cluster import run
+
+    book = Book(options.json, options.seed, "cluster", "cluster")
+    book.skipped |= run(
+        book.add,
+        seed=options.seed,
+        seconds=60 * options.minutes,
+        count=options.releases,
+        say=lambda text: print(f"          {text}", flush=True),
+        only=options.faults or (),
+        archives=options.archives or (),
+    )
+    book.save()
+    return book
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--tier", choices=["fast", "cluster"], default="fast")
@@ -155,6 +173,9 @@ def main() -> int:
     parser.add_argument("--faults", nargs="*", help="only these")
     parser.add_argument("--seed", type=int, default=17)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--minutes", type=float, default=8.0, help="of strikes, cluster tier")
+    parser.add_argument("--releases", type=int, default=3, help="side by side, cluster tier")
+    parser.add_argument("--archives", type=Path, nargs="*", help="images, cluster tier; built otherwise")
     parser.add_argument("--keep", type=Path, help="parent of the folders with logs of what failed")
     parser.add_argument("--show", type=Path, nargs="+", help="print the table of these result files")
     options = parser.parse_args()
@@ -163,12 +184,7 @@ def main() -> int:
         return 0
     if options.undisturbed is None:
         options.undisturbed = options.runs
-    if options.tier == "cluster":
-        from sn17_chaos.cluster import run_cluster  # type: ignore[import-not-found,unused-ignore]
-
-        book = run_cluster(options)
-    else:
-        book = run_fast(options)
+    book = run_cluster(options) if options.tier == "cluster" else run_fast(options)
     rows = merge(book.rows.values())
     print("\n" + table(rows))
     for name, why in book.skipped.items():

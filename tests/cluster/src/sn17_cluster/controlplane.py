@@ -82,6 +82,7 @@ class ControlPlane:
         self._serving = self.authority.issue("kube-apiserver", hosts=self._hosts())
         self._kubelet_client = self.authority.issue("kube-apiserver-kubelet-client", ["system:masters"])
         self._tokens = signing_key(self.folder / "pki")
+        self._old_tokens: list[KeyPair] = []
         self._admin = self.authority.issue("admin", ["system:masters"])
 
     def _hosts(self) -> list[str]:
@@ -136,15 +137,23 @@ class ControlPlane:
         if self._expose is not None:
             self._expose(self.ports.api)
         self.wait_ready()
-        for name, port, flags in (
-            ("kube-controller-manager", self.ports.controllers, self._controller_flags()),
-            ("kube-scheduler", self.ports.scheduler, []),
-        ):
-            config = self.kubeconfig(name, self.authority.issue(f"system:{name}"))
-            common = [f"--kubeconfig={config}", f"--secure-port={port}", "--bind-address=127.0.0.1"]
-            self._run(name, [*common, "--leader-elect=false", *flags])
+        self._run("kube-controller-manager", self._controller_command())
+        self._run("kube-scheduler", self._client_flags("kube-scheduler", self.ports.scheduler))
         # The first sign that the controllers do their work, and what every pod needs.
         self.supervisor.wait("service accounts", self._has_service_account, timeout=START_TIMEOUT)
+
+    def _client_flags(self, name: str, port: int) -> list[str]:
+        config = self.kubeconfig(name, self.authority.issue(f"system:{name}"))
+        return [
+            f"--kubeconfig={config}",
+            f"--secure-port={port}",
+            "--bind-address=127.0.0.1",
+            "--leader-elect=false",
+        ]
+
+    def _controller_command(self) -> list[str]:
+        name = "kube-controller-manager"
+        return [*self._client_flags(name, self.ports.controllers), *self._controller_flags()]
 
     def _run(self, name: str, flags: Sequence[str]) -> None:
         self.supervisor.start(name, [self.tools[name], *flags], prefix=self.prefix)
@@ -152,6 +161,20 @@ class ControlPlane:
     def wait_ready(self) -> None:
         """Wait until the API server says it is ready. Raises ProcessDiedError, NotReadyError."""
         self.supervisor.wait("the API server", self._is_ready, timeout=START_TIMEOUT)
+
+    def renew_certificate(self) -> None:
+        """Another serving certificate of the same authority, for the API server's next start."""
+        self._serving = self.authority.issue("kube-apiserver", hosts=self._hosts())
+
+    def rotate_token_key(self, key: KeyPair) -> None:
+        """Sign service-account tokens with `key` from the next start on; those signed before stay valid."""
+        self._old_tokens.append(self._tokens)
+        self._tokens = key
+        for name, flags in (
+            ("kube-apiserver", self._api_flags()),
+            ("kube-controller-manager", self._controller_command()),
+        ):
+            self.supervisor.change(name, [self.tools[name], *flags])
 
     def _is_ready(self) -> bool:
         context = ssl.create_default_context(cafile=str(self.authority.certificate))
@@ -199,7 +222,7 @@ class ControlPlane:
             f"--kubelet-certificate-authority={self.authority.certificate}",
             # Node names are in no DNS: without this `logs` and `exec` fail.
             "--kubelet-preferred-address-types=InternalIP",
-            f"--service-account-key-file={tokens.certificate}",
+            *(f"--service-account-key-file={each.certificate}" for each in (tokens, *self._old_tokens)),
             f"--service-account-signing-key-file={tokens.key}",
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-cluster-ip-range={SERVICE_RANGE}",

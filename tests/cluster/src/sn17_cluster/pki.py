@@ -99,6 +99,7 @@ def _general_name(host: str) -> x509.GeneralName:
 
 def signing_key(folder: Path) -> KeyPair:
     """The key that service-account tokens are signed with; `certificate` is its bare public key."""
+    folder.mkdir(parents=True, exist_ok=True)
     key = ec.generate_private_key(ec.SECP256R1())
     pair = KeyPair(folder / "service-account.pub", folder / "service-account.key")
     _write_key(pair.key, key)

@@ -79,6 +79,19 @@ class Supervisor:
     def pid(self, name: str) -> int:
         return self._services[name].process.pid
 
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """Send a signal to one process that runs, SIGSTOP for example."""
+        if self.alive(name):
+            self._services[name].process.send_signal(number)
+
+    def process(self, name: str) -> subprocess.Popen[bytes]:
+        """To send it a signal; `stop` and `restart` end it."""
+        return self._services[name].process
+
+    def change(self, name: str, argv: Sequence[str]) -> None:
+        """The arguments it is started with the next time."""
+        self._services[name].argv = argv
+
     def running(self) -> list[str]:
         """Names of what was started and not stopped, in that order."""
         return [name for name, service in self._services.items() if not service.stopped]
