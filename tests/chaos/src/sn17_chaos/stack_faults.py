@@ -12,7 +12,7 @@ from random import Random
 
 from sn17_chaos.disks import allow_writes, forbid_writes, running
 from sn17_chaos.faults import CannotInjectError, Heal, Register, ends_by_itself
-from sn17_chaos.stack_world import StackWorld
+from sn17_chaos.stack_world import SLOW_SECONDS, StackWorld
 
 STACK: Register[StackWorld] = Register("stack")
 BUSY_SECONDS = 15.0
@@ -90,7 +90,7 @@ def worker_hung(world: StackWorld, rng: Random) -> Heal:
 def _sick_life(world: StackWorld, name: str, cause: str, faults: Mapping[str, object]) -> str:
     """Give a worker an incarnation with these faults; the one after it is well again. Its boot id."""
     before = world.looks[name].boot_id
-    healthy = {"slow_seconds": 0.4}
+    healthy = {"slow_seconds": SLOW_SECONDS}
     world.restart_with(name, SN17_FAULTS=json.dumps({**healthy, **faults}))
 
     def reborn() -> bool:
@@ -136,9 +136,9 @@ def device_error(world: StackWorld, rng: Random) -> Heal:
 
 @STACK.add("worker leaks memory", pairs=False)
 def worker_leaks(world: StackWorld, rng: Random) -> Heal:
-    """Each generation keeps 80 MiB of 512 MiB for good."""
+    """Each generation keeps 110 MiB of 512 MiB for good."""
     name = rng.choice(world.worker_names())
-    _until_over(world, name, _sick_life(world, name, "leak", {"leak_mib_per_generation": 80}))
+    _until_over(world, name, _sick_life(world, name, "leak", {"leak_mib_per_generation": 110}))
     return ends_by_itself
 
 
@@ -277,7 +277,7 @@ def validation_away(world: StackWorld, rng: Random) -> Heal:
 def operator_killed(world: StackWorld, rng: Random) -> Heal:
     """The local operator ends and a new one starts that knows nothing, while a worker leaks."""
     name = rng.choice(world.worker_names())
-    boot_id = _sick_life(world, name, "leak", {"leak_mib_per_generation": 80})
+    boot_id = _sick_life(world, name, "leak", {"leak_mib_per_generation": 110})
     with contextlib.suppress(TimeoutError):
         world.wait("the cordon", lambda: world.looks[name].state == "draining", 60.0)
     world.live(rng.uniform(0.0, 2.0))

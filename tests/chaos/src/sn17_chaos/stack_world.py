@@ -35,6 +35,8 @@ T = TypeVar("T")
 POLL_SECONDS = 0.15
 WORKING = ("ready", "busy")
 MAX_GAUSSIANS = 30_000
+SLOW_SECONDS = 0.8
+"""Of every generation: long enough to strike in its middle, and to keep both workers in use."""
 CLOCK = Path(__file__).parent / "clock"
 _GENERATED = re.compile(r"sn17\.trellis: generated key=(\S+)")
 
@@ -79,8 +81,8 @@ class StackWorld:
 
     folder: Path
     seed: int
-    workers: int = 3
-    validators: int = 3
+    workers: int = 2
+    validators: int = 4
     operated: bool = True
     """Run the operator."""
     guarded: bool = True
@@ -352,12 +354,12 @@ class StackWorld:
             seed=self.seed,
             max_gaussians=MAX_GAUSSIANS,
             memory_limit_bytes=512 << 20,
-            faults={"slow_seconds": 0.4},
+            faults={"slow_seconds": SLOW_SECONDS},
             settings=self._settings(),
             forgiven_after=4.0,
         )
         self.stack = Stack(options, self.say, self._client)
-        for name in options.settings:
+        for name in (*options.settings, "operator"):
             self.token_file(name).write_text(self.stack.admin_token)
         await self.stack.start()
         for name in self.worker_names():
