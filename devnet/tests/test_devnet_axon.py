@@ -114,6 +114,17 @@ async def test_a_body_that_never_arrives_is_given_up(local_with):
     writer.close()
 
 
+@pytest.mark.parametrize("sent", [b"", b"POST /PullTask HTTP/1.1\r\nname: Pull"], ids=["nothing", "part"])
+async def test_a_head_that_never_ends_is_cut(local_with, sent):
+    local = await local_with(head_timeout=0.2)
+    reader, writer = await asyncio.open_connection("127.0.0.1", local.validator.port)
+    writer.write(sent)
+    async with asyncio.timeout(10):
+        assert await reader.read() == b""
+    writer.close()
+    assert (await local.pull()).task is not None
+
+
 async def test_an_unsigned_call_passes_on_the_older_transport_only(local_with, tmp_path):
     for required, status in ((False, 200), (True, 401)):
         local = await local_with(require_signature=required)

@@ -35,6 +35,9 @@ from sn17_devnet.tasks import Commission, TaskSource
 KEEP_ALIVE_SECONDS: Final = 5.0
 """Idle connections are closed after it, as the real server does: a session kept over a generation is dead."""
 
+HEAD_SECONDS: Final = 10.0
+"""A connection whose first request has no complete head by then is cut: slow senders take no room for long."""
+
 REBIND_SECONDS: Final = 0.2
 
 VALIDATION_VERSION: Final = "1.0.0"
@@ -51,6 +54,7 @@ class AxonOptions:
     require_signature: bool = False
     max_body_bytes: int = 256 * 1024**2
     body_timeout: float = 60.0
+    head_timeout: float = HEAD_SECONDS
 
 
 class Validator:
@@ -96,6 +100,8 @@ class Validator:
         self._clock = clock
         self._log = logging.getLogger(f"sn17.devnet.validator{index}")
         self._runner: web.AppRunner | None = None
+        self._listener: asyncio.Server | None = None
+        self._silent: set[web.RequestHandler] = set()
         self._background: set[asyncio.Task[None]] = set()
         self._restarting = False
         self.books = self._fresh_books()
@@ -125,13 +131,15 @@ class Validator:
             max_field_size=64 * 1024,
         )
         await runner.setup()
-        site = web.TCPSite(runner, self._options.host, self.port, reuse_address=True)
+        loop = asyncio.get_running_loop()
         try:
-            await site.start()
+            self._listener = await loop.create_server(
+                lambda: self._connection(runner), self._options.host, self.port, reuse_address=True
+            )
         except OSError:
             await runner.cleanup()
             raise
-        self.port = runner.addresses[0][1]
+        self.port = self._listener.sockets[0].getsockname()[1]
         self._runner = runner
         self.up.set()
 
@@ -141,12 +149,28 @@ class Validator:
         runner, self._runner = self._runner, None
         if runner is None:
             return
-        for site in list(runner.sites):
-            await site.stop()
+        if self._listener is not None:
+            self._listener.close()
         for connection in list(runner.server.connections if runner.server else ()):
             if connection.transport is not None:
                 connection.transport.abort()
         await runner.cleanup()
+
+    def _connection(self, runner: web.AppRunner) -> web.RequestHandler:
+        """The server's protocol for a new connection, and a limit on its wait for the first request.
+
+        The server itself limits only what comes after it (``KEEP_ALIVE_SECONDS``).
+        """
+        assert runner.server is not None
+        protocol = runner.server()
+        self._silent.add(protocol)
+        asyncio.get_running_loop().call_later(self._options.head_timeout, self._cut_if_silent, protocol)
+        return protocol
+
+    def _cut_if_silent(self, protocol: web.RequestHandler) -> None:
+        if protocol in self._silent:
+            self._silent.discard(protocol)
+            protocol.force_close()
 
     async def restart(self, seconds: float) -> None:
         """Be gone for ``seconds``, then come back with the state of the last sync. One at a time."""
@@ -196,6 +220,7 @@ class Validator:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         started = self._clock()
+        self._silent.discard(request.protocol)
         call = request.path.split("/")[1]
         headers: TransportHeaders | None = None
         try:
