@@ -7,13 +7,22 @@ import contextlib
 import json
 import os
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from sn17_operator.adapters.local import LocalEvent, LocalOperator, LocalWorker, default_spec
+from sn17_operator.adapters.local import (
+    LocalEvent,
+    LocalOperator,
+    LocalWorker,
+    Scraper,
+    _State,
+    default_spec,
+)
+from sn17_operator.model import Signal
 
 MIB = 1024 * 1024
 
@@ -173,6 +182,30 @@ async def test_a_persons_cordon_holds_and_is_lifted(tmp_path: Path) -> None:
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_worker_that_hangs_does_not_keep_the_others_from_being_scraped() -> None:
+    """Their few samples would look like a fault of the monitoring, and nothing would be done about it."""
+    states = {name: _State(LocalWorker(name, f"http://{name}")) for name in ("hangs", "works")}
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.host == "hangs":
+            await asyncio.Event().wait()
+        return httpx.Response(200, text='sn17_boot_info{boot_id="b"} 1\n')
+
+    scraper = Scraper(states, interval=0.01, clock=time.time, transport=httpx.MockTransport(answer))
+    running = asyncio.create_task(scraper.run())
+    try:
+        async with asyncio.timeout(30):
+            while len(states["works"].series.get(Signal.UP, ())) < 20:
+                await asyncio.sleep(0.01)
+        found = await scraper.measure(time.time(), [default_spec().rules])
+        assert found.monitoring.coverage >= 20
+        assert found.monitoring.last_scrape is not None
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await scraper.close()
 
 
 def test_unknown_worker_is_an_error(tmp_path: Path) -> None:

@@ -99,7 +99,6 @@ class Scraper:
         self._interval = interval
         self._clock = clock
         self._client = httpx.AsyncClient(timeout=SCRAPE_TIMEOUT_SECONDS, trust_env=False, transport=transport)
-        self._good: deque[float] = deque(maxlen=KEPT_SAMPLES)
         self._wanted = {
             metric: (signal, more) for signal, (metric, more) in METRICS.items() if signal is not Signal.UP
         }
@@ -108,19 +107,20 @@ class Scraper:
         await self._client.aclose()
 
     async def run(self) -> None:
-        """Scrape for ever."""
+        """Scrape for ever, each worker for itself: one that hangs does not keep the others waiting, or their
+        few samples would look like a fault of the monitoring.
+        """
+        async with asyncio.TaskGroup() as group:
+            for state in self._states.values():
+                group.create_task(self._follow(state))
+
+    async def _follow(self, state: _State) -> None:
         while True:
-            await self.scrape()
+            await self._scrape(state)
             await asyncio.sleep(self._interval)
 
-    async def scrape(self) -> None:
-        """One scrape of every worker."""
+    async def _scrape(self, state: _State) -> None:
         at = self._clock()
-        results = await asyncio.gather(*(self._scrape(state, at) for state in list(self._states.values())))
-        if any(results):
-            self._good.append(at)
-
-    async def _scrape(self, state: _State, at: float) -> bool:
         try:
             response = await self._client.get(f"{state.worker.ops_url}/metrics")
             response.raise_for_status()
@@ -128,13 +128,11 @@ class Scraper:
         except httpx.ConnectError:
             # Nothing listens: the process is gone, and its supervisor will start another.
             state.running, state.ready, state.why = False, False, "the process is not running"
-            return False
         except (httpx.HTTPError, ValueError) as error:
             state.sample(Signal.UP, at, 0.0)
             state.why = f"cannot be scraped: {type(error).__name__}"
-            return False
-        state.sample(Signal.UP, at, 1.0)
-        return True
+        else:
+            state.sample(Signal.UP, at, 1.0)
 
     def _take(self, state: _State, at: float, text: str) -> None:
         sums: dict[Signal, float] = {}
@@ -184,16 +182,20 @@ class Scraper:
             )
             for name, state in self._states.items()
         }
-        good = [at for at in self._good if at > now - spans[Signal.UP]]
+        window = spans[Signal.UP]
+        good = [
+            [at for at, up in state.series.get(Signal.UP, ()) if up and at > now - window]
+            for state in self._states.values()
+        ]
         queries = {signal: f"{metric} of /metrics" for signal, (metric, _) in METRICS.items()}
         monitoring = Monitoring(
             at=now,
             # One slow scrape must not count as blindness: they wait for each other.
             stale_after=2 * self._interval + SCRAPE_TIMEOUT_SECONDS + 1,
             scrape_interval=self._interval,
-            last_scrape=max(good, default=None),
-            coverage=float(len(good)),
-            window=spans[Signal.UP],
+            last_scrape=max((times[-1] for times in good if times), default=None),
+            coverage=float(max(map(len, good), default=0)),
+            window=window,
             queries=queries,
         )
         return Measurement(monitoring, workers)
