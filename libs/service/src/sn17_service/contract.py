@@ -42,6 +42,7 @@ class Code(StrEnum):
     GPU_OUT_OF_MEMORY = "gpu_out_of_memory"
     # 422
     EMPTY_STRUCTURE = "empty_structure"
+    STRUCTURE_TOO_LARGE = "structure_too_large"
     BAD_PROMPT = "bad_prompt"
     BAD_IMAGE = "bad_image"
     BAD_SPLAT = "bad_splat"
@@ -78,6 +79,9 @@ class LeaseOwner(StrEnum):
 
 
 EXIT_CODE_RECYCLE: Final = 75
+
+MODEL_MISSING: Final = "ModelMissing"
+"""First word, before a colon, of a worker's last words when nobody gave it weights."""
 
 # --- Metrics ----------------------------------------------------------------------------------------
 
@@ -150,6 +154,7 @@ class Metric(StrEnum):
     TICK_DURATION = "sn17_tick_duration_seconds"
     TICK_AGE = "sn17_tick_age_seconds"
     PROMETHEUS_ERRORS = "sn17_prometheus_errors"
+    API_ERRORS = "sn17_api_errors"
     SUCCESS_RATIO = "sn17_success_ratio"
 
 
@@ -175,6 +180,7 @@ class GenerationOutcome(StrEnum):
 
     OK = "ok"
     EMPTY_STRUCTURE = "empty_structure"
+    STRUCTURE_TOO_LARGE = "structure_too_large"
     BAD_REQUEST = "bad_request"
     MEMORY_REFUSED = "memory_refused"
     GPU_OUT_OF_MEMORY = "gpu_out_of_memory"

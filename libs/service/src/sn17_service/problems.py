@@ -23,6 +23,7 @@ STATUS: Final[dict[Code, int]] = {
     Code.OVERLOADED: 503,
     Code.GPU_OUT_OF_MEMORY: 503,
     Code.EMPTY_STRUCTURE: 422,
+    Code.STRUCTURE_TOO_LARGE: 422,
     Code.BAD_PROMPT: 422,
     Code.BAD_IMAGE: 422,
     Code.BAD_SPLAT: 422,

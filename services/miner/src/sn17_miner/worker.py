@@ -167,7 +167,7 @@ def _refusal(status: int, body: bytes) -> WorkerError:
     except ValidationError:
         code, detail, retry_after = f"http_{status}", body[:200].decode(errors="replace"), None
     text = f"{code}: {detail}"
-    if code == Code.EMPTY_STRUCTURE:
+    if code in (Code.EMPTY_STRUCTURE, Code.STRUCTURE_TOO_LARGE):
         return SeedFailedError(text)
     if code in (Code.BAD_PROMPT, Code.BAD_IMAGE, Code.BAD_REQUEST, Code.TOO_LARGE) or status in (
         400,

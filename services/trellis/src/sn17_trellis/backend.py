@@ -16,7 +16,7 @@ from sn17_service.contract import Code, GenerationKind
 from sn17_splats import Splats
 
 Progress = Callable[[str, int, int], None]
-"""``progress(stage, step, steps)`` after each step, ``step`` counting from 1; cheap, never raises."""
+"""``progress(stage, step, steps)``: ``step`` steps are done, 0 at a stage's start; cheap, never raises."""
 
 IsCancelled = Callable[[], bool]
 """True once the caller has gone; a backend asks between steps and answers with :class:`Cancelled`."""
@@ -99,6 +99,12 @@ class EmptyStructure(GenerationError):  # noqa: N818
     code = Code.EMPTY_STRUCTURE
 
 
+class StructureTooLarge(GenerationError):  # noqa: N818
+    """The structure has more voxels than this worker decodes."""
+
+    code = Code.STRUCTURE_TOO_LARGE
+
+
 class GpuOutOfMemory(GenerationError):  # noqa: N818
     """The device had no room; everything of the job has been freed before this is raised."""
 
@@ -115,6 +121,10 @@ class DeviceError(GenerationError):
 
 class Cancelled(GenerationError):  # noqa: N818
     """The caller went away; only counted, never answered."""
+
+
+class ModelMissing(Exception):  # noqa: N818
+    """A backend's weights are not on this machine; the message ends with what brings them."""
 
 
 class Backend(Protocol):
@@ -139,6 +149,7 @@ class Backend(Protocol):
         """Read weights; after it the page cache holds none of their files.
 
         Raises:
+            ModelMissing: a person must supply weights.
             Exception: the worker can not start; the message names file and key.
         """
         ...

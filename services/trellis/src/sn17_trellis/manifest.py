@@ -38,11 +38,11 @@ class Manifest(BaseModel):
     files: dict[str, FetchedFile]
 
 
-def sha256(path: Path) -> str:
+def sha256(path: Path, *, keep_pages: bool = False) -> str:
     """Hash of a file, read in pieces; its pages, which count against a pod's memory, are let go of."""
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
-        if hasattr(os, "posix_fadvise"):
+        if not keep_pages and hasattr(os, "posix_fadvise"):
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     return found
 

@@ -15,6 +15,7 @@ log = logging.getLogger("sn17.trellis")
 
 _OUTCOME: Final = {
     Code.EMPTY_STRUCTURE: GenerationOutcome.EMPTY_STRUCTURE,
+    Code.STRUCTURE_TOO_LARGE: GenerationOutcome.STRUCTURE_TOO_LARGE,
     Code.GPU_OUT_OF_MEMORY: GenerationOutcome.GPU_OUT_OF_MEMORY,
     Code.BAD_PROMPT: GenerationOutcome.BAD_REQUEST,
     Code.BAD_IMAGE: GenerationOutcome.BAD_REQUEST,

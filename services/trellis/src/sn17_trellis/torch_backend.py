@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,13 +29,16 @@ from sn17_trellis.backend import (
     GpuOutOfMemory,
     IsCancelled,
     Job,
+    ModelMissing,
     Progress,
+    StructureTooLarge,
 )
+from sn17_trellis.engine.background import rembg_remover
 from sn17_trellis.engine.checkpoint import ROLES, Repositories, drop_file_pages, locate, read_pipeline
-from sn17_trellis.engine.conditioning import rembg_remover
 from sn17_trellis.engine.config import PRESETS, SamplerParams
 from sn17_trellis.engine.errors import (
     CancelledError,
+    CheckpointMissingError,
     DeviceMemoryError,
     EmptyStructureError,
     EngineError,
@@ -43,11 +47,19 @@ from sn17_trellis.engine.errors import (
     StructureTooLargeError,
 )
 from sn17_trellis.engine.fast import FastRunner
-from sn17_trellis.engine.pipeline import MAX_VOXELS, Pipeline, Request, load_pipeline
+from sn17_trellis.engine.pipeline import (
+    MAX_VOXELS,
+    Pipeline,
+    Request,
+    files_of,
+    is_out_of_memory,
+    load_pipeline,
+)
 from sn17_trellis.engine.runners import EagerRunner, Runner
+from sn17_trellis.engine.voxels import shell
 from sn17_trellis.finish import UnusableOutput
-from sn17_trellis.manifest import verify_manifest
 from sn17_trellis.settings import WorkerSettings
+from sn17_trellis.verified import VerifiedFiles, manifest_directories
 
 if TYPE_CHECKING:
     from hashlib import _Hash as Hash
@@ -57,8 +69,13 @@ CANARY_SEED: Final = 17
 BLOCK_BYTES: Final = 65_536
 BLOCKS: Final = 256
 WHOLE_BYTES: Final = BLOCKS * BLOCK_BYTES
+WARM_VOXELS: Final[tuple[int, ...]] = (4_000, 8_000, 16_000, 32_000)
+"""Sizes that a GPU is prepared for: objects have 8,000 to 30,000 voxels, models are trained up to 32,768."""
+WARM_VOXELS_CPU: Final[tuple[int, ...]] = (64,)
 FROM_CHECKPOINT: Final = "checkpoint"
 """Preset name for what the checkpoint's own `pipeline.json` asks for."""
+
+log = logging.getLogger("sn17.trellis.torch")
 
 
 def bundled_checkpoint() -> Path:
@@ -77,6 +94,8 @@ class TorchConfig:
     preset: str | None = None
     max_voxels: int = MAX_VOXELS
     threads: int | None = None
+    verified: Path | None = None
+    """Where to note which fetched files were read through; None reads them at every start."""
 
 
 class TorchBackend:
@@ -94,6 +113,7 @@ class TorchBackend:
             ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
         )
         self._pipelines: dict[str, Pipeline] = {}
+        self._verified = VerifiedFiles(config.verified)
         self._identity = "torch"
         self._weights = 0
 
@@ -106,17 +126,26 @@ class TorchBackend:
         return self._identity
 
     def load(self) -> None:
+        try:
+            self._load()
+        except CheckpointMissingError as error:
+            raise ModelMissing(f"{error}. {self._advice()}") from error
+
+    def _load(self) -> None:
         if self._config.threads is not None:
             torch.set_num_threads(self._config.threads)
         on_gpu = self._device.type == "cuda"
         runner: Runner = FastRunner() if on_gpu else EagerRunner()
         repositories = Repositories(self._config.model_roots)
         shared: dict[Path, nn.Module] = {}
-        marks = []
+        marks, verified = [], set[Path]()
         for kind, directory in self._directories.items():
             if directory is None:
                 continue
-            verify_manifest(directory)
+            for fetched in manifest_directories(files_of(directory, repositories)):
+                if fetched not in verified:
+                    self._verified.verify(fetched)
+                    verified.add(fetched)
             pipeline = load_pipeline(
                 directory,
                 self._device,
@@ -136,14 +165,19 @@ class TorchBackend:
         self._weights = torch.cuda.memory_allocated(self._device) if on_gpu else 0
 
     def warmup(self, progress: Progress, cancelled: IsCancelled) -> None:
-        """One job per model: kernels, graphs and memory pools exist afterwards."""
-        for kind in self._pipelines:
-            image = None if kind == "text" else _test_picture()
-            prompt = CANARY_PROMPT if kind == "text" else None
+        """Compile kernels, capture graphs and fill memory pools, for structures of every usual size."""
+        sizes = WARM_VOXELS if self._device.type == "cuda" else WARM_VOXELS_CPU
+        sizes = tuple(size for size in sizes if size <= self._config.max_voxels) or sizes[:1]
+        jobs = [(pipeline, size) for pipeline in self._pipelines.values() for size in sizes]
+        for done, (pipeline, size) in enumerate(jobs):
+            if cancelled():
+                return
+            progress("warmup", done, len(jobs))
             try:
-                self.generate(Job(GenerationKind.WARMUP, CANARY_SEED, prompt, image), progress, cancelled)
-            except EmptyStructure:
-                continue
+                pipeline.warm_up(shell(size, pipeline.latent_flow.config.resolution, self._device))
+            except DeviceMemoryError as error:
+                log.warning("a structure of %d voxels does not fit this GPU: %s", size, error)
+        progress("warmup", len(jobs), len(jobs))
 
     def generate(self, job: Job, progress: Progress, cancelled: IsCancelled) -> Generation:
         pipeline = self._pipelines[job.model]
@@ -152,7 +186,7 @@ class TorchBackend:
         def on_step(stage: str, step: int, steps: int) -> None:
             if cancelled():
                 raise CancelledError
-            progress(stage, step + 1, steps)
+            progress(stage, step, steps)
 
         request = Request(job.seed, structure, latents, prompt=job.prompt, image=job.image)
         with _translated():
@@ -185,6 +219,15 @@ class TorchBackend:
         self._pipelines.clear()
         self.cleanup()
 
+    def _advice(self) -> str:
+        """How to get what is missing. Repositories lie in folders OWNER/NAME, as `fetch` writes them."""
+        given = [directory for directory in self._directories.values() if directory is not None]
+        names = " ".join(f"{directory.parent.name}/{directory.name}@REVISION" for directory in given)
+        return (
+            f"Run: sn17-trellis fetch --into {given[0].parent.parent} {names}, with each further repository "
+            "it names; in a cluster set trellis.model.revision and trellis.model.extra of the chart"
+        )
+
     def _parameters(self, job: Job, pipeline: Pipeline) -> tuple[SamplerParams, SamplerParams]:
         wish, (structure, latents) = job.sampling, pipeline.defaults
         name = wish.preset or self._preset
@@ -211,8 +254,10 @@ def _translated() -> Iterator[None]:
         yield
     except CancelledError:
         raise Cancelled from None
-    except (EmptyStructureError, StructureTooLargeError) as error:
+    except EmptyStructureError as error:
         raise EmptyStructure(str(error)) from None
+    except StructureTooLargeError as error:
+        raise StructureTooLarge(str(error)) from None
     except ImageError as error:
         raise BadImage(str(error)) from None
     except DeviceMemoryError as error:
@@ -222,6 +267,8 @@ def _translated() -> Iterator[None]:
     except EngineError as error:
         raise GenerationError(str(error)) from None
     except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise GpuOutOfMemory(str(error).splitlines()[0]) from None
         if "CUDA error" not in str(error):
             raise
         kind = "illegal_address" if "illegal memory access" in str(error) else "cuda"
@@ -271,5 +318,6 @@ def create_backend(settings: WorkerSettings) -> TorchBackend:
             preset=settings.preset,
             max_voxels=settings.max_voxels,
             threads=settings.torch_threads,
+            verified=settings.spool_dir / "verified.json",
         )
     )

@@ -9,7 +9,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final
 
 from sn17_service import Problem, Service, return_heap
-from sn17_service.contract import EXIT_CODE_RECYCLE, Code, GenerationKind, GenerationOutcome, WorkerState
+from sn17_service.contract import (
+    EXIT_CODE_RECYCLE,
+    MODEL_MISSING,
+    Code,
+    GenerationKind,
+    GenerationOutcome,
+    WorkerState,
+)
 
 from sn17_trellis.backend import (
     Backend,
@@ -18,6 +25,7 @@ from sn17_trellis.backend import (
     Generation,
     GpuOutOfMemory,
     Job,
+    ModelMissing,
 )
 from sn17_trellis.canary import CanaryBook
 from sn17_trellis.finish import Encoded, UnusableOutput, encode, keep
@@ -257,7 +265,8 @@ class Worker:
 
     def _thread_failed(self, error: BaseException) -> None:
         self._service.health.fail("worker_thread", f"ended: {type(error).__name__}")
-        self._service.stop(1, f"the worker thread ended: {error}")
+        missing = isinstance(error, ModelMissing)
+        self._service.stop(1, f"{MODEL_MISSING if missing else 'the worker thread ended'}: {error}")
 
     def _work(self, running: Running) -> None:
         started = self._service.monotonic()

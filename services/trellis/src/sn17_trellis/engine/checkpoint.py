@@ -30,7 +30,7 @@ from sn17_trellis.engine.config import (
     StructureDecoderConfig,
     StructureFlowConfig,
 )
-from sn17_trellis.engine.errors import CheckpointError
+from sn17_trellis.engine.errors import CheckpointError, CheckpointMissingError
 from sn17_trellis.engine.gaussians import GaussianDecoder
 from sn17_trellis.engine.latents import LatentFlow
 from sn17_trellis.engine.structure import StructureDecoder, StructureFlow
@@ -85,7 +85,7 @@ def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file") from None
+        raise CheckpointMissingError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: not readable as JSON: {error}") from error
 
@@ -126,7 +126,7 @@ def locate(directory: Path, role: str, entry: str, repositories: Repositories) -
         if config.is_file() and weights.is_file():
             return ModelPath(role, config, weights)
     tried = ", ".join(dict.fromkeys(f"{base}.json" for base in bases))
-    raise CheckpointError(
+    raise CheckpointMissingError(
         f"{directory / 'pipeline.json'}: args.models.{role} = {entry!r}: no .json and .safetensors found; "
         f"tried {tried}"
     )

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sn17_trellis.engine.checkpoint import Repositories, drop_file_pages
 from sn17_trellis.engine.config import PipelineConfig
-from sn17_trellis.engine.errors import CheckpointError, ImageError
+from sn17_trellis.engine.errors import CheckpointError, CheckpointMissingError, ImageError
 
 DEFAULT_TEXT_MODEL = "openai/clip-vit-large-patch14"
 IMAGE_MODELS = {"dinov2_vitl14_reg": "facebook/dinov2-with-registers-large"}
@@ -43,9 +43,22 @@ def model_directory(checkpoint: Path, entry: str, repositories: Repositories) ->
         if (place / "config.json").is_file():
             return place
     tried = ", ".join(dict.fromkeys(str(place) for place in places))
-    raise CheckpointError(
+    raise CheckpointMissingError(
         f"{checkpoint / 'pipeline.json'}: no files of {entry!r} on this machine; tried {tried}"
     )
+
+
+def conditioner_entry(config: PipelineConfig) -> str:
+    """The conditioning model's repository or folder that a `pipeline.json` asks for."""
+    if config.name == "TrellisTextTo3DPipeline":
+        return config.args.text_cond_model or DEFAULT_TEXT_MODEL
+    named = config.args.image_cond_model or "dinov2_vitl14_reg"
+    return IMAGE_MODELS.get(named, named)
+
+
+def conditioner_directory(checkpoint: Path, config: PipelineConfig, repositories: Repositories) -> Path:
+    """Where its files lie. Raises CheckpointMissingError."""
+    return model_directory(checkpoint, conditioner_entry(config), repositories)
 
 
 def _pretrained(model_class: Any, directory: Path, device: torch.device) -> Any:
@@ -85,8 +98,7 @@ class TextConditioner:
         """Read the text model that `pipeline.json` names, or the default where it names none."""
         from transformers import AutoTokenizer, CLIPTextModel
 
-        entry = config.args.text_cond_model or DEFAULT_TEXT_MODEL
-        directory = model_directory(checkpoint, entry, repositories)
+        directory = conditioner_directory(checkpoint, config, repositories)
         try:
             tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
         except (OSError, ValueError) as error:
@@ -111,6 +123,10 @@ class TextConditioner:
             self._null = self.encode("")
         return self.encode(prompt), self._null
 
+    def example(self) -> tuple[Tensor, Tensor]:
+        """Some condition."""
+        return self.condition("a red cube")
+
 
 class ImageConditioner:
     """DINOv2 with registers: states before the final norm, layer-normed, [1, tokens, width] float32."""
@@ -133,13 +149,18 @@ class ImageConditioner:
         """Read the image model that `pipeline.json` names."""
         from transformers import Dinov2WithRegistersModel
 
-        named = config.args.image_cond_model or "dinov2_vitl14_reg"
-        directory = model_directory(checkpoint, IMAGE_MODELS.get(named, named), repositories)
+        directory = conditioner_directory(checkpoint, config, repositories)
         return cls(_pretrained(Dinov2WithRegistersModel, directory, device), remove_background)
 
     def condition(self, image: RgbaImage) -> tuple[Tensor, Tensor]:
         """The condition and its absence (zeros)."""
-        pixels = preprocess(image, self._remove_background)
+        return self._states(preprocess(image, self._remove_background))
+
+    def example(self) -> tuple[Tensor, Tensor]:
+        """Some condition."""
+        return self._states(np.zeros((3, IMAGE_SIZE, IMAGE_SIZE), np.float32))
+
+    def _states(self, pixels: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
         device = next(self._model.parameters()).device
         x = torch.from_numpy(pixels).to(device)[None]
         states = self._model(pixel_values=x).last_hidden_state
@@ -179,19 +200,3 @@ def preprocess(image: RgbaImage, remove_background: BackgroundRemover | None = N
     flat = (resized[:, :, :3] * resized[:, :, 3:] * 255).astype(np.uint8)
     normal = (flat.astype(np.float32) / 255 - _MEAN) / _STD
     return np.ascontiguousarray(normal.transpose(2, 0, 1))
-
-
-def rembg_remover() -> BackgroundRemover | None:
-    """Background removal by `rembg` (u2net, as the reference), or None where it is not installed."""
-    try:
-        import rembg  # type: ignore[import-not-found, unused-ignore]
-    except ImportError:
-        return None
-    session = rembg.new_session("u2net")
-
-    def remove(image: RgbaImage) -> RgbaImage:
-        picture = Image.fromarray(image, "RGBA").convert("RGB")
-        picture.thumbnail((1024, 1024), Image.Resampling.LANCZOS)
-        return np.asarray(rembg.remove(picture, session=session).convert("RGBA"))
-
-    return remove

@@ -11,6 +11,10 @@ class CheckpointError(EngineError):
     """A checkpoint cannot be used; the message names the file and, where there is one, the key."""
 
 
+class CheckpointMissingError(CheckpointError):
+    """Files of a checkpoint, or a whole repository it refers to, are not on this machine."""
+
+
 class EmptyStructureError(EngineError):
     """The sampled structure has no occupied voxel, so there is nothing to place gaussians on."""
 

@@ -57,7 +57,7 @@ class FusedBlock:
         if self.cross_gamma is not None:
             q = fused.head_norm(q, self.cross_gamma)
         key, value = keys_values
-        y = block.cross_attn.to_out(fused.cross_attention(q, key[:batch], value[:batch]))
+        y = block.cross_attn.to_out(fused.flash_attention(q, key[:batch], value[:batch]))
         x, h = fused.residual_norm(x, y, None, mod[4], mod[3], modulate=True)
         hidden = fused.linear_gelu(h, self.mlp_in.get_parameter("weight"), self.mlp_in.get_parameter("bias"))
         return fused.residual_norm(x, self.mlp_out(hidden), mod[5], following[1], following[0], modulate=True)

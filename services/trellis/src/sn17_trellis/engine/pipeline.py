@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from sn17_trellis.engine.conditioning import (
     ImageConditioner,
     RgbaImage,
     TextConditioner,
+    conditioner_directory,
 )
 from sn17_trellis.engine.config import Normalization, PipelineConfig, SamplerParams
 from sn17_trellis.engine.errors import (
@@ -47,9 +48,14 @@ from sn17_trellis.engine.sampler import sample
 from sn17_trellis.engine.structure import StructureDecoder, StructureFlow
 from sn17_trellis.engine.voxels import Voxels
 
+T = TypeVar("T")
+
 Stage = Literal["condition", "structure", "structure_decode", "latents", "gaussians", "transfer"]
 Progress = Callable[[Stage, int, int], None]
-"""Called with (stage, steps done, steps in all) before each step; raising gives the job up."""
+"""Called with (stage, steps done, steps in all): 0 at a stage's start, then as the device finishes each step.
+
+Raising gives the job up.
+"""
 
 MAX_VOXELS = 60_000
 """Attention is quadratic in the voxels; released models were trained up to 32,768."""
@@ -98,10 +104,37 @@ class Pipeline:
         Raises an EngineError: EmptyStructureError, StructureTooLargeError, OutputError, DeviceMemoryError,
         ImageError, UnsupportedRequestError, or whatever `progress` raises.
         """
+        return self._within_memory(lambda: self._generate(request, progress))
+
+    @torch.inference_mode()
+    def warm_up(self, voxels: Voxels) -> None:
+        """Run everything once for a structure of this size (`voxels.shell` makes one), two steps a stage.
+
+        Afterwards kernels are compiled, graphs captured and memory pools large enough.
+
+        Raises DeviceMemoryError where a structure of this size does not fit.
+        """
+        self._within_memory(lambda: self._warm_up(voxels))
+
+    def _warm_up(self, voxels: Voxels) -> None:
+        # Time starts at 1: the first step is guided, the second is not.
+        params = SamplerParams(steps=2, cfg_strength=1.0, cfg_interval=(0.9, 1.0))
+        generator = torch.Generator().manual_seed(0)
+        cond, neg = self.conditioner.example()
+        latent = self.sample_structure(self.structure_noise(generator), cond, neg, params)
+        self.decoder(latent)
+        noise = self.latent_noise(generator, voxels)
+        latents = self.sample_latents(noise, cond, neg, voxels, params)
+        raw = self.gaussian_decoder(latents, voxels)
+        self.to_host(self.gaussian_decoder.represent(raw, voxels).pack())
+
+    def _within_memory(self, work: Callable[[], T]) -> T:
         try:
-            return self._generate(request, progress)
-        except torch.OutOfMemoryError as error:
-            message = str(error).split(".", 1)[0]
+            return work()
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            message = str(error).splitlines()[0].split(". ", 1)[0]
         # Outside the handler: the exception's frames, which hold the tensors, are gone by now.
         self.release()
         raise DeviceMemoryError(f"the GPU ran out of memory: {message}")
@@ -219,6 +252,17 @@ class Pipeline:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         seconds[stage] = time.perf_counter() - start
+        if progress is not None:
+            progress(stage, 1, 1)
+
+
+NO_MEMORY = ("out of memory", "ALLOC_FAILED", "cudaErrorMemoryAllocation")
+"""How torch, cuBLAS, cuDNN and the driver say that the device has no room."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch or of a library under it means that the device's memory ran out."""
+    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in NO_MEMORY)
 
 
 Shared = MutableMapping[Path, nn.Module]
@@ -228,6 +272,17 @@ Shared = MutableMapping[Path, nn.Module]
 def _pieces(directory: Path, repositories: Repositories) -> tuple[PipelineConfig, list[ModelPath]]:
     config = read_pipeline(directory)
     return config, [locate(directory, role, config.args.models[role], repositories) for role in ROLES]
+
+
+def files_of(directory: Path, repositories: Repositories) -> list[Path]:
+    """Every file of a checkpoint, wherever its repositories lie. Raises CheckpointError."""
+    config, paths = _pieces(directory, repositories)
+    conditioner = conditioner_directory(directory, config, repositories)
+    return [
+        directory / "pipeline.json",
+        *(file for path in paths for file in (path.config, path.weights)),
+        *sorted(file for file in conditioner.iterdir() if file.is_file()),
+    ]
 
 
 def _consistent(directory: Path, config: PipelineConfig, modules: list[nn.Module]) -> None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from sn17_trellis.engine.config import SamplerParams
 
 OnStep = Callable[[int, int], None]
-"""Called before each step with (steps done, steps in all); raising ends the sampling."""
+"""Called with (steps done, steps in all), first with 0 and then once per finished step; raising ends it."""
+
+STEPS_AHEAD = 2
+"""Steps a GPU is given beyond those known to be finished: so it never waits, and yet a caller can leave."""
 
 
 class Velocity(Protocol):
@@ -48,11 +53,51 @@ def forward_count(params: SamplerParams) -> int:
 def sample(velocity: Velocity, noise: Tensor, params: SamplerParams, on_step: OnStep | None = None) -> Tensor:
     """Integrate from noise at t = 1 to data at t = 0; the state stays float32."""
     times = time_sequence(params)
+    pace = _Pace(params.steps, on_step, noise.device)
     x = noise
     for step, (t, following) in enumerate(pairwise(times)):
-        if on_step is not None:
-            on_step(step, params.steps)
         guided = is_guided(params, t)
         v = velocity.guided(x, step, params.cfg_strength) if guided else velocity.plain(x, step)
         x = x - float(t - following) * v
+        pace.given()
+    pace.finish()
     return x
+
+
+class _Pace:
+    """Reports steps when the device has done them, not when it was given them."""
+
+    def __init__(self, steps: int, on_step: OnStep | None, device: torch.device) -> None:
+        self._steps = steps
+        self._on_step = on_step
+        self._device = device
+        self._done = 0
+        self._pending: deque[torch.cuda.Event] = deque()
+        if on_step is not None:
+            on_step(0, steps)
+
+    def given(self) -> None:
+        if self._on_step is None:
+            return
+        if self._device.type != "cuda":
+            self._report()
+            return
+        # A blocking event sleeps instead of turning a core at full speed.
+        event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+        event.record()
+        self._pending.append(event)
+        if len(self._pending) > STEPS_AHEAD:
+            self._wait()
+
+    def finish(self) -> None:
+        while self._pending:
+            self._wait()
+
+    def _wait(self) -> None:
+        self._pending.popleft().synchronize()
+        self._report()
+
+    def _report(self) -> None:
+        assert self._on_step is not None
+        self._done += 1
+        self._on_step(self._done, self._steps)

@@ -207,3 +207,16 @@ def window_ids(voxels: Voxels, window: int, shift: int) -> tuple[Tensor, Tensor]
     code = _flat(torch.cat([voxels.coords[:, :1], place], dim=1), size)
     _, rank, counts = torch.unique(code, return_inverse=True, return_counts=True)
     return rank, counts
+
+
+def shell(count: int, resolution: int, device: torch.device) -> Voxels:
+    """The `count` voxels nearest to a bumpy sphere's surface: a structure such as objects have."""
+    count = min(count, resolution**3)
+    axis = torch.arange(resolution, dtype=torch.float32) - (resolution - 1) / 2
+    x, y, z = torch.meshgrid(axis, axis, axis, indexing="ij")
+    radius = (x**2 + y**2 + z**2).sqrt()
+    target = (count / 27) ** 0.5 * 1.15 + 2 * torch.sin(x / 4) * torch.cos(y / 5)
+    nearest = (radius - target).abs().flatten().argsort(stable=True)[:count].sort().values
+    r = resolution
+    coords = torch.stack([nearest * 0, nearest // r**2, nearest // r % r, nearest % r], dim=1)
+    return Voxels(coords.int().to(device), resolution)

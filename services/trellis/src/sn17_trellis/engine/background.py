@@ -1,0 +1,44 @@
+"""Background removal for images without transparency: `rembg` with u2net, as the reference uses it."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from sn17_trellis.engine.conditioning import BackgroundRemover, RgbaImage
+
+MODEL = "u2net"
+LONGEST_SIDE = 1024
+"""Larger pictures are shrunk first: the model itself looks at 320 pixels."""
+
+log = logging.getLogger("sn17.trellis.engine")
+
+
+def rembg_remover() -> BackgroundRemover | None:
+    """Removal by `rembg` (the `background` extra), or None, saying why, where it can not be had.
+
+    The model file is not downloaded here: a worker asks the network for nothing when it starts.
+    """
+    try:
+        import rembg  # type: ignore[import-not-found, unused-ignore]
+        from rembg.sessions.u2net import U2netSession  # type: ignore[import-not-found, unused-ignore]
+    except ImportError as error:
+        log.info("pictures need an alpha channel: the 'background' extra is not installed (%s)", error.name)
+        return None
+    weights = Path(U2netSession.u2net_home()) / f"{MODEL}.onnx"
+    if not weights.is_file():
+        log.warning(
+            "pictures need an alpha channel: %s is missing; rembg.new_session(%r) fetches it", weights, MODEL
+        )
+        return None
+    session = rembg.new_session(MODEL)
+
+    def remove(image: RgbaImage) -> RgbaImage:
+        picture = Image.fromarray(image, "RGBA").convert("RGB")
+        picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
+        return np.asarray(rembg.remove(picture, session=session).convert("RGBA"))
+
+    return remove
