@@ -63,6 +63,7 @@ TOGGLES: dict[str, tuple[str, ...]] = {
         "trellis.model.proxy=http://proxy:3128,trellis.model.endpoint=https://hub.example,"
         f"trellis.model.extra[0].repository=a/b,trellis.model.extra[0].revision={REVISION}",
     ),
+    "laptop-torch": ("-f", str(CHART / "values-laptop.yaml"), "--set", "trellis.backend=torch"),
     "no-gpu": ("--set", "trellis.gpu.enabled=false"),
     "runtime-class": ("--set", "trellis.runtimeClassName=nvidia,trellis.priorityClassName=high"),
     "journal-in-the-pod": ("--set", "miner.persistence.enabled=false"),

@@ -244,3 +244,39 @@ def test_names_of_two_releases_never_collide(chart: Any) -> None:
 def test_the_readme_names_every_preset() -> None:
     text = (CHART / "README.md").read_text()
     assert all(path.name in text for path in CHART.glob("values-*.yaml"))
+
+
+class OnceLoader(yaml.SafeLoader):
+    """Refuses a mapping that has a key twice, of which the API server would keep the last without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        found: dict[Any, Any] = super().construct_mapping(node, deep=deep)
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        doubles = {key for key in keys if keys.count(key) > 1}
+        if doubles:
+            raise yaml.constructor.ConstructorError(None, None, f"twice: {doubles}", node.start_mark)
+        return found
+
+
+@pytest.mark.parametrize("tool", ["helm", "helm3"])
+def test_no_key_stands_twice(chart: Any, preset: str, tool: str, arguments: Any) -> None:
+    list(yaml.load_all(chart.text(*arguments[preset], tool=tool), Loader=OnceLoader))
+
+
+def test_the_laptop_runs_torch_by_one_value(rendered: Callable[[str], Any]) -> None:
+    """With the checkpoint in the image: nothing to fetch, nothing to claim, no GPU to wait for."""
+    release = rendered("laptop-torch")
+    pod = release.pod("trellis")
+    (worker,) = pod["spec"]["containers"]
+    assert worker["image"] == "sn17/trellis:0.1.0-torch"
+    assert env(pod)["SN17_BACKEND"] == "torch"
+    assert "SN17_TEXT_CHECKPOINT" not in env(pod)
+    assert list(worker["resources"]["limits"]) == ["memory"]
+    assert "initContainers" not in pod["spec"]
+    assert release.of("PersistentVolumeClaim") == ()
+    caches = {name: value for name, value in env(pod).items() if name.endswith("_CACHE_DIR")}
+    assert set(caches) == {"TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR"}
+    (volume,) = [v for v in pod["spec"]["volumes"] if v["name"] == "compile-cache"]
+    assert "medium" not in volume["emptyDir"]
+    (mount,) = [m["mountPath"] for m in worker["volumeMounts"] if m["name"] == "compile-cache"]
+    assert all(value.startswith(f"{mount}/") for value in caches.values())

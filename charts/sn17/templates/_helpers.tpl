@@ -152,9 +152,19 @@ affinity:
 {{- default (printf "http://%s-prometheus:9090" (include "sn17.fullname" .)) .Values.prometheus.url -}}
 {{- end -}}
 
+{{- /* Whether the workers read their model from a volume: the torch backend, unless its image brings the model. */ -}}
+{{- define "sn17.modelOnVolume" -}}
+{{- if and (eq .Values.trellis.backend "torch") (not .Values.trellis.model.bundled) -}}true{{- end -}}
+{{- end -}}
+
+{{- /* Whether neither a commit to fetch nor a filled claim is named. */ -}}
+{{- define "sn17.modelMissing" -}}
+{{- if and (include "sn17.modelOnVolume" .) (not .Values.trellis.model.revision) (not .Values.trellis.model.existingClaim) -}}true{{- end -}}
+{{- end -}}
+
 {{- /* Whether the init container fetches a model. */ -}}
 {{- define "sn17.fetchesModel" -}}
-{{- if and (eq .Values.trellis.backend "torch") (not .Values.trellis.model.existingClaim) .Values.trellis.model.revision -}}true{{- end -}}
+{{- if and (include "sn17.modelOnVolume" .) (not .Values.trellis.model.existingClaim) .Values.trellis.model.revision -}}true{{- end -}}
 {{- end -}}
 
 {{- define "sn17.modelClaim" -}}

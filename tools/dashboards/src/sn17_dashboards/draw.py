@@ -20,15 +20,28 @@ import httpx
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MultipleLocator
 from PIL import Image
 
 from sn17_dashboards.prometheus import Series, Window, filled_in, query_range
 
-PALETTE = ("#73bf69", "#f2cc0c", "#5794f2", "#ff780a", "#f2495c", "#b877d9", "#37872d", "#8ab8ff", "#96d98d")
-COLOURS = {"green": "#73bf69", "yellow": "#f2cc0c", "orange": "#ff9830", "red": "#f2495c", "text": "#ccccdc"}
+PALETTE = ("#73bf69", "#f2cc0c", "#5794f2", "#ff780a", "#e02f44", "#b877d9", "#19c5c5", "#c8f2c2", "#a16a3a")
+COLOURS = {
+    "green": "#73bf69",
+    "yellow": "#f2cc0c",
+    "orange": "#ff9830",
+    "red": "#f2495c",
+    "purple": "#b877d9",
+    "blue": "#5794f2",
+    "gray": "#8e8e8e",
+    "text": "#ccccdc",
+}
 PAPER, PANEL, INK, FAINT = "#111217", "#181b1f", "#ccccdc", "#3a3d44"
 LINES_IN_LEGEND = 9
+LEGEND_COLUMNS = 5
+"""Of the board's 24, at the right of a graph."""
+TICKS = (5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400)
+"""Distances of the time axis's marks, in seconds."""
 DAY = 86400.0
 NAN = float("nan")
 
@@ -37,7 +50,7 @@ def draw_boards(folder: Path, url: str, seconds: float, into: Path) -> int:
     """One PNG per board. Returns 1 when a panel had no series, which is said."""
     into.mkdir(parents=True, exist_ok=True)
     end = time.time()
-    window = Window(end - seconds, end, max(5.0, seconds / 200))
+    window = Window(end - seconds, end, max(2.0, seconds / 200))
     empty: list[str] = []
     with httpx.Client(base_url=url.rstrip("/"), timeout=30) as client:
         variables = chosen(client, window)
@@ -67,25 +80,32 @@ def _draw(
 ) -> list[str]:
     panels = [p for p in board["panels"] if p["type"] != "row"]
     rows = max(p["gridPos"]["y"] + p["gridPos"]["h"] for p in panels)
-    mpl.rcParams.update({"font.family": "DejaVu Sans", "font.size": 7})
-    figure = Figure(figsize=(12.6, rows * 0.31 + 0.4), facecolor=PAPER, dpi=80)
-    grid = figure.add_gridspec(rows, 24, left=0.05, right=0.995, top=1 - 0.4 / (rows * 0.31), bottom=0.02)
-    figure.suptitle(board["title"], color=INK, fontsize=11, x=0.01, ha="left", y=0.995, va="top")
+    mpl.rcParams.update({"font.family": "DejaVu Sans", "font.size": 8})
+    height = rows * 0.29 + 0.5
+    figure = Figure(figsize=(13, height), facecolor=PAPER, dpi=100)
+    grid = figure.add_gridspec(
+        rows, 24, left=0.045, right=0.995, top=1 - 0.5 / height, bottom=0.005, hspace=0, wspace=0
+    )
+    figure.suptitle(board["title"], color=INK, fontsize=13, x=0.01, ha="left", y=1 - 0.1 / height, va="top")
     marks = _moments(board, client, variables, window)
+    for index, annotation in enumerate(board["annotations"]["list"]):
+        said = f"\u250a {annotation['name'].lower()}"
+        place = {"x": 0.99 - 0.09 * index, "y": 1 - 0.15 / height, "ha": "right", "va": "top"}
+        figure.text(s=said, color=COLOURS[annotation["iconColor"]], fontsize=8, **place)
     empty = []
     for panel in panels:
         at = panel["gridPos"]
         # Columns at the right are the legend's; a row at the top is the title's.
-        aside = 4 if panel["type"] == "timeseries" else 1
+        aside = LEGEND_COLUMNS if panel["type"] == "timeseries" else 1
         axes = figure.add_subplot(
             grid[at["y"] + 1 : at["y"] + at["h"] - 1, at["x"] : at["x"] + at["w"] - aside]
         )
         lines = [
-            (series, target, _fixed(panel, target["refId"]))
+            (series, target, _constant(panel, target["refId"]))
             for target in panel["targets"]
             for series in query_range(client, filled_in(target["expr"], variables), window)
         ]
-        if not any(not fixed for _, _, fixed in lines):
+        if all(constant for _, _, constant in lines):
             empty.append(panel["title"])
         _frame(axes, panel)
         if panel["type"] == "stat":
@@ -98,11 +118,14 @@ def _draw(
 
 
 def _save(figure: Figure, path: Path) -> None:
-    """With a palette: a third of the bytes, and nothing of it to be seen."""
+    """With a palette of the picture's own, which is a third of the bytes and none of the colours."""
     picture = BytesIO()
     figure.savefig(picture, format="png", facecolor=PAPER)
     picture.seek(0)
-    Image.open(picture).convert("RGB").quantize(192).save(path, optimize=True)
+    few = (
+        Image.open(picture).convert("RGB").quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    )
+    few.save(path, optimize=True)
 
 
 def _moments(
@@ -114,18 +137,22 @@ def _moments(
         for series in query_range(client, filled_in(annotation["expr"], variables), window):
             times = [at for at, _ in series.samples]
             begins = [t for i, t in enumerate(times) if i == 0 or t - times[i - 1] > window.step * 1.5]
-            found += [(at, annotation["iconColor"]) for at in begins]
+            found += [(at, COLOURS[annotation["iconColor"]]) for at in begins]
     return found
 
 
-def _fixed(panel: Mapping[str, Any], ref: str) -> bool:
-    overrides = panel["fieldConfig"].get("overrides", [])
-    return any(o["matcher"]["id"] == "byFrameRefID" and o["matcher"]["options"] == ref for o in overrides)
+def _constant(panel: Mapping[str, Any], ref: str) -> str:
+    """The colour of a line to compare with; empty for data."""
+    for override in panel["fieldConfig"].get("overrides", []):
+        if override["matcher"]["options"] == ref:
+            values = {each["id"]: each["value"] for each in override["properties"]}
+            return COLOURS[values["color"]["fixedColor"]]
+    return ""
 
 
 def _frame(axes: Axes, panel: Mapping[str, Any]) -> None:
     axes.set_facecolor(PANEL)
-    axes.set_title(panel["title"], color=INK, fontsize=8, loc="left")
+    axes.set_title(panel["title"], color=INK, fontsize=9, loc="left", pad=4)
     axes.tick_params(colors=INK, length=2)
     axes.grid(color=FAINT, linewidth=0.4)
     axes.set_axisbelow(True)
@@ -136,7 +163,7 @@ def _frame(axes: Axes, panel: Mapping[str, Any]) -> None:
 def _graph(
     axes: Axes,
     panel: Mapping[str, Any],
-    lines: Sequence[tuple[Series, Mapping[str, Any], bool]],
+    lines: Sequence[tuple[Series, Mapping[str, Any], str]],
     window: Window,
     moments: Sequence[tuple[float, str]],
 ) -> None:
@@ -144,14 +171,14 @@ def _graph(
     bars = defaults["custom"].get("drawStyle") == "bars"
     below: dict[float, float] = {}
     shown = 0
-    for series, target, fixed in lines:
+    for series, target, constant in lines:
         label = _legend(target["legendFormat"], series.labels)
         label = label if shown < LINES_IN_LEGEND else "_"
         times = [at / DAY for at, _ in series.samples]
         values = [value for _, value in series.samples]
         colour = PALETTE[shown % len(PALETTE)]
-        if fixed:
-            axes.plot(times, values, color="#8e8e8e", linewidth=0.8, linestyle=(0, (6, 5)), label=label)
+        if constant:
+            axes.plot(times, values, color=constant, linewidth=0.9, linestyle=(0, (6, 4)), label=label)
             continue
         shown += 1
         if bars:
@@ -169,7 +196,7 @@ def _graph(
             marker = "." if len(values) == 1 else None
             axes.plot(times, gaps, color=colour, linewidth=1.3, label=label, marker=marker)
     for at, colour in moments:
-        axes.axvline(at / DAY, color=colour, linewidth=0.9, linestyle=":")
+        axes.axvline(at / DAY, color=colour, linewidth=1.1, linestyle=(0, (1, 2)))
     axes.set_xlim(window.start / DAY, window.end / DAY)
     axes.set_ylim(bottom=defaults.get("min"), top=defaults.get("max"))
     if defaults["unit"] == "percentunit":
@@ -179,11 +206,11 @@ def _graph(
     elif defaults["unit"] == "short" and axes.get_ylim()[1] < 1:
         axes.set_ylim(top=1)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: formatted(value, defaults["unit"])))
-    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_locator(FixedLocator(_times(window)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda day, _: _clock(day, window.end - window.start)))
     if lines:
         legend = axes.legend(
-            loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=5.5, frameon=False, handlelength=1.4
+            loc="upper left", bbox_to_anchor=(1.0, 1.03), fontsize=7, frameon=False, handlelength=1.6
         )
         for text in legend.get_texts():
             text.set_color(INK)
@@ -191,9 +218,16 @@ def _graph(
         axes.text(0.5, 0.5, defaults["noValue"], color=INK, ha="center", transform=axes.transAxes)
 
 
+def _times(window: Window) -> list[float]:
+    """Round times, six at most."""
+    step = next((s for s in TICKS if (window.end - window.start) / s <= 6), TICKS[-1])
+    first = math.ceil(window.start / step)
+    return [n * step / DAY for n in range(first, math.floor(window.end / step) + 1)]
+
+
 def _clock(day: float, seconds: float) -> str:
     """Minutes on a long axis, seconds on a short one."""
-    return datetime.fromtimestamp(day * DAY, UTC).strftime("%H:%M" if seconds > 900 else "%H:%M:%S")
+    return datetime.fromtimestamp(day * DAY, UTC).strftime("%H:%M" if seconds > 360 else "%H:%M:%S")
 
 
 def _binary_step(top: float) -> float:
@@ -202,7 +236,7 @@ def _binary_step(top: float) -> float:
 
 
 def _numbers(
-    axes: Axes, panel: Mapping[str, Any], lines: Sequence[tuple[Series, Mapping[str, Any], bool]]
+    axes: Axes, panel: Mapping[str, Any], lines: Sequence[tuple[Series, Mapping[str, Any], str]]
 ) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
@@ -215,8 +249,8 @@ def _numbers(
         x = (index + 0.5) / len(lines)
         name = _legend(target["legendFormat"], series.labels)
         number = formatted(value, defaults["unit"])
-        axes.text(x, 0.62, number, color=colour, fontsize=15, ha="center", va="center")
-        axes.text(x, 0.3, name, color=INK, fontsize=6.5, ha="center", va="center")
+        axes.text(x, 0.62, number, color=colour, fontsize=17, ha="center", va="center")
+        axes.text(x, 0.3, name, color=INK, fontsize=8, ha="center", va="center")
     if not lines:
         axes.text(0.5, 0.5, defaults["noValue"], color=INK, ha="center")
 

@@ -163,14 +163,14 @@ def _graph(panel: Panel) -> timeseries.Panel:
         )
     for index, query in enumerate(panel.queries):
         builder = builder.with_target(_target(query, index, instant=False))
-        if query.fixed:
-            builder = builder.override_by_query(chr(ord("A") + index), _dashed())
+        if query.constant:
+            builder = builder.override_by_query(chr(ord("A") + index), _dashed(query.constant))
     return builder
 
 
-def _dashed() -> list[DynamicConfigValue]:
+def _dashed(colour: str) -> list[DynamicConfigValue]:
     return [
         DynamicConfigValue(id_val="custom.lineStyle", value={"fill": "dash", "dash": [6, 6]}),
         DynamicConfigValue(id_val="custom.lineWidth", value=1),
-        DynamicConfigValue(id_val="color", value={"mode": "fixed", "fixedColor": "gray"}),
+        DynamicConfigValue(id_val="color", value={"mode": "fixed", "fixedColor": colour}),
     ]

@@ -11,6 +11,9 @@ SELECTOR = 'namespace="$namespace",release="$release"'
 Unit = Literal["percentunit", "bytes", "s", "short", "none", "ops"]
 """Grafana's unit names: a share of 1, bytes, seconds, a count, a bare number, events per second."""
 
+Colour = Literal["green", "yellow", "orange", "red", "purple", "blue", "gray"]
+"""Grafana's colour names."""
+
 
 @dataclass(frozen=True, slots=True)
 class Query:
@@ -18,8 +21,8 @@ class Query:
 
     expr: str
     legend: str
-    fixed: bool = False
-    """A line to compare with (a limit, a target), drawn dashed and grey."""
+    constant: Colour | None = None
+    """A line to compare with (a limit, a target), drawn dashed in this colour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,7 @@ class Mark:
     """From ``value`` on, in the panel's unit, things have this colour."""
 
     value: float
-    colour: Literal["green", "yellow", "orange", "red"]
+    colour: Colour
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ class Annotation:
     name: str
     expr: str
     title: str
-    colour: str
+    colour: Colour
 
 
 @dataclass(frozen=True, slots=True)

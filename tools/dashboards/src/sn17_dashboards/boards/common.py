@@ -4,22 +4,32 @@ from __future__ import annotations
 
 from sn17_service.contract import Metric
 
-from sn17_dashboards.model import Annotation, Mark, Query, increase, selected
+from sn17_dashboards.model import Annotation, Colour, Mark, Query, increase, selected
 
 # The design's targets for the share of accepted tasks: least, expected, good.
 TARGETS = (0.45, 0.55, 0.58)
-TARGET_MARKS = (Mark(TARGETS[0], "orange"), Mark(TARGETS[1], "yellow"), Mark(TARGETS[2], "green"))
+TARGET_COLOURS: tuple[Colour, ...] = ("orange", "yellow", "green")
+TARGET_MARKS = tuple(Mark(at, colour) for at, colour in zip(TARGETS, TARGET_COLOURS, strict=True))
+TARGET_LINES = tuple(
+    Query(f"vector({mark.value})", f"target {mark.value:.0%}", mark.colour) for mark in TARGET_MARKS
+)
 
 WORKERS = 'job="trellis"'
 LIMIT = f"max({selected(Metric.MEMORY_LIMIT, WORKERS)})"
-GUARD_MARK = f"max by (mark) ({selected(Metric.MEMORY_MARK_RATIO, WORKERS)})"
-OPERATOR_MARKS = {"cordon": 0.8, "emergency": 0.9}
+GUARD_MARKS: dict[str, Colour] = {"refuse": "purple", "cleanup": "blue"}
+OPERATOR_MARKS: dict[str, tuple[float, Colour]] = {"emergency": (0.9, "orange"), "cordon": (0.8, "yellow")}
 """Shares of the limit at which the operator acts by default (the SN17Miner's rules.memory)."""
 
+
+def _guard_mark(name: str) -> str:
+    ratio = selected(Metric.MEMORY_MARK_RATIO, f'{WORKERS},mark="{name}"')
+    return f"max({ratio}) * scalar({LIMIT})"
+
+
 WALL = (
-    Query(LIMIT, "wall (memory limit)", fixed=True),
-    Query(f"{GUARD_MARK} * scalar({LIMIT})", "worker's guard: {{mark}}", fixed=True),
-    *(Query(f"{share} * {LIMIT}", f"operator: {name}", fixed=True) for name, share in OPERATOR_MARKS.items()),
+    Query(LIMIT, "wall (memory limit)", "red"),
+    *(Query(f"{at} * {LIMIT}", f"operator: {name}", colour) for name, (at, colour) in OPERATOR_MARKS.items()),
+    *(Query(_guard_mark(name), f"worker's guard: {name}", colour) for name, colour in GUARD_MARKS.items()),
 )
 
 ACTIONS = f"{Metric.ACTIONS}_total"

@@ -19,7 +19,16 @@ NETWORK = Board(
             kind="number",
             base="red",
             marks=(Mark(1, "green"),),
-            width=6,
+            width=5,
+            height=5,
+        ),
+        Panel(
+            "Incentive",
+            "As the chain states it, a share of 1.",
+            "none",
+            (Query(f"max({selected(Metric.INCENTIVE)})", "of 1"),),
+            kind="number",
+            width=5,
             height=5,
         ),
         Panel(
@@ -30,7 +39,7 @@ NETWORK = Board(
             kind="number",
             base="red",
             marks=(Mark(5, "yellow"), Mark(20, "green")),
-            width=6,
+            width=5,
             height=5,
         ),
         Panel(
@@ -39,7 +48,7 @@ NETWORK = Board(
             "none",
             (Query(f"max({selected(Metric.IMMUNITY_BLOCKS_LEFT)})", "blocks"),),
             kind="number",
-            width=6,
+            width=5,
             height=5,
         ),
         Panel(
@@ -48,17 +57,14 @@ NETWORK = Board(
             "none",
             (Query(f"max({selected(Metric.BURN_PRICE)})", "TAO"),),
             kind="number",
-            width=6,
+            width=4,
             height=5,
         ),
         Panel(
-            "Emission and incentive",
-            "As the chain states them.",
+            "Emission",
+            "Of one epoch, as the chain states it.",
             "none",
-            (
-                Query(f"max({selected(Metric.EMISSION)})", "emission"),
-                Query(f"max({selected(Metric.INCENTIVE)})", "incentive"),
-            ),
+            (Query(f"max({selected(Metric.EMISSION)})", "emission"),),
         ),
         Panel(
             "Age of the chain snapshot",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sn17_service.contract import Metric
 
-from sn17_dashboards.boards.common import RECYCLES, RESTARTS, TARGET_MARKS, TARGETS, WALL, WORKERS
+from sn17_dashboards.boards.common import RECYCLES, RESTARTS, TARGET_LINES, TARGET_MARKS, WALL, WORKERS
 from sn17_dashboards.model import Board, Mark, Panel, Query, increase, quantile, selected
 
 TASKS = f"{Metric.TASKS}_total"
@@ -29,7 +29,7 @@ OVERVIEW = Board(
                     "{{validator}}",
                 ),
                 Query(f"sum({ACCEPTED}) / (sum({JUDGED}) > 0)", "all"),
-                *(Query(f"vector({t})", f"target {t:.0%}", fixed=True) for t in TARGETS),
+                *TARGET_LINES,
             ),
             base="red",
             marks=TARGET_MARKS,
@@ -45,7 +45,7 @@ OVERVIEW = Board(
                     "{{validator}}",
                 ),
                 Query(f"sum({ACCEPTED}) / (sum({increase(PULLED)}) > 0)", "all"),
-                *(Query(f"vector({t})", f"target {t:.0%}", fixed=True) for t in TARGETS),
+                *TARGET_LINES,
             ),
             base="red",
             marks=TARGET_MARKS,
@@ -62,7 +62,7 @@ OVERVIEW = Board(
             "Workers",
             "Workers by the operator's verdict.",
             "short",
-            (Query(f"sum by (state) ({selected(Metric.WORKERS)})", "{{state}}"),),
+            (Query(f"sum by (state) ({selected(Metric.WORKERS)}) > 0", "{{state}}"),),
             kind="number",
         ),
         Panel(
@@ -84,8 +84,8 @@ OVERVIEW = Board(
             "short",
             (
                 Query(f"max by (pod) ({selected(Metric.RECENT_GAUSSIANS_MEAN)})", "{{pod}}"),
-                Query("vector(150000)", "degraded below", fixed=True),
-                Query("vector(350000)", "acceptance mean", fixed=True),
+                Query("vector(150000)", "degraded below", "orange"),
+                Query("vector(350000)", "acceptance mean", "green"),
             ),
             base="red",
             marks=(Mark(150_000, "yellow"), Mark(350_000, "green")),
@@ -97,7 +97,7 @@ OVERVIEW = Board(
             (
                 Query(quantile(0.5, Metric.DELIVERY, "validator"), "{{validator}} half"),
                 Query(quantile(0.9, Metric.DELIVERY, "validator"), "{{validator}} 9 of 10"),
-                Query("vector(30)", "free of cost below", fixed=True),
+                Query("vector(30)", "free of cost below", "gray"),
             ),
             base="green",
             marks=(Mark(30, "yellow"), Mark(60, "red")),

@@ -33,7 +33,7 @@ TRELLIS = Board(
                     quantile(0.95, Metric.GENERATION_DURATION, "stage", f'{TASK},stage="total"'),
                     "{{stage}} 19 of 20",
                 ),
-                Query("vector(35)", "acceptance limit", fixed=True),
+                Query("vector(35)", "acceptance limit", "red"),
             ),
             base="green",
             marks=(Mark(35, "red"),),
@@ -50,9 +50,14 @@ TRELLIS = Board(
         ),
         Panel(
             "Jobs in flight",
-            "By worker.",
+            "The most at a time, by worker.",
             "short",
-            (Query(f"max by (pod) ({selected(Metric.JOBS_IN_FLIGHT)})", "{{pod}}"),),
+            (
+                Query(
+                    f"max by (pod) (max_over_time({selected(Metric.JOBS_IN_FLIGHT)}[$__rate_interval]))",
+                    "{{pod}}",
+                ),
+            ),
         ),
         Panel(
             "Memory that can not be reclaimed",
@@ -72,7 +77,7 @@ TRELLIS = Board(
             "percentunit",
             (
                 Query(f"max by (pod) ({selected(Metric.CANARY_DRIFT)})", "{{pod}}"),
-                Query(f"vector({CANARY_DRIFT_MARK:g})", "drift", fixed=True),
+                Query(f"vector({CANARY_DRIFT_MARK:g})", "drift", "red"),
             ),
             base="green",
             marks=(Mark(CANARY_DRIFT_MARK, "red"),),
