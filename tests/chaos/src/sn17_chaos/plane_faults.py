@@ -19,7 +19,7 @@ SKEW_SECONDS = 30.0
 
 def _some_time(world: PlaneWorld, rng: Random) -> None:
     """Somewhere between falling ill and being back: the strike hits any step."""
-    world.live(rng.uniform(0.0, 6.0))
+    world.live(rng.uniform(0.0, 4.0))
 
 
 # --- the operator itself ----------------------------------------------------------------------------
@@ -116,7 +116,7 @@ def leader_paused(world: PlaneWorld, rng: Random) -> Heal:
     return wake
 
 
-@PLANE.add("operator's clock steps by 30 s", seconds=(3.0, 8.0))
+@PLANE.add("operator's clock steps by 30 s", seconds=(3.0, 6.0))
 def operator_clock(world: PlaneWorld, rng: Random) -> Heal:
     """Ahead or behind, and later back: no sample is of its present any more."""
     _some_time(world, rng)
@@ -171,7 +171,7 @@ def _series(change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> C
     return changed
 
 
-@PLANE.add("Prometheus gone", seconds=(2.0, 6.0))
+@PLANE.add("Prometheus gone", seconds=(1.0, 4.0))
 def prometheus_gone(world: PlaneWorld, rng: Random) -> Heal:
     """The process is killed and started again later."""
     heal = _answers(world, rng, lambda asked: Verdict(drop="before"))
@@ -184,13 +184,13 @@ def prometheus_gone(world: PlaneWorld, rng: Random) -> Heal:
     return back
 
 
-@PLANE.add("Prometheus slow", seconds=(3.0, 8.0))
+@PLANE.add("Prometheus slow", seconds=(3.0, 6.0))
 def prometheus_slow(world: PlaneWorld, rng: Random) -> Heal:
     """It answers after the time that a query is given."""
     return _answers(world, rng, lambda asked: Verdict(delay=3.0))
 
 
-@PLANE.add("Prometheus refuses", seconds=(2.0, 6.0))
+@PLANE.add("Prometheus refuses", seconds=(1.0, 4.0))
 def prometheus_refuses(world: PlaneWorld, rng: Random) -> Heal:
     """503, 422, a page that is no JSON, or an answer with warnings."""
     error = {"status": "error", "errorType": "execution", "error": "query timed out"}
@@ -205,7 +205,7 @@ def prometheus_refuses(world: PlaneWorld, rng: Random) -> Heal:
     return _answers(world, rng, lambda asked: verdict)
 
 
-@PLANE.add("Prometheus empty", seconds=(2.0, 6.0))
+@PLANE.add("Prometheus empty", seconds=(1.0, 4.0))
 def prometheus_empty(world: PlaneWorld, rng: Random) -> Heal:
     """It answers every query with no series, as after the loss of its data."""
     return _answers(world, rng, lambda asked: Verdict(change=_series(lambda result: [])))
@@ -231,7 +231,7 @@ def prometheus_stale(world: PlaneWorld, rng: Random) -> Heal:
     return _answers(world, rng, verdict, fresh=STALE_SECONDS + 2.0)
 
 
-@PLANE.add("Prometheus contradictory", seconds=(3.0, 7.0))
+@PLANE.add("Prometheus contradictory", seconds=(2.0, 5.0))
 def prometheus_contradictory(world: PlaneWorld, rng: Random) -> Heal:
     """Every series comes twice with different values; one of the two says that all workers are full."""
 
@@ -246,7 +246,7 @@ def prometheus_contradictory(world: PlaneWorld, rng: Random) -> Heal:
     return _answers(world, rng, lambda asked: Verdict(change=_series(double)))
 
 
-@PLANE.add("Prometheus counts nothing", seconds=(3.0, 7.0))
+@PLANE.add("Prometheus counts nothing", seconds=(2.0, 5.0))
 def prometheus_nan(world: PlaneWorld, rng: Random) -> Heal:
     """Every value is NaN."""
 
@@ -265,12 +265,11 @@ def prometheus_nan(world: PlaneWorld, rng: Random) -> Heal:
 def scrape_gone(world: PlaneWorld, rng: Random) -> Heal:
     """Prometheus forgets its targets: samples stop, and are stale soon."""
     _some_time(world, rng)
-    targets = list(world.prometheus._targets)
     world.prometheus.scrape([])
     world.told_until = world.now() + STALE_SECONDS
 
     def heal() -> None:
-        world.prometheus.scrape(world.targets() or targets)
+        world.prometheus.scrape(world.fleet.targets())
         world.told_until = None
 
     return heal
@@ -325,7 +324,7 @@ def _paused(world: PlaneWorld, rng: Random, name: str) -> Heal:
     return lambda: world.plane.supervisor.signal(name, signal.SIGCONT)
 
 
-@PLANE.add("API server throttles (429)", seconds=(2.0, 6.0))
+@PLANE.add("API server throttles (429)", seconds=(1.0, 4.0))
 def api_throttles(world: PlaneWorld, rng: Random) -> Heal:
     """Most requests are told to come back in a second."""
     answer = {"Retry-After": "1"}
@@ -334,7 +333,7 @@ def api_throttles(world: PlaneWorld, rng: Random) -> Heal:
     return _api(world, rng, lambda asked: throttled if rng.random() < share else PASS)
 
 
-@PLANE.add("API server fails (500)", seconds=(2.0, 6.0))
+@PLANE.add("API server fails (500)", seconds=(1.0, 4.0))
 def api_fails(world: PlaneWorld, rng: Random) -> Heal:
     """Most requests fail, as while etcd has no leader."""
     failed = refusal(500, "InternalError", "etcdserver: leader changed")
@@ -342,7 +341,7 @@ def api_fails(world: PlaneWorld, rng: Random) -> Heal:
     return _api(world, rng, lambda asked: failed if rng.random() < share else PASS)
 
 
-@PLANE.add("conflicts (409)", seconds=(2.0, 6.0))
+@PLANE.add("conflicts (409)", seconds=(1.0, 4.0))
 def api_conflicts(world: PlaneWorld, rng: Random) -> Heal:
     """Most writes meet a newer version of the object."""
     conflict = refusal(409, "Conflict", "the object has been modified; please apply your changes again")
@@ -350,7 +349,7 @@ def api_conflicts(world: PlaneWorld, rng: Random) -> Heal:
     return _api(world, rng, lambda asked: conflict if asked.writes and rng.random() < share else PASS)
 
 
-@PLANE.add("answers of the API server lost", seconds=(2.0, 6.0))
+@PLANE.add("answers of the API server lost", seconds=(1.0, 4.0))
 def api_answers_lost(world: PlaneWorld, rng: Random) -> Heal:
     """Writes are done, but the connection breaks before the operator hears of it."""
     share = rng.uniform(0.3, 0.8)
@@ -361,7 +360,7 @@ def api_answers_lost(world: PlaneWorld, rng: Random) -> Heal:
     return _api(world, rng, rule)
 
 
-@PLANE.add("API server slow", seconds=(2.0, 6.0))
+@PLANE.add("API server slow", seconds=(1.0, 4.0))
 def api_slow(world: PlaneWorld, rng: Random) -> Heal:
     """Every answer takes up to two seconds."""
     return _api(world, rng, lambda asked: Verdict(delay=rng.uniform(0.2, 2.0)))
@@ -415,7 +414,7 @@ def second_illness(world: PlaneWorld, rng: Random) -> Heal:
     return ends_by_itself
 
 
-@PLANE.add("a worker is down", seconds=(2.0, 6.0))
+@PLANE.add("a worker is down", seconds=(1.0, 4.0))
 def worker_down(world: PlaneWorld, rng: Random) -> Heal:
     """Another worker is not Ready and answers nothing: it eats the budget."""
     well = [n for n in world.fleet.workers if n not in world.ill()]
@@ -442,7 +441,7 @@ def worker_stubborn(world: PlaneWorld, rng: Random) -> Heal:
     return ends_by_itself
 
 
-@PLANE.add("admin endpoints fail", seconds=(2.0, 6.0))
+@PLANE.add("admin endpoints fail", seconds=(1.0, 4.0))
 def admin_fails(world: PlaneWorld, rng: Random) -> Heal:
     """Workers answer the operator's requests with 503."""
     world.refuse_admin = True

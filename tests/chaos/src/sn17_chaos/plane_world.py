@@ -7,6 +7,7 @@ for them writes to the API server directly, so what is broken before the operato
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import secrets
@@ -30,7 +31,7 @@ from sn17_service.contract import ANNOTATION_INTENT
 
 from sn17_chaos.gateway import Asked, Gateway, Verdict
 from sn17_chaos.history import Act, History, Recycle
-from sn17_chaos.stack_world import CLOCK
+from sn17_chaos.stack_world import shifted_clock
 
 WORKERS = 4
 BUDGET = 1
@@ -39,7 +40,7 @@ TICK_UNDER_WAY_SECONDS = 3.0
 """An action may still begin on what a tick has just read."""
 SPEC = {
     "maxUnavailable": BUDGET,
-    "rules": {"memory": {"highForSeconds": 2, "clearForSeconds": 2}},
+    "rules": {"memory": {"highForSeconds": 1, "clearForSeconds": 1}},
     "drain": {"timeoutSeconds": 10, "leaseSeconds": 30},
     "recycle": {
         "exitTimeoutSeconds": 10,
@@ -59,6 +60,7 @@ class QuickFleet(Fleet):
         admin = plane._admin
         trust = ssl.create_default_context(cafile=str(plane.authority.certificate))
         trust.load_cert_chain(admin.certificate, admin.key)
+        self._hosts = itertools.count(2)
         self.http = httpx.Client(
             base_url=f"https://127.0.0.1:{plane.ports.api}",
             verify=trust,
@@ -73,6 +75,27 @@ class QuickFleet(Fleet):
     def pods(self) -> list[dict[str, Any]]:
         found = self.read(f"/api/v1/namespaces/{self.namespace}/pods", labelSelector="w")["items"]
         return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+
+    def adopt(self) -> None:
+        for pod in self.pods():
+            name = pod["metadata"]["name"]
+            if name not in self.workers:
+                host = next(self._hosts)
+                worker = Worker(f"127.{self._net}.{host // 250}.{host % 250 + 2}", self.port)
+                worker.on_exit = lambda name=name: self.restarted(name)  # type: ignore[misc]
+                worker.start()
+                self.workers[name] = worker
+                self._uids[name] = pod["metadata"]["uid"]
+                self._restarts[name] = 0
+                self.report(name)
+        self.prometheus.scrape(self.targets())
+
+    def targets(self) -> list[tuple[str, Mapping[str, str]]]:
+        """What Prometheus has to scrape."""
+        return [
+            (f"{w.address}:{w.port}", {"pod_uid": self._uids[n], "pod": n, "node": "n1"})
+            for n, w in self.workers.items()
+        ]
 
     def status(self) -> dict[str, Any]:
         path = f"/apis/sn17.io/v1alpha1/namespaces/{self.namespace}/sn17miners/m"
@@ -221,14 +244,6 @@ class PlaneWorld:
         """Seconds of this world's clock."""
         return time.time()
 
-    def targets(self) -> list[tuple[str, Mapping[str, str]]]:
-        """What Prometheus has to scrape."""
-        fleet = self.fleet
-        return [
-            (f"{w.address}:{w.port}", {"pod_uid": fleet._uids[n], "pod": n, "node": "n1"})
-            for n, w in fleet.workers.items()
-        ]
-
     # --- the operators --------------------------------------------------------------------------
 
     def add_operator(self, identity: str) -> OperatorProcess:
@@ -245,8 +260,7 @@ class PlaneWorld:
                 "SN17_PROMETHEUS__URL": self.metrics.url,
                 "SN17_PROMETHEUS__TIMEOUT_SECONDS": "2",
                 "SN17_TICK_SECONDS": "0.5",
-                "PYTHONPATH": str(CLOCK),
-                "CHAOS_CLOCK_FILE": str(self.clock_file(identity)),
+                **shifted_clock(self.clock_file(identity)),
             }
             self.operators[identity] = made
         with self._lock:
@@ -288,7 +302,7 @@ class PlaneWorld:
                     if process is not None and process.poll() is not None and not self._closing.is_set():
                         self.log.append(f"{time.time():.1f}  {identity}: ended with {process.returncode}")
                         self._start_operator(identity)
-            with contextlib.suppress(httpx.HTTPError, KeyError):
+            with contextlib.suppress(httpx.HTTPError):
                 self.adopt()
 
     def adopt(self) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import sqlite3
 import threading
@@ -38,6 +39,7 @@ MAX_GAUSSIANS = 30_000
 SLOW_SECONDS = 0.8
 """Of every generation: long enough to strike in its middle, and to keep both workers in use."""
 CLOCK = Path(__file__).parent / "clock"
+"""On PYTHONPATH it lets the wall clock of a child be shifted."""
 _GENERATED = re.compile(r"sn17\.trellis: generated key=(\S+)")
 
 
@@ -53,6 +55,12 @@ def quick_spec() -> Spec:
     recycle = spec.recycle.model_copy(update={"exit_timeout_seconds": 4, "young_seconds": 0})
     drain = spec.drain.model_copy(update={"timeout_seconds": 10})
     return spec.model_copy(update={"rules": rules, "recycle": recycle, "drain": drain})
+
+
+def shifted_clock(file: Path) -> dict[str, str]:
+    """Environment of a Python process whose wall clock is off by the seconds in ``file``."""
+    path = [str(CLOCK), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {"PYTHONPATH": os.pathsep.join(path), "CHAOS_CLOCK_FILE": str(file)}
 
 
 @dataclass(slots=True)
@@ -320,9 +328,7 @@ class StackWorld:
 
     def _settings(self) -> dict[str, dict[str, str]]:
         names = ["validators", "fixer", "miner", *(f"trellis-{n}" for n in range(1, self.workers + 1))]
-        clock = {
-            name: {"PYTHONPATH": str(CLOCK), "CHAOS_CLOCK_FILE": str(self.clock_file(name))} for name in names
-        }
+        clock = {name: shifted_clock(self.clock_file(name)) for name in names}
         worker = {
             "SN17_GUARD": "on" if self.guarded else "off",
             "SN17_SELF_RECYCLE_AFTER_SECONDS": "20",
