@@ -36,7 +36,7 @@ KEEP_ALIVE_SECONDS: Final = 5.0
 """Idle connections are closed after it, as the real server does: a session kept over a generation is dead."""
 
 HEAD_SECONDS: Final = 10.0
-"""A connection whose first request has no complete head by then is cut: slow senders take no room for long."""
+"""A connection whose first request has no complete head by then is cut: slow senders hold room no longer."""
 
 REBIND_SECONDS: Final = 0.2
 
