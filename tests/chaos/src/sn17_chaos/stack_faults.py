@@ -16,7 +16,7 @@ from sn17_chaos.stack_world import SLOW_SECONDS, StackWorld
 
 STACK: Register[StackWorld] = Register("stack")
 BUSY_SECONDS = 15.0
-NEW_LIFE_SECONDS = 60.0
+NEW_LIFE_SECONDS = 90.0
 SKEW_SECONDS = 30.0
 
 
@@ -93,10 +93,7 @@ def _sick_life(world: StackWorld, name: str, cause: str, faults: Mapping[str, ob
     healthy = {"slow_seconds": SLOW_SECONDS}
     world.restart_with(name, SN17_FAULTS=json.dumps({**healthy, **faults}))
 
-    def reborn() -> bool:
-        return world.up(name) and world.looks[name].boot_id != before
-
-    world.wait(f"the sick life of {name}", reborn, NEW_LIFE_SECONDS)
+    world.wait(f"the sick life of {name}", lambda: world.looks[name].boot_id != before, NEW_LIFE_SECONDS)
     boot_id = world.looks[name].boot_id
     world.causes[name, boot_id] = cause
     world.next_life(name, SN17_FAULTS=json.dumps(healthy))

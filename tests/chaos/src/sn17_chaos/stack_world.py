@@ -33,7 +33,7 @@ from sn17_chaos.history import OPEN, Act, Assigned, Completed, History, Journall
 
 T = TypeVar("T")
 
-POLL_SECONDS = 0.15
+POLL_SECONDS = 0.25
 WORKING = ("ready", "busy")
 MAX_GAUSSIANS = 30_000
 SLOW_SECONDS = 0.8
