@@ -342,6 +342,8 @@ class SimHost:
         self.world = world
         self.crash_after: int | None = None
         self.crash_before_effect = False
+        self.throttled: frozenset[str] = frozenset()
+        """Kinds of calls that the API server answers with 429: target, annotate, evict, event, status."""
 
     def effect(self) -> None:
         """Called before an effect; a crash here means that it never happened."""
@@ -363,16 +365,22 @@ class SimHost:
     def may_act(self) -> bool:
         return True
 
+    def _admit(self, kind: str) -> None:
+        if kind in self.throttled:
+            raise Refused("http_429", "too many requests")
+
     async def miners(self) -> Sequence[Miner]:
         world = self.world
         return [Miner("m", "m", "ns", world.spec, 1, world.paused, dict(world.status))]
 
     async def target(self, miner: Miner, now: float) -> Target:
+        self._admit("target")
         world = self.world
         rollout = Rollout(2 if world.rolling else 1, 1, world.wanted, world.wanted)
         return Target(tuple(w.pod for w in world.workers.values()), world.wanted, rollout)
 
     async def annotate(self, miner: Miner, pod: Pod, step: Step) -> Pod:
+        self._admit("annotate")
         self.effect()
         world = self.world
         worker = world.workers.get(pod.uid)
@@ -412,6 +420,7 @@ class SimHost:
             world.exits.append(key)
 
     async def evict(self, miner: Miner, pod: Pod) -> None:
+        self._admit("evict")
         self.effect()
         world = self.world
         worker = world.workers.get(pod.uid)
@@ -428,10 +437,12 @@ class SimHost:
         self.effected()
 
     async def announce(self, miner: Miner, pod: Pod | None, announcement: Announcement) -> None:
+        self._admit("event")
         self.world.events.append((self.world.now, pod.name if pod else "", announcement.reason))
         self.effected()
 
     async def write_status(self, miner: Miner, status: Mapping[str, Any]) -> None:
+        self._admit("status")
         self.effect()
         self.world.status = {**self.world.status, **status}
         if (word := self.world.status.get("status")) and word not in self.world.words[-1:]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from fleet_simulation import SPEC, spec_with
 from hypothesis import given
 from hypothesis import strategies as st
+from kubernetes.aio.client.configuration import Configuration
 from sn17_operator.adapters import annotations, objects, record
 from sn17_operator.adapters.admin import WorkerAdmin
 from sn17_operator.adapters.kube import ApiError, KubeApi
@@ -390,6 +394,86 @@ def test_file_that_is_no_recording_is_told(tmp_path: Path, name: str, content: b
     (tmp_path / name).write_bytes(content)
     with pytest.raises(record.RecordingError, match="not a recording"):
         record.read(tmp_path / name)
+
+
+# --- the API server's patience ------------------------------------------------------------------------
+
+
+class Throttling:
+    """An API server that answers 429 some times before it does what it is asked."""
+
+    def __init__(self, refusals: int, retry_after: str | None, body: dict[str, Any] | None = None) -> None:
+        self.refusals = refusals
+        self.asked: list[str] = []
+        self._headers = {} if retry_after is None else {"Retry-After": retry_after}
+        self._body = body or {"kind": "Status", "code": 429, "reason": "TooManyRequests", "message": "later"}
+
+    async def answer(self, request: web.Request) -> web.Response:
+        self.asked.append(f"{request.method} {request.path}")
+        if self.refusals:
+            self.refusals -= 1
+            return web.json_response(self._body, status=429, headers=self._headers)
+        return web.json_response({"kind": "Pod"})
+
+
+@contextlib.asynccontextmanager
+async def throttling(server: Throttling) -> AsyncIterator[tuple[KubeApi, list[float], list[str]]]:
+    """A client with a clock of its own; how long it slept, and what it counted."""
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", server.answer)
+    slept: list[float] = []
+    errors: list[str] = []
+    moment = [100.0]
+
+    async def sleep(seconds: float) -> None:
+        slept.append(round(seconds, 3))
+        moment[0] += seconds
+
+    async with TestServer(app) as running:
+        configuration = Configuration(host=str(running.make_url("")).rstrip("/"))
+        configuration.retries = 0
+        api = KubeApi(configuration, on_error=errors.append, monotonic=lambda: moment[0], sleep=sleep)
+        try:
+            yield api, slept, errors
+        finally:
+            await api.close()
+
+
+@pytest.mark.parametrize(("retry_after", "expected"), [("2", 2.0), (None, 1.0), ("soon", 1.0)])
+async def test_throttled_call_is_made_again_when_the_server_said(
+    retry_after: str | None, expected: float
+) -> None:
+    server = Throttling(2, retry_after)
+    async with throttling(server) as (api, slept, errors):
+        assert await api.request("PATCH", "/api/v1/x", body={}) == {"kind": "Pod"}
+        assert slept == [expected, expected]
+        assert errors == ["throttled", "throttled"]
+        assert server.asked == ["PATCH /api/v1/x"] * 3
+
+
+async def test_patience_has_an_end_and_all_calls_keep_it() -> None:
+    server = Throttling(99, "30")
+    async with throttling(server) as (api, slept, _):
+        for _ in range(3):
+            with pytest.raises(ApiError) as refused:
+                await api.request("GET", "/api/v1/x")
+            assert refused.value.throttled
+        assert slept == []
+        assert len(server.asked) == 1, "the others were not even sent"
+        with pytest.raises(ApiError):
+            await api.request("GET", "/lease", urgent=True)
+        assert server.asked[-1] == "GET /lease", "the Lease does not wait behind others"
+
+
+async def test_disruption_budget_is_no_throttling() -> None:
+    causes = {"details": {"causes": [{"reason": "DisruptionBudget", "message": "needs 2"}]}}
+    server = Throttling(1, "10", {"kind": "Status", "code": 429, "message": "Cannot evict", **causes})
+    async with throttling(server) as (api, slept, errors):
+        with pytest.raises(ApiError) as refused:
+            await api.request("POST", "/api/v1/x/eviction", body={})
+        assert not refused.value.throttled
+        assert await api.request("GET", "/api/v1/x") == {"kind": "Pod"}
+        assert (slept, errors) == ([], [])
 
 
 # --- the Lease ----------------------------------------------------------------------------------------

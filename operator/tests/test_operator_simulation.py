@@ -532,3 +532,35 @@ async def test_recycle_asked_for_by_a_person_waits_for_metrics_and_says_so() -> 
     await sim.run(30)
     assert sim.world.exits == [f"{worker.pod.uid}/c0"]
     assert sim.world.evictions == 0
+
+
+async def test_wish_that_waits_for_metrics_does_not_keep_a_dead_worker() -> None:
+    sim = await warmed(4)
+    worker = sim.workers[0]
+    worker.deaf = True
+    await sim.run(5)
+    sim.world.change(worker, recycle_requested="new driver")
+    await sim.run(60)
+    assert worker.pod.uid not in sim.world.workers
+    assert sim.world.status["status"] == "Healthy"
+
+
+@pytest.mark.parametrize("strategy", ["RestartContainer", "EvictPod"])
+@pytest.mark.parametrize("kind", ["target", "annotate", "evict", "status", "event"])
+async def test_throttled_api_server_delays_and_doubles_nothing(kind: str, strategy: str) -> None:
+    """Refused for a while, then served, again and again while a worker is healed."""
+    sim = await warmed(2, spec=spec_with(strategy=strategy))
+    worker = sim.workers[0]
+    worker.memory = 0.95
+    for turn in range(30):
+        sim.host.throttled = frozenset({kind} if turn % 4 else {})
+        await sim.run(2)
+    sim.host.throttled = frozenset()
+    await sim.run(30)
+    assert (len(sim.world.exits), sim.world.evictions) == (
+        (1, 0) if strategy == "RestartContainer" else (0, 1)
+    )
+    assert sim.world.status["recycles"] + sim.world.status["evicted"] == 1
+    assert sim.count("WorkerCordoned") <= 1 if kind == "event" else sim.count("WorkerCordoned") == 1
+    assert sim.world.status["status"] == "Healthy"
+    assert sim.world.violations == []

@@ -45,7 +45,7 @@ class Operator:
         settings, service = self.settings, self.service
         namespace = settings.resolved_namespace()
         identity = f"{settings.pod_name}_{secrets.token_hex(4)}"
-        api = await KubeApi.connect()
+        api = await KubeApi.connect(self.telemetry.api_error)
         lease = Lease(
             api,
             namespace,

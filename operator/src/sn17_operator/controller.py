@@ -63,6 +63,16 @@ class Snapshot:
     at: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """The last status of one SN17Miner; ``told`` is the last one whose flips were made Events."""
+
+    status: Mapping[str, Any]
+    at: float
+    told: Mapping[str, Any]
+    stored: bool
+
+
 class Controller:
     """Runs the pure core against a host, its metrics and the workers' admin endpoints."""
 
@@ -76,7 +86,7 @@ class Controller:
         self._clock = clock
         self._notes: dict[str, Note] = {}
         self._jobs: dict[tuple[str, Stage, float], asyncio.Task[None]] = {}
-        self._written: dict[str, tuple[dict[str, Any], float]] = {}
+        self._written: dict[str, _Written] = {}
         self.snapshots: dict[tuple[str, str], Snapshot] = {}
 
     async def close(self) -> None:
@@ -93,16 +103,19 @@ class Controller:
         self._telemetry.begin()
         seen: set[str] = set()
         failure: Exception | None = None
+        complete = True
         for miner in miners:
             try:
                 seen |= await self._tend(miner, measurement, now)
             except Refused as error:
                 log.warning("%s/%s: %s", miner.namespace, miner.name, error)
+                complete = False
             except Exception as error:  # told below, after the others had their turn
                 log.exception("%s/%s: tick failed", miner.namespace, miner.name)
                 failure = error
-        for uid in self._notes.keys() - seen:
-            del self._notes[uid]
+        if complete and failure is None:
+            for uid in self._notes.keys() - seen:
+                del self._notes[uid]
         known = {(miner.namespace, miner.name) for miner in miners}
         self.snapshots = {key: value for key, value in self.snapshots.items() if key in known}
         self._written = {k: v for k, v in self._written.items() if k in {m.uid for m in miners}}
@@ -160,7 +173,7 @@ class Controller:
     def _previous(self, miner: Miner) -> Mapping[str, Any]:
         """The newest status known: our own last write may not have come back through the watch yet."""
         written = self._written.get(miner.uid)
-        return written[0] if written is not None else miner.status
+        return written.status if written is not None else miner.status
 
     def _fleet(self, miner: Miner, target: Target, measurement: Measurement, now: float) -> Fleet:
         previous = self._previous(miner)
@@ -237,11 +250,13 @@ class Controller:
         if not self._host.may_act():
             raise Refused("not_leader", "the Lease is not held: nothing is done")
         last = step.act is Act.USER_UNCORDON
+        written = False
         try:
             if last:
                 await self._act(miner, pod, step)
             if _changes(pod, step):
                 pod = pods[step.uid] = await self._host.annotate(miner, pod, step)
+            written = True
             if not last:
                 await self._act_on(miner, pod, step)
         except Disrupted as error:
@@ -254,8 +269,9 @@ class Controller:
         except Refused as error:
             self._count(step, error.outcome)
             log.warning("%s: %s did not work: %s", pod.name, step.act, error)
-            # A user's cordon that could not be lifted keeps its annotation and is tried again.
-            if last:
+            # What is not written down has not begun, and is tried again: so with a user's cordon that could
+            # not be lifted, so with an intent.
+            if last or not written:
                 return None
         else:
             self._count(step, "ok")
@@ -356,12 +372,21 @@ class Controller:
     async def _tell(
         self, miner: Miner, rendered: dict[str, Any], previous: Mapping[str, Any], now: float
     ) -> None:
-        _, written_at = self._written.get(miner.uid, ({}, float("-inf")))
-        if not statuses.worth_writing(rendered, previous, now - written_at):
+        before = self._written.get(miner.uid)
+        again = before is not None and not before.stored
+        since = float("inf") if before is None else now - before.at
+        if not again and not statuses.worth_writing(rendered, previous, since):
             return
-        await self._host.write_status(miner, rendered)
-        self._written[miner.uid] = (rendered, now)
-        for reason, message, bad in statuses.flips(rendered, previous):
+        told = miner.status if before is None else before.told
+        try:
+            await self._host.write_status(miner, rendered)
+        except Refused as error:
+            log.warning("%s/%s: %s", miner.namespace, miner.name, error)
+            # Its totals must not be lost: the next tick goes on from here and writes it.
+            self._written[miner.uid] = _Written(rendered, now, told, stored=False)
+            return
+        self._written[miner.uid] = _Written(rendered, now, rendered, stored=True)
+        for reason, message, bad in statuses.flips(rendered, told):
             await self._announce(miner, None, Announcement(reason, message, bad))
 
 

@@ -185,10 +185,13 @@ def _candidate(worker: Worker) -> Finding | None:
     pod = worker.pod
     if pod.intent is not None or pod.deleting:
         return None
-    if pod.recycle_requested is not None and pod.phase is Phase.RUNNING and not _lifting(worker):
+    sick = worker.verdict.health is Health.DEGRADED
+    # A wish that must wait for metrics does not keep a hung worker from its eviction.
+    heard = worker.evidence.boot_id is not None or not sick
+    if pod.recycle_requested is not None and pod.phase is Phase.RUNNING and not _lifting(worker) and heard:
         text = f"a person asked for it: {pod.recycle_requested or 'no reason given'}"
         return Finding(REQUESTED, RuleClass.REQUEST, Outcome.BREACH, text, priority=-1)
-    if worker.verdict.health is not Health.DEGRADED:
+    if not sick:
         return None
     finding = worker.verdict.breaches[0]
     # The person's wish comes first, except where the worker can no longer hear it.

@@ -28,7 +28,7 @@ class Conflict(Refused):
 
 
 class Disrupted(Refused):
-    """A PodDisruptionBudget, or the API server's rate limit, does not allow the eviction now."""
+    """A PodDisruptionBudget does not allow the eviction now."""
 
     def __init__(self, message: str) -> None:
         super().__init__("disruption_budget", message)

@@ -376,7 +376,10 @@ def _counters(view: View, now: float) -> dict[str, Any]:
     ]
     new = [at for at in ends if last_oom is None or at > last_oom]
     latest = max([*new, *([last_oom] if last_oom else [])], default=None)
-    recycles = [s for s in view.plan.steps if s.reason is Reason.WORKER_RECYCLED]
+    stored = {w.pod.uid: w.pod.history for w in view.fleet.workers}
+    recycles = [
+        s for s in view.plan.steps if s.reason is Reason.WORKER_RECYCLED and stored.get(s.uid) == s.history
+    ]
     evicted = {e.uid for e in view.plan.evictions} - {e.get("uid") for e in previous.get("evictions") or ()}
     last_recycle = rfc3339(now) if recycles or evicted else previous.get("lastRecycleTime")
     return {

@@ -37,6 +37,12 @@ class Telemetry:
         self._errors = Counter(
             Metric.PROMETHEUS_ERRORS, "Queries without a usable answer.", ["reason"], registry=registry
         )
+        self._api_errors = Counter(
+            Metric.API_ERRORS,
+            "Calls of the API server that failed, other than by a conflict.",
+            ["reason"],
+            registry=registry,
+        )
         self._success = Gauge(
             Metric.SUCCESS_RATIO, "Accepted tasks of all but skipped ones.", ["window"], registry=registry
         )
@@ -72,6 +78,9 @@ class Telemetry:
 
     def action(self, action: str, reason: str, outcome: str) -> None:
         self._actions.labels(str(action), str(reason), outcome).inc()
+
+    def api_error(self, reason: str) -> None:
+        self._api_errors.labels(reason).inc()
 
     def prometheus_error(self, reason: str) -> None:
         self._errors.labels(reason).inc()

@@ -7,10 +7,12 @@ JSON, because the generated models cost more than the whole tick for a thousand 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import aiohttp
@@ -25,26 +27,57 @@ log = logging.getLogger("sn17.operator")
 MERGE_PATCH = "application/merge-patch+json"
 TIMEOUT = aiohttp.ClientTimeout(total=20.0, sock_connect=5.0)
 
+THROTTLED_TRIES = 3
+PATIENCE_SECONDS = 3.0
+"""The longest that one call waits because the server asked for it; beyond that the tick goes on without."""
+DEFAULT_RETRY_SECONDS = 1.0
+LONGEST_RETRY_SECONDS = 60.0
+DISRUPTION_BUDGET = "DisruptionBudget"
+
 
 class ApiError(Refused):
     """An answer of the API server that is not a success. ``status`` is 0 when there was no answer."""
 
-    def __init__(self, status: int, message: str, reason: str = "", retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        reason: str = "",
+        retry_after: float | None = None,
+        causes: frozenset[str] = frozenset(),
+    ) -> None:
         super().__init__("unreachable" if status == 0 else f"http_{status}", message)
         self.status = status
         self.reason = reason
         self.retry_after = retry_after
+        self.causes = causes
+
+    @property
+    def throttled(self) -> bool:
+        """The server is too busy for us. It has done nothing, so the same call may be made again."""
+        return self.status == 429 and DISRUPTION_BUDGET not in self.causes
 
 
 class KubeApi:
-    """JSON in, JSON out."""
+    """JSON in, JSON out. A server that asks for patience (429, ``Retry-After``) gets it from all calls."""
 
-    def __init__(self, configuration: Configuration) -> None:
+    def __init__(
+        self,
+        configuration: Configuration,
+        *,
+        on_error: Callable[[str], None] = lambda reason: None,
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._client = api_client.ApiClient(configuration)
+        self._on_error = on_error
+        self._monotonic = monotonic
+        self._sleep = sleep
+        self._not_before = float("-inf")
         self.calls = 0
 
     @classmethod
-    async def connect(cls) -> KubeApi:
+    async def connect(cls, on_error: Callable[[str], None] = lambda reason: None) -> KubeApi:
         """With the pod's service account, or else with KUBECONFIG.
 
         Raises:
@@ -56,7 +89,7 @@ class KubeApi:
             config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         else:
             await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-        return cls(configuration)
+        return cls(configuration, on_error=on_error)
 
     async def close(self) -> None:
         await self._client.close()  # type: ignore[no-untyped-call]
@@ -69,12 +102,42 @@ class KubeApi:
         query: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
         content_type: str = "application/json",
+        urgent: bool = False,
     ) -> dict[str, Any]:
-        """One call.
+        """One call, made again a few times while the server throttles it. An ``urgent`` one never waits.
 
         Raises:
-            ApiError: the server refused, or did not answer.
+            ApiError: the server refused, did not answer, or has asked for more patience than there is.
         """
+        tries = 0
+        while True:
+            tries += 1
+            left = self._not_before - self._monotonic()
+            if left > 0 and not urgent:
+                if left > PATIENCE_SECONDS:
+                    raise ApiError(429, f"{method} {path}: not asked, throttled for {left:.0f} s more")
+                await self._sleep(left)
+            try:
+                return await self._once(method, path, query, body, content_type)
+            except ApiError as error:
+                if error.status in (0, 401, 403) or error.status >= 500 or error.throttled:
+                    self._on_error("throttled" if error.throttled else error.outcome)
+                if not error.throttled:
+                    raise
+                wait = min(error.retry_after or DEFAULT_RETRY_SECONDS, LONGEST_RETRY_SECONDS)
+                self._not_before = max(self._not_before, self._monotonic() + wait)
+                log.warning("%s %s: throttled by the API server for %.0f s: %s", method, path, wait, error)
+                if urgent or tries == THROTTLED_TRIES:
+                    raise
+
+    async def _once(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None,
+        body: Mapping[str, Any] | None,
+        content_type: str,
+    ) -> dict[str, Any]:
         self.calls += 1
         headers = {"Accept": "application/json", "Content-Type": content_type}
         try:
@@ -101,7 +164,14 @@ class KubeApi:
                 str(found.get("message") or answer.reason),
                 str(found.get("reason") or ""),
                 float(retry) if retry and retry.isdigit() else None,
+                _causes(found),
             )
         if not isinstance(found, dict):
             raise ApiError(answer.status, f"{method} {path}: not an object")
         return found
+
+
+def _causes(answer: Any) -> frozenset[str]:
+    details = answer.get("details") if isinstance(answer, dict) else None
+    causes = details.get("causes") if isinstance(details, dict) else None
+    return frozenset(str(cause.get("reason")) for cause in causes or ())

@@ -211,8 +211,9 @@ class KubeHost:
                 if error.status == 404:
                     self._store.pod_gone(pod.uid)
                 raise Conflict(f"the pod is gone: {error}") from error
-            # 429 is a budget or the rate limit; 500 is what several budgets over one pod give.
-            if error.status == 429 or (error.status == 500 and "PodDisruptionBudget" in str(error)):
+            # 500 is what several budgets over one pod give.
+            several = error.status == 500 and "PodDisruptionBudget" in str(error)
+            if several or (error.status == 429 and not error.throttled):
                 raise Disrupted(str(error)) from error
             raise
 

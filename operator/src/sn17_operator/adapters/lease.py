@@ -91,17 +91,17 @@ class Lease:
             return
         self._renewed = None
         try:
-            raw = await self._api.request("GET", f"{self._path}/{self._name}")
+            raw = await self._api.request("GET", f"{self._path}/{self._name}", urgent=True)
             if (raw.get("spec") or {}).get("holderIdentity") == self._identity:
                 raw["spec"].update(holderIdentity="", leaseDurationSeconds=1)
-                await self._api.request("PUT", f"{self._path}/{self._name}", body=raw)
+                await self._api.request("PUT", f"{self._path}/{self._name}", body=raw, urgent=True)
         except Refused as error:
             log.info("the Lease could not be given up, it runs out by itself: %s", error)
 
     async def _try(self) -> bool:
         asked = self._monotonic()
         try:
-            raw = await self._api.request("GET", f"{self._path}/{self._name}")
+            raw = await self._api.request("GET", f"{self._path}/{self._name}", urgent=True)
         except ApiError as error:
             if error.status != 404:
                 log.warning("the Lease could not be read: %s", error)
@@ -138,7 +138,7 @@ class Lease:
         spec.update(holderIdentity=self._identity, renewTime=now, leaseDurationSeconds=int(self._duration))
         if raw:
             body = {**raw, "spec": spec}
-            await self._api.request("PUT", f"{self._path}/{self._name}", body=body)
+            await self._api.request("PUT", f"{self._path}/{self._name}", body=body, urgent=True)
         else:
             body = {
                 "apiVersion": "coordination.k8s.io/v1",
@@ -146,4 +146,4 @@ class Lease:
                 "metadata": {"name": self._name, "namespace": self._namespace},
                 "spec": spec,
             }
-            await self._api.request("POST", self._path, body=body)
+            await self._api.request("POST", self._path, body=body, urgent=True)
