@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,10 @@ def test_both_helms_render_the_same(
         (("--set", "fixer.policy=magic"), "policy"),
         (("--set", "trellis.image.digest=md5:1"), "digest"),
         (("--set", "miner.settings.SN17_X.y=1"), "SN17_X"),
+        (("--set", "operator.spec.rules.gausians.minimumMean=1"), "gausians"),
+        (("--set", "trellis.affinity.nodeAfinity.x=1"), "nodeAfinity"),
+        (("--set", "containerSecurityContext.readOnlyRoot=true"), "readOnlyRoot"),
+        (("--set-json", 'networkPolicy.metricsFrom=[{"namespace":{}}]'), "namespace"),
         (("--set", "localValidators.enabled=true"), "never stand beside the real network"),
         (("--set", "miner.chain.source=http"), "miner.chain.url is required"),
         (("-f", str(CHART / "values-single-gpu.yaml")), "trellis.model.revision is required"),
@@ -60,6 +64,19 @@ def test_both_helms_render_the_same(
 def test_refuses_with_the_key_that_is_wrong(chart: Any, wrong: tuple[str, ...], said: str, tool: str) -> None:
     with pytest.raises(Exception, match=said):
         chart.text(*wrong, tool=tool)
+
+
+def test_no_object_of_the_values_takes_anything_at_all() -> None:
+    def open_ones(node: Any, path: str) -> Iterator[str]:
+        if isinstance(node, dict):
+            if node.get("type") == "object" and node.get("additionalProperties", True) is True:
+                yield path
+            for name, value in node.items():
+                yield from open_ones(value, f"{path}/{name}")
+
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    # What Helm hands down to a chart that is another one's dependency.
+    assert list(open_ones(schema, "")) == ["/properties/global"]
 
 
 def test_what_is_derived_from_the_values_is_current() -> None:

@@ -39,8 +39,80 @@ SETTINGS = {
     "propertyNames": {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"},
     "additionalProperties": {"type": ["string", "number", "boolean"]},
 }
+STRINGS = {"type": "object", "additionalProperties": {"type": "string"}}
+
+
+def fields(*names: str) -> dict[str, Any]:
+    """An object of these fields only, whose values the API server judges."""
+    return {"type": "object", "additionalProperties": False, "properties": {name: {} for name in names}}
+
+
+def listed(items: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": items}
+
+
+PEERS = listed(fields("podSelector", "namespaceSelector", "ipBlock"))
+SECURITY = (
+    *("runAsUser", "runAsGroup", "runAsNonRoot", "seccompProfile", "appArmorProfile"),
+    *("seLinuxOptions", "windowsOptions"),
+)
+POD_SECURITY = (
+    *("fsGroup", "fsGroupChangePolicy", "supplementalGroups", "supplementalGroupsPolicy"),
+    *("seLinuxChangePolicy", "sysctls"),
+)
+CONTAINER_SECURITY = (
+    *("allowPrivilegeEscalation", "capabilities", "privileged", "procMount"),
+    "readOnlyRootFilesystem",
+)
+SPREAD = (
+    *("maxSkew", "minDomains", "topologyKey", "whenUnsatisfiable", "labelSelector", "matchLabelKeys"),
+    *("nodeAffinityPolicy", "nodeTaintsPolicy"),
+)
+
+
+def of_the_crd(node: Any) -> Any:
+    """What the custom resource takes, as a part of it: nothing is required, nothing else is taken."""
+    if isinstance(node, list):
+        return [of_the_crd(each) for each in node]
+    if not isinstance(node, dict):
+        return node
+    kept = {
+        name: {key: of_the_crd(each) for key, each in value.items()}
+        if name == "properties"
+        else of_the_crd(value)
+        for name, value in node.items()
+        if name not in ("required", "default", "description", "format") and not name.startswith("x-")
+    }
+    return {**kept, "additionalProperties": False} if "properties" in kept else kept
+
+
+def _spec() -> dict[str, Any]:
+    (path,) = (CHART / "crds").glob("*.yaml")
+    (version,) = yaml.safe_load(path.read_text())["spec"]["versions"]
+    spec: dict[str, Any] = of_the_crd(version["schema"]["openAPIV3Schema"]["properties"]["spec"])
+    return spec
+
+
 # Keys that mean the same wherever they stand.
 KNOWN: dict[str, dict[str, Any]] = {
+    "spec": _spec(),
+    "commonLabels": STRINGS,
+    "additionalLabels": STRINGS,
+    "labels": STRINGS,
+    "podAnnotations": STRINGS,
+    "nodeSelector": STRINGS,
+    "affinity": fields("nodeAffinity", "podAffinity", "podAntiAffinity"),
+    "tolerations": listed(fields("key", "operator", "value", "effect", "tolerationSeconds")),
+    "topologySpreadConstraints": listed(fields(*SPREAD)),
+    "pullSecrets": listed({"type": "string"}),
+    "alertmanagers": listed({"type": "string"}),
+    "disabled": listed({"type": "string"}),
+    "cidrs": listed({"type": "string"}),
+    "except": listed({"type": "string"}),
+    "fetchPorts": listed({"type": "integer"}),
+    **dict.fromkeys(("modelHubTo", "metricsFrom", "grafanaFrom", "prometheusTo", "alertmanagerTo"), PEERS),
+    "podSecurityContext": fields(*SECURITY, *POD_SECURITY),
+    "containerSecurityContext": fields(*SECURITY, *CONTAINER_SECURITY),
     "resources": RESOURCES,
     "settings": SETTINGS,
     "digest": {"type": "string", "pattern": "^(sha256:[0-9a-f]{64})?$"},
@@ -151,7 +223,7 @@ def schema(section: Section) -> dict[str, Any]:
     }
     if not section.path:
         # Helm hands it to every chart that is used as a dependency.
-        properties["global"] = {"type": "object"}
+        properties["global"] = {"type": "object", "additionalProperties": True}
     result: dict[str, Any] = {"type": "object", "additionalProperties": False, "properties": properties}
     return (
         {"$schema": "http://json-schema.org/draft-07/schema#", "title": "sn17", **result}
