@@ -14,7 +14,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,17 @@ from sn17_miner.journal import Journal
 from sn17_service.contract import ANNOTATION_INTENT, Outcome
 
 from sn17_chaos.cluster_bed import POLL_SECONDS, SHARED_CLASS, Bed, unique
-from sn17_chaos.history import OPEN, Act, Assigned, Completed, History, Journalled, Recycle, Span
+from sn17_chaos.history import (
+    DROPPED,
+    OPEN,
+    Act,
+    Assigned,
+    Completed,
+    History,
+    Journalled,
+    Recycle,
+    Span,
+)
 
 WORKING = ("ready", "busy")
 HEALTHY_FAULTS = {"slow_seconds": 0.5}
@@ -57,11 +67,11 @@ def release_values(workers: int, **changes: Any) -> dict[str, Any]:
     del chosen["trellis"]["settings"]["SN17_FAULTS"]
     chosen["log"] = {"format": "human"}
     chosen["operator"]["spec"]["drain"] = {"timeoutSeconds": 15, "leaseSeconds": 30}
-    chosen["trellis"]["terminationGracePeriodSeconds"] = 10
+    chosen["trellis"]["terminationGracePeriodSeconds"] = 20
     chosen["trellis"]["spool"] = {"sizeLimit": "128Mi"}
     chosen["trellis"]["settings"] |= {"SN17_SELF_RECYCLE_INTERVAL_SECONDS": 0, "SN17_CANARY_EVERY": 0}
     chosen["miner"]["persistence"] = {"enabled": True, "size": "1Gi", "storageClassName": SHARED_CLASS}
-    chosen["miner"]["terminationGracePeriodSeconds"] = 15
+    chosen["miner"]["terminationGracePeriodSeconds"] = 20
     chosen["miner"]["settings"] = {
         # Tasks live in the network's fast motion, machines do not: a restart takes its seconds.
         "SN17_TASK_DEADLINE_SECONDS": 120,
@@ -286,11 +296,16 @@ class ClusterWorld:
         return float(found[1]) if found else float("inf")
 
     def assigned(self) -> Iterator[Assigned]:
-        """The validators' books: the referee's view. A task is remembered when they forget it.
+        """The validators' books: the referee's view. Their process forgets its books when it is killed: what
+        was open then is dropped, what was closed is remembered here.
 
         Raises httpx.HTTPError.
         """
         books = self.bed.inside.json(f"{self.address('validators', 8099)}/books")
+        told = {(v["hotkey"], task["task_id"]) for v in books["validators"] for task in v["tasks"]}
+        for key, known in list(self._books.items()):
+            if known.outcome == OPEN and key not in told:
+                self._books[key] = replace(known, outcome=DROPPED)
         for validator in books["validators"]:
             for task in validator["tasks"]:
                 entry = Assigned(
@@ -301,7 +316,7 @@ class ClusterWorld:
                     task["closed_at"],
                 )
                 self._books[entry.validator, entry.task_id] = entry
-        yield from self._books.values()
+        yield from list(self._books.values())
 
     def journal_path(self) -> Path:
         """The journal on this machine's disk. Raises KeyError while its claim is not bound."""
@@ -340,6 +355,9 @@ class ClusterWorld:
                 self._note_intents(time.time())
             self._look_at_workers()
             self._read_completed()
+            # What was closed is remembered from before a validator's end.
+            with contextlib.suppress(httpx.HTTPError, OSError, ValueError, KeyError):
+                list(self.assigned())
 
     def _look_at_workers(self) -> None:
         pods = {pod["metadata"]["name"]: pod["status"].get("podIP") for pod in self.pods("trellis")}

@@ -17,13 +17,17 @@ MERGE_PATCH = "application/merge-patch+json"
 
 
 class ApiClient:
-    """Access with the credentials of a kubeconfig whose user has a client certificate."""
+    """Access with the credentials of a kubeconfig whose user has a client certificate.
+
+    context: trusts the server and shows nobody's certificate, for access as somebody else.
+    """
 
     def __init__(self, kubeconfig: Path, *, timeout: float = 30.0) -> None:
         config = yaml.safe_load(kubeconfig.read_text())
         cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
         self.server: str = cluster["server"]
         authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
+        self.context = ssl.create_default_context(cadata=authority)
         context = ssl.create_default_context(cadata=authority)
         # The standard library loads a client's certificate from files only.
         with tempfile.TemporaryDirectory() as folder:
