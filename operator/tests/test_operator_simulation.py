@@ -336,6 +336,7 @@ async def test_operator_killed_between_any_two_steps_goes_on_and_doubles_nothing
     assert sim.world.exits == [f"{worker.pod.uid}/c0"]
     assert worker.boot == 1
     assert sim.world.evictions == 0
+    assert sim.world.status["recycles"] == 1
     assert sim.world.status["status"] in ("Healthy", "Starting")
     assert sim.world.violations == []
 

@@ -351,7 +351,7 @@ class Ladder:
         if self.replaced and pod.phase is Phase.RUNNING:
             history = replace(
                 pod.history,
-                recycled_at=self.intent.at,
+                recycled_at=self.now,
                 recycled_container=pod.container_id,
                 reason=self.intent.rule,
             )

@@ -376,10 +376,7 @@ def _counters(view: View, now: float) -> dict[str, Any]:
     ]
     new = [at for at in ends if last_oom is None or at > last_oom]
     latest = max([*new, *([last_oom] if last_oom else [])], default=None)
-    stored = {w.pod.uid: w.pod.history for w in view.fleet.workers}
-    recycles = [
-        s for s in view.plan.steps if s.reason is Reason.WORKER_RECYCLED and stored.get(s.uid) == s.history
-    ]
+    recycles = _recycled(view, parse_time(previous.get("lastRecycleTime")) or 0.0)
     evicted = {e.uid for e in view.plan.evictions} - {e.get("uid") for e in previous.get("evictions") or ()}
     last_recycle = rfc3339(now) if recycles or evicted else previous.get("lastRecycleTime")
     return {
@@ -389,6 +386,24 @@ def _counters(view: View, now: float) -> dict[str, Any]:
         "evicted": int(previous.get("evicted") or 0) + len(evicted),
         **({"lastRecycleTime": last_recycle} if last_recycle else {}),
     }
+
+
+def _recycled(view: View, since: float) -> set[str]:
+    """Workers whose recycle is not counted yet: noted at this tick, or by an operator that was killed before
+    it could write the status. Times are stored in whole seconds.
+    """
+    histories = {w.pod.uid: w.pod.history for w in view.fleet.workers}
+    found = {
+        s.uid
+        for s in view.plan.steps
+        if s.reason is Reason.WORKER_RECYCLED and histories.get(s.uid) == s.history
+    }
+    for worker in view.fleet.workers if view.previous else ():
+        history = worker.pod.history
+        own = history.recycled_container == worker.pod.container_id and history.recycled_at is not None
+        if own and int(history.recycled_at or 0) > int(since):
+            found.add(worker.pod.uid)
+    return found
 
 
 def _entries(view: View) -> Iterable[dict[str, Any]]:
