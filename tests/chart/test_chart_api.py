@@ -250,11 +250,12 @@ def test_the_command_line_finds_its_way_in(
     """What `sn17 accept --release` and `sn17 watch --release` read, up to the port-forward itself."""
     monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
     release = AcceptedRelease("sn17", namespace, cluster.tools["kubectl"])
-    with pytest.raises(StackError, match="not found"):
+    with pytest.raises(StackError, match="helm list -A"):
         release.acceptance()
-    cluster.helm("install", "sn17", str(CHART), "-n", namespace, "--set", "acceptance.gaussiansMean=1")
+    named = "acceptance.gaussiansMean=1,fullnameOverride=other"
+    cluster.helm("install", "sn17", str(CHART), "-n", namespace, "--set", named)
     assert release.acceptance()["gaussians_mean"] == 1
-    secret = cluster.get("secret", "sn17-admin-token", namespace=namespace)
+    secret = cluster.get("secret", "other-admin-token", namespace=namespace)
     assert release.admin_token() == base64.b64decode(secret["data"]["token"]).decode()
     with pytest.raises(StackError, match="no running miner pod"):
         release.pods("miner")

@@ -10,7 +10,6 @@ from .splat import app as splat_app
 from .tasks import app as tasks_app
 from .up.command import up
 from .up.status import status
-from .wallet.command import app as wallet
 from .wallet.command import app as wallet_app
 
 app = typer.Typer(
@@ -25,9 +24,6 @@ app.registered_commands.extend(ops_app.registered_commands)
 app.add_typer(splat_app, name="splat")
 app.add_typer(tasks_app, name="tasks")
 app.add_typer(wallet_app, name="wallet")
-app.command()(accept)
-app.command()(watch)
-app.add_typer(wallet)
 
 
 @app.callback()

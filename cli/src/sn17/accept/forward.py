@@ -32,9 +32,8 @@ class Release:
 
     def pods(self, component: str) -> list[str]:
         """Names of a component's running pods. Raises StackError when there are none."""
-        selector = f"{LABEL_INSTANCE}={self.name},{LABEL_COMPONENT}={component}"
-        found = self._json("get", "pods", "-l", selector, "--field-selector=status.phase=Running")
-        names = sorted(str(pod["metadata"]["name"]) for pod in found["items"])
+        found = self._of("pods", component, "--field-selector=status.phase=Running")
+        names = sorted(str(pod["metadata"]["name"]) for pod in found)
         if not names:
             raise StackError(
                 f"release {self.name} in namespace {self.namespace} has no running {component} pod: "
@@ -43,15 +42,30 @@ class Release:
         return names
 
     def admin_token(self) -> str:
-        """The token of the release's admin routes. Raises StackError."""
-        secret = self._json("get", "secret", f"{self.name}-admin-token")
+        """The token of the miner's admin routes, wherever the release keeps it. Raises StackError."""
+        miner = self._one("statefulsets", "miner")
+        volumes = {volume["name"]: volume for volume in miner["spec"]["template"]["spec"]["volumes"]}
+        secret = self._json("get", "secret", volumes["admin-token"]["secret"]["secretName"])
         return base64.b64decode(secret["data"]["token"]).decode()
 
     def acceptance(self) -> dict[str, Any]:
         """Policy and thresholds of the release's values. Raises StackError."""
-        config = self._json("get", "configmap", f"{self.name}-acceptance")
-        marks: dict[str, Any] = json.loads(config["data"]["acceptance.json"])
+        marks: dict[str, Any] = json.loads(self._one("configmaps", "smoke")["data"]["acceptance.json"])
         return marks
+
+    def _of(self, kind: str, component: str, *flags: str) -> list[Any]:
+        selector = f"{LABEL_INSTANCE}={self.name},{LABEL_COMPONENT}={component}"
+        items: list[Any] = self._json("get", kind, "-l", selector, *flags)["items"]
+        return items
+
+    def _one(self, kind: str, component: str) -> Any:
+        found = self._of(kind, component)
+        if not found:
+            raise StackError(
+                f"there is no release {self.name} with a {component} in namespace {self.namespace}: "
+                "`helm list -A` shows where it is"
+            )
+        return found[0]
 
     @contextlib.contextmanager
     def workers_and_fixer(self) -> Iterator[tuple[tuple[str, ...], str]]:
