@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import pytest
 import yaml
 from sn17_cluster.client import Cluster
 from sn17_cluster.release import PROMETHEUS, PROMETHEUS_TAG, Install, Release
+from sn17_cluster.requirements import REPOSITORY
 from sn17_cluster.stack import CHART, Stack, wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
@@ -37,7 +39,11 @@ VALUES: dict[str, Any] = {
         **LITTLE,
     },
     "fixer": LITTLE,
-    "miner": {"terminationGracePeriodSeconds": 30, **LITTLE},
+    "miner": {
+        "terminationGracePeriodSeconds": 30,
+        "persistence": {"enabled": True, "size": "1Gi"},
+        **LITTLE,
+    },
     "acceptance": {"gaussiansMean": 20_000},
 }
 # Without validators of its own it needs the hotkey of a wallet, which nobody has brought yet.
@@ -70,16 +76,20 @@ def remove(stack: Stack) -> None:
 
 def sn17(stack: Stack, *args: str) -> subprocess.CompletedProcess[str]:
     """The command line, as a person with this KUBECONFIG and kubectl runs it."""
-    tools = Path(stack.cluster.tools["kubectl"]).parent
-    environment = {**stack.cluster.environment, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
     return subprocess.run(
         [sys.executable, "-m", "sn17", *args],
-        env=environment,
+        env=on_path(stack),
         capture_output=True,
         text=True,
         timeout=200,
         check=False,
     )
+
+
+def on_path(stack: Stack) -> dict[str, str]:
+    """The cluster's environment, in which kubectl is found by its name."""
+    tools = Path(stack.cluster.tools["kubectl"]).parent
+    return {**stack.cluster.environment, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
 
 
 def of_release(stack: Stack) -> tuple[str, ...]:
@@ -118,6 +128,39 @@ def test_a_missing_hotkey_is_said_with_the_command_that_brings_it(forgetful: Sta
     made = sn17(forgetful, "wallet", "secret", "--file", str(hotkey), "--name", "sn17-hotkey")
     assert made.returncode == 0, made.stderr
     forgetful.cluster.kubectl("-n", forgetful.namespace, "apply", "-f", "-", stdin=made.stdout)
+
+
+def test_the_journal_is_copied_and_put_back_as_the_docs_say(product: Release, tmp_path: Path) -> None:
+    stack = product.stack
+    section = (
+        (REPOSITORY / "docs" / "chart.md").read_text().partition("## The journal")[2].partition("\n## ")[0]
+    )
+    commands = "\n".join(line[4:] for line in section.splitlines() if line.startswith("    "))
+    config = tmp_path / "kubeconfig"
+    config.write_text(stack.cluster.kubeconfig.read_text())
+    environment = {**on_path(stack), "KUBECONFIG": str(config)}
+    here = f"kubectl config set-context --current --namespace={stack.namespace}\n"
+    before = {task["task_id"] for task in stack.tasks() if task["outcome"] == "accepted"}
+    answer = subprocess.run(
+        ["bash", "-euxc", here + commands],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stderr
+    with sqlite3.connect(tmp_path / "journal-backup.sqlite") as copy:
+        kept = {row[0] for row in copy.execute("select task_id from tasks where outcome = 'accepted'")}
+    assert kept >= before
+    wait_until("the miner", lambda: stack.is_ready("miner"), timeout=90)
+    known = stack.cluster.kubectl(
+        *("exec", "-n", stack.namespace, "sn17-miner-0", "--", "python", "-c"),
+        "import sqlite3; s = sqlite3.connect('file:/var/lib/sn17/journal.sqlite?mode=ro', uri=True);"
+        "print(*(row[0] for row in s.execute('select task_id from tasks')))",
+    )
+    assert set(known.split()) >= kept
 
 
 def test_accept_passes_on_workers_that_are_otherwise_idle(product: Release, output: Path) -> None:

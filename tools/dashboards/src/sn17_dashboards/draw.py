@@ -109,7 +109,9 @@ def _draw(
             empty.append(panel["title"])
         _frame(axes, panel)
         if panel["type"] == "stat":
-            _numbers(axes, panel, lines)
+            # An instant query, as Grafana makes it, does not know what has ended.
+            now = window.end - 2 * window.step
+            _numbers(axes, panel, [line for line in lines if line[0].samples[-1][0] >= now])
         else:
             _graph(axes, panel, lines, window, marks)
     name = board["uid"].removeprefix("sn17-")

@@ -24,9 +24,9 @@ NETWORK = Board(
         ),
         Panel(
             "Incentive",
-            "As the chain states it, a share of 1.",
+            "This miner's share of the subnet's incentive.",
             "none",
-            (Query(f"max({selected(Metric.INCENTIVE)})", "of 1"),),
+            (Query(f"max({selected(Metric.INCENTIVE)})", "share"),),
             kind="number",
             width=5,
             height=5,
