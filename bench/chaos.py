@@ -79,7 +79,7 @@ def schedule(
     plan: list[tuple[Fault[Any], ...]] = []
     among = [fault for fault in faults if fault.pairs]
     while len(plan) < runs:
-        turn = list(faults)
+        turn = [fault for fault in faults for _ in range(fault.weight)]
         rng.shuffle(turn)
         for fault in turn[: runs - len(plan)]:
             others = [other for other in among if other is not fault]

@@ -40,6 +40,8 @@ class Fault(Generic[W]):
     seconds: tuple[float, float] = (0.0, 0.0)
     pairs: bool = True
     """May strike together with another one."""
+    weight: int = 1
+    """How often it comes in a turn: what needs no new process comes more often."""
     tier: Tier = Tier.FAST
 
 
@@ -56,13 +58,14 @@ class Register(Generic[W]):
         *,
         seconds: tuple[float, float] = (0.0, 0.0),
         pairs: bool = True,
+        weight: int = 1,
         tier: Tier = Tier.FAST,
     ) -> Callable[[Callable[[W, Random], Heal]], Callable[[W, Random], Heal]]:
         """Decorator: the function's docstring tells what the fault is."""
 
         def register(inject: Callable[[W, Random], Heal]) -> Callable[[W, Random], Heal]:
             about = " ".join((inject.__doc__ or "").split())
-            self.faults[name] = Fault(name, self.world, inject, about, seconds, pairs, tier)
+            self.faults[name] = Fault(name, self.world, inject, about, seconds, pairs, weight, tier)
             return inject
 
         return register

@@ -67,7 +67,7 @@ def operator_terminated(world: PlaneWorld, rng: Random) -> Heal:
     return ends_by_itself
 
 
-@PLANE.add("operator paused", seconds=(1.0, 7.0))
+@PLANE.add("operator paused", seconds=(1.0, 9.0))
 def operator_paused(world: PlaneWorld, rng: Random) -> Heal:
     """SIGSTOP, later SIGCONT: its Lease may have run out meanwhile."""
     _some_time(world, rng)
@@ -87,7 +87,7 @@ def two_operators(world: PlaneWorld, rng: Random) -> Heal:
     return lambda: world.remove_operator("second")
 
 
-@PLANE.add("leader killed, another takes over", seconds=(4.0, 8.0), pairs=False)
+@PLANE.add("leader killed, another takes over", seconds=(8.0, 12.0), pairs=False)
 def leader_killed(world: PlaneWorld, rng: Random) -> Heal:
     """The one that holds the Lease is killed while a second one waits for it, and is away for a while."""
     world.add_operator("second")
@@ -101,7 +101,7 @@ def leader_killed(world: PlaneWorld, rng: Random) -> Heal:
     return back
 
 
-@PLANE.add("leader paused, another takes over", seconds=(5.0, 9.0), pairs=False)
+@PLANE.add("leader paused, another takes over", seconds=(9.0, 14.0), pairs=False)
 def leader_paused(world: PlaneWorld, rng: Random) -> Heal:
     """The leader stands still for longer than its Lease and wakes up believing that it leads."""
     world.add_operator("second")
@@ -128,7 +128,7 @@ def operator_clock(world: PlaneWorld, rng: Random) -> Heal:
     return lambda: step(0.0)
 
 
-@PLANE.add("admin token rotated", seconds=(1.0, 5.0))
+@PLANE.add("admin token rotated", seconds=(1.0, 5.0), weight=2)
 def token_rotated(world: PlaneWorld, rng: Random) -> Heal:
     """The workers have the new token some seconds before the operator."""
     _some_time(world, rng)
@@ -184,13 +184,13 @@ def prometheus_gone(world: PlaneWorld, rng: Random) -> Heal:
     return back
 
 
-@PLANE.add("Prometheus slow", seconds=(3.0, 6.0))
+@PLANE.add("Prometheus slow", seconds=(3.0, 6.0), weight=2)
 def prometheus_slow(world: PlaneWorld, rng: Random) -> Heal:
     """It answers after the time that a query is given."""
     return _answers(world, rng, lambda asked: Verdict(delay=3.0))
 
 
-@PLANE.add("Prometheus refuses", seconds=(1.0, 4.0))
+@PLANE.add("Prometheus refuses", seconds=(1.0, 4.0), weight=2)
 def prometheus_refuses(world: PlaneWorld, rng: Random) -> Heal:
     """503, 422, a page that is no JSON, or an answer with warnings."""
     error = {"status": "error", "errorType": "execution", "error": "query timed out"}
@@ -205,7 +205,7 @@ def prometheus_refuses(world: PlaneWorld, rng: Random) -> Heal:
     return _answers(world, rng, lambda asked: verdict)
 
 
-@PLANE.add("Prometheus empty", seconds=(1.0, 4.0))
+@PLANE.add("Prometheus empty", seconds=(1.0, 4.0), weight=2)
 def prometheus_empty(world: PlaneWorld, rng: Random) -> Heal:
     """It answers every query with no series, as after the loss of its data."""
     return _answers(world, rng, lambda asked: Verdict(change=_series(lambda result: [])))
@@ -231,7 +231,7 @@ def prometheus_stale(world: PlaneWorld, rng: Random) -> Heal:
     return _answers(world, rng, verdict, fresh=STALE_SECONDS + 2.0)
 
 
-@PLANE.add("Prometheus contradictory", seconds=(2.0, 5.0))
+@PLANE.add("Prometheus contradictory", seconds=(2.0, 5.0), weight=2)
 def prometheus_contradictory(world: PlaneWorld, rng: Random) -> Heal:
     """Every series comes twice with different values; one of the two says that all workers are full."""
 
@@ -246,7 +246,7 @@ def prometheus_contradictory(world: PlaneWorld, rng: Random) -> Heal:
     return _answers(world, rng, lambda asked: Verdict(change=_series(double)))
 
 
-@PLANE.add("Prometheus counts nothing", seconds=(2.0, 5.0))
+@PLANE.add("Prometheus counts nothing", seconds=(2.0, 5.0), weight=2)
 def prometheus_nan(world: PlaneWorld, rng: Random) -> Heal:
     """Every value is NaN."""
 
@@ -297,7 +297,7 @@ def api_server_killed(world: PlaneWorld, rng: Random) -> Heal:
     return ends_by_itself
 
 
-@PLANE.add("API server paused", seconds=(1.0, 7.0), pairs=False)
+@PLANE.add("API server paused", seconds=(1.0, 7.0), pairs=False, weight=2)
 def api_server_paused(world: PlaneWorld, rng: Random) -> Heal:
     """SIGSTOP, later SIGCONT."""
     return _paused(world, rng, "kube-apiserver")
@@ -312,7 +312,7 @@ def etcd_killed(world: PlaneWorld, rng: Random) -> Heal:
     return ends_by_itself
 
 
-@PLANE.add("etcd paused", seconds=(1.0, 7.0), pairs=False)
+@PLANE.add("etcd paused", seconds=(1.0, 7.0), pairs=False, weight=2)
 def etcd_paused(world: PlaneWorld, rng: Random) -> Heal:
     """SIGSTOP, later SIGCONT."""
     return _paused(world, rng, "etcd")
@@ -324,7 +324,7 @@ def _paused(world: PlaneWorld, rng: Random, name: str) -> Heal:
     return lambda: world.plane.supervisor.signal(name, signal.SIGCONT)
 
 
-@PLANE.add("API server throttles (429)", seconds=(1.0, 4.0))
+@PLANE.add("API server throttles (429)", seconds=(1.0, 4.0), weight=2)
 def api_throttles(world: PlaneWorld, rng: Random) -> Heal:
     """Most requests are told to come back in a second."""
     answer = {"Retry-After": "1"}
@@ -333,7 +333,7 @@ def api_throttles(world: PlaneWorld, rng: Random) -> Heal:
     return _api(world, rng, lambda asked: throttled if rng.random() < share else PASS)
 
 
-@PLANE.add("API server fails (500)", seconds=(1.0, 4.0))
+@PLANE.add("API server fails (500)", seconds=(1.0, 4.0), weight=2)
 def api_fails(world: PlaneWorld, rng: Random) -> Heal:
     """Most requests fail, as while etcd has no leader."""
     failed = refusal(500, "InternalError", "etcdserver: leader changed")
@@ -341,7 +341,7 @@ def api_fails(world: PlaneWorld, rng: Random) -> Heal:
     return _api(world, rng, lambda asked: failed if rng.random() < share else PASS)
 
 
-@PLANE.add("conflicts (409)", seconds=(1.0, 4.0))
+@PLANE.add("conflicts (409)", seconds=(1.0, 4.0), weight=2)
 def api_conflicts(world: PlaneWorld, rng: Random) -> Heal:
     """Most writes meet a newer version of the object."""
     conflict = refusal(409, "Conflict", "the object has been modified; please apply your changes again")
@@ -349,7 +349,7 @@ def api_conflicts(world: PlaneWorld, rng: Random) -> Heal:
     return _api(world, rng, lambda asked: conflict if asked.writes and rng.random() < share else PASS)
 
 
-@PLANE.add("answers of the API server lost", seconds=(1.0, 4.0))
+@PLANE.add("answers of the API server lost", seconds=(1.0, 4.0), weight=2)
 def api_answers_lost(world: PlaneWorld, rng: Random) -> Heal:
     """Writes are done, but the connection breaks before the operator hears of it."""
     share = rng.uniform(0.3, 0.8)
@@ -360,13 +360,13 @@ def api_answers_lost(world: PlaneWorld, rng: Random) -> Heal:
     return _api(world, rng, rule)
 
 
-@PLANE.add("API server slow", seconds=(1.0, 4.0))
+@PLANE.add("API server slow", seconds=(1.0, 4.0), weight=2)
 def api_slow(world: PlaneWorld, rng: Random) -> Heal:
     """Every answer takes up to two seconds."""
     return _api(world, rng, lambda asked: Verdict(delay=rng.uniform(0.2, 2.0)))
 
 
-@PLANE.add("watches expire (410)", seconds=(1.0, 4.0))
+@PLANE.add("watches expire (410)", seconds=(1.0, 4.0), weight=2)
 def watches_gone(world: PlaneWorld, rng: Random) -> Heal:
     """Running watches end with 410, and new ones are refused with it for a while: as an event, or as the
     answer."""
@@ -378,7 +378,7 @@ def watches_gone(world: PlaneWorld, rng: Random) -> Heal:
     return heal
 
 
-@PLANE.add("watches cut", seconds=(0.0, 3.0))
+@PLANE.add("watches cut", seconds=(0.0, 3.0), weight=2)
 def watches_cut(world: PlaneWorld, rng: Random) -> Heal:
     """Every watch ends without a word."""
     _some_time(world, rng)
@@ -386,7 +386,7 @@ def watches_cut(world: PlaneWorld, rng: Random) -> Heal:
     return ends_by_itself
 
 
-@PLANE.add("watches silent", seconds=(4.0, 8.0))
+@PLANE.add("watches silent", seconds=(4.0, 8.0), weight=2)
 def watches_silent(world: PlaneWorld, rng: Random) -> Heal:
     """Watches are refused: the operator lives on what it lists."""
     heal = _api(world, rng, lambda asked: Verdict(drop="before") if asked.watch else PASS)
@@ -397,7 +397,7 @@ def watches_silent(world: PlaneWorld, rng: Random) -> Heal:
 # --- workers, as the operator meets them ------------------------------------------------------------
 
 
-@PLANE.add("worker restarts in the middle of its cure")
+@PLANE.add("worker restarts in the middle of its cure", weight=2)
 def worker_restarts(world: PlaneWorld, rng: Random) -> Heal:
     """The ill worker ends by itself (OOM, crash) at a random step."""
     _some_time(world, rng)
@@ -406,7 +406,7 @@ def worker_restarts(world: PlaneWorld, rng: Random) -> Heal:
     return ends_by_itself
 
 
-@PLANE.add("another worker falls ill too")
+@PLANE.add("another worker falls ill too", weight=2)
 def second_illness(world: PlaneWorld, rng: Random) -> Heal:
     """Two at once, and a budget of one."""
     world.live(rng.uniform(0.0, 2.0))
@@ -414,7 +414,7 @@ def second_illness(world: PlaneWorld, rng: Random) -> Heal:
     return ends_by_itself
 
 
-@PLANE.add("a worker is down", seconds=(1.0, 4.0))
+@PLANE.add("a worker is down", seconds=(1.0, 4.0), weight=2)
 def worker_down(world: PlaneWorld, rng: Random) -> Heal:
     """Another worker is not Ready and answers nothing: it eats the budget."""
     well = [n for n in world.fleet.workers if n not in world.ill()]
@@ -441,7 +441,7 @@ def worker_stubborn(world: PlaneWorld, rng: Random) -> Heal:
     return ends_by_itself
 
 
-@PLANE.add("admin endpoints fail", seconds=(1.0, 4.0))
+@PLANE.add("admin endpoints fail", seconds=(1.0, 4.0), weight=2)
 def admin_fails(world: PlaneWorld, rng: Random) -> Heal:
     """Workers answer the operator's requests with 503."""
     world.refuse_admin = True

@@ -69,7 +69,7 @@ def workers_killed(world: StackWorld, rng: Random) -> Heal:
     return ends_by_itself
 
 
-@STACK.add("worker paused", seconds=(1.0, 4.0))
+@STACK.add("worker paused", seconds=(1.0, 4.0), weight=3)
 def worker_paused(world: StackWorld, rng: Random) -> Heal:
     """SIGSTOP, later SIGCONT: a worker that is starved for some seconds."""
     name = _busy_worker(world, rng)
@@ -191,7 +191,7 @@ def miner_terminated(world: StackWorld, rng: Random) -> Heal:
     return ends_by_itself
 
 
-@STACK.add("miner paused", seconds=(1.0, 5.0))
+@STACK.add("miner paused", seconds=(1.0, 5.0), weight=3)
 def miner_paused(world: StackWorld, rng: Random) -> Heal:
     """SIGSTOP, later SIGCONT."""
     world.live(rng.uniform(0.0, 1.5))
@@ -215,7 +215,7 @@ def fixer_gone(world: StackWorld, rng: Random) -> Heal:
     return lambda: world.next_life("fixer", SN17_LOG_LEVEL="INFO")
 
 
-@STACK.add("fixer hung", seconds=(2.0, 6.0))
+@STACK.add("fixer hung", seconds=(2.0, 6.0), weight=3)
 def fixer_hung(world: StackWorld, rng: Random) -> Heal:
     """SIGSTOP, later SIGCONT."""
     world.live(rng.uniform(0.0, 1.0))
@@ -223,7 +223,7 @@ def fixer_hung(world: StackWorld, rng: Random) -> Heal:
     return lambda: _resume(pid)
 
 
-@STACK.add("validator restarted")
+@STACK.add("validator restarted", weight=3)
 def validator_restarted(world: StackWorld, rng: Random) -> Heal:
     """Gone for a while; comes back with the state it saved last, and forgets what was since."""
     index, seconds = rng.randrange(world.validators), rng.uniform(0.3, 3.0)
@@ -244,27 +244,27 @@ def _validator_fault(world: StackWorld, rules: list[dict[str, object]]) -> Heal:
     return lambda: put([])
 
 
-@STACK.add("validator's answers lost", seconds=(2.0, 5.0))
+@STACK.add("validator's answers lost", seconds=(2.0, 5.0), weight=3)
 def answers_lost(world: StackWorld, rng: Random) -> Heal:
     """It does its part, but the answer never arrives: connection reset, or cut in the middle."""
     kind = rng.choice(["reset", "garbage"])
     return _validator_fault(world, [{"kind": kind, "when": "after", "probability": 0.6}])
 
 
-@STACK.add("validator throws errors", seconds=(2.0, 5.0))
+@STACK.add("validator throws errors", seconds=(2.0, 5.0), weight=3)
 def validator_errors(world: StackWorld, rng: Random) -> Heal:
     """408, 500 or 503 before it looks at the call, or a connection reset."""
     rule: dict[str, object] = {"kind": "status", "status": rng.choice([408, 500, 503]), "probability": 0.7}
     return _validator_fault(world, [rule, {"kind": "reset", "probability": 0.5}])
 
 
-@STACK.add("validator slow", seconds=(3.0, 6.0))
+@STACK.add("validator slow", seconds=(3.0, 6.0), weight=3)
 def validator_slow(world: StackWorld, rng: Random) -> Heal:
     """Every answer takes seconds longer."""
     return _validator_fault(world, [{"kind": "slow", "seconds": rng.uniform(1.0, 4.0)}])
 
 
-@STACK.add("validation does not answer", seconds=(2.0, 5.0))
+@STACK.add("validation does not answer", seconds=(2.0, 5.0), weight=3)
 def validation_away(world: StackWorld, rng: Random) -> Heal:
     """The validator cannot say how good a result is."""
     return _validator_fault(world, [{"kind": "unvalidated", "probability": rng.uniform(0.5, 1.0)}])
@@ -285,7 +285,7 @@ def operator_killed(world: StackWorld, rng: Random) -> Heal:
     return ends_by_itself
 
 
-@STACK.add("admin token rotated", seconds=(1.0, 4.0))
+@STACK.add("admin token rotated", seconds=(1.0, 4.0), weight=3)
 def token_rotated(world: StackWorld, rng: Random) -> Heal:
     """A new token, known to the operator and to the processes at different times."""
     names = ["operator", "fixer", "miner", *world.worker_names()]
@@ -312,14 +312,14 @@ def _full(world: StackWorld, name: str) -> Heal:
     return disk.free
 
 
-@STACK.add("disk full under journal", seconds=(1.0, 5.0))
+@STACK.add("disk full under journal", seconds=(1.0, 5.0), weight=3)
 def journal_disk_full(world: StackWorld, rng: Random) -> Heal:
     """No byte is free where the miner keeps its journal and its payloads."""
     world.live(rng.uniform(0.0, 1.0))
     return _full(world, "miner")
 
 
-@STACK.add("disk full under spool", seconds=(1.0, 5.0))
+@STACK.add("disk full under spool", seconds=(1.0, 5.0), weight=3)
 def spool_disk_full(world: StackWorld, rng: Random) -> Heal:
     """No byte is free where a worker keeps its results."""
     name = _busy_worker(world, rng)
@@ -327,7 +327,7 @@ def spool_disk_full(world: StackWorld, rng: Random) -> Heal:
     return _full(world, name)
 
 
-@STACK.add("writes refused", seconds=(1.0, 5.0))
+@STACK.add("writes refused", seconds=(1.0, 5.0), weight=3)
 def writes_refused(world: StackWorld, rng: Random) -> Heal:
     """Every write of the miner or of a worker to a file fails, its log included (a quota used up)."""
     name = rng.choice(["miner", *world.worker_names()])
@@ -345,7 +345,7 @@ def _skewed(world: StackWorld, name: str, seconds: float) -> Heal:
     return lambda: step(0.0)
 
 
-@STACK.add("miner's clock steps by 30 s", seconds=(3.0, 8.0))
+@STACK.add("miner's clock steps by 30 s", seconds=(3.0, 8.0), weight=3)
 def miner_clock(world: StackWorld, rng: Random) -> Heal:
     """Ahead or behind, and later back."""
     return _skewed(world, "miner", rng.choice([-1, 1]) * SKEW_SECONDS)
@@ -357,7 +357,7 @@ def validators_clock(world: StackWorld, rng: Random) -> Heal:
     return _skewed(world, "validators", rng.choice([-1, 1]) * SKEW_SECONDS)
 
 
-@STACK.add("worker's clock steps by 30 s", seconds=(3.0, 8.0))
+@STACK.add("worker's clock steps by 30 s", seconds=(3.0, 8.0), weight=3)
 def worker_clock(world: StackWorld, rng: Random) -> Heal:
     """Ahead or behind, and later back."""
     return _skewed(world, rng.choice(world.worker_names()), rng.choice([-1, 1]) * SKEW_SECONDS)

@@ -12,7 +12,7 @@ import re
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -90,11 +90,11 @@ class StackWorld:
     folder: Path
     seed: int
     workers: int = 2
-    validators: int = 4
+    validators: int = 3
     operated: bool = True
     """Run the operator."""
-    guarded: bool = True
-    """The workers' own memory guard."""
+    settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """More environment of single processes, by name."""
     name: str = "stack"
     causes: dict[tuple[str, str], str] = field(default_factory=dict)
     """(worker, boot id) -> what is wrong with this incarnation: its recycle has a cause."""
@@ -154,7 +154,7 @@ class StackWorld:
 
         return self.run(calling())
 
-    def wait(self, what: str, found: Callable[[], Any], seconds: float) -> Any:
+    def wait(self, what: str, found: Callable[[], Any], seconds: float, every: float = POLL_SECONDS) -> Any:
         """The first true answer within a deadline. Raises TimeoutError."""
         end = time.monotonic() + seconds
         while True:
@@ -163,7 +163,7 @@ class StackWorld:
                     return answer
             if time.monotonic() > end:
                 raise TimeoutError(f"{what}: not within {seconds:.0f} s")
-            time.sleep(POLL_SECONDS)
+            time.sleep(every)
 
     def live(self, seconds: float) -> None:
         """Let the stack go on for a while."""
@@ -225,20 +225,21 @@ class StackWorld:
         for validator in books["validators"]:
             if not validator["up"]:
                 return "a validator is away"
-        for task in self._assigned(books):
+        tasks = self._assigned(books)
+        for task in tasks:
             if task.assigned_at <= since and task.outcome == OPEN:
                 return f"task {task.task_id[:8]} is open"
-        open_tasks = [entry for entry in self._journalled() if entry.outcome is None]
-        if any(entry.pulled_at <= since for entry in open_tasks):
-            return "a task is under way in the journal"
-        if not self._accepted_since(since):
+        if not any(task.assigned_at > since and task.outcome == Outcome.ACCEPTED for task in tasks):
             return "no task pulled since was accepted"
+        with self._journal() as journal:
+            if any(task.pulled_at <= since for task in journal.open_tasks()):
+                return "a task is under way in the journal"
         return ""
 
     def recover(self, since: float, deadline: float) -> str:
         """Wait until all is as before; what is not by then."""
         try:
-            self.wait("recovery", lambda: not self.recovered(since), deadline)
+            self.wait("recovery", lambda: not self.recovered(since), deadline, 0.4)
         except TimeoutError:
             try:
                 return self.recovered(since)
@@ -278,16 +279,25 @@ class StackWorld:
             for task in validator["tasks"]
         ]
 
+    def open_tasks(self) -> list[Assigned]:
+        """What the miner holds by the validators' books."""
+        return [task for task in self._assigned(self.books()) if task.outcome == OPEN]
+
     def _accepted_since(self, since: float) -> bool:
         tasks = self._assigned(self.books())
         return any(task.assigned_at > since and task.outcome == Outcome.ACCEPTED for task in tasks)
 
-    def _journalled(self) -> list[Journalled]:
+    @contextlib.contextmanager
+    def _journal(self) -> Iterator[Journal]:
         journal = Journal(self.folder / "miner" / "journal.sqlite", readonly=True)
         try:
-            tasks = journal.tasks(limit=100_000)
+            yield journal
         finally:
             journal.close()
+
+    def _journalled(self) -> list[Journalled]:
+        with self._journal() as journal:
+            tasks = journal.tasks(limit=100_000)
         return [Journalled(t.task_id, t.validator, t.pulled_at, t.outcome, t.reason) for t in tasks]
 
     def _read_completed(self) -> list[Completed]:
@@ -330,7 +340,6 @@ class StackWorld:
         names = ["validators", "fixer", "miner", *(f"trellis-{n}" for n in range(1, self.workers + 1))]
         clock = {name: shifted_clock(self.clock_file(name)) for name in names}
         worker = {
-            "SN17_GUARD": "on" if self.guarded else "off",
             "SN17_SELF_RECYCLE_AFTER_SECONDS": "20",
             "SN17_SELF_RECYCLE_INTERVAL_SECONDS": "0",
             "SN17_CANARY_EVERY": "0",
@@ -341,14 +350,14 @@ class StackWorld:
             "SN17_SUBMIT_DEADLINE_SECONDS": "240",
             "SN17_STALL_SECONDS": "5",
             "SN17_WORKER_REST_SECONDS": "1",
-            "SN17_WORKER_POLL_SECONDS": "0.3",
+            "SN17_WORKER_POLL_SECONDS": "0.5",
             "SN17_CHAIN__INTERVAL_SECONDS": "5",
             "SN17_DISK_MIN_FREE_BYTES": str(1 << 20),
         }
         for name in names:
             token = {"SN17_ADMIN_TOKEN_FILE": str(self.token_file(name))} if name != "validators" else {}
             more = worker if name.startswith("trellis") else miner if name == "miner" else {}
-            clock[name] |= {**more, **token}
+            clock[name] |= {**more, **token, **self.settings.get(name, {})}
         return clock
 
     async def _start(self) -> None:
@@ -393,6 +402,8 @@ class StackWorld:
             # The escalation of a request to exit that did nothing is the same recycle.
             if not any(done.incarnation == self.looks[name].boot_id for done in self.recycles):
                 self._recycled(name)
+            # The local host forgets what it was about with the eviction.
+            self.acting.discard(name)
             by_name[name].kill()
 
         self.operator = LocalOperator(
@@ -408,8 +419,8 @@ class StackWorld:
             spec=quick_spec(),
             on_event=self._noticed,
             restart=restart,
-            tick_seconds=0.5,
-            scrape_seconds=0.4,
+            tick_seconds=1.0,
+            scrape_seconds=0.8,
         )
         self._spawn("operator", self.operator.run())
 
