@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chaos_rig import strike
 from sn17_chaos.invariants import check
 from sn17_chaos.plane_faults import PLANE
 from sn17_chaos.plane_world import SPEC, Mark, PlaneWorld
+from sn17_chaos.rig import strike
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 

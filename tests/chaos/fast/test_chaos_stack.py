@@ -8,8 +8,8 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from chaos_rig import strike
 from sn17_chaos.invariants import DUPLICATED, LOST, check
+from sn17_chaos.rig import strike
 from sn17_chaos.stack_faults import STACK
 from sn17_chaos.stack_world import StackWorld
 from sn17_service.contract import HEADER_IDEMPOTENCY_KEY
