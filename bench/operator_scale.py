@@ -202,7 +202,8 @@ class Run:
             "sick": len(names),
             "seconds_until_said": round(said, 1),
             "condition": f"{condition['status']}/{condition['reason']}",
-            "remediations": len(self.watch.begun(begun)),
+            "cordoned_before_all_were_seen": len(self.watch.begun(begun)),
+            "restarted": sum(self.crowd.workers[name].count("exit") for name in names),
             "events": self.crowd.events().count("TooManyUnhealthy"),
         }
         for name, value in before.items():
@@ -280,6 +281,7 @@ def measure(workers: int, seconds: float, say: Callable[[str], None]) -> Iterato
                 yield "memory", run.memory(sick)
             finally:
                 run.close()
+                say("".join(f"    {line}\n" for line in run.operator.log.read_text().splitlines()[-15:]))
 
 
 def show(name: str, rows: list[dict[str, Any]]) -> None:

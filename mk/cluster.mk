@@ -1,5 +1,5 @@
 # The cluster tests: tools from Go modules, a control plane, a node, images.
-.PHONY: tools cluster-up cluster-down cluster-shell images test-node e2e
+.PHONY: tools cluster-up cluster-down cluster-shell images test-node e2e chaos-cluster soak
 
 TOOLS ?=
 NODES ?= 1
@@ -25,3 +25,12 @@ test-node: sync tools ## The tests of the node itself, two nodes included (needs
 
 e2e: sync tools ## Everything on a real cluster: install, four arms of a leak, recycles, uninstall (needs root and Go)
 	@SN17_REQUIRE_CLUSTER=1 .venv/bin/python -m pytest -o "norecursedirs=.*" tests/e2e --durations=0
+
+HOURS ?= 1.2
+MINUTES ?= 8
+
+chaos-cluster: sync tools ## Break a real cluster for some minutes (MINUTES=n; needs root and Go)
+	@.venv/bin/python bench/chaos.py --tier cluster --minutes $(MINUTES)
+
+soak: sync tools ## The stack on a real node for HOURS=n at twentyfold speed: nothing may grow (needs root and Go)
+	@.venv/bin/python bench/soak.py --hours $(HOURS)

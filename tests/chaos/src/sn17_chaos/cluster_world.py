@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -137,14 +138,14 @@ class ClusterWorld:
 
     # --- life -----------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Install; does not wait. Raises CommandError."""
+    def start(self, faults: Mapping[str, object] = MappingProxyType({})) -> None:
+        """Install, with workers that have these faults; does not wait. Raises CommandError."""
         namespace = unique(self.name)
         restricted = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
         meta = {"name": namespace, "labels": restricted}
         self.bed.cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": meta})
         self.stack = Stack(self.bed.cluster, namespace)
-        self.set_faults(HEALTHY_FAULTS)
+        self.set_faults(faults)
         self.stack.install(release_values(self.workers))
         self.bed.cluster.kubectl(
             "set", "env", "deploy/sn17-trellis", f"--from=configmap/{FAULTS_MAP}", "-n", namespace

@@ -1,0 +1,106 @@
+"""Does anything grow? The whole stack on a real node, for hours, with workers that leak and are healed.
+
+    python bench/soak.py --hours N [--archives FILE ...] [--json FILE]     (make soak HOURS=N)
+
+The network's time runs twenty times as fast, so 1.2 hours are a day of it. Every 10 s: unreclaimable memory
+of operator, miner and fixer as they export it, resident memory and series of Prometheus, the journal's size.
+Printed: level, slope over the last three quarters, and what remains beside the slope; exit code 1 when a
+growth is beyond that noise. Baseline: the first quarter of the same run, which is left out of the slope.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import re
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests/chaos/src"))
+
+from sn17_chaos.cluster_bed import bed  # noqa: E402
+from sn17_chaos.cluster_world import ClusterWorld  # noqa: E402
+from sn17_chaos.trend import Trend, table, trend, write  # noqa: E402
+
+SAMPLE_SECONDS = 10.0
+MIB = 1 << 20
+LEAK = {"leak_mib_per_generation": 12}
+OWN = {"operator": 9090, "miner": 9090, "fixer": 9090}
+UNITS = {**{f"{name} memory MiB": MIB for name in (*OWN, "prometheus")}, "journal MiB": MIB}
+
+
+def metric(text: str, name: str) -> float:
+    found = re.search(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE)
+    return float(found[1]) if found else float("nan")
+
+
+def sample(world: ClusterWorld) -> dict[str, float]:
+    """What is to be had now; a service that restarts is missing from it."""
+    found: dict[str, float] = {}
+    inside = world.bed.inside
+    for name, port in OWN.items():
+        with contextlib.suppress(httpx.HTTPError):
+            text = inside.request("GET", f"{world.address(name, port)}/metrics").text
+            found[f"{name} memory MiB"] = metric(text, "sn17_memory_unreclaimable_bytes")
+    with contextlib.suppress(httpx.HTTPError):
+        text = inside.request("GET", f"{world.address('prometheus', 9090)}/metrics").text
+        found["prometheus memory MiB"] = metric(text, "process_resident_memory_bytes")
+        found["prometheus series"] = metric(text, "prometheus_tsdb_head_series")
+    with contextlib.suppress(OSError, httpx.HTTPError):
+        found["journal MiB"] = sum(
+            each.stat().st_size for each in world.journal_path().parent.glob("journal*")
+        )
+    return found
+
+
+def soak(world: ClusterWorld, seconds: float) -> list[Trend]:
+    series: dict[str, list[tuple[float, float]]] = {}
+    start = time.monotonic()
+    while (at := time.monotonic() - start) < seconds:
+        for name, value in sample(world).items():
+            series.setdefault(name, []).append((at, value))
+        time.sleep(SAMPLE_SECONDS)
+    return [trend(name, samples) for name, samples in series.items()]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--hours", type=float, default=1.2)
+    parser.add_argument("--archives", type=Path, nargs="*", default=[])
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    with bed(1, archives=options.archives) as on:
+        world = ClusterWorld(on, "soak")
+        try:
+            world.start(LEAK)
+            world.await_first()
+            trends = soak(world, 3600 * options.hours)
+            recycles, tasks = len(world.recycles), len(list(world.assigned()))
+        finally:
+            world.close()
+    print(table(trends, UNITS))
+    print(f"{tasks} tasks, {recycles} recycles in {options.hours:g} h")
+    if options.json:
+        commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True)
+        write(
+            options.json,
+            trends,
+            hours=options.hours,
+            tasks=tasks,
+            recycles=recycles,
+            commit=commit.strip(),
+            date=datetime.now(UTC).date().isoformat(),
+        )
+    return int(not all(each.flat for each in trends if each.name != "journal MiB"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
