@@ -40,6 +40,8 @@ class StackOptions:
     """Environment of single processes by name, above everything else."""
     forgiven_after: float = FORGIVEN_AFTER_SECONDS
     """See ``ProcessSpec``."""
+    start_timeout: float = 60.0
+    """Seconds for each process to listen."""
 
 
 @dataclass(slots=True)
@@ -78,12 +80,12 @@ class Stack:
         self.fixer = self._managed("fixer", "sn17_fixer", {})
         self.workers.extend(self._worker(index) for index in range(1, options.workers + 1))
         others = (self.devnet, self.fixer, *self.workers)
-        await asyncio.gather(*(process.start() for process in others))
+        await asyncio.gather(*(process.start(options.start_timeout) for process in others))
         await asyncio.gather(*(self._accepts_work(process) for process in others))
         self.miner = self._managed(
             "miner", "sn17_miner", self._miner_env(self.fixer), restart=options.tasks is None
         )
-        await self.miner.start()
+        await self.miner.start(options.start_timeout)
 
     async def stop(self) -> None:
         """Stop the miner first, so that it can still hand in what is done."""

@@ -137,8 +137,14 @@ class Gateway:
         self.port = self._runner.addresses[0][1]
 
     async def _stop(self) -> None:
+        for queue in self._watches:
+            queue.put_nowait(None)
         await self._runner.cleanup()
         await self._session.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         asked = Asked(request.method, request.path, dict(request.query), await request.read())

@@ -144,7 +144,7 @@ class StackWorld:
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run on the stack's loop and wait for the result."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(180.0)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(400.0)
 
     def call(self, work: Callable[[], T]) -> T:
         """Call on the stack's loop."""
@@ -372,6 +372,7 @@ class StackWorld:
             faults={"slow_seconds": SLOW_SECONDS},
             settings=self._settings(),
             forgiven_after=4.0,
+            start_timeout=150.0,
         )
         self.stack = Stack(options, self.say, self._client)
         for name in (*options.settings, "operator"):
