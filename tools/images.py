@@ -5,6 +5,7 @@
     python3 tools/images.py operator trellis-torch
     python3 tools/images.py --archives           and write each as an archive for `kind load`, `k3d`, `ctr`
 
+$TORCH_INDEX names an index with another build of torch, such as one without CUDA.
 With docker the base is the Dockerfiles' own, or $BASE. With buildah it is $BASE, or else one made with
 debootstrap, which needs Debian's packages and no image registry. What is kept between runs (base, layers,
 downloads, archives) lives in `$SN17_IMAGES` or `~/.cache/sn17-images`.
@@ -101,9 +102,15 @@ def sources(package: str) -> list[Path]:
     return [REPOSITORY / "pyproject.toml", REPOSITORY / "uv.lock", *sorted(found.values())]
 
 
+def options(image: Image) -> dict[str, str]:
+    """Build arguments of this image alone that the environment gives."""
+    return {"TORCH_INDEX": os.environ.get("TORCH_INDEX", "")} if image.target == "torch" else {}
+
+
 def inputs(image: Image) -> str:
-    """A hash of all files that make the image: one that would come out the same is not built again."""
-    digest = hashlib.sha256(f"{image.target} {os.environ.get('BASE', '')}".encode())
+    """A hash of all that makes the image: one that would come out the same is not built again."""
+    given = [image.target, os.environ.get("BASE", ""), *options(image).values()]
+    digest = hashlib.sha256(" ".join(given).encode())
     files = [image.dockerfile, REPOSITORY / ".dockerignore"]
     for source in (REPOSITORY / "tools" / "image", *sources(image.package)):
         files += [source] if source.is_file() else [path for path in source.rglob("*") if path.is_file()]
@@ -124,7 +131,7 @@ def revision(image: Image) -> str:
 
 def arguments(image: Image, base: str) -> list[str]:
     """What docker's and buildah's build commands take alike."""
-    settings = {"VERSION": VERSION, "REVISION": revision(image), "BASE": base}
+    settings = {"VERSION": VERSION, "REVISION": revision(image), "BASE": base, **options(image)}
     argv = [f"--build-arg={name}={value}" for name, value in settings.items() if value]
     if image.target:
         argv.append(f"--target={image.target}")

@@ -29,6 +29,11 @@ NEVER_LOADED = [
     "numba/**/tests",
     "PIL/_avif*.so",  # a picture format that no service takes, with its encoder
     "pillow.libs/libavif*",
+    "torch/include",
+    "nvidia/**/include",
+    "nvidia/**/*.a",
+    "nvidia/nvshmem/lib/*.bc",  # for kernels that talk to other GPUs themselves
+    "nvidia/*/lib/libcusolverMg.so*",  # no library here refers to it
     "zstandard/_cffi*.so",  # the backend for other interpreters than CPython
     "zstandard/backend_cffi.py",
 ]
