@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sn17_operator.api import Spec, scaled
 from sn17_operator.evidence import Raw, attribute
+from sn17_operator.ladder import RESOLVE_SECONDS
 from sn17_operator.model import (
     Evidence,
     Finding,
@@ -330,3 +331,50 @@ def test_share_is_never_zero_and_never_more_than_its_part(expected: int, percent
     allowed = scaled(f"{percent}%", expected)
     assert allowed >= 1
     assert allowed == 1 or allowed * 100 <= percent * expected
+
+
+# --- the defaults, as the rules are specified -----------------------------------------------------------
+
+DEFAULTS = {
+    "mode": "Recycle",
+    "strategy": "RestartContainer",
+    "max_unavailable": "25%",
+    "max_unhealthy": "50%",
+    "rules.memory.high_percent": 80,
+    "rules.memory.high_for_seconds": 30,
+    "rules.memory.clear_percent": 70,
+    "rules.memory.clear_for_seconds": 60,
+    "rules.memory.emergency_percent": 90,
+    "rules.gaussians.minimum_mean": 150_000,
+    "rules.gaussians.minimum_generations": 8,
+    "rules.gaussians.window_seconds": 1_800,
+    "rules.canary.drift_percent": 20,
+    "rules.slow.p50_seconds": 35,
+    "rules.slow.minimum_generations": 8,
+    "rules.stalled.after_seconds": 120,
+    "rules.unreachable.after_seconds": 120,
+    "rules.gpu_errors.maximum": 0,
+    "drain.timeout_seconds": 120,
+    "drain.lease_seconds": 60,
+    "recycle.exit_timeout_seconds": 60,
+    "recycle.replacement_timeout_seconds": 600,
+    "recycle.cooldown_seconds": 600,
+    "recycle.storm_cooldown_seconds": 600,
+    "recycle.young_seconds": 600,
+    "recycle.leftover_percent": 25,
+    "recycle.maximum_evictions": 2,
+    "recycle.eviction_window_seconds": 6 * 3_600,
+}
+
+
+@pytest.mark.parametrize("path", DEFAULTS)
+def test_default(path: str) -> None:
+    value: object = SPEC
+    for name in path.split("."):
+        value = getattr(value, name)
+    assert value == DEFAULTS[path]
+
+
+def test_every_rule_is_enforced_by_default_and_resolving_takes_at_most_three_minutes() -> None:
+    assert {getattr(SPEC.rules, name).action for name in type(SPEC.rules).model_fields} == {"Enforce"}
+    assert RESOLVE_SECONDS == 180

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from real_fleet import CRD, Fleet, OperatorProcess, Prometheus, free_port
+from real_fleet import CRD, Fleet, OperatorProcess, Prometheus, free_port, wait_for
 from sn17_cluster.client import Cluster
 
 _nets = itertools.count(10)
@@ -16,7 +16,13 @@ _nets = itertools.count(10)
 @pytest.fixture(scope="session")
 def api_with_crd(api: Cluster) -> Cluster:
     api.apply(CRD.read_text())
-    api.kubectl("wait", "--for=condition=Established", "crd/sn17miners.sn17.io", "--timeout=30s")
+
+    def established() -> bool:
+        # Right after its creation it has no conditions at all, which `kubectl wait` takes for an error.
+        conditions = api.get("crd", "sn17miners.sn17.io").get("status", {}).get("conditions") or ()
+        return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
+
+    wait_for("the definition", established)
     return api
 
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from kubernetes.aio import config
+from kubernetes.aio.client.configuration import Configuration
 from real_fleet import CRD
 from sn17_cluster.client import Cluster, CommandError
+from sn17_operator.adapters.kube import ApiError, KubeApi
+from sn17_operator.crd import crd
 
 pytestmark = pytest.mark.cluster
 
@@ -30,79 +35,136 @@ def miner(spec: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def create(cluster: Cluster, namespace: str, spec: dict[str, Any]) -> None:
-    cluster.kubectl("create", "-n", namespace, "--dry-run=server", "-f", "-", stdin=json.dumps(miner(spec)))
+@pytest.fixture
+async def kube(api_with_crd: Cluster) -> AsyncIterator[KubeApi]:
+    configuration = Configuration()
+    await config.load_kube_config(str(api_with_crd.kubeconfig), client_configuration=configuration)
+    api = KubeApi(configuration)
+    yield api
+    await api.close()
 
 
-def rule(name: str, **values: Any) -> dict[str, Any]:
-    return {"rules": {name: values}}
+# --- every constraint that the generated definition has ------------------------------------------------
 
 
-CASES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
-    ({"targetRef": {"name": "a.b-c"}}, {"targetRef": {"name": "A_b"}}, "targetRef.name"),
-    ({"targetRef": {"name": "a"}}, {"targetRef": {"name": ""}}, "targetRef.name"),
-    ({"targetRef": {"name": "a" * 253}}, {"targetRef": {"name": "a" * 254}}, "targetRef.name"),
-    ({"minerRef": {"name": "a"}}, {"minerRef": {}}, "minerRef.name"),
-    ({"minerRef": {"name": "a"}}, {"minerRef": {"name": "-"}}, "minerRef.name"),
-    ({"hotkeySecretName": "k"}, {"hotkeySecretName": "K"}, "hotkeySecretName"),
-    ({"mode": "Observe"}, {"mode": "Watch"}, "mode"),
-    ({"strategy": "EvictPod"}, {"strategy": "DeletePod"}, "strategy"),
-    ({"maxUnavailable": 1}, {"maxUnavailable": 0}, "maxUnavailable"),
-    ({"maxUnavailable": "100%"}, {"maxUnavailable": "101%"}, "maxUnavailable"),
-    ({"maxUnavailable": "1%"}, {"maxUnavailable": "0%"}, "maxUnavailable"),
-    ({"maxUnavailable": 100000}, {"maxUnavailable": 100001}, "maxUnavailable"),
-    ({"maxUnhealthy": "50%"}, {"maxUnhealthy": "half"}, "maxUnhealthy"),
-    ({"maxUnhealthy": 3}, {"maxUnhealthy": -1}, "maxUnhealthy"),
-    ({"workers": {"container": "w"}}, {"workers": {"container": "W"}}, "workers.container"),
-    ({"workers": {"opsPort": 65535}}, {"workers": {"opsPort": 65536}}, "workers.opsPort"),
-    ({"workers": {"opsPort": 1}}, {"workers": {"opsPort": 0}}, "workers.opsPort"),
-    (rule("memory", clearPercent=79), rule("memory", clearPercent=80), "clearPercent must be below"),
-    (rule("memory", emergencyPercent=81), rule("memory", emergencyPercent=80), "highPercent must be below"),
-    (rule("memory", highForSeconds=600), rule("memory", highForSeconds=601), "highForSeconds"),
-    (rule("memory", clearForSeconds=0), rule("memory", clearForSeconds=-1), "clearForSeconds"),
-    (rule("memory", emergencyPercent=100), rule("memory", emergencyPercent=101), "emergencyPercent"),
-    (rule("memory", clearPercent=1), rule("memory", clearPercent=0), "clearPercent"),
-    (rule("memory", action="Off"), rule("memory", action="Never"), "action"),
-    (rule("gaussians", minimumMean=1), rule("gaussians", minimumMean=0), "minimumMean"),
-    (rule("gaussians", minimumGenerations=1), rule("gaussians", minimumGenerations=0), "minimumGenerations"),
-    (rule("gaussians", windowSeconds=60), rule("gaussians", windowSeconds=59), "windowSeconds"),
-    (rule("canary", driftPercent=100), rule("canary", driftPercent=101), "driftPercent"),
-    (rule("slow", p50Seconds=1), rule("slow", p50Seconds=0), "p50Seconds"),
-    (rule("slow", minimumGenerations=10000), rule("slow", minimumGenerations=10001), "minimumGenerations"),
-    (rule("stalled", afterSeconds=10), rule("stalled", afterSeconds=9), "afterSeconds"),
-    (rule("unreachable", afterSeconds=600), rule("unreachable", afterSeconds=601), "afterSeconds"),
-    (rule("gpuErrors", maximum=0), rule("gpuErrors", maximum=-1), "maximum"),
-    ({"drain": {"leaseSeconds": 30}}, {"drain": {"leaseSeconds": 29}}, "leaseSeconds must be at least 30"),
-    ({"drain": {"timeoutSeconds": 1}}, {"drain": {"timeoutSeconds": 0}}, "timeoutSeconds"),
-    ({"recycle": {"exitTimeoutSeconds": 10}}, {"recycle": {"exitTimeoutSeconds": 9}}, "exitTimeoutSeconds"),
-    (
-        {"recycle": {"replacementTimeoutSeconds": 30}},
-        {"recycle": {"replacementTimeoutSeconds": 29}},
-        "replacementTimeoutSeconds",
+@dataclass(frozen=True)
+class Constraint:
+    """One keyword of the schema at one field."""
+
+    path: tuple[str, ...]
+    keyword: str
+    bound: Any
+
+    def __str__(self) -> str:
+        return f"{'.'.join(self.path)} {self.keyword} {self.bound}"
+
+
+KEYWORDS = ("minimum", "maximum", "minLength", "maxLength", "pattern", "enum", "required")
+NOT_CONSTRAINTS = {
+    "type", "format", "default", "description", "properties", "anyOf",
+    "x-kubernetes-validations", "x-kubernetes-int-or-string",
+}  # fmt: skip
+
+
+def constraints(node: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[Constraint]:
+    assert set(node) <= {*KEYWORDS, *NOT_CONSTRAINTS}, f"{path}: no test knows {set(node)}"
+    for keyword in KEYWORDS:
+        for bound in node.get(keyword, ()) if keyword == "required" else [node.get(keyword)]:
+            if bound is not None:
+                yield Constraint(path, keyword, bound)
+    for validation in node.get("x-kubernetes-validations", ()):
+        yield Constraint(path, "CEL", validation["message"])
+    for name, child in node.get("properties", {}).items():
+        yield from constraints(child, (*path, name))
+
+
+SCHEMA = crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+ALL = tuple(constraints(SCHEMA))
+
+COMPANIONS: dict[tuple[str, str], dict[str, int]] = {
+    # The three marks of memory must stay in order, so their outermost values need the others' company.
+    ("highPercent", "minimum"): {"highPercent": 2, "clearPercent": 1},
+    ("highPercent", "maximum"): {"highPercent": 99, "emergencyPercent": 100},
+    ("clearPercent", "maximum"): {"clearPercent": 98, "highPercent": 99, "emergencyPercent": 100},
+    ("emergencyPercent", "minimum"): {"emergencyPercent": 3, "highPercent": 2, "clearPercent": 1},
+}
+
+SHARE = "must be a number of workers from 1, or a share from 1% to 100%"
+CEL: dict[tuple[str, str], tuple[list[Any], list[Any]]] = {
+    ("maxUnavailable", SHARE): (
+        [1, 100_000, "1%", "25%", "100%"],
+        [0, -1, 100_001, "0%", "101%", "half", "5"],
     ),
-    ({"recycle": {"cooldownSeconds": 0}}, {"recycle": {"cooldownSeconds": -1}}, "cooldownSeconds"),
-    ({"recycle": {"stormCooldownSeconds": 0}}, {"recycle": {"stormCooldownSeconds": -1}}, "stormCooldown"),
-    ({"recycle": {"youngSeconds": 0}}, {"recycle": {"youngSeconds": -1}}, "youngSeconds"),
-    ({"recycle": {"leftoverPercent": 1}}, {"recycle": {"leftoverPercent": 0}}, "leftoverPercent"),
-    ({"recycle": {"maximumEvictions": 1}}, {"recycle": {"maximumEvictions": 0}}, "maximumEvictions"),
-    (
-        {"recycle": {"evictionWindowSeconds": 60}},
-        {"recycle": {"evictionWindowSeconds": 59}},
-        "evictionWindow",
+    ("maxUnhealthy", SHARE): ([1, 100_000, "1%", "50%", "100%"], [0, -1, 100_001, "0%", "101%", "half", "5"]),
+    ("rules.memory", "clearPercent must be below highPercent"): (
+        [{"clearPercent": 79}],
+        [{"clearPercent": 80}, {"highPercent": 70}],
     ),
-    ({"nodeSuspect": {"minimumWorkers": 2}}, {"nodeSuspect": {"minimumWorkers": 1}}, "minimumWorkers"),
-]
+    ("rules.memory", "highPercent must be below emergencyPercent"): (
+        [{"emergencyPercent": 81}],
+        [{"emergencyPercent": 80}, {"highPercent": 90}],
+    ),
+}
+"""Accepted and refused values of each rule; the one about changes has a test of its own."""
+OF_CHANGES = {("targetRef", "targetRef may not change: create another SN17Miner instead")}
+
+
+def nested(path: tuple[str, ...], value: Any) -> dict[str, Any]:
+    for name in reversed(path):
+        value = {name: value}
+    found: dict[str, Any] = value
+    return found
+
+
+def cases(constraint: Constraint) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Specs that keep just within the constraint, and specs that are just beyond it."""
+    path, keyword, bound = constraint.path, constraint.keyword, constraint.bound
+    match keyword:
+        case "minimum" | "maximum":
+            beyond = bound - 1 if keyword == "minimum" else bound + 1
+            companions = COMPANIONS.get((path[-1], keyword))
+            within = nested(path, bound) if companions is None else nested(path[:-1], companions)
+            return [within], [nested(path, beyond)]
+        case "minLength":
+            return [nested(path, "a" * bound)], [nested(path, "a" * (bound - 1))]
+        case "maxLength":
+            return [nested(path, "a" * bound)], [nested(path, "a" * (bound + 1))]
+        case "pattern":
+            return [nested(path, "a-b")], [nested(path, text) for text in ("A", "a_b", "-a", "a-")]
+        case "enum":
+            return [nested(path, value) for value in bound], [nested(path, bound[0].lower())]
+        case "required":
+            return [nested((*path, bound), {"name": "a"} if bound == "targetRef" else "a")], (
+                [nested(path, {})] if path else [{"targetRef": None}]
+            )
+        case _:
+            accepted, refused = CEL[".".join(path), bound]
+            return [nested(path, value) for value in accepted], [nested(path, value) for value in refused]
+
+
+def test_every_rule_of_the_definition_has_its_cases() -> None:
+    rules = {(".".join(c.path), c.bound) for c in ALL if c.keyword == "CEL"}
+    assert rules == {*CEL, *OF_CHANGES}
 
 
 @pytest.mark.parametrize(
-    ("accepted", "refused", "why"), CASES, ids=[json.dumps(case[1])[:60] for case in CASES]
+    "constraint",
+    [c for c in ALL if c.keyword != "CEL" or (".".join(c.path), c.bound) not in OF_CHANGES],
+    ids=str,
 )
-def test_constraint(
-    api_with_crd: Cluster, namespace: str, accepted: dict[str, Any], refused: dict[str, Any], why: str
-) -> None:
-    create(api_with_crd, namespace, accepted)
-    with pytest.raises(CommandError, match=why.replace(".", r"\.")):
-        create(api_with_crd, namespace, refused)
+async def test_constraint_accepts_and_refuses(kube: KubeApi, namespace: str, constraint: Constraint) -> None:
+    accepted, refused = cases(constraint)
+    path = f"/apis/sn17.io/v1alpha1/namespaces/{namespace}/sn17miners"
+    for spec in accepted:
+        await kube.request("POST", path, query={"dryRun": "All"}, body=miner(spec))
+    for spec in refused:
+        with pytest.raises(ApiError) as error:
+            await kube.request("POST", path, query={"dryRun": "All"}, body=miner(spec))
+        assert error.value.status == 422
+        where = (*constraint.path, *([constraint.bound] if constraint.keyword == "required" else []))
+        assert ".".join(("spec", *where)) in str(error.value)
+        if constraint.keyword == "CEL":
+            assert constraint.bound in str(error.value)
 
 
 def test_spec_is_required_and_the_target_in_it(api_with_crd: Cluster, namespace: str) -> None:

@@ -170,13 +170,9 @@ class Rules(Model):
 class Drain(Model):
     """How a worker is taken out of service."""
 
-    model_config = ConfigDict(
-        json_schema_extra=_cel(
-            "self.leaseSeconds >= 30", "leaseSeconds must be at least 30: two ticks renew it once"
-        )
-    )
     timeout_seconds: Annotated[int, Field(ge=1, le=3_600)] = 120
-    lease_seconds: Annotated[int, Field(ge=1, le=3_600)] = 60
+    lease_seconds: Annotated[int, Field(ge=30, le=3_600)] = 60
+    """At least two ticks, so that one that is late does not end it."""
 
 
 class Recycle(Model):
