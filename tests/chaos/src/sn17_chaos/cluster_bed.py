@@ -22,11 +22,12 @@ from typing import Any
 import httpx
 from sn17_cluster.client import Cluster
 from sn17_cluster.images import write_archive
-from sn17_cluster.local import LocalCluster, local_cluster
+from sn17_cluster.local import LocalCluster
 from sn17_cluster.node import Node
 from sn17_cluster.release import PROMETHEUS, PROMETHEUS_TAG
 from sn17_cluster.requirements import REPOSITORY, MissingError
 from sn17_cluster.rest import ApiClient
+from sn17_cluster.state import RunState
 
 from sn17_chaos.disks import SmallDisk
 from sn17_chaos.faults import CannotInjectError
@@ -34,7 +35,7 @@ from sn17_chaos.faults import CannotInjectError
 CLONE_NEWNET = 0x40000000
 CGROUPS = Path("/sys/fs/cgroup/memory")
 SHARED_CLASS = "shared"
-SHARED_VOLUMES = 8
+SHARED_VOLUMES = tuple(f"shared-{number}" for number in range(8))
 SHARED_MEBIBYTES = 96
 THREADS = 8
 FAST_KUBELET: Mapping[str, Any] = {
@@ -87,13 +88,13 @@ class Inside:
 class Bed:
     """The cluster with the images on its nodes. Made by ``bed``."""
 
-    def __init__(self, local: LocalCluster) -> None:
+    def __init__(self, local: LocalCluster, disks: Mapping[str, SmallDisk], no_disks: str) -> None:
         self.local = local
+        self.disks = disks
+        self.no_disks = no_disks
         self.cluster: Cluster = local.cluster
         self.api = ApiClient(self.cluster.kubeconfig, timeout=5.0)
         self.inside = Inside(local.network.holder)
-        self.disks: dict[str, SmallDisk] = {}
-        self.no_disks = ""
 
     @property
     def nodes(self) -> list[Node]:
@@ -113,16 +114,8 @@ class Bed:
         )
 
     def make_shared_volumes(self) -> None:
-        """Volumes that any node can mount, each on a small disk of its own where that can be had."""
-        for number in range(SHARED_VOLUMES):
-            name = f"shared-{number}"
-            folder = self.local.state.folder / "shared" / name
-            folder.mkdir(parents=True)
-            try:
-                self.disks[name] = SmallDisk(folder, SHARED_MEBIBYTES)
-            except CannotInjectError as error:
-                self.no_disks = str(error)
-            folder.chmod(0o777)
+        """Volumes that any node can mount."""
+        for name in SHARED_VOLUMES:
             self.cluster.apply(
                 {
                     "apiVersion": "v1",
@@ -132,7 +125,7 @@ class Bed:
                         "capacity": {"storage": "2Gi"},
                         "accessModes": ["ReadWriteOnce"],
                         "storageClassName": SHARED_CLASS,
-                        "hostPath": {"path": str(folder), "type": "Directory"},
+                        "hostPath": {"path": str(self.volume_folder(name)), "type": "Directory"},
                     },
                 }
             )
@@ -198,8 +191,6 @@ class Bed:
     def close(self) -> None:
         self.inside.close()
         self.api.close()
-        for disk in self.disks.values():
-            disk.unmount()
 
 
 def build_images() -> list[Path]:
@@ -216,17 +207,37 @@ def build_images() -> list[Path]:
     return [Path(line) for line in answer.stdout.splitlines() if line.startswith("/")]
 
 
+def small_disks(folder: Path) -> tuple[dict[str, SmallDisk], str]:
+    """A small disk per shared volume, or why there is none. Namespaces made later have them too."""
+    disks: dict[str, SmallDisk] = {}
+    for name in SHARED_VOLUMES:
+        (folder / name).mkdir(parents=True)
+        try:
+            disks[name] = SmallDisk(folder / name, SHARED_MEBIBYTES)
+        except CannotInjectError as error:
+            (folder / name).chmod(0o777)
+            return disks, str(error)
+        (folder / name).chmod(0o777)
+    return disks, ""
+
+
 @contextlib.contextmanager
 def bed(nodes: int = 2, *, archives: Sequence[Path] = ()) -> Iterator[Bed]:
     """A cluster to break, for as long as the block lasts. Raises MissingError."""
-    with local_cluster(nodes, kubelet=FAST_KUBELET) as local:
-        made = Bed(local)
-        try:
-            made.load_images(archives)
-            made.make_shared_volumes()
-            yield made
-        finally:
-            made.close()
+    with contextlib.ExitStack() as stack:
+        state = RunState.create()
+        stack.callback(state.close)
+        local = LocalCluster(state, nodes, kubelet=FAST_KUBELET)
+        disks, no_disks = small_disks(state.folder / "shared")
+        for disk in disks.values():
+            stack.callback(disk.unmount)
+        stack.callback(local.supervisor.kill_all)
+        local.start()
+        made = Bed(local, disks, no_disks)
+        stack.callback(made.close)
+        made.load_images(archives)
+        made.make_shared_volumes()
+        yield made
 
 
 def unique(prefix: str) -> str:

@@ -14,6 +14,7 @@ import os
 import secrets
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -167,6 +168,7 @@ def _clear(folder: Path) -> None:
         process.signal(signal.SIGKILL)
     for name in saved.get("cgroups", []):
         _remove_cgroup(name)
+    _unmount_below(folder)
     # The node's mounts end with the last process in its namespaces, and with them the folder can be deleted.
     deadline = time.monotonic() + CLEAR_SECONDS
     while folder.exists() and time.monotonic() < deadline:
@@ -176,6 +178,14 @@ def _clear(folder: Path) -> None:
             time.sleep(POLL_SECONDS)
     if not folder.exists():
         folder.with_suffix(".lock").unlink(missing_ok=True)
+
+
+def _unmount_below(folder: Path) -> None:
+    """End this machine's own mounts in the folder, such as a test's small disks."""
+    points = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for point in reversed(points):
+        if point.startswith(f"{folder}/"):
+            subprocess.run(["umount", "--lazy", point], capture_output=True, check=False)
 
 
 def _shims(folder: Path) -> list[ProcessId]:
