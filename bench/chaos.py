@@ -1,6 +1,6 @@
 """What is lost when things break: faults on purpose, the invariants held after each, recovery measured.
 
-    python bench/chaos.py [--tier fast] [--world stack|plane] [--runs N] [--seed N] [--faults NAME ...]
+    python bench/chaos.py [--tier fast] [--world stack|plane|lanes] [--runs N] [--seed N] [--faults NAME ...]
                           [--pairs SHARE] [--undisturbed N] [--json FILE] [--keep FOLDER]
     python bench/chaos.py --tier cluster [--minutes N] [--releases N] [--archives FILE ...]
     python bench/chaos.py --show FILE ...
@@ -21,8 +21,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -129,7 +131,53 @@ def run_fast(options: argparse.Namespace) -> Book:
     return book
 
 
-def _one(book: Book, world: Any, faults: tuple[Fault[Any], ...], rng: Random) -> bool:
+def run_lanes(options: argparse.Namespace) -> Book:
+    """Every lane strikes at its own pace, all under one operator."""
+    from sn17_chaos.lane_faults import LANE
+    from sn17_chaos.lane_world import LanesWorld
+    from sn17_chaos.plane_world import PlaneWorld
+
+    book = Book(options.json, options.seed, "fast", "lanes")
+    rng = Random(options.seed)
+    faults = [LANE[name] for name in options.faults] if options.faults else list(LANE)
+    plan = schedule(faults, rng, options.runs, options.pairs, options.undisturbed)
+    folder = Path(tempfile.mkdtemp(prefix="sn17-chaos-", dir=options.keep))
+    world = LanesWorld(PlaneWorld(folder, options.seed), options.lanes)
+    lock = threading.Lock()
+
+    def go(lane: Any, own: Random) -> None:
+        broken = False
+        while not broken:
+            with lock:
+                if not plan:
+                    return
+                strike = plan.pop(0)
+            broken = _one(book, lane, strike, own, lock)
+
+    try:
+        world.start()
+        threads = [
+            threading.Thread(target=go, args=(lane, Random(options.seed * 1000 + number)))
+            for number, lane in enumerate(world.lanes)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        world.close()
+        (folder / "world.log").write_text("\n".join(world.host.log) + "\n")
+    print(f"          kept: {folder}", flush=True)
+    return book
+
+
+def _one(
+    book: Book,
+    world: Any,
+    faults: tuple[Fault[Any], ...],
+    rng: Random,
+    lock: AbstractContextManager[Any] | None = None,
+) -> bool:
     world.log.append(f"--- {' + '.join(fault.name for fault in faults) or 'undisturbed'}")
     try:
         done = trial(world, faults, rng, deadline=DEADLINE_SECONDS)
@@ -142,7 +190,8 @@ def _one(book: Book, world: Any, faults: tuple[Fault[Any], ...], rng: Random) ->
         traceback.print_exc()
         book.skipped[" + ".join(fault.name for fault in faults)] = traceback.format_exc(limit=1)
         return True
-    book.add(done)
+    with lock or nullcontext():
+        book.add(done)
     return done.recovery is None
 
 
@@ -166,10 +215,11 @@ def run_cluster(options: argparse.Namespace) -> Book:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--tier", choices=["fast", "cluster"], default="fast")
-    parser.add_argument("--world", choices=["stack", "plane"], default="stack")
+    parser.add_argument("--world", choices=["stack", "plane", "lanes"], default="stack")
     parser.add_argument("--runs", type=int, default=20, help="strikes, pairs counted once")
     parser.add_argument("--undisturbed", type=int, default=None, help="intervals without a fault")
     parser.add_argument("--pairs", type=float, default=0.25, help="share of strikes that are pairs")
+    parser.add_argument("--lanes", type=int, default=6, help="fleets struck at once (world lanes)")
     parser.add_argument("--faults", nargs="*", help="only these")
     parser.add_argument("--seed", type=int, default=17)
     parser.add_argument("--json", type=Path)
@@ -184,7 +234,10 @@ def main() -> int:
         return 0
     if options.undisturbed is None:
         options.undisturbed = options.runs
-    book = run_cluster(options) if options.tier == "cluster" else run_fast(options)
+    if options.tier == "cluster":
+        book = run_cluster(options)
+    else:
+        book = run_lanes(options) if options.world == "lanes" else run_fast(options)
     rows = merge(book.rows.values())
     print("\n" + table(rows))
     for name, why in book.skipped.items():

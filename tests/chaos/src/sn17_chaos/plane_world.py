@@ -55,8 +55,19 @@ SPEC = {
 class QuickFleet(Fleet):
     """A fleet that talks to the API server over one connection, and tries again as kubelet does."""
 
-    def __init__(self, plane: ControlPlane, namespace: str, prometheus: Prometheus, net: int) -> None:
+    def __init__(
+        self,
+        plane: ControlPlane,
+        namespace: str,
+        prometheus: Prometheus,
+        net: int,
+        *,
+        name: str = "workers",
+        rescrape: Callable[[], None] | None = None,
+    ) -> None:
         super().__init__(plane.cluster, namespace, prometheus, free_port(), net)
+        self.name = name
+        self._rescrape = rescrape or (lambda: prometheus.scrape(self.targets()))
         admin = plane._admin
         trust = ssl.create_default_context(cafile=str(plane.authority.certificate))
         trust.load_cert_chain(admin.certificate, admin.key)
@@ -73,7 +84,9 @@ class QuickFleet(Fleet):
         return found
 
     def pods(self) -> list[dict[str, Any]]:
-        found = self.read(f"/api/v1/namespaces/{self.namespace}/pods", labelSelector="w")["items"]
+        found = self.read(f"/api/v1/namespaces/{self.namespace}/pods", labelSelector=f"w={self.name}")[
+            "items"
+        ]
         return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
 
     def adopt(self) -> None:
@@ -88,7 +101,7 @@ class QuickFleet(Fleet):
                 self._uids[name] = pod["metadata"]["uid"]
                 self._restarts[name] = 0
                 self.report(name)
-        self.prometheus.scrape(self.targets())
+        self._rescrape()
 
     def targets(self) -> list[tuple[str, Mapping[str, str]]]:
         """What Prometheus has to scrape."""
@@ -98,8 +111,19 @@ class QuickFleet(Fleet):
         ]
 
     def status(self) -> dict[str, Any]:
-        path = f"/apis/sn17.io/v1alpha1/namespaces/{self.namespace}/sn17miners/m"
+        path = f"/apis/sn17.io/v1alpha1/namespaces/{self.namespace}/sn17miners/{self.name}"
         return self.read(path).get("status") or {}
+
+    def miner(self, **spec: Any) -> None:
+        self.cluster.apply(
+            {
+                "apiVersion": "sn17.io/v1alpha1",
+                "kind": "SN17Miner",
+                "metadata": {"name": self.name, "labels": {"app.kubernetes.io/instance": self.name}},
+                "spec": {"targetRef": {"name": self.name}, "workers": {"opsPort": self.port}, **spec},
+            },
+            namespace=self.namespace,
+        )
 
     def report(
         self, name: str, *, ready: bool = True, reason: str = "Completed", exit_code: int = 75
@@ -180,6 +204,8 @@ class PlaneWorld:
     _closing: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _keeper: threading.Thread | None = None
+    lanes: list[PlaneWorld] = field(default_factory=list)
+    """Further fleets under the same operator, each with faults and a history of its own."""
     _ill: list[Worker] = field(default_factory=list)
 
     # --- life -----------------------------------------------------------------------------------
@@ -206,7 +232,9 @@ class PlaneWorld:
             self._stack.callback(gateway.close)
         self.api.rule = self._asked
         self.api.after = self._answered
-        self.fleet = QuickFleet(self.plane, namespace, self.prometheus, 20 + self.seed % 200)
+        self.fleet = QuickFleet(
+            self.plane, namespace, self.prometheus, 20 + self.seed % 200, rescrape=self.rescrape
+        )
         self._stack.callback(self.fleet.close)
         self.fleet.deploy(WORKERS)
         self.adopt()
@@ -215,6 +243,11 @@ class PlaneWorld:
         self._keeper = threading.Thread(target=self._keep, name="kubelet", daemon=True)
         self._keeper.start()
         self.wait("Healthy", lambda: self.fleet.status().get("status") == "Healthy", 60)
+
+    def rescrape(self) -> None:
+        """Have Prometheus scrape the workers of all fleets."""
+        fleets = [self.fleet, *(lane.fleet for lane in self.lanes)]
+        self.prometheus.scrape([target for fleet in fleets for target in fleet.targets()])
 
     def close(self) -> None:
         self._closing.set()
@@ -306,8 +339,9 @@ class PlaneWorld:
                     if process is not None and process.poll() is not None and not self._closing.is_set():
                         self.log.append(f"{time.time():.1f}  {identity}: ended with {process.returncode}")
                         self._start_operator(identity)
-            with contextlib.suppress(httpx.HTTPError):
-                self.adopt()
+            for world in (self, *self.lanes):
+                with contextlib.suppress(httpx.HTTPError):
+                    world.adopt()
 
     def adopt(self) -> None:
         """A worker for each new pod; those of deleted pods are gone."""
@@ -348,12 +382,25 @@ class PlaneWorld:
 
     # --- what the operator writes ---------------------------------------------------------------
 
+    def concerned(self, asked: Asked) -> bool:
+        """Whether a request is about one object of this fleet."""
+        parts = asked.path.split("/")
+        if "pods" in parts[:-1]:
+            return parts[parts.index("pods") + 1].startswith(f"{self.fleet.name}-")
+        return "sn17miners" in parts[:-1] and parts[parts.index("sn17miners") + 1] == self.fleet.name
+
     def _asked(self, asked: Asked) -> Verdict:
+        for lane in self.lanes:
+            if lane.concerned(asked):
+                return lane._asked(asked)
         if asked.writes and (verdict := self.on_write(asked, "before")) is not None:
             return verdict
         return self.api_rule(asked)
 
     def _answered(self, asked: Asked, status: int) -> Verdict | None:
+        for lane in self.lanes:
+            if lane.concerned(asked):
+                return lane._answered(asked, status)
         if asked.writes and status < 300:
             self._note(asked)
         return self.on_write(asked, "after") if asked.writes else None
