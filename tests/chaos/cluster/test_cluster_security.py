@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,6 +81,8 @@ def test_every_pods_account_may_do_what_the_table_says_and_no_more(world: Cluste
         tokens = own_tokens(bed, pod)
         own = [line for token in tokens for line in rules(bed, token, namespace) if line not in everyone]
         found[component(pod)] = own if tokens else None
+    if os.environ.get("SN17_UPDATE_GOLDEN") == "1":
+        PERMISSIONS.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
     assert found == json.loads(PERMISSIONS.read_text())
 
 

@@ -28,16 +28,19 @@ class Trend:
     slope_per_hour: float
     growth: float
     noise: float
+    tolerance: float = TOLERANCE
 
     @property
     def flat(self) -> bool:
-        return self.growth <= max(self.noise, TOLERANCE * abs(self.level))
+        return self.growth <= max(self.noise, self.tolerance * abs(self.level))
 
 
-def trend(name: str, samples: Samples) -> Trend:
+def trend(name: str, samples: Samples, *, tolerance: float = TOLERANCE) -> Trend:
     """Theil-Sen: the median slope of all pairs, which a few outliers do not move.
 
-    samples: (seconds, value), in order. Raises ValueError for fewer than eight in the last three quarters.
+    samples: (seconds, value), in order. tolerance: share of the level below which a growth is none.
+
+    Raises ValueError for fewer than eight in the last three quarters.
     """
     if not samples:
         raise ValueError(f"{name}: no samples")
@@ -58,6 +61,7 @@ def trend(name: str, samples: Samples) -> Trend:
         slope * 3600,
         slope * float(times[-1] - times[0]),
         float(high - low),
+        tolerance,
     )
 
 
