@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
-from sn17.up.health import local_spec
+from sn17.up.health import local_spec, under_way
 from sn17.up.process import ManagedProcess
 from sn17.up.stack import Stack, StackOptions
 from sn17_miner.journal import Journal
@@ -216,8 +216,8 @@ class StackWorld:
         for name in self.worker_names():
             if not self.up(name):
                 return f"{name} is {self.looks[name].state}"
-        if self.operated and self.acting:
-            return f"the operator is still at {', '.join(sorted(self.acting))}"
+        if self.operated and under_way(self.operator):
+            return "the operator is still at work"
         for name in ("fixer", "miner"):
             if not self._answers(name):
                 return f"the {name} does not answer"
@@ -445,6 +445,8 @@ class StackWorld:
             Reason.CANARY_PASSED,
             Reason.REMEDIATION_WITHDRAWN,
             Reason.REMEDIATION_FAILED,
+            Reason.REPLACEMENT_PENDING,
+            Reason.WORKER_RESTARTED,
         ):
             self.acting.discard(event.worker)
 
