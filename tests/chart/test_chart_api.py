@@ -27,7 +27,7 @@ def cluster(api: Cluster) -> Cluster:
     """The API server with the chart's CRD."""
     for crd in sorted((CHART / "crds").glob("*.yaml")):
         api.apply(crd.read_text())
-    api.kubectl("wait", "--for=condition=Established", "crd/sn17miners.sn17.io", "--timeout=30s")
+    api.wait_established("sn17miners.sn17.io")
     return api
 
 
@@ -233,15 +233,15 @@ def test_monitoring_objects_come_when_their_kinds_are_there(cluster: Cluster, na
                 },
             }
         )
-    names = [f"crd/{plural}.monitoring.coreos.com" for plural in kinds]
+    names = [f"{plural}.monitoring.coreos.com" for plural in kinds]
     try:
-        cluster.kubectl("wait", "--for=condition=Established", *names, "--timeout=30s")
+        cluster.wait_established(*names)
         cluster.helm("install", "sn17", str(CHART), "-n", namespace)
         assert cluster.get("podmonitors", "sn17", namespace=namespace)
         assert cluster.get("prometheusrules", "sn17", namespace=namespace)["spec"]["groups"]
         cluster.helm("uninstall", "sn17", "-n", namespace)
     finally:
-        cluster.kubectl("delete", *names)
+        cluster.kubectl("delete", "crd", *names)
 
 
 def test_the_command_line_finds_its_way_in(

@@ -58,7 +58,7 @@ def live(api: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Liv
     """A release that has accepted tasks and recycled its leaking worker."""
     for crd in (CHART / "crds").glob("*.yaml"):
         api.apply(crd.read_text())
-    api.kubectl("wait", "--for=condition=Established", "crd/sn17miners.sn17.io", "--timeout=30s")
+    api.wait_established("sn17miners.sn17.io")
     folder = tmp_path_factory.mktemp("live")
     with api.namespace("live") as namespace:
         preset = str(CHART / "values-laptop.yaml")

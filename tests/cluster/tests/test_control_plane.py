@@ -59,7 +59,7 @@ def test_reports_the_release_it_was_built_from(api: Cluster) -> None:
 
 def test_enforces_the_rules_of_custom_resources(api: Cluster) -> None:
     api.apply(CRD)
-    api.kubectl("wait", "--for=condition=Established", "crd/marks.test.sn17.io", "--timeout=30s")
+    api.wait_established("marks.test.sn17.io")
     with api.namespace() as namespace:
         api.apply(mark(1, 2), namespace=namespace)
         with pytest.raises(CommandError, match="low must be below high"):

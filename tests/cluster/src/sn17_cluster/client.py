@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,6 +116,25 @@ class Cluster:
             "-",
             stdin=text,
         )
+
+    def wait_established(self, *definitions: str, timeout: float = 60) -> None:
+        """Wait until the API server serves these custom resource definitions.
+
+        Not `kubectl wait --for=condition=Established`, which fails at once while there are no conditions yet.
+
+        Raises:
+            TimeoutError: it does not within `timeout` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        for name in definitions:
+            while not self._established(name):
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"{name} is not established after {timeout:.0f} s")
+                time.sleep(0.2)
+
+    def _established(self, name: str) -> bool:
+        conditions = self.get("crd", name).get("status", {}).get("conditions") or []
+        return any(each["type"] == "Established" and each["status"] == "True" for each in conditions)
 
     def advertise(self, resource: str, count: int, *, node: str) -> None:
         """Pretend that `node` has `count` of an extended resource, such as `nvidia.com/gpu`.
