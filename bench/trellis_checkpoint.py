@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from sn17_trellis.engine.checkpoint import ModelPath, build, fill
+from sn17_trellis.engine.checkpoint import ModelPath, build, fill, onto
 from sn17_trellis.engine.config import SamplerParams
 from sn17_trellis.engine.runners import EagerRunner
 from sn17_trellis.engine.sampler import sample
@@ -186,7 +186,7 @@ def set_threshold(text: Path, image: Path) -> None:
     def network(directory: Path, role: str) -> torch.nn.Module:
         base = directory / "ckpts" / role
         path = ModelPath(role, base.with_suffix(".json"), base.with_suffix(".safetensors"))
-        return fill(build(path), path, torch.device("cuda"), None)
+        return fill(build(path), path, onto(torch.device("cuda"), None))
 
     flow, decoder = (
         network(text, "sparse_structure_flow_model"),

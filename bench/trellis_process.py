@@ -37,15 +37,21 @@ def memory() -> dict[str, float]:
 
 def limit_memory(gib: int) -> str:
     """Move this process under a cgroup limit where that is possible; says what was done."""
+
+    def write(file: Path, text: str) -> None:
+        with file.open("r+") as opened:
+            opened.write(text)
+
     reason = ""
     for base, limit in (("/sys/fs/cgroup", "memory.max"), ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")):
         try:
-            group = Path(base) / f"sn17-bench-{os.getpid()}"
+            # The kernel's own files are opened, never made: under cgroup v1 the first folder is a plain one.
             if limit == "memory.max":
-                (Path(base) / "cgroup.subtree_control").write_text("+memory")
+                write(Path(base) / "cgroup.subtree_control", "+memory")
+            group = Path(base) / f"sn17-bench-{os.getpid()}"
             group.mkdir(exist_ok=True)
-            (group / limit).write_text(str(gib * GIB))
-            (group / "cgroup.procs").write_text(str(os.getpid()))
+            write(group / limit, str(gib * GIB))
+            write(group / "cgroup.procs", str(os.getpid()))
         except OSError as error:
             reason = str(error)
             continue
@@ -66,7 +72,16 @@ def timed(function: Callable[[], Any]) -> tuple[float, Any]:
 def load(directory: Path) -> dict[str, Any]:
     """Imports, the start of CUDA and loading, apart."""
     import torch
-    from sn17_trellis.engine.checkpoint import ROLES, Repositories, build, fill, locate, read_pipeline
+    from sn17_trellis.engine.checkpoint import (
+        READERS,
+        ROLES,
+        Repositories,
+        build,
+        fill,
+        locate,
+        onto,
+        read_pipeline,
+    )
     from sn17_trellis.engine.conditioning import TextConditioner
     from sn17_trellis.engine.pipeline import check_checkpoint
     from transformers import AutoTokenizer, CLIPTextModel  # noqa: F401
@@ -80,7 +95,7 @@ def load(directory: Path) -> dict[str, Any]:
     kept = []
     for role in ROLES:
         path = locate(directory, role, config.args.models[role], places)
-        parts[role], network = timed(lambda path=path: fill(build(path), path, device, None))
+        parts[role], network = timed(lambda path=path: fill(build(path), path, onto(device, None), READERS))
         kept.append(network)
     config = read_pipeline(directory)
     parts["condition"], conditioner = timed(lambda: TextConditioner.load(directory, config, device, places))

@@ -197,8 +197,8 @@ class TorchBackend:
 
     def cleanup(self) -> None:
         gc.collect()
-        for pipeline in self._pipelines.values():
-            pipeline.release()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def gpu_memory(self) -> Mapping[str, int]:
         if self._device.type != "cuda":

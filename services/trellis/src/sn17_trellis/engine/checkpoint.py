@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -185,25 +185,33 @@ def verify(module: nn.Module, path: ModelPath) -> dict[str, torch.dtype]:
     return stored
 
 
-def fill(module: nn.Module, path: ModelPath, device: torch.device, dtype: torch.dtype | None) -> nn.Module:
-    """Move the file's tensors into a meta network one by one; `dtype` None keeps each tensor's stored dtype.
+Place = Callable[[torch.Tensor], torch.Tensor]
+"""Puts one tensor of a mapped file where the network shall have it; the result must not share its memory."""
+
+
+def onto(device: torch.device, dtype: torch.dtype | None) -> Place:
+    """Copies to a device; `dtype` None keeps each tensor's stored dtype."""
+
+    def place(tensor: torch.Tensor) -> torch.Tensor:
+        if device.type == "cpu" and (dtype is None or tensor.dtype == dtype):
+            return tensor.clone()
+        return tensor.to(device=device, dtype=dtype)
+
+    return place
+
+
+def fill(module: nn.Module, path: ModelPath, place: Place, readers: int = 1) -> nn.Module:
+    """Move the file's tensors into a meta network one by one.
 
     The host never holds more than a few tensors beyond the mapped file, whose pages are dropped afterwards.
     """
     verify(module, path)
     expect_file_pages(path.weights)
     with _opened(path.weights) as handle:
-
-        def move(key: str) -> torch.Tensor:
-            tensor: torch.Tensor = handle.get_tensor(key)
-            if device.type == "cpu" and (dtype is None or tensor.dtype == dtype):
-                return tensor.clone()
-            return tensor.to(device=device, dtype=dtype)
-
         keys = list(module.state_dict())
         # Reading a mapped file waits for pages: a few readers keep disk and bus busy.
-        with ThreadPoolExecutor(READERS if device.type == "cuda" else 1) as readers:
-            state = dict(zip(keys, readers.map(move, keys), strict=True))
+        with ThreadPoolExecutor(readers) as pool:
+            state = dict(zip(keys, pool.map(lambda key: place(handle.get_tensor(key)), keys), strict=True))
     module.load_state_dict(state, strict=True, assign=True)
     drop_file_pages(path.weights)
     return module.eval().requires_grad_(False)

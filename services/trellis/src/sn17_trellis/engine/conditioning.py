@@ -63,6 +63,9 @@ def conditioner_directory(checkpoint: Path, config: PipelineConfig, repositories
 
 def _pretrained(model_class: Any, directory: Path, device: torch.device) -> Any:
     """A `transformers` model from a local directory, refused when a weight is missing or misshapen."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # type: ignore[no-untyped-call, unused-ignore]
     try:
         model, info = model_class.from_pretrained(
             directory, local_files_only=True, use_safetensors=True, output_loading_info=True

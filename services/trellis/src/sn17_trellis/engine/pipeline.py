@@ -16,12 +16,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sn17_trellis.engine.checkpoint import (
+    READERS,
     ROLES,
     ModelPath,
+    Place,
     Repositories,
     build,
     fill,
     locate,
+    onto,
     read_pipeline,
     verify,
 )
@@ -329,10 +332,11 @@ def load_pipeline(
     runner: Runner | None = None,
     remove_background: BackgroundRemover | None = None,
     max_voxels: int = MAX_VOXELS,
+    place: Place | None = None,
 ) -> Pipeline:
     """Check everything, then move the weights to the device. `dtype` None keeps the stored dtypes.
 
-    Raises CheckpointError before the device is touched.
+    `place` puts weights elsewhere than on the device. Raises CheckpointError before the device is touched.
     """
     config = check_checkpoint(directory, repositories)
     shared = {} if shared is None else shared
@@ -340,7 +344,8 @@ def load_pipeline(
     for path in _pieces(directory, repositories)[1]:
         key = path.weights.resolve()
         if key not in shared:
-            shared[key] = fill(build(path), path, device, dtype)
+            readers = READERS if device.type == "cuda" else 1
+            shared[key] = fill(build(path), path, place or onto(device, dtype), readers)
         modules.append(shared[key])
     flow, decoder, latents, gaussians = modules
     assert isinstance(flow, StructureFlow)
