@@ -2,33 +2,68 @@
 
 from __future__ import annotations
 
-import typer
+from .lazy import Entry, lazy_app
 
-from .accept.command import accept, watch
-from .ops import app as ops_app
-from .splat import app as splat_app
-from .tasks import app as tasks_app
-from .up.command import up
-from .up.status import status
-from .wallet.command import app as wallet_app
+_STEERING = "sn17.ops.command"
 
-app = typer.Typer(
+COMMANDS = {
+    "up": Entry(
+        "sn17.up.command",
+        "Run validators, workers, fixer and miner on this machine and show what is accepted.",
+        "up",
+    ),
+    "status": Entry("sn17.up.status", "Show submissions and workers of a local run.", "status"),
+    "accept": Entry(
+        "sn17.accept.command",
+        "Prove that a stack does what the design promises: fixed prompts and seeds, PASS or FAIL per mark.",
+        "accept",
+    ),
+    "watch": Entry(
+        "sn17.accept.command",
+        "Follow the miner's books and judge success and yield against the design's targets (45, 55, 58 %).",
+        "watch",
+    ),
+    "cordon": Entry(
+        _STEERING,
+        "Take a worker out of service until `uncordon`: it finishes its job and takes no other, also after a "
+        "restart.",
+        part=True,
+    ),
+    "uncordon": Entry(_STEERING, "End a person's cordon.", part=True),
+    "recycle": Entry(
+        _STEERING, "Drain a worker and restart it, within the budget and without losing a task.", part=True
+    ),
+    "pause": Entry(
+        _STEERING,
+        "The operator starts nothing more and gives back what it has cordoned; `resume` ends it.",
+        part=True,
+    ),
+    "resume": Entry(_STEERING, "End `pause`.", part=True),
+    "explain": Entry(
+        _STEERING,
+        "Why a worker is judged as it is: per rule the query, value, sample age, mark and dwell left, and "
+        "what comes next.",
+        part=True,
+    ),
+    "replay": Entry(
+        _STEERING,
+        "What the operator would have done: its judgement and planning over recorded metrics.",
+        part=True,
+    ),
+    "splat": Entry(
+        "sn17.splat.command", "Look into gaussian splats, repair, picture, convert and compare them."
+    ),
+    "tasks": Entry("sn17.tasks.command", "List what the miner did, and explain why."),
+    "wallet": Entry("sn17.wallet.command", "The hotkey for a cluster, without the coldkey."),
+}
+
+app = lazy_app(
+    COMMANDS,
     name="sn17",
     help="Run, look into and steer a 3D-generation miner of Bittensor subnet 17.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
-for command in (up, status, accept, watch):
-    app.command()(command)
-app.registered_commands.extend(ops_app.registered_commands)
-app.add_typer(splat_app, name="splat")
-app.add_typer(tasks_app, name="tasks")
-app.add_typer(wallet_app, name="wallet")
-
-
-@app.callback()
-def _root() -> None:
-    """Keep `sn17 up` a sub-command however many commands there are."""
 
 
 def main() -> None:
