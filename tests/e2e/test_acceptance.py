@@ -92,10 +92,6 @@ def on_path(stack: Stack) -> dict[str, str]:
     return {**stack.cluster.environment, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
 
 
-def of_release(stack: Stack) -> tuple[str, ...]:
-    return "--release", stack.release, "--namespace", stack.namespace
-
-
 @pytest.mark.parametrize("helm", ["helm", "helm3"])
 def test_helm_test_passes(product: Release, helm: str) -> None:
     stack = product.stack
@@ -103,17 +99,6 @@ def test_helm_test_passes(product: Release, helm: str) -> None:
     said = stack.cluster.helm("test", "sn17", "-n", stack.namespace, "--logs", "--timeout=115s", tool=helm)
     assert "Prometheus sees the workers" in said
     assert "FAIL" not in said
-
-
-def test_watch_judges_the_books_of_the_miner(product: Release, output: Path) -> None:
-    stack = product.stack
-    verdict = output / "watch.json"
-    wait_until("accepted tasks", lambda: stack.accepted() >= 3, timeout=120)
-    said = sn17(stack, "watch", *of_release(stack), "--submissions", "3", "--past", "--json", str(verdict))
-    assert said.returncode == 0, said.stdout + said.stderr
-    found = json.loads(verdict.read_text())
-    assert found["outcomes"]["accepted"] >= 1
-    assert {"success", "yield"} <= {check["name"].split()[0] for check in found["checks"]}
 
 
 def test_a_missing_hotkey_is_said_with_the_command_that_brings_it(forgetful: Stack, tmp_path: Path) -> None:
@@ -140,6 +125,7 @@ def test_the_journal_is_copied_and_put_back_as_the_docs_say(product: Release, tm
     config.write_text(stack.cluster.kubeconfig.read_text())
     environment = {**on_path(stack), "KUBECONFIG": str(config)}
     here = f"kubectl config set-context --current --namespace={stack.namespace}\n"
+    wait_until("accepted tasks", lambda: stack.accepted() >= 3, timeout=120)
     before = {task["task_id"] for task in stack.tasks() if task["outcome"] == "accepted"}
     answer = subprocess.run(
         ["bash", "-euxc", here + commands],
@@ -163,20 +149,34 @@ def test_the_journal_is_copied_and_put_back_as_the_docs_say(product: Release, tm
     assert set(known.split()) >= kept
 
 
-def test_accept_passes_on_workers_that_are_otherwise_idle(product: Release, output: Path) -> None:
+def test_acceptance_as_the_owner_of_a_gpu_runs_it(product: Release, output: Path) -> None:
+    """Only shorter: the miner stops, workers are judged, the miner goes on, its books are judged."""
     stack = product.stack
-    verdict = output / "accept.json"
-    stack.cluster.kubectl("scale", "statefulset/sn17-miner", "--replicas=0", "-n", stack.namespace)
-    wait_until("the end of the miner", lambda: not stack.pods("miner"), timeout=60)
-    said = sn17(stack, "accept", *of_release(stack), "--generations", "6", "--json", str(verdict))
-    assert said.returncode == 0, said.stdout + said.stderr
-    found = json.loads(verdict.read_text())
+    accepted, watched = output / "accept.json", output / "watch.json"
+    answer = subprocess.run(
+        [
+            *("make", "--old-file=sync", "gpu-acceptance", f"NAMESPACE={stack.namespace}"),
+            f"ACCEPT=--generations 6 --json {accepted}",
+            f"WATCH=--submissions 3 --period-seconds 1 --json {watched}",
+        ],
+        cwd=REPOSITORY,
+        env=on_path(stack),
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    found = json.loads(accepted.read_text())
     # From the release's values, by way of its ConfigMap.
     assert found["marks"]["thresholds"]["gaussians_mean"] == 20_000
     assert {sample["worker"] for sample in found["samples"]} == {
         pod["metadata"]["name"] for pod in stack.pods("trellis")
     }
     assert all(sample["memory_ratio"] for sample in found["samples"])
+    books = json.loads(watched.read_text())
+    assert books["outcomes"]["accepted"] >= 1
+    assert {"success", "yield"} <= {check["name"].split()[0] for check in books["checks"]}
 
 
 def test_an_upgrade_brings_the_custom_resource_along(product: Release, kubectl_image: str) -> None:
