@@ -335,6 +335,18 @@ def test_older_version_never_replaces_a_newer_one() -> None:
     assert store.pods == {}, "a full list removes what a watch has missed"
 
 
+def test_a_change_of_what_nobody_looks_at_wakes_no_tick_and_is_remembered_as_seen() -> None:
+    store = Store()
+    assert store.pod_seen(pod_json(5))
+    heartbeat = pod_json(6)
+    heartbeat["status"] = {"conditions": [{"type": "example.org/Pinged", "status": "True"}]}
+    assert not store.pod_seen(heartbeat)
+    assert store.pods["u"]["metadata"]["resourceVersion"] == "6", "or the next write would conflict"
+    heartbeat["metadata"]["resourceVersion"] = "7"
+    heartbeat["status"]["conditions"].append({"type": "Ready", "status": "False"})
+    assert store.pod_seen(heartbeat)
+
+
 def listed(version: int, *items: dict[str, Any]) -> dict[str, Any]:
     return {"metadata": {"resourceVersion": str(version)}, "items": list(items)}
 

@@ -21,7 +21,7 @@ class Store:
         self._gone: set[str] = set()
 
     def pod_seen(self, raw: Mapping[str, Any]) -> bool:
-        """Keep a pod; false when it is not newer than what is known."""
+        """Keep a pod; false when it is not newer than what is known, or tells nothing else."""
         return _keep(self.pods, trim(raw))
 
     def pod_gone(self, uid: str) -> None:
@@ -73,4 +73,9 @@ def _keep(known: dict[str, dict[str, Any]], raw: dict[str, Any]) -> bool:
     if old is not None and 0 < _version(raw) <= _version(old):
         return False
     known[uid] = raw
-    return True
+    return old is None or _told(old) != _told(raw)
+
+
+def _told(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """All but the version, which grows with every heartbeat of somebody else's condition."""
+    return {**raw, "metadata": {k: v for k, v in raw["metadata"].items() if k != "resourceVersion"}}
