@@ -15,7 +15,10 @@ import json
 import math
 import sys
 import time
+from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +39,15 @@ THRESHOLD = 0.6
 
 STEPS = [(s, n) for s in (12, 25, 50, 60) for n in (12, 25, 35, 50)]
 OLD, NEW, OWN = (9.0, 4.0), (7.5, 3.5), (3.0, 3.0)
-BASELINE = ((25, 25), OWN)
-"""The checkpoint's own defaults."""
+EMPTY = np.empty((0, 17), np.float32)
 
-GRIDS: dict[str, list[tuple[tuple[int, int], tuple[float, float]]]] = {
+Setting = tuple[tuple[int, int], tuple[float, float]]
+"""Steps and guidance, of structure and latents."""
+
+GRIDS: dict[str, list[Setting]] = {
     "guidance": [
-        BASELINE,
-        *(((25, 25), pair) for pair in ((0.0, 0.0), (1.5, 1.5), (5.0, 3.0), NEW, OLD)),
+        ((25, 25), OWN),
+        *(((25, 25), pair) for pair in ((0.0, 0.0), (1.0, 1.0), (1.5, 1.5), (5.0, 3.0), NEW, OLD)),
         ((60, 50), NEW),
         ((50, 35), OLD),
         ((60, 50), OWN),
@@ -71,30 +76,54 @@ def spread(values: list[float]) -> tuple[float, float]:
     return float(np.mean(values)), float(1.96 * np.std(values, ddof=1) / math.sqrt(len(values)))
 
 
-def measure(
-    pipeline: Pipeline, cases: list[Any], setting: Any, batch: int, pool: ProcessPoolExecutor
-) -> dict[str, Any]:
-    """One row of the table."""
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """One setting's assets, being scored in other processes."""
+
+    setting: Setting
+    results: list[Result]
+    seconds: float
+    scores: Iterator[float]
+
+    def row(self) -> dict[str, Any]:
+        """One row of the table, once the scores are there."""
+        (structure_steps, latent_steps), (structure_cfg, latent_cfg) = self.setting
+        results, scores = self.results, list(self.scores)
+        accepted = float(np.mean([score >= THRESHOLD for score in scores]))
+        return {
+            "steps": f"{structure_steps}/{latent_steps}",
+            "guidance": f"{structure_cfg}/{latent_cfg}",
+            "accepted": accepted,
+            "accepted_interval": interval(accepted, len(results)),
+            "score": spread(scores),
+            "iou": spread([r.iou for r in results]),
+            "control": spread([r.control for r in results]),
+            "colour": spread([r.colour for r in results]),
+            "gaussians": spread([float(r.gaussians) for r in results]),
+            "seconds_per_asset": self.seconds / len(results),
+        }
+
+
+def sample(
+    pipeline: Pipeline, cases: list[Any], setting: Setting, batch: int, pool: ProcessPoolExecutor
+) -> Sampled:
+    """Make every case's asset; the scores come later."""
     (structure_steps, latent_steps), (structure_cfg, latent_cfg) = setting
     structure = pipeline.defaults[0].override(steps=structure_steps, cfg_strength=structure_cfg)
     latents = pipeline.defaults[1].override(steps=latent_steps, cfg_strength=latent_cfg)
     started = time.perf_counter()
-    results: list[Result] = list(evaluate(pipeline, cases, structure, latents, batch=batch))
+    results = list(evaluate(pipeline, cases, structure, latents, batch=batch))
     seconds = time.perf_counter() - started
-    scores = list(pool.map(judge, [r.case.prompt for r in results], [r.table for r in results], chunksize=4))
-    accepted = float(np.mean([score >= THRESHOLD for score in scores]))
-    return {
-        "steps": f"{structure_steps}/{latent_steps}",
-        "guidance": f"{structure_cfg}/{latent_cfg}",
-        "accepted": accepted,
-        "accepted_interval": interval(accepted, len(results)),
-        "score": spread(scores),
-        "iou": spread([r.iou for r in results]),
-        "control": spread([r.control for r in results]),
-        "colour": spread([r.colour for r in results]),
-        "gaussians": spread([float(r.gaussians) for r in results]),
-        "seconds_per_asset": seconds / len(results),
-    }
+    tables = [result.table for result in results]
+    scores = pool.map(judge, [result.case.prompt for result in results], tables, chunksize=4)
+    return Sampled(setting, [replace(result, table=EMPTY) for result in results], seconds, scores)
+
+
+def keep(rows: list[dict[str, Any]], sampled: Sampled, file: Path | None) -> None:
+    """Add a row, and write what there is."""
+    rows.append(sampled.row())
+    if file:
+        file.write_text(json.dumps({"cases": len(sampled.results), "rows": rows}, indent=1) + "\n")
 
 
 def report(rows: list[dict[str, Any]]) -> None:
@@ -127,12 +156,15 @@ def main() -> None:
         pool.submit(judge, "a red cube", np.ones((8, 17), np.float32))
         cases = held_out_cases(arrangements(), args.cases)
         pipeline = load_pipeline(args.checkpoint, device, dtype=dtype)
+        waiting: deque[Sampled] = deque()
         for setting in GRIDS[args.grid]:
-            if time.monotonic() - started > args.seconds:
-                break
-            rows.append(measure(pipeline, cases, setting, args.batch, pool))
-            if args.json:
-                args.json.write_text(json.dumps({"cases": len(cases), "rows": rows}, indent=1) + "\n")
+            if time.monotonic() - started < args.seconds:
+                waiting.append(sample(pipeline, cases, setting, args.batch, pool))
+            # Scoring takes the processors while the next setting is sampled.
+            while len(waiting) > 1:
+                keep(rows, waiting.popleft(), args.json)
+        while waiting:
+            keep(rows, waiting.popleft(), args.json)
     report(rows)
 
 

@@ -28,6 +28,12 @@ def _share(text: str) -> float:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") / 2**32
 
 
+def lit(flat: Tensor, light: Tensor) -> Tensor:
+    """Colours [N, 3] of surfaces of colour `flat` [N, 3] under `light` [N]: towards white or black."""
+    t = light[:, None]
+    return torch.where(t > 0, flat + (1 - flat) * t, flat * (1 + t))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Arrangement:
     """One scene without colours.
@@ -55,9 +61,7 @@ class Arrangement:
     def rgb(self, colour: int, base_colour: int) -> Tensor:
         """Colours [N, 3] of the voxels, as the grammar lights them."""
         palette = PALETTE.to(self.light.device)
-        flat = torch.where(self.is_base[:, None], palette[base_colour], palette[colour])
-        t = self.light[:, None]
-        return torch.where(t > 0, flat + (1 - flat) * t, flat * (1 + t))
+        return lit(torch.where(self.is_base[:, None], palette[base_colour], palette[colour]), self.light)
 
     def occupancy(self) -> Tensor:
         """Bool [R, R, R] in the networks' frame."""
@@ -123,3 +127,79 @@ def draw(rng: np.random.Generator, pool: list[Arrangement], *, unseen: bool) -> 
         colours = random_colours(rng, one)
         if (one.held_out or held_out(one.prompt(*colours))) == unseen:
             return one, *colours
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scenes:
+    """Several coloured scenes: `rgb` [N, 3] and `coords` int32 [N, 4] (scene, x, y, z) of their voxels."""
+
+    rgb: Tensor
+    coords: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Corpus:
+    """Everything that is trained on, as tables on one device, so that a batch costs a few gathers.
+
+    Per prompt: `prompts`, `arrangement` (index into the pool) and `colours` [P, 2]. Per arrangement:
+    `prompt_range` [A, 2] and `voxel_range` [A, 2] (start, count; no prompts where it is held out). Per voxel:
+    `coords` int32 [V, 3], `light`, `is_base`.
+    """
+
+    prompts: list[str]
+    arrangement: Tensor
+    colours: Tensor
+    prompt_range: NDArray[np.int64]
+    voxel_range: Tensor
+    coords: Tensor
+    light: Tensor
+    is_base: Tensor
+
+    @classmethod
+    def of(cls, pool: list[Arrangement]) -> Corpus:
+        """The prompts of a pool that are not held out, with all its voxels."""
+        device = pool[0].coords.device
+        prompts: list[str] = []
+        rows: list[tuple[int, int, int]] = []
+        ranges = np.zeros((len(pool), 2), np.int64)
+        for index, one in enumerate(pool):
+            ranges[index, 0] = len(prompts)
+            for colour, base in product(range(len(_COLOUR_NAMES)), repeat=2):
+                # Without a base its colour means nothing: one row stands for all.
+                if one.held_out or (colour == base if one.scene.base else base):
+                    continue
+                prompt = one.prompt(colour, base)
+                if not held_out(prompt):
+                    prompts.append(prompt)
+                    rows.append((index, colour, base))
+            ranges[index, 1] = len(prompts) - ranges[index, 0]
+        table = torch.tensor(rows, device=device)
+        counts = torch.tensor([len(one.coords) for one in pool], device=device)
+        return cls(
+            prompts,
+            table[:, 0],
+            table[:, 1:],
+            ranges,
+            torch.stack([counts.cumsum(0) - counts, counts], dim=1),
+            torch.cat([one.coords for one in pool]).int(),
+            torch.cat([one.light for one in pool]),
+            torch.cat([one.is_base for one in pool]),
+        )
+
+    def draw(self, rng: np.random.Generator, count: int) -> Tensor:
+        """Indices [count] of prompts: every arrangement as often as any other, then every colouring."""
+        pool = np.flatnonzero(self.prompt_range[:, 1])
+        start, size = self.prompt_range[pool[rng.integers(len(pool), size=count)]].T
+        chosen = start + np.floor(rng.random(count) * size).astype(np.int64)
+        return torch.from_numpy(chosen).to(self.coords.device)
+
+    def scenes(self, chosen: Tensor) -> Scenes:
+        """The voxels of the prompts `chosen` [B], scene by scene."""
+        start, size = self.voxel_range[self.arrangement[chosen]].unbind(1)
+        scene = torch.repeat_interleave(torch.arange(len(chosen), device=chosen.device), size)
+        voxel = torch.arange(len(scene), device=chosen.device) + (start - (size.cumsum(0) - size))[scene]
+        palette = PALETTE.to(self.light.device)
+        colour, base = self.colours[chosen][scene].unbind(1)
+        flat = palette[torch.where(self.is_base[voxel], base, colour)]
+        coords = torch.cat([scene[:, None].int(), self.coords[voxel]], dim=1)
+        return Scenes(lit(flat, self.light[voxel]), coords)

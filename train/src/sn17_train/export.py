@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from sn17_train import networks
-from sn17_train.stages import STD, Models
+from sn17_train.models import Models
+from sn17_train.stages import STD
 
 
 def export(models: Models, averages: dict[str, nn.Module], directory: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel
 from safetensors.torch import save_file
 from sn17_scene import BASES, COLOURS, COUNTS, SHAPES, SIZES
 from sn17_trellis.engine.config import (
@@ -96,7 +97,7 @@ def arguments(size: str) -> dict[str, tuple[str, dict[str, Any]]]:
 
 def config_of(role: str, size: str) -> Any:
     """The validated configuration of one role."""
-    types = {
+    types: dict[str, type[BaseModel]] = {
         "sparse_structure_flow_model": StructureFlowConfig,
         "sparse_structure_decoder": StructureDecoderConfig,
         "slat_flow_model": LatentFlowConfig,
@@ -146,7 +147,7 @@ def make_tokenizer() -> Any:
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{START} $A {END}", special_tokens=[(START, words[START]), (END, words[END])]
     )
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         bos_token=START,
         eos_token=END,
@@ -217,7 +218,7 @@ def initialise(module: nn.Module) -> None:
             if "adaLN_modulation" in name or "emb_layers" in name or name == "out_layer":
                 nn.init.zeros_(part.weight)
         if name.endswith("conv2"):
-            nn.init.zeros_(part.conv.weight)  # type: ignore[union-attr, arg-type]
+            nn.init.zeros_(part.get_parameter("conv.weight"))
 
 
 def inverse_softplus(value: Tensor) -> Tensor:
