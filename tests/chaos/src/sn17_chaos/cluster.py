@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
+from typing import Generic, TypeVar
 
 from sn17_chaos.cluster_bed import Bed, bed
 from sn17_chaos.cluster_faults import RELEASE
@@ -16,12 +17,14 @@ from sn17_chaos.cluster_wide import WIDE
 from sn17_chaos.cluster_world import ClusterWorld
 from sn17_chaos.faults import CannotInjectError, Fault
 from sn17_chaos.invariants import check
-from sn17_chaos.results import UNDISTURBED
-from sn17_chaos.runner import Trial, trial
+from sn17_chaos.runner import Trial, title, trial
 
 RECOVERY_SECONDS = 150.0
 REST_SECONDS = 10.0
+OWN_SECONDS = 75.0
+WIDE_AT_ONCE = 3
 Say = Callable[[str], None]
+W = TypeVar("W")
 
 
 @contextlib.contextmanager
@@ -64,46 +67,63 @@ def wide_trial(worlds: Sequence[ClusterWorld], fault: Fault[Bed], rng: Random) -
         return list(pool.map(judge, range(len(worlds))))
 
 
-def own_trials(
-    worlds: Sequence[ClusterWorld],
-    faults: Sequence[Fault[ClusterWorld] | None],
-    rng: Random,
-    skipped: dict[str, str],
-) -> list[Trial]:
-    """A fault of its own for each release, at the same time; None lets it alone."""
-    generators = [Random(rng.getrandbits(64)) for _ in worlds]
+class Deck(Generic[W]):
+    """Faults in a random order, each once before any comes again."""
 
-    def strike(index: int) -> Trial | None:
-        fault = faults[index]
+    def __init__(self, faults: Sequence[Fault[W]], rng: Random) -> None:
+        self._faults, self._rng = list(faults), rng
+        self._left: list[Fault[W]] = []
+
+    def draw(self) -> Fault[W]:
+        if not self._left:
+            self._left = self._rng.sample(self._faults, len(self._faults))
+        return self._left.pop()
+
+
+class Strikes:
+    """Trials of a run: what is booked, and what could not be injected and why."""
+
+    def __init__(self, worlds: Sequence[ClusterWorld], book: Callable[[Trial], None], rng: Random) -> None:
+        self.worlds, self.skipped, self.rng = worlds, dict[str, str](), rng
+        self._book, self._lock = book, threading.Lock()
+
+    def undisturbed(self) -> None:
+        """The baseline: a while in which nothing is broken."""
+        self._side_by_side(lambda world, rng: self._one(world, [], rng))
+
+    def own(self, deck: Deck[ClusterWorld], seconds: float) -> None:
+        """Each release gets one fault after another, for so long."""
+        end = time.monotonic() + seconds
+
+        def lane(world: ClusterWorld, rng: Random) -> None:
+            while time.monotonic() < end:
+                with self._lock:
+                    fault = deck.draw()
+                self._one(world, [fault], rng)
+
+        self._side_by_side(lane)
+
+    def wide(self, fault: Fault[Bed]) -> None:
+        """One fault under all of them."""
         try:
-            return trial(
-                worlds[index],
-                [fault] if fault else [],
-                generators[index],
-                deadline=RECOVERY_SECONDS,
-                rest=REST_SECONDS,
-            )
+            for found in wide_trial(self.worlds, fault, self.rng):
+                self._book(found)
         except (CannotInjectError, TimeoutError) as error:
-            skipped[fault.name if fault else UNDISTURBED] = str(error)
-            return None
+            self.skipped[fault.name] = str(error)
 
-    with ThreadPoolExecutor(len(worlds)) as pool:
-        return [found for found in pool.map(strike, range(len(worlds))) if found]
+    def _one(self, world: ClusterWorld, faults: Sequence[Fault[ClusterWorld]], rng: Random) -> None:
+        try:
+            found = trial(world, faults, rng, deadline=RECOVERY_SECONDS, rest=REST_SECONDS)
+        except (CannotInjectError, TimeoutError) as error:
+            self.skipped[title(faults)] = str(error)
+        else:
+            with self._lock:
+                self._book(found)
 
-
-def schedule(rng: Random, count: int) -> Iterator[Fault[Bed] | list[Fault[ClusterWorld] | None]]:
-    """Rounds without end: every fault once in a random order, then again; the first round rests."""
-    yield [None] * count
-    while True:
-        own: list[Fault[ClusterWorld]] = list(RELEASE)
-        rng.shuffle(own)
-        rounds: list[Fault[Bed] | list[Fault[ClusterWorld] | None]] = [
-            list(itertools.islice(itertools.cycle(own), start, start + count))
-            for start in range(0, len(own), count)
-        ]
-        rounds += list(WIDE)
-        rng.shuffle(rounds)
-        yield from rounds
+    def _side_by_side(self, lane: Callable[[ClusterWorld, Random], None]) -> None:
+        generators = [Random(self.rng.getrandbits(64)) for _ in self.worlds]
+        with ThreadPoolExecutor(len(self.worlds)) as pool:
+            list(pool.map(lane, self.worlds, generators))
 
 
 def run(
@@ -122,25 +142,24 @@ def run(
 
     Raises MissingError.
     """
-    rng, skipped = Random(seed), dict[str, str]()
+    rng = Random(seed)
+    own = [fault for fault in RELEASE if not only or fault.name in only]
+    wide = [fault for fault in WIDE if not only or fault.name in only]
     with bed(archives=archives) as on, releases(on, count) as worlds:
         end = time.monotonic() + seconds
         say(f"{count} releases on {len(on.nodes)} nodes")
-        for faults in schedule(rng, count):
-            if time.monotonic() > end:
-                break
-            if isinstance(faults, list):
-                chosen = [f if f is None or not only or f.name in only else None for f in faults]
-                if not only or any(chosen):
-                    for found in own_trials(worlds, chosen, rng, skipped):
-                        book(found)
-            elif not only or faults.name in only:
-                try:
-                    for found in wide_trial(worlds, faults, rng):
-                        book(found)
-                except (CannotInjectError, TimeoutError) as error:
-                    skipped[faults.name] = str(error)
-        for world in worlds:
-            for line in world.log:
-                say(line)
-    return skipped
+        strikes = Strikes(worlds, book, rng)
+        strikes.undisturbed()
+        deck, wide_deck = Deck(own, rng), Deck(wide, rng)
+        try:
+            while time.monotonic() < end:
+                if own:
+                    strikes.own(deck, OWN_SECONDS)
+                for _ in range(min(WIDE_AT_ONCE, len(wide))):
+                    if time.monotonic() < end:
+                        strikes.wide(wide_deck.draw())
+        finally:
+            for world in worlds:
+                for line in world.log:
+                    say(line)
+    return strikes.skipped

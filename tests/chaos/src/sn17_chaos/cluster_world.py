@@ -43,6 +43,7 @@ WORKING = ("ready", "busy")
 HEALTHY_FAULTS = {"slow_seconds": 0.5}
 FAULTS_MAP = "chaos-faults"
 INSTALL_SECONDS = 240.0
+VALIDATORS = 6
 TICK_SECONDS = 3
 SCRAPE_SECONDS = 2
 SETTLED_SECONDS = 3.0
@@ -67,6 +68,7 @@ def release_values(workers: int, **changes: Any) -> dict[str, Any]:
     )
     del chosen["trellis"]["settings"]["SN17_FAULTS"]
     chosen["log"] = {"format": "human"}
+    chosen["localValidators"]["count"] = VALIDATORS
     chosen["operator"]["spec"]["drain"] = {"timeoutSeconds": 15, "leaseSeconds": 30}
     chosen["trellis"]["terminationGracePeriodSeconds"] = 20
     chosen["trellis"]["spool"] = {"sizeLimit": "128Mi"}
