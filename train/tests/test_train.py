@@ -89,7 +89,8 @@ def test_a_whole_training_in_miniature_and_in_chunks(
 ) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
-    small = ["--size", "smoke", "--device", "cpu", "--arrangements", "3", "--cases", "1", "--sampling-steps", "1"]
+    small = ["--size", "smoke", "--device", "cpu", "--arrangements", "3"]
+    small += ["--cases", "1", "--sampling-steps", "1"]
     steps = ["--structure", "2", "60", "--gaussians", "2", "60", "--flows", "2", "60"]
     command = [str(tmp_path / "out"), *small, *steps, "--batches", "2", "1", "2", "2"]
     command += ["--state", str(tmp_path / "state")]
