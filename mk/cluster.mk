@@ -1,5 +1,5 @@
 # The cluster tests: tools from Go modules, a control plane, a node, images.
-.PHONY: tools cluster-up cluster-down cluster-shell images test-node e2e chaos-cluster soak
+.PHONY: tools cluster-up cluster-down cluster-shell images test-node e2e test-chaos-cluster chaos-cluster comparison soak
 
 TOOLS ?=
 NODES ?= 1
@@ -28,6 +28,12 @@ e2e: sync tools ## Everything on a real cluster: install, four arms of a leak, r
 
 HOURS ?= 1.2
 MINUTES ?= 8
+
+test-chaos-cluster: sync tools ## The most telling faults on a real cluster, and what each pod may do and read (needs root and Go)
+	@SN17_REQUIRE_CLUSTER=1 .venv/bin/python -m pytest -o "norecursedirs=.*" tests/chaos/cluster --durations=0
+
+comparison: sync tools ## The same leak under four guardians on a real cluster, MINUTES=n (needs root and Go)
+	@.venv/bin/python bench/comparison.py --minutes $(MINUTES)
 
 chaos-cluster: sync tools ## Break a real cluster for some minutes (MINUTES=n; needs root and Go)
 	@.venv/bin/python bench/chaos.py --tier cluster --minutes $(MINUTES)
