@@ -153,12 +153,11 @@ class PrometheusMetrics:
     ) -> None:
         self.settings = settings
         self._on_error = on_error
-        verify = ssl.create_default_context(cafile=str(settings.ca_file)) if settings.ca_file else True
         self._client = httpx.AsyncClient(
             base_url=settings.url.rstrip("/") + "/",
             auth=Auth(settings),
             timeout=settings.timeout_seconds,
-            verify=verify,
+            verify=_trust(settings),
             transport=transport,
             follow_redirects=False,
         )
@@ -220,14 +219,23 @@ class PrometheusMetrics:
                         raise QueryError("too_large", f"the answer exceeds {MAX_ANSWER_BYTES} bytes")
         except httpx.TimeoutException as error:
             raise QueryError("timeout", f"no answer in {self.settings.timeout_seconds:.0f} s") from error
-        except (httpx.HTTPError, OSError) as error:
+        except httpx.HTTPError as error:
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                text = f"the certificate of {self.settings.url} is not trusted, check the CA file: {error}"
+                raise QueryError("certificate", text) from error
             raise QueryError("unreachable", f"{type(error).__name__}: {error}") from error
+        except OSError as error:
+            text = f"{error.filename} cannot be read: {error.strerror}"
+            raise QueryError("credentials", text) from error
         try:
             answer = _Answer.model_validate_json(bytes(content))
         except ValidationError as error:
             if response.is_success:
                 raise QueryError("bad_answer", "the answer is not that of Prometheus") from error
-            raise QueryError(f"http_{response.status_code}", response.reason_phrase) from error
+            said = bytes(content[:200]).decode(errors="replace").strip() or response.reason_phrase
+            if response.status_code in (401, 403):
+                said += ": check bearer token, user name and password"
+            raise QueryError(f"http_{response.status_code}", said) from error
         if not response.is_success or answer.status != "success" or answer.data is None:
             raise QueryError(f"http_{response.status_code}", answer.error or response.reason_phrase)
         if answer.warnings:
@@ -253,6 +261,18 @@ class PrometheusMetrics:
                 by_pod.setdefault(result.metric.get("pod", ""), {})[result.metric.get("outcome", "")] = value
             found.update({(pod, window): ratios(outcomes) for pod, outcomes in by_pod.items()})
         return found
+
+
+def _trust(settings: PrometheusSettings) -> ssl.SSLContext | bool:
+    if settings.ca_file is None:
+        return True
+    try:
+        return ssl.create_default_context(cafile=str(settings.ca_file))
+    except OSError as error:  # ssl.SSLError is one
+        why = error.strerror or str(error)
+        raise ValueError(
+            f"{settings.ca_file}: no certificate authority can be read from it: {why}"
+        ) from error
 
 
 def ratios(outcomes: Mapping[str, float]) -> Ratios:
