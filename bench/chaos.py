@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -229,6 +230,8 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="parent of the folders with logs of what failed")
     parser.add_argument("--show", type=Path, nargs="+", help="print the table of these result files")
     options = parser.parse_args()
+    # What runs is ended, and what is mounted unmounted, however this ends.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     if options.show:
         print(table(merge(row for path in options.show for row in read(path))))
         return 0
