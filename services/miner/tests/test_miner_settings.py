@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from bittensor_wallet import Keypair
 from pydantic import ValidationError
-from sn17_miner.app import hotkey_of
+from sn17_miner.app import hotkey_of, serve
 from sn17_miner.settings import MinerSettings
 from sn17_protocol import WalletError, write_hotkey
 
@@ -62,3 +62,11 @@ def test_the_hotkey_must_have_the_address_that_was_told(tmp_path: Path) -> None:
     other = MinerSettings(**settings, hotkey_address=Keypair.create_from_uri("//other").ss58_address)
     with pytest.raises(WalletError, match="SN17_HOTKEY_ADDRESS"):
         hotkey_of(other)
+
+
+def test_a_state_folder_that_cannot_be_used_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_hotkey(tmp_path / "hotkey", Keypair.create_from_uri("//someone"))
+    (tmp_path / "file").touch()
+    settings = {**GOOD, "hotkey_file": tmp_path / "hotkey", "state_dir": tmp_path / "file" / "state"}
+    assert serve(MinerSettings(**settings)) == 1
+    assert "SN17_STATE_DIR" in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from contextlib import AsyncExitStack
@@ -48,7 +49,16 @@ def serve(settings: MinerSettings) -> int:
     except WalletError as error:
         service.log.error("%s", error)
         return 2
-    lock.acquire(settings.state_dir / "miner.lock")
+    try:
+        lock.acquire(settings.state_dir / "miner.lock")
+    except OSError as error:
+        service.log.error(
+            "the state folder can not be used: %s; give user %d room and the right to write there,"
+            " or set SN17_STATE_DIR to another one",
+            error,
+            os.getuid(),
+        )
+        return 1
     place = ops.Place(settings.state_dir / JOURNAL)
     service.add_ops_router(ops.routes(place), admin=True)
     service.background("miner", lambda: _mine(service, settings, keypair, place))
