@@ -12,10 +12,10 @@ $(UV): tools/bootstrap.sh
 	@PYTHON=$(PYTHON) sh tools/bootstrap.sh
 
 BACKEND ?= procedural
-TASKS ?= 21
+TASKS ?= $(if $(filter torch,$(BACKEND)),9,21)
 
 demo: $(UV) ## From prompt to accepted submission on this machine (BACKEND=procedural|torch, TASKS=n)
-	@$(UV) sync -q --frozen --no-dev --package sn17 --python-preference only-system
+	@$(UV) sync -q --frozen --no-dev --package sn17 $(if $(filter torch,$(BACKEND)),--extra torch) --python-preference only-system
 	@.venv/bin/sn17 up --demo --validators 3 --tasks $(TASKS) --backend $(BACKEND)
 
 sync: $(UV) ## Install every package with all extras and the development tools

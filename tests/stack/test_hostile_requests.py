@@ -58,7 +58,8 @@ class Port:
 @pytest.fixture(scope="module")
 def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Port]]:
     folder = tmp_path_factory.mktemp("hostile")
-    command = [sys.executable, "-m", "sn17", "up", "--max-gaussians", "30000", "--workers", "1"]
+    command = [sys.executable, "-m", "sn17", "up", "--backend", "procedural"]
+    command += ["--max-gaussians", "30000", "--workers", "1"]
     environment = {**os.environ, "SN17_HEADER_TIMEOUT_SECONDS": HEAD_SECONDS}
     with contextlib.ExitStack() as stack:
         up = subprocess.Popen(

@@ -34,6 +34,8 @@ def up(tmp_path: Path) -> Iterator[tuple[int, Path]]:
         "-m",
         "sn17",
         "up",
+        "--backend",
+        "procedural",
         "--demo",
         "--validators",
         "3",

@@ -8,11 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-UP = [sys.executable, "-m", "sn17", "up", "--max-gaussians", "60000"]
+UP = [sys.executable, "-m", "sn17", "up", "--backend", "procedural", "--max-gaussians", "60000"]
 
 
 @pytest.mark.timeout(240)
@@ -34,7 +35,7 @@ def test_every_task_ends_and_healthy_ones_are_accepted(tmp_path: Path) -> None:
 @pytest.mark.timeout(300)
 def test_a_sick_worker_is_cordoned_and_restarted_and_no_task_is_lost(tmp_path: Path) -> None:
     report_file = tmp_path / "report.json"
-    command = [sys.executable, "-m", "sn17", "up", "--demo", "--validators", "3", "--tasks", "21"]
+    command = [*UP[:-2], "--demo", "--validators", "3", "--tasks", "21"]
     command += ["--state-dir", str(tmp_path / "run"), "--json", str(report_file)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -67,11 +68,26 @@ def test_children_die_with_a_killed_parent(tmp_path: Path) -> None:
 
 
 def test_a_process_that_can_not_start_is_named_with_its_log(tmp_path: Path) -> None:
-    command = [*UP, "--backend", "abacus", "--tasks", "1", "--state-dir", str(tmp_path / "run")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    command = [*UP, "--tasks", "1", "--state-dir", str(tmp_path / "run")]
+    environment = {**os.environ, "SN17_GUARD": "perhaps"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, env=environment)
     assert done.returncode == 2
     assert "trellis-" in done.stdout
-    assert "backend" in done.stdout.lower()
+    assert "guard" in done.stdout.lower()
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(find_spec("torch") is None, reason="the extra torch is not installed")
+def test_the_engine_earns_accepted_submissions_on_its_small_checkpoint(tmp_path: Path) -> None:
+    report_file = tmp_path / "report.json"
+    command = [sys.executable, "-m", "sn17", "up", "--tasks", "3", "--workers", "1"]
+    command += ["--state-dir", str(tmp_path / "run"), "--json", str(report_file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=580, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "(torch)" in done.stdout
+    report = json.loads(report_file.read_text())
+    assert sum(row["pulled"] for row in report["validators"]) == 3
+    assert sum(row["outcomes"]["accepted"] for row in report["validators"]) >= 2
 
 
 def _alive(pid: int) -> bool:

@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
+from .backends import FITS, choose
 from .health import healing, under_way
 from .process import ProcessFailedError
 from .report import Report
@@ -25,7 +26,7 @@ from .tables import render
 HEALING_SECONDS = 60.0
 DEMO_PACE = {"slow_seconds": 2.0}
 """Slow enough that both workers are busy at a time, as they are with a real generator."""
-DEMO_SICKNESS = {"leak_mib_per_generation": 130, "gaussian_decay": True}
+DEMO_SICKNESS = {"gaussian_decay": True}
 
 
 def up(
@@ -34,14 +35,22 @@ def up(
     tasks: Annotated[
         int | None, typer.Option(min=1, help="End after this many tasks. Default: run until Ctrl-C.")
     ] = None,
-    backend: Annotated[str, typer.Option(help="procedural or torch.")] = "procedural",
+    backend: Annotated[
+        str | None,
+        typer.Option(help="procedural or torch (the bundled checkpoint). Default: torch where installed."),
+    ] = None,
     time_scale: Annotated[
-        float, typer.Option(min=0.001, max=1.0, help="Factor on every time constant of the subnet.")
-    ] = 0.01,
+        float | None,
+        typer.Option(
+            min=0.001,
+            max=1.0,
+            help="Factor on every time constant of the subnet. Default: 0.01, with torch 0.1.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the validators' prompts.")] = 17,
     max_gaussians: Annotated[
-        int, typer.Option(min=7_000, help="Most gaussians of an asset (procedural backend).")
-    ] = 100_000,
+        int | None, typer.Option(min=7_000, help="Most gaussians of an asset (procedural backend).")
+    ] = None,
     demo: Annotated[bool, typer.Option("--demo", help="Let the last worker leak and degrade.")] = False,
     operator: Annotated[
         bool, typer.Option(help="Run the operator's policy and planner over the workers.")
@@ -58,18 +67,22 @@ def up(
     Exit code 0: every task that a validator handed out has an outcome. 1: some have none. 2: a process
     could not be started.
     """
+    chosen = choose(backend)
+    fit = FITS[chosen]
     folder = state_dir or Path(".sn17") / dt.datetime.now(tz=dt.UTC).strftime("%Y%m%d-%H%M%S")
     options = StackOptions(
         state_dir=folder.resolve(),
         validators=validators,
         workers=workers,
         tasks=tasks,
-        backend=backend,
-        time_scale=time_scale,
+        backend=chosen,
+        time_scale=time_scale or fit.time_scale,
         seed=seed,
-        max_gaussians=max_gaussians,
+        max_gaussians=max_gaussians or fit.gaussians,
+        image_ratio=fit.image_ratio,
+        memory_limit_bytes=fit.memory_limit_bytes,
         faults=DEMO_PACE if demo else {},
-        sick_worker_faults=DEMO_SICKNESS if demo else {},
+        sick_worker_faults=DEMO_SICKNESS | {"leak_mib_per_generation": fit.leak_mib} if demo else {},
     )
     console = Console()
     try:
@@ -98,7 +111,10 @@ async def _run(options: StackOptions, console: Console, *, operator: bool) -> Re
         if not interactive:
             console.print(line, highlight=False, soft_wrap=True)
 
-    console.print(f"Starting {options.validators} validators, {options.workers} workers, fixer and miner ...")
+    console.print(
+        f"Starting {options.validators} validators, {options.workers} workers ({options.backend}), "
+        "fixer and miner ..."
+    )
     events = EventLog(print_line)
     async with running(options, events) as session, healing(session, enabled=operator) as healer:
         watch = _watch(session, stop, lambda: under_way(healer))

@@ -40,7 +40,7 @@ class StackOptions:
     """Environment of single processes by name, above everything else."""
     forgiven_after: float = FORGIVEN_AFTER_SECONDS
     """See ``ProcessSpec``."""
-    start_timeout: float = 60.0
+    start_timeout: float = 120.0
     """Seconds for each process to listen."""
 
 
@@ -152,6 +152,7 @@ class Stack:
             "SN17_SPOOL_DIR": str(self.options.state_dir / name),
             "SN17_PROCEDURAL_MAX_GAUSSIANS": str(self.options.max_gaussians),
             "SN17_MEMORY_LIMIT_BYTES": str(self.options.memory_limit_bytes),
+            "SN17_TORCH_THREADS": str(max(1, (os.cpu_count() or 1) // self.options.workers)),
         }
         faults = dict(self.options.faults)
         if index == self.options.workers:
