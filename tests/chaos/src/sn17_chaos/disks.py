@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import resource
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 from sn17_chaos.faults import CannotInjectError
@@ -44,17 +42,6 @@ class SmallDisk:
         subprocess.run(["umount", "-l", str(self.folder)], capture_output=True, check=False)
 
 
-@contextlib.contextmanager
-def may_mount(folder: Path) -> Iterator[str | None]:
-    """Why no small disk can be had here; None where it can."""
-    try:
-        SmallDisk(folder, 1).unmount()
-    except CannotInjectError as error:
-        yield str(error)
-    else:
-        yield None
-
-
 def forbid_writes(pid: int) -> None:
     """Let every write to a file fail in a running process (EFBIG), as a quota that is used up does."""
     _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
@@ -77,4 +64,4 @@ def running(pid: int) -> bool:
         state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
     except OSError:
         return False
-    return state != "Z" and os.path.exists(f"/proc/{pid}")
+    return state != "Z"
