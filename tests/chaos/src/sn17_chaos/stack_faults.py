@@ -270,7 +270,7 @@ def validation_away(world: StackWorld, rng: Random) -> Heal:
     return _validator_fault(world, [{"kind": "unvalidated", "probability": rng.uniform(0.5, 1.0)}])
 
 
-@STACK.add("operator killed (local)")
+@STACK.add("operator killed (local)", pairs=False)
 def operator_killed(world: StackWorld, rng: Random) -> Heal:
     """The local operator ends and a new one starts that knows nothing, while a worker leaks."""
     name = rng.choice(world.worker_names())
