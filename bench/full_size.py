@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT / "tests/chaos/src"))
 
 from sn17_chaos.cluster_bed import Bed, bed, unique  # noqa: E402
 from sn17_cluster.release import values  # noqa: E402
-from sn17_cluster.stack import Recorder, Stack, out_of_memory_kills, ready, terminations  # noqa: E402
+from sn17_cluster.stack import Stack, ready, terminations  # noqa: E402
 from sn17_service.contract import EXIT_CODE_RECYCLE  # noqa: E402
 
 LIMIT = 12 << 30
@@ -48,6 +48,8 @@ def release_values(leak_mib: float) -> dict[str, Any]:
         validators={"SN17_QUALITY_THRESHOLD": 0},
     )
     chosen["trellis"]["memory"]["limit"] = "12Gi"
+    for component in ("trellis", "fixer", "miner", "operator", "localValidators", "prometheus"):
+        chosen[component]["nodeSelector"] = {"kubernetes.io/hostname": "node-0"}
     chosen["miner"]["settings"] = {"SN17_TASK_DEADLINE_SECONDS": 120, "SN17_SUBMIT_DEADLINE_SECONDS": 240}
     return chosen
 
@@ -56,25 +58,26 @@ def run(on: Bed, leak_mib: float) -> dict[str, Any]:
     namespace = unique("full")
     on.cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
     stack = Stack(on.cluster, namespace)
-    pods = Recorder(on.cluster, "pods", namespace, on.local.state.folder)
     stack.install(release_values(leak_mib))
     on.wait("the worker", lambda: any(ready(pod) for pod in stack.pods("trellis")), 240.0)
     name = stack.pods("trellis")[0]["metadata"]["name"]
     start, trace = time.time(), list[tuple[float, float, str]]()
+    ends: dict[str, Any] = {}
     while time.time() - start < DEADLINE:
         with contextlib.suppress(Exception):
             said = stack.worker(name)
             ratio = said["memory"]["unreclaimable_bytes"] / said["memory"]["limit_bytes"]
             trace.append((round(time.time() - start, 1), round(ratio, 4), said["state"]))
             print(f"{trace[-1][0]:6.0f} s  {ratio:6.1%}  {said['state']}", flush=True)
-        ends = {e["containerID"]: e for pod in pods.objects() for e in terminations(pod)}
+            ends |= {e["containerID"]: e for pod in stack.pods("trellis") for e in terminations(pod)}
         if ends:
             break
         time.sleep(2)
     on.wait("the worker's next life", lambda: any(ready(pod) for pod in stack.pods("trellis")), 120.0)
     time.sleep(SETTLE)
-    pods.stop()
-    tasks = [task for task in stack.tasks() if task["assigned_at"] < time.time() - SETTLE]
+    ends |= {e["containerID"]: e for pod in stack.pods("trellis") for e in terminations(pod)}
+    before = time.time() - SETTLE
+    tasks = [task for task in stack.tasks() if task["assigned_at"] < before]
     by_outcome: dict[str, int] = {}
     for task in tasks:
         by_outcome[task["outcome"]] = by_outcome.get(task["outcome"], 0) + 1
@@ -88,7 +91,7 @@ def run(on: Bed, leak_mib: float) -> dict[str, Any]:
         "seconds_to_high_mark": next((at for at, ratio, _ in trace if ratio >= 0.8), None),
         "seconds_to_cordon": next((at for at, _, state in trace if state == "draining"), None),
         "recycles": exits.count(EXIT_CODE_RECYCLE),
-        "oom_kills": len(out_of_memory_kills(pods)),
+        "oom_kills": sum(end.get("reason") == "OOMKilled" for end in ends.values()),
         "tasks": by_outcome,
         "events": [
             event["reason"] for event in stack.events() if event["involvedObject"]["kind"] == "SN17Miner"
