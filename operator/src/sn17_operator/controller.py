@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import status as statuses
-from .evidence import Raw, attribute
+from .evidence import Raw, attribute, within_fleet
 from .model import CanaryResult, Fleet, Health, Pod, Stage, Worker
 from .planner import measure, plan
 from .policy import judge
@@ -127,6 +127,8 @@ class Controller:
 
     async def _tend(self, miner: Miner, measurement: Measurement, now: float) -> set[str]:
         target = await self._host.target(miner, now)
+        raws = (measurement.workers.get(pod.uid, Raw()) for pod in target.pods)
+        measurement = replace(measurement, monitoring=within_fleet(measurement.monitoring, raws))
         fleet = self._fleet(miner, target, measurement, now)
         thought = plan(miner.spec, fleet, now)
         if any(step.eviction for step in thought.steps):

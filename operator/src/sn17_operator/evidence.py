@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from sn17_service.contract import DegradedReason
 
 from .api import Rules
-from .model import Evidence, Gap, Reading, Series, Signal
+from .model import Evidence, Gap, Monitoring, Reading, Series, Signal
 
 Samples = tuple[tuple[float, float], ...]
 
@@ -26,6 +26,19 @@ class Raw:
 
     boots: tuple[tuple[str, Samples], ...] = ()
     series: Mapping[Signal, Sequence[Samples]] = field(default_factory=dict)
+
+
+def within_fleet(monitoring: Monitoring, raws: Iterable[Raw]) -> Monitoring:
+    """The monitoring as one fleet sees it.
+
+    Where none of its workers has a fresh ``up``, good or bad, nobody tries to scrape them: that is a fault of
+    the monitoring, however well other targets are scraped, and says nothing about the workers.
+    """
+    since = monitoring.at - monitoring.stale_after
+    tried = any(
+        samples[-1][0] >= since for raw in raws for samples in raw.series.get(Signal.UP, ()) if samples
+    )
+    return monitoring if tried else replace(monitoring, last_scrape=None)
 
 
 def attribute(raw: Raw, started_at: float | None, failed: Mapping[Signal, str]) -> Evidence:
@@ -50,6 +63,8 @@ def attribute(raw: Raw, started_at: float | None, failed: Mapping[Signal, str]) 
             continue
         if len(found) > 1:
             readings[signal] = Gap.AMBIGUOUS
+        elif signal is Signal.UP and any(math.isnan(value) for _, value in found[0]):
+            readings[signal] = Gap.NOT_A_NUMBER
         elif signal in POD_SIGNALS:
             readings[signal] = Series(found[0])
         elif isinstance(boot, Gap):
