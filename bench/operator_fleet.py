@@ -26,7 +26,6 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
-from sn17_operator import status as statuses
 from sn17_operator.adapters.kube import KubeApi
 from sn17_operator.adapters.kube_host import KubeHost
 from sn17_operator.adapters.local import default_spec
@@ -38,6 +37,8 @@ from sn17_operator.model import Fleet, Monitoring, Phase, Pod, Signal, Worker
 from sn17_operator.planner import plan
 from sn17_operator.policy import judge
 from sn17_operator.replay import RecordedWorker, Recording, replay
+from sn17_operator.status import render
+from sn17_operator.view import View
 
 NOW = 1_700_000_000.0
 LIMIT = 12 * 1024**3
@@ -99,8 +100,8 @@ def think(spec: Spec, pods: list[Pod], raws: dict[str, Raw]) -> dict[str, Any]:
         workers.append(Worker(pod, evidence, judge(spec, pod, evidence, monitoring)))
     fleet = Fleet(tuple(workers), len(pods))
     thought = plan(spec, fleet, NOW)
-    view = statuses.View(spec, 1, fleet, thought, monitoring, True, None, {}, {})
-    return statuses.render(view, NOW)
+    view = View(spec, 1, fleet, thought, monitoring, True, None, {}, {})
+    return render(view, NOW)
 
 
 def decide(sizes: list[int]) -> list[dict[str, Any]]:

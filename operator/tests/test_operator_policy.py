@@ -28,7 +28,8 @@ from sn17_operator.model import (
     Signal,
     Verdict,
 )
-from sn17_operator.policy import (
+from sn17_operator.policy import judge
+from sn17_operator.rules import (
     CANARY_DRIFT,
     GAUSSIANS_LOW,
     GPU_ERROR,
@@ -37,7 +38,6 @@ from sn17_operator.policy import (
     SLOW,
     STALLED,
     UNREACHABLE,
-    judge,
     trailing_run,
 )
 

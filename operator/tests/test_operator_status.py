@@ -11,6 +11,8 @@ from fleet_simulation import SPEC, Simulation, spec_with
 from hypothesis import given
 from hypothesis import strategies as st
 from sn17_operator import status as statuses
+from sn17_operator import written
+from sn17_operator.conditions import suspect_nodes
 from sn17_operator.explain import explain_pod
 from sn17_operator.model import (
     Eviction,
@@ -34,6 +36,7 @@ from sn17_operator.model import (
 )
 from sn17_operator.planner import plan
 from sn17_operator.ports import Missing, Ratios
+from sn17_operator.view import View
 
 NOW = 1_700_000_000.0
 
@@ -71,7 +74,7 @@ def render(
 ) -> dict[str, Any]:
     made = Fleet(tuple(workers), len(workers) if expected is None else expected, **fleet)
     thought = plan(SPEC, made, now)
-    view = statuses.View(
+    view = View(
         SPEC,
         3,
         made,
@@ -187,8 +190,8 @@ def test_totals_only_grow_and_count_nothing_twice() -> None:
 
 def test_evictions_are_read_back_as_written() -> None:
     record = Eviction("u", "w", "n", "hung", NOW, "v", True)
-    assert statuses.evictions_from({"evictions": [statuses.eviction_to_dict(record)]}) == (record,)
-    assert statuses.evictions_from({"evictions": [{"uid": "u"}, {"time": "never"}]}) == ()
+    assert written.evictions_from({"evictions": [written.eviction_to_dict(record)]}) == (record,)
+    assert written.evictions_from({"evictions": [{"uid": "u"}, {"time": "never"}]}) == ()
 
 
 def test_transition_time_moves_only_when_the_status_flips() -> None:
@@ -196,25 +199,25 @@ def test_transition_time_moves_only_when_the_status_flips() -> None:
     second = render([worker()], previous=first, now=NOW + 100)
     assert condition(second, "Ready")["lastTransitionTime"] == condition(first, "Ready")["lastTransitionTime"]
     third = render([worker(0, Health.DEGRADED, LOW)], previous=second, now=NOW + 200)
-    assert condition(third, "Degraded")["lastTransitionTime"] == statuses.rfc3339(NOW + 200)
+    assert condition(third, "Degraded")["lastTransitionTime"] == written.rfc3339(NOW + 200)
 
 
 def test_figures_alone_are_written_at_most_every_half_minute() -> None:
     old = render([worker()])
     moved = {**old, "memory": "55%"}
-    assert not statuses.worth_writing(moved, old, 29)
-    assert statuses.worth_writing(moved, old, 30)
-    assert not statuses.worth_writing(dict(old), old, 1e9)
+    assert not written.worth_writing(moved, old, 29)
+    assert written.worth_writing(moved, old, 30)
+    assert not written.worth_writing(dict(old), old, 1e9)
     happened = {**old, "recycles": 1}
-    assert statuses.worth_writing(happened, old, 0)
+    assert written.worth_writing(happened, old, 0)
 
 
 def test_flip_is_told_once() -> None:
     good = render([worker()])
     bad = render([worker(0, Health.DEGRADED, LOW)], previous=good)
-    assert [reason for reason, _, _ in statuses.flips(bad, good)] == ["GaussiansLow"]
-    assert statuses.flips(bad, bad) == []
-    assert statuses.flips(good, {}) == [], "good news at the start is no news"
+    assert [reason for reason, _, _ in written.flips(bad, good)] == ["GaussiansLow"]
+    assert written.flips(bad, bad) == []
+    assert written.flips(good, {}) == [], "good news at the start is no news"
 
 
 # --- nodes --------------------------------------------------------------------------------------------
@@ -235,7 +238,7 @@ FULL = breach("MemoryHigh", RuleClass.MEMORY)
 )
 def test_node_suspect(sick: dict[int, Finding], suspect: list[str]) -> None:
     workers = [worker(i, Health.DEGRADED, sick[i]) if i in sick else worker(i) for i in range(4)]
-    assert list(statuses.suspect_nodes(SPEC, workers)) == suspect
+    assert list(suspect_nodes(SPEC, workers)) == suspect
     assert condition(render(workers), "NodeSuspect")["status"] == str(bool(suspect))
 
 

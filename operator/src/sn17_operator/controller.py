@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from . import status as statuses
 from .evidence import Raw, attribute, within_fleet
 from .model import CanaryResult, Fleet, Health, Pod, Stage, Worker
 from .planner import measure, plan
@@ -28,8 +27,11 @@ from .ports import (
     Refused,
     Target,
 )
+from .status import render
 from .steps import Act, Blocked, Plan, Reason, Step
 from .telemetry import Telemetry
+from .view import View, state_of
+from .written import eviction_to_dict, evictions_from, flips, parse_time, worth_writing
 
 log = logging.getLogger("sn17.operator")
 
@@ -134,7 +136,7 @@ class Controller:
         if any(step.eviction for step in thought.steps):
             # The record of an eviction is written before the eviction: a chain of them must survive a crash.
             await self._host.write_status(
-                miner, {"evictions": [statuses.eviction_to_dict(e) for e in thought.evictions]}
+                miner, {"evictions": [eviction_to_dict(e) for e in thought.evictions]}
             )
         fleet, held = await self._carry_out(miner, fleet, thought)
         # What is told is how things stand after the acts, not before.
@@ -149,7 +151,7 @@ class Controller:
             if (found := measurement.ratios.get((pod, window))) is not None
         }
         previous = self._previous(miner)
-        view = statuses.View(
+        view = View(
             miner.spec,
             miner.generation,
             fleet,
@@ -160,10 +162,10 @@ class Controller:
             ratios,
             previous,
         )
-        rendered = statuses.render(view, now)
+        rendered = render(view, now)
         await self._tell(miner, rendered, previous, now)
         self._telemetry.fleet(
-            [statuses.state_of(worker) for worker in fleet.workers],
+            [state_of(worker) for worker in fleet.workers],
             [blocked.reason for blocked in thought.blocked],
             ratios,
         )
@@ -185,8 +187,8 @@ class Controller:
             expected=target.expected or 0,
             rollout=target.rollout,
             paused=miner.paused,
-            storm_at=statuses.parse_time(previous.get("lastStormTime")),
-            evictions=statuses.evictions_from(previous),
+            storm_at=parse_time(previous.get("lastStormTime")),
+            evictions=evictions_from(previous),
         )
 
     def _worker(self, miner: Miner, pod: Pod, measurement: Measurement, now: float) -> Worker:
@@ -377,7 +379,7 @@ class Controller:
         before = self._written.get(miner.uid)
         again = before is not None and not before.stored
         since = float("inf") if before is None else now - before.at
-        if not again and not statuses.worth_writing(rendered, previous, since):
+        if not again and not worth_writing(rendered, previous, since):
             return
         told = miner.status if before is None else before.told
         try:
@@ -388,7 +390,7 @@ class Controller:
             self._written[miner.uid] = _Written(rendered, now, told, stored=False)
             return
         self._written[miner.uid] = _Written(rendered, now, rendered, stored=True)
-        for reason, message, bad in statuses.flips(rendered, told):
+        for reason, message, bad in flips(rendered, told):
             await self._announce(miner, None, Announcement(reason, message, bad))
 
 

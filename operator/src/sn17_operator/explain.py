@@ -8,7 +8,8 @@ from typing import Any
 
 from .controller import Snapshot
 from .model import Worker
-from .status import rfc3339, state_of
+from .view import state_of
+from .written import rfc3339
 
 
 def explain_pod(snapshot: Snapshot, name: str) -> dict[str, Any] | None:

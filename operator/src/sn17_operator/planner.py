@@ -20,7 +20,7 @@ from .model import (
     Stage,
     Worker,
 )
-from .policy import MEMORY_EMERGENCY, REQUESTED
+from .rules import MEMORY_EMERGENCY, REQUESTED
 from .steps import Act, Blocked, Capacity, Plan, Reason, Step
 
 KEPT_EVICTIONS = 64

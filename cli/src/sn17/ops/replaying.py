@@ -14,7 +14,7 @@ from sn17_operator.adapters.prometheus import PrometheusMetrics, PrometheusSetti
 from sn17_operator.adapters.record import RecordingError, fetch, read, write
 from sn17_operator.api import Spec
 from sn17_operator.replay import Recording, replay
-from sn17_operator.status import rfc3339
+from sn17_operator.written import rfc3339
 
 from .cluster import SteeringError
 

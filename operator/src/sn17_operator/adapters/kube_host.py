@@ -10,8 +10,8 @@ from sn17_service.contract import GROUP, KIND, LABEL_COMPONENT, LABEL_INSTANCE, 
 
 from ..model import Pod
 from ..ports import Announcement, Conflict, Disrupted, Miner, Missing, Refused, Target
-from ..status import parse_time, rfc3339
 from ..steps import Step
+from ..written import parse_time, rfc3339
 from . import objects
 from .annotations import changes
 from .kube import MERGE_PATCH, ApiError, KubeApi

@@ -11,7 +11,7 @@ from sn17_service.contract import ANNOTATION_PAUSED, GROUP, LABEL_INSTANCE
 from ..api import Spec
 from ..model import Phase, Pod, Rollout, Termination
 from ..ports import Miner, Missing
-from ..status import parse_time
+from ..written import parse_time
 from .annotations import read
 
 Json = Mapping[str, Any]
