@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import math
 import os
 import secrets
 import ssl
@@ -184,6 +185,8 @@ class PlaneWorld:
     causes: dict[str, str] = field(default_factory=dict)
     """boot id -> what is wrong with this incarnation."""
     intents: dict[str, bool] = field(default_factory=dict)
+    lapses: dict[tuple[str, str], float] = field(default_factory=dict)
+    """(worker, who) -> when the lease runs out that was not renewed."""
     told_until: float | None = None
     """The moment until which what the operator has been told by Prometheus counts; None: it is told now."""
     refuse_admin: bool = False
@@ -355,6 +358,9 @@ class PlaneWorld:
         for name, worker in self.fleet.workers.items():
             if "admin" not in vars(worker):
                 self._record(name, worker)
+            for by in list(worker.leases):
+                if self.lapses.get((name, by), math.inf) < time.monotonic():
+                    worker.leases.pop(by, None)
 
     def _record(self, name: str, worker: Worker) -> None:
         inner = worker.admin
@@ -367,6 +373,8 @@ class PlaneWorld:
                 return 503, {"code": "overloaded", "detail": "an injected refusal"}
             status, answer = inner(verb, body)
             self.say(name, f"{verb} {body} -> {status}")
+            if verb == "drain" and status == 200 and body.get("ttl_seconds"):
+                self.lapses[name, body["by"]] = time.monotonic() + body["ttl_seconds"]
             if verb == "exit" and status == 200 and not self._known(name, boot_id):
                 self.recycles.append(Recycle(time.time(), name, boot_id, self.causes.get(boot_id)))
             return status, answer
