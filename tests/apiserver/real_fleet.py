@@ -22,6 +22,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 import yaml
+from api_proxy import Gate
 from sn17_cluster.client import Cluster
 
 CRD = Path(__file__).parents[2] / "charts/sn17/crds/sn17miners.sn17.io.yaml"
@@ -71,6 +72,7 @@ class Worker:
     leases: dict[str, str] = field(default_factory=dict)
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     on_exit: Callable[[], None] = lambda: None
+    gate: Gate | None = None
     _server: ThreadingHTTPServer | None = None
 
     def start(self) -> None:
@@ -89,7 +91,11 @@ class Worker:
                 if self.headers.get("authorization") != f"Bearer {TOKEN}":
                     self._send(401, json.dumps({"code": "unauthorized", "detail": "no"}), "application/json")
                     return
+                if worker.gate is not None and not worker.gate.enter():
+                    return
                 status, answer = worker.admin(self.path.rsplit("/", 1)[-1], body)
+                if worker.gate is not None:
+                    worker.gate.leave()
                 self._send(status, json.dumps({"boot_id": worker.boot_id, **answer}), "application/json")
 
             def _send(self, status: int, text: str, kind: str) -> None:
@@ -283,6 +289,9 @@ class Fleet:
         self._restarts[name] += 1
         threading.Thread(target=self.report, args=(name,), daemon=True).start()
 
+    def restarts(self, name: str) -> int:
+        return self._restarts[name]
+
     def report(
         self, name: str, *, ready: bool = True, reason: str = "Completed", exit_code: int = 75
     ) -> None:
@@ -371,8 +380,8 @@ def documented_rules() -> list[dict[str, Any]]:
     return rules
 
 
-def restricted_kubeconfig(cluster: Cluster, namespace: str, folder: Path) -> Path:
-    """Access as a service account that has only the documented rules."""
+def restricted_kubeconfig(cluster: Cluster, namespace: str, folder: Path, server: str | None = None) -> Path:
+    """Access as a service account that has only the documented rules; ``server`` stands in between."""
     subject = {"kind": "ServiceAccount", "name": "sn17-operator", "namespace": namespace}
     cluster.apply(
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "sn17-operator"}},
@@ -394,6 +403,8 @@ def restricted_kubeconfig(cluster: Cluster, namespace: str, folder: Path) -> Pat
     token = cluster.kubectl("create", "token", "sn17-operator", "-n", namespace, "--duration=1h").strip()
     config = yaml.safe_load(cluster.kubeconfig.read_text())
     config["users"] = [{"name": user["name"], "user": {"token": token}} for user in config["users"]]
+    if server is not None:
+        config["clusters"] = [{"name": c["name"], "cluster": {"server": server}} for c in config["clusters"]]
     path = folder / "operator.kubeconfig"
     path.write_text(yaml.safe_dump(config))
     return path
@@ -402,12 +413,14 @@ def restricted_kubeconfig(cluster: Cluster, namespace: str, folder: Path) -> Pat
 class OperatorProcess:
     """``python -m sn17_operator`` against the API server; may be killed and started again."""
 
-    def __init__(self, fleet: Fleet, folder: Path, *, identity: str = "op", **env: str) -> None:
+    def __init__(
+        self, fleet: Fleet, folder: Path, *, identity: str = "op", server: str | None = None, **env: str
+    ) -> None:
         token = folder / "token"
         token.write_text(TOKEN)
         self.log = folder / f"{identity}.log"
         self._ready = folder / f"{identity}.ready"
-        kubeconfig = restricted_kubeconfig(fleet.cluster, fleet.namespace, folder)
+        kubeconfig = restricted_kubeconfig(fleet.cluster, fleet.namespace, folder, server)
         self._env = {
             **fleet.cluster.environment,
             "KUBECONFIG": str(kubeconfig),
@@ -438,7 +451,7 @@ class OperatorProcess:
                 stdout=log,
                 stderr=log,
             )
-        wait_for("the operator's ports", self._ready.exists)
+        wait_for("the operator's ports", self._ready.exists, 90)
 
     @property
     def url(self) -> str:
@@ -471,8 +484,8 @@ class OperatorProcess:
 
 @contextlib.contextmanager
 def running(operator: OperatorProcess) -> Iterator[OperatorProcess]:
-    operator.start()
     try:
+        operator.start()
         yield operator
     finally:
         operator.kill()
