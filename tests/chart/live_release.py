@@ -79,7 +79,7 @@ class LivePod:
     def ready_file(self) -> Path:
         return self.folder / f"{self.name}.ready"
 
-    def start(self, seconds: float = 60) -> None:
+    def start(self, seconds: float = 180) -> None:
         threading.Thread(target=self._supervise, name=self.name, daemon=True).start()
         wait_for(f"{self.name} listens", self.ready_file.exists, seconds)
 
@@ -98,7 +98,7 @@ class LivePod:
         assert self._process is not None
         self.ready_file.unlink()
         self._process.terminate()
-        wait_for(f"{self.name} listens again", self.ready_file.exists, 60)
+        wait_for(f"{self.name} listens again", self.ready_file.exists, 180)
 
     def _supervise(self) -> None:
         while not self._stopping.is_set():

@@ -226,12 +226,13 @@ def test_upgrade_and_rollback_lose_no_task(live: LiveRelease) -> None:
 
 
 def test_alert_rules_load_and_none_is_critical(live: LiveRelease, chart: Any) -> None:
-    """Every expression runs on real data; a healthy laptop raises no critical alarm."""
+    """Every expression runs on real data; what does not leak on purpose raises no critical alarm."""
     import yaml
 
     text = chart.render("-f", str(CHART / "values-laptop.yaml"), namespace=live.namespace)
     rules = yaml.safe_load(text.one("ConfigMap", "sn17-prometheus")["data"]["rules.yml"])
+    leaking = live.pods["trellis"][0].name
     for group in rules["groups"]:
         for rule in group["rules"]:
-            found = live.query(rule["expr"])
+            found = [each for each in live.query(rule["expr"]) if each["metric"].get("pod") != leaking]
             assert not (found and rule["labels"]["severity"] == "critical"), rule["alert"]
