@@ -222,8 +222,10 @@ def _start(spec: Spec, fleet: Fleet, capacity: Capacity, now: float) -> tuple[li
         pod = worker.pod
         refusal = _refusal(spec, fleet, capacity, worker, finding, now)
         costs = 1 if _available(worker) else 0
+        # A person's cordon that ends at this tick gives a worker back; acting on it takes it again.
+        serves = costs or (_lifting(worker) and pod.ready)
         if refusal is None and (
-            in_flight + 1 > capacity.budget or (costs and unavailable + costs > capacity.budget)
+            in_flight + 1 > capacity.budget or (serves and unavailable + costs > capacity.budget)
         ):
             refusal = (
                 Reason.BUDGET_EXHAUSTED,
