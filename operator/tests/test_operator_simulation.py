@@ -202,6 +202,25 @@ async def test_worker_that_restarts_by_itself_gets_no_second_action() -> None:
     assert sim.world.status["oomKills"] == 1
 
 
+async def test_operator_that_was_away_asks_before_it_says_that_nobody_answers() -> None:
+    """The lease has run out meanwhile, and the drain's time is over: it knows of no answer, since it has not
+    asked."""
+    sim = await warmed(2)
+    worker = sim.workers[0]
+    worker.memory = 0.85
+    while "operator" not in worker.leases:
+        await sim.tick()
+    await sim.controller.close()
+    sim.operator = False
+    await sim.run(20)
+    assert worker.leases == {}
+    sim.operator, sim.controller = True, sim._new()
+    await sim.run(40)
+    assert "AdminUnavailable" not in sim.reasons()
+    assert sim.world.exits == [f"{worker.pod.uid}/c0"]
+    assert sim.world.violations == []
+
+
 async def test_sick_again_right_after_a_restart_is_evicted_and_twice_without_cure_is_given_up() -> None:
     sim = await warmed(4)
     await sim.run(10)

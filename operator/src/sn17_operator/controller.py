@@ -49,6 +49,7 @@ class Note:
     canary: CanaryResult | None = None
     leased: bool = False
     drained: bool = False
+    asked_at: float | None = None
     container: str = ""
     sick_since: float | None = None
 
@@ -209,6 +210,7 @@ class Controller:
             note.sick_since,
             note.leased,
             note.drained,
+            note.asked_at,
         )
 
     def _note(self, pod: Pod) -> Note:
@@ -219,7 +221,7 @@ class Controller:
         if note.key != key:
             note.key, note.acknowledged, note.canary = key, set(), None
             if pod.intent is None:
-                note.leased = note.drained = False
+                note.leased, note.drained, note.asked_at = False, False, None
         return note
 
     # --- acting ---------------------------------------------------------------------------------------
@@ -309,6 +311,7 @@ class Controller:
         match step.act:
             case Act.CORDON | Act.RENEW:
                 reason = f"{step.cause}: {intent.reason}" if intent is not None else step.message
+                note.asked_at = self._clock() if note.asked_at is None else note.asked_at
                 note.drained = await admin.drain(
                     pod, "operator", reason[:500], miner.spec.drain.lease_seconds
                 )

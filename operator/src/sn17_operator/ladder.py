@@ -137,7 +137,9 @@ class Ladder(Sight):
             return self._unknown()
         waited = self.now - intent.cordoned_at
         if not self.leased:
-            if waited < self.spec.drain.timeout_seconds:
+            # An operator that has just come back knows of no answer because it has not asked yet.
+            asked = self.worker.asked_at
+            if asked is None or self.now - asked < self.spec.drain.timeout_seconds:
                 return self._renew("waiting for the lease")
             return self._unheard()
         if intent.action is Stage.CORDON and not self.drained:

@@ -316,6 +316,8 @@ class Worker:
     """The worker has confirmed the operator's lease to this process."""
     drained: bool = False
     """The worker itself answered the renewed lease with no job in flight."""
+    asked_at: float | None = None
+    """When this process first asked the worker for the lease of the present intent."""
 
 
 @dataclass(frozen=True, slots=True)
