@@ -196,6 +196,11 @@ async def test_worker_that_restarts_by_itself_gets_no_second_action() -> None:
     while worker.pod.intent is None:
         await sim.tick()
     sim.world.kill(worker, "OOMKilled", 137)
+    # The request for the lease was on its way to the old life and reaches the new one.
+    worker.leases["operator"] = sim.world.now + 600
+    while "WorkerRestarted" not in sim.reasons():
+        await sim.tick()
+    assert "operator" not in worker.leases, "the new life is in service at once"
     await sim.run(40)
     assert not sim.world.exits
     assert sim.count("WorkerRestarted") == 1

@@ -318,6 +318,10 @@ class Controller:
                 note.leased = True
             case Act.UNCORDON:
                 await admin.resume(pod, "operator")
+            case Act.NOTE if step.reason is Reason.WORKER_RESTARTED:
+                # A lease meant for the life that has ended may have reached the one after it. If this does
+                # not, it runs out by itself.
+                await self._quietly(admin.resume(pod, "operator"))
             case Act.USER_CORDON:
                 await admin.drain(pod, "user", step.message[:500], None)
             case Act.USER_UNCORDON:
