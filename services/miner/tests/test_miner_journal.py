@@ -16,7 +16,8 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from sn17_miner.journal import Journal, JournalError, job_key
+from sn17_miner.journal import Journal, job_key
+from sn17_miner.journal_reader import JournalError
 from sn17_miner.records import AttemptState, Task, TaskState, ValidatorRecord
 
 RECORD = ValidatorRecord("validator0", 3, "10.0.0.1", 8000, 5000.0, 1234.0, "{}")

@@ -15,7 +15,8 @@ from sn17_miner.chain.feed import ChainFeed
 from sn17_miner.context import Context
 from sn17_miner.fleet import Worker
 from sn17_miner.generation import holder
-from sn17_miner.journal import Journal, JournalError
+from sn17_miner.journal import Journal
+from sn17_miner.journal_reader import JournalError
 from sn17_miner.learning import Learned
 from sn17_miner.metrics import label
 from sn17_miner.pipeline import Pipeline

@@ -10,7 +10,8 @@ from pathlib import Path
 from pydantic import BaseModel, Field
 from sn17_service.contract import Outcome
 
-from sn17_miner.journal import Journal, JournalError
+from sn17_miner.journal import Journal
+from sn17_miner.journal_reader import JournalError
 from sn17_miner.records import Task
 
 
