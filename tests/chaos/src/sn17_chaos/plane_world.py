@@ -49,6 +49,8 @@ SPEC = {
         "youngSeconds": 0,
         "stormCooldownSeconds": 0,
         "replacementTimeoutSeconds": 60,
+        # Illnesses come every minute here: an eviction of the last minute has not cured, an older one has.
+        "evictionWindowSeconds": 60,
     },
 }
 
