@@ -129,7 +129,7 @@ class Chart:
     def run(self, tool: str, *args: str, stdin: str | None = None) -> str:
         """What a tool prints. Raises ChartError."""
         answer = subprocess.run(
-            [self.tools[tool], *args], input=stdin, capture_output=True, text=True, timeout=120, check=False
+            [self.tools[tool], *args], input=stdin, capture_output=True, text=True, timeout=300, check=False
         )
         if answer.returncode:
             raise ChartError(f"{tool} {' '.join(args)}: {answer.stdout}{answer.stderr}")

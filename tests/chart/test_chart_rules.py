@@ -323,6 +323,7 @@ def rules_as_rendered(chart: Any) -> str:
 
 
 @pytest.mark.cluster
+@pytest.mark.timeout(400)
 def test_rules_fire_and_stay_silent(chart: Any, promtool: str, tmp_path: Path) -> None:
     (tmp_path / "rules.yml").write_text(rules_as_rendered(chart))
     body = {"rule_files": ["rules.yml"], "evaluation_interval": "1m", "tests": [unit(c) for c in CASES]}
