@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import io
 from math import inf
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 from sn17_miner.axon import CallError
@@ -21,7 +23,7 @@ from sn17_miner.prompts import enhance_image, enhance_text
 from sn17_miner.spool import Spool, SpoolError
 from sn17_miner.verdict import Verdict, read_answer, read_error
 from sn17_miner.web import new_session
-from sn17_miner.worker import WorkerClient
+from sn17_miner.worker import DiskError, JobInput, WorkerClient
 from sn17_protocol import Feedback, SubmitResults
 from sn17_service.contract import WorkerState
 
@@ -227,6 +229,32 @@ async def test_a_discovery_that_fails_forgets_nobody() -> None:
             await found.wait()
         running.cancel()
     assert list(pool.fleet.workers) == ["a"]
+
+
+class FullDisk(io.BytesIO):
+    def write(self, data: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+async def test_our_own_full_disk_is_not_a_workers_fault() -> None:
+    """Else the task is given up after four workers have been blamed for it."""
+
+    async def splat(request: web.Request) -> web.Response:
+        return web.Response(body=b"ply\n" + bytes(100))
+
+    app = web.Application()
+    app.router.add_post("/generate", splat)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        async with new_session() as session:
+            client = WorkerClient(session, timeout=10.0, poll_timeout=1.0, max_bytes=1_000)
+            with pytest.raises(DiskError, match="No space left"):
+                await client.generate(url, JobInput("k/1", 1, prompt="a cube"), FullDisk())
+    finally:
+        await runner.cleanup()
 
 
 async def test_tasks_that_wait_get_workers_in_the_order_they_asked() -> None:

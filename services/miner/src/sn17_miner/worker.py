@@ -48,6 +48,10 @@ class PromptRefusedError(WorkerError):
     """No worker will ever take this prompt."""
 
 
+class DiskError(Exception):
+    """Our own disk does not take the result. No worker is to blame, and the same key brings it again."""
+
+
 class WorkerLostError(WorkerError):
     """The connection broke or the answer was incomplete: the job may still be running."""
 
@@ -140,7 +144,10 @@ class WorkerClient:
             size += len(part)
             if size > self._max_bytes:
                 raise WorkerBrokenError(f"the splat is larger than {self._max_bytes} bytes")
-            file.write(part)
+            try:
+                file.write(part)
+            except OSError as error:
+                raise DiskError(f"the result cannot be written: {error.strerror}") from error
         if not start.startswith(b"ply\n"):
             raise WorkerBrokenError("the answer is no PLY file")
         declared = response.headers.get("Content-Length")
