@@ -359,10 +359,12 @@ class Fleet:
         return self.status()
 
     def condition(self, kind: str) -> dict[str, Any]:
-        return {c["type"]: c for c in self.status()["conditions"]}[kind]
+        found: dict[str, Any] = {c["type"]: c for c in self.status()["conditions"]}[kind]
+        return found
 
     def entry(self, name: str) -> dict[str, Any]:
-        return {w["name"]: w for w in self.status().get("workers", [])}.get(name, {})
+        found: dict[str, Any] = {w["name"]: w for w in self.status().get("workers", [])}.get(name, {})
+        return found
 
     def close(self) -> None:
         for worker in self.workers.values():
