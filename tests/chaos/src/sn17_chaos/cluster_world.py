@@ -52,6 +52,8 @@ EVIDENCE_LIMIT = 2.0 * SCRAPE_SECONDS + 5.0 + TICK_SECONDS + SETTLED_SECONDS
 _GENERATED = re.compile(r"generated key=(\S+)")
 _TICK_AGE = re.compile(r"^sn17_tick_age_seconds (\S+)$", re.MULTILINE)
 RECYCLING = ("Recycle", "Evict")
+ENDED = ("Failed", "Succeeded")
+"""Pods that kubelet has evicted stay in the API until somebody collects them."""
 
 
 def release_values(workers: int, **changes: Any) -> dict[str, Any]:
@@ -179,12 +181,13 @@ class ClusterWorld:
         return f"/api/v1/namespaces/{self.stack.namespace}"
 
     def pods(self, component: str) -> list[Any]:
-        """Pods of a component as last seen, those that are being deleted left out."""
+        """Pods of a component as last seen, without those that have ended or are being deleted."""
         return [
             pod
             for pod in self._pods
             if pod["metadata"]["labels"].get("app.kubernetes.io/component") == component
             and "deletionTimestamp" not in pod["metadata"]
+            and pod["status"].get("phase") not in ENDED
         ]
 
     def pod(self, component: str) -> Any:
@@ -401,7 +404,9 @@ class ClusterWorld:
             self._note(name, json.loads(text), now)
 
     def _note(self, name: str, intent: Mapping[str, Any], now: float) -> None:
-        begun, boot_id = str(intent["cordoned_at"]), str(intent.get("boot_id"))
+        begun = str(intent["cordoned_at"])
+        # A worker that cannot be scraped any more is dealt with without knowing which life it is.
+        boot_id = str(intent.get("boot_id") or self.looks[name].boot_id)
         at = datetime.fromisoformat(str(intent["at"])).timestamp()
         if self._acting.get(name) != begun:
             self._acting[name] = begun
