@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from sn17_cluster.client import Cluster
+from sn17_cluster.client import Cluster, CommandError
 from sn17_cluster.images import write_archive
 from sn17_cluster.local import LocalCluster
 from sn17_cluster.node import Node
@@ -177,7 +177,7 @@ class Bed:
         """The first true answer within a deadline. Raises TimeoutError."""
         end = time.monotonic() + seconds
         while True:
-            with contextlib.suppress(httpx.HTTPError, OSError, ValueError, KeyError):
+            with contextlib.suppress(CommandError, httpx.HTTPError, OSError, ValueError, KeyError):
                 if answer := found():
                     return answer
             if time.monotonic() > end:
