@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from sn17_trellis.engine.checkpoint import ModelPath, build, fill, onto
+from sn17_trellis.engine.checkpoint import ModelPath, build, fill
 from sn17_trellis.engine.config import SamplerParams
 from sn17_trellis.engine.runners import EagerRunner
 from sn17_trellis.engine.sampler import sample
 from sn17_trellis.engine.structure import StructureDecoder, StructureFlow
+from sn17_trellis.engine.weights import onto
 
 VOXELS = 12_000
 """How many voxels the structure decoder's threshold is set to give, roughly: random weights know no shape."""

@@ -29,7 +29,6 @@ sys.path[:0] = [str(ROOT / path) for path in ("bench", "services/trellis/src", "
 
 import torch  # noqa: E402
 from sn17_splats import Splats, write_ply  # noqa: E402
-from sn17_trellis.engine import fused  # noqa: E402
 from sn17_trellis.engine.config import PRESETS, SamplerParams  # noqa: E402
 from sn17_trellis.engine.fast import FastRunner  # noqa: E402
 from sn17_trellis.engine.pipeline import Pipeline, Request, load_pipeline  # noqa: E402
@@ -149,10 +148,8 @@ def child(*arguments: object) -> dict[str, Any]:
     """Run a part in a process of its own."""
     command = [sys.executable, str(ROOT / "bench" / "trellis_process.py"), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        return {"failed": done.stderr[-3000:]}
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
+    result: dict[str, Any] = json.loads((done.stdout.splitlines() or ["{}"])[-1])
+    return {**result, "failed": done.stderr[-3000:]} if done.returncode else result
 
 
 def pacing(pipeline: Pipeline) -> dict[str, float]:
@@ -166,28 +163,6 @@ def pacing(pipeline: Pipeline) -> dict[str, float]:
         with_it.append(timed(lambda: sample(velocity, noise, structure, lambda *_: None))[0])
         without.append(timed(lambda: sample(velocity, noise, structure))[0])
     return {"with": statistics.median(with_it), "without": statistics.median(without)}
-
-
-def attention(length: int = 4892) -> dict[str, dict[str, float]]:
-    """TFLOP/s of the attention kernels at the released models' head widths, both branches of a step."""
-    out: dict[str, dict[str, float]] = {}
-    for width in fused.HEAD_WIDTHS:
-        qkv = torch.randn(2, length, 3 * 16, width, device="cuda", dtype=torch.float16)
-        q, k, v = qkv[:, :, :16], qkv[:, :, 16:32], qkv[:, :, 32:]
-        kinds = {
-            "own": lambda q=q, k=k, v=v: fused.self_attention(q, k, v, fixed_length=False),
-            "cudnn": lambda q=q, k=k, v=v: fused.self_attention(q, k, v, fixed_length=True),
-            "flash": lambda q=q, k=k, v=v: fused.flash_attention(q, k, v),
-        }
-        out[str(width)] = {}
-        for name, function in kinds.items():
-            for _ in range(3):
-                function()
-            seconds, _ = timed(lambda function=function: [function() for _ in range(20)])
-            out[str(width)][name] = round(20 * 2 * 4 * 16 * length**2 * width / seconds / 1e12, 1)
-        exact = kinds["cudnn"]().float()
-        out[str(width)]["relative_l2"] = float((kinds["own"]().float() - exact).norm() / exact.norm())
-    return out
 
 
 def bench_size(
@@ -279,7 +254,7 @@ def main() -> None:
         torch.cuda.empty_cache()
         keep("load", child("load", text))
         keep("ceiling", gpu_ceiling())
-        keep("attention", attention())
+        keep("attention", child("attention"))
         pipeline = load_pipeline(text, torch.device("cuda"), runner=FastRunner())
         grids = [shell(count, 64, pipeline.device) for count in args.voxels]
         keep("voxels", {str(len(grid)): len(grid.coarse.voxels) for grid in grids})
@@ -294,12 +269,18 @@ def main() -> None:
                 run = bench_size(pipeline, grid, steps, repeat, baseline=steps == "60/50")
                 keep("runs", {**result["runs"], name: run})
                 report_run(name, run, result["ceiling"])
+        planned = load_pipeline(text, torch.device("cuda"), runner=FastRunner(plan_every_length=True))
+        for grid in grids:
+            run = bench_size(planned, grid, "60/50", repeat, baseline=False)
+            name = f"{len(grid)} voxels, 60/50, a plan for every length"
+            keep("runs", {**result["runs"], name: run})
+            report_run(name, run, result["ceiling"])
         keep("pacing", pacing(pipeline))
         keep("gpu_peak_gib", round(torch.cuda.max_memory_allocated() / GIB, 2))
-        pictures = load_pipeline(image, torch.device("cuda"), runner=FastRunner())
-        keep("agreement_image", agreement(pictures, grids[0]))
         keep("backend", child("backend", text, image, args.generations, Path(folder) / "verified.json"))
         report_backend(result["backend"])
+        pictures = load_pipeline(image, torch.device("cuda"), runner=FastRunner())
+        keep("agreement_image", agreement(pictures, grids[0]))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -73,17 +73,16 @@ def load(directory: Path) -> dict[str, Any]:
     """Imports, the start of CUDA and loading, apart."""
     import torch
     from sn17_trellis.engine.checkpoint import (
-        READERS,
         ROLES,
         Repositories,
         build,
         fill,
         locate,
-        onto,
         read_pipeline,
     )
     from sn17_trellis.engine.conditioning import TextConditioner
     from sn17_trellis.engine.pipeline import check_checkpoint
+    from sn17_trellis.engine.weights import onto
     from transformers import AutoTokenizer, CLIPTextModel  # noqa: F401
 
     imports = time.perf_counter() - STARTED
@@ -95,7 +94,7 @@ def load(directory: Path) -> dict[str, Any]:
     kept = []
     for role in ROLES:
         path = locate(directory, role, config.args.models[role], places)
-        parts[role], network = timed(lambda path=path: fill(build(path), path, onto(device, None), READERS))
+        parts[role], network = timed(lambda path=path: fill(build(path), path, onto(device, None)))
         kept.append(network)
     config = read_pipeline(directory)
     parts["condition"], conditioner = timed(lambda: TextConditioner.load(directory, config, device, places))
@@ -112,6 +111,29 @@ def load(directory: Path) -> dict[str, Any]:
         "host_peak_gib": after["VmHWM"],
         "gpu_weights_gib": round(torch.cuda.memory_allocated() / GIB, 2),
     }
+
+
+def attention(length: int = 4892) -> Iterator[tuple[str, float]]:
+    """TFLOP/s of the attention kernels at the released models' head widths, both branches of a step."""
+    import torch
+    from sn17_trellis.engine import fused
+
+    for kind, width in (("flash", 80), ("cudnn", 80), ("flash", 64), ("cudnn", 64)):
+        torch.manual_seed(0)
+        qkv = torch.randn(2, length, 3 * 16, width, device="cuda", dtype=torch.float16)
+        q, k, v = qkv[:, :, :16], qkv[:, :, 16:32], qkv[:, :, 32:]
+        attend = fused.flash_attention if kind == "flash" else fused.planned_attention
+
+        def run(attend: Any = attend, q: Any = q, k: Any = k, v: Any = v) -> Any:
+            return attend(q, k, v)
+
+        exact = fused.flash_attention(q, k, v).float()
+        error = float((run().float() - exact).norm() / exact.norm())
+        assert error < 0.01, (kind, width, error)
+        for _ in range(3):
+            run()
+        seconds, _ = timed(lambda run=run: [run() for _ in range(20)])
+        yield f"{kind} {width}", round(20 * 2 * 4 * 16 * length**2 * width / seconds / 1e12, 1)
 
 
 def backend(text: Path, image: Path, generations: int, book: Path) -> dict[str, Any]:
@@ -191,6 +213,13 @@ if __name__ == "__main__":
         str(ROOT / path) for path in ("services/trellis/src", "libs/splats/src", "libs/service/src")
     ]
     what, *paths = sys.argv[1:]
+    result: dict[str, Any] = {}
+    if what == "attention":
+        for name, rate in attention():
+            # Each as it comes: a kernel that fails takes the process with it.
+            result[name] = rate
+            print(json.dumps(result), flush=True)
+        sys.exit()
     if what == "load":
         result = load(Path(paths[0]))
     else:

@@ -94,6 +94,7 @@ class TorchConfig:
     preset: str | None = None
     max_voxels: int = MAX_VOXELS
     threads: int | None = None
+    plan_every_length: bool = False
     verified: Path | None = None
     """Where to note which fetched files were read through; None reads them at every start."""
 
@@ -135,7 +136,9 @@ class TorchBackend:
         if self._config.threads is not None:
             torch.set_num_threads(self._config.threads)
         on_gpu = self._device.type == "cuda"
-        runner: Runner = FastRunner() if on_gpu else EagerRunner()
+        runner: Runner = (
+            FastRunner(plan_every_length=self._config.plan_every_length) if on_gpu else EagerRunner()
+        )
         repositories = Repositories(self._config.model_roots)
         shared: dict[Path, nn.Module] = {}
         marks, verified = [], set[Path]()
@@ -318,6 +321,7 @@ def create_backend(settings: WorkerSettings) -> TorchBackend:
             preset=settings.preset,
             max_voxels=settings.max_voxels,
             threads=settings.torch_threads,
+            plan_every_length=settings.plan_every_length,
             verified=settings.spool_dir / "verified.json",
         )
     )

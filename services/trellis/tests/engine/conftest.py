@@ -20,9 +20,9 @@ from sn17_trellis.engine.checkpoint import (  # noqa: E402
     build,
     fill,
     locate,
-    onto,
     read_pipeline,
 )
+from sn17_trellis.engine.weights import onto  # noqa: E402
 
 ROOT = Path(__file__).parents[4]
 OWN = Path(__file__).parent / "golden"

@@ -43,8 +43,8 @@ def limited(gib):
 import torch
 from sn17_service import return_heap
 from sn17_service.memory import ProcessMemory
-from sn17_trellis.engine.checkpoint import Repositories
 from sn17_trellis.engine.pipeline import load_pipeline
+from sn17_trellis.engine.weights import through
 
 group = limited(12)
 memory = ProcessMemory()
@@ -74,8 +74,7 @@ watcher = threading.Thread(target=watch)
 watcher.start()
 shared, pipelines = {}, []
 for directory in sys.argv[1:]:
-    pipelines.append(load_pipeline(
-        Path(directory), torch.device("cpu"), place=place, shared=shared, repositories=Repositories()))
+    pipelines.append(load_pipeline(Path(directory), torch.device("cpu"), read=through(place), shared=shared))
 ended.set()
 watcher.join()
 return_heap()

@@ -10,8 +10,7 @@ from __future__ import annotations
 import gc
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +33,7 @@ from sn17_trellis.engine.errors import CheckpointError, CheckpointMissingError
 from sn17_trellis.engine.gaussians import GaussianDecoder
 from sn17_trellis.engine.latents import LatentFlow
 from sn17_trellis.engine.structure import StructureDecoder, StructureFlow
+from sn17_trellis.engine.weights import STORED, Reader
 
 ROLES = ("sparse_structure_flow_model", "sparse_structure_decoder", "slat_flow_model", "slat_decoder_gs")
 """Entries of `models` the engine needs; the others (mesh and field decoders, encoders) are left alone."""
@@ -47,11 +47,6 @@ _CLASSES: dict[str, tuple[str, type[BaseModel], type[nn.Module]]] = {
     "SLatFlowModel": (ROLES[2], LatentFlowConfig, LatentFlow),
     "SLatGaussianDecoder": (ROLES[3], GaussianDecoderConfig, GaussianDecoder),
 }
-
-READERS = 4
-"""Threads that read a weights file on its way to a GPU."""
-
-_STORED = {"F16": torch.float16, "F32": torch.float32, "BF16": torch.bfloat16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,39 +174,20 @@ def verify(module: nn.Module, path: ModelPath) -> dict[str, torch.dtype]:
                 raise CheckpointError(
                     f"{path.weights}: {key}: shape {list(part.get_shape())}, the network needs {list(shape)}"
                 )
-            if part.get_dtype() not in _STORED:
+            if part.get_dtype() not in STORED:
                 raise CheckpointError(f"{path.weights}: {key}: dtype {part.get_dtype()} is not a float type")
-            stored[key] = _STORED[part.get_dtype()]
+            stored[key] = STORED[part.get_dtype()]
     return stored
 
 
-Place = Callable[[torch.Tensor], torch.Tensor]
-"""Puts one tensor of a mapped file where the network shall have it; the result must not share its memory."""
-
-
-def onto(device: torch.device, dtype: torch.dtype | None) -> Place:
-    """Copies to a device; `dtype` None keeps each tensor's stored dtype."""
-
-    def place(tensor: torch.Tensor) -> torch.Tensor:
-        if device.type == "cpu" and (dtype is None or tensor.dtype == dtype):
-            return tensor.clone()
-        return tensor.to(device=device, dtype=dtype)
-
-    return place
-
-
-def fill(module: nn.Module, path: ModelPath, place: Place, readers: int = 1) -> nn.Module:
-    """Move the file's tensors into a meta network one by one.
-
-    The host never holds more than a few tensors beyond the mapped file, whose pages are dropped afterwards.
-    """
+def fill(module: nn.Module, path: ModelPath, read: Reader) -> nn.Module:
+    """Move the file's tensors into a meta network; the file's cached pages are dropped afterwards."""
     verify(module, path)
     expect_file_pages(path.weights)
-    with _opened(path.weights) as handle:
-        keys = list(module.state_dict())
-        # Reading a mapped file waits for pages: a few readers keep disk and bus busy.
-        with ThreadPoolExecutor(readers) as pool:
-            state = dict(zip(keys, pool.map(lambda key: place(handle.get_tensor(key)), keys), strict=True))
+    try:
+        state = read(path.weights, list(module.state_dict()))
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path.weights}: not readable: {error}") from error
     module.load_state_dict(state, strict=True, assign=True)
     drop_file_pages(path.weights)
     return module.eval().requires_grad_(False)

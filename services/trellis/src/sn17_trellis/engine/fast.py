@@ -25,14 +25,10 @@ from sn17_trellis.engine.voxels import Coarsening, Voxels
 class _Torso:
     """The blocks of one flow and what is computed per request for them."""
 
-    def __init__(self, flow: StructureFlow | LatentFlow) -> None:
-        # The structure flow's grid never changes; every object has its own number of voxels.
-        fixed = isinstance(flow, StructureFlow)
+    def __init__(self, flow: StructureFlow | LatentFlow, *, planned: bool) -> None:
         self._t_embedder = flow.t_embedder
         self._blocks = [
-            FusedBlock(block, fixed_length=fixed)
-            for block in flow.blocks
-            if isinstance(block, ModulatedBlock)
+            FusedBlock(block, planned=planned) for block in flow.blocks if isinstance(block, ModulatedBlock)
         ]
         self.dtype = flow.torso
 
@@ -66,7 +62,7 @@ class _StructureState:
 
     def __init__(self, flow: StructureFlow, *, graphs: bool) -> None:
         self._flow = flow
-        self._torso = _Torso(flow)
+        self._torso = _Torso(flow, planned=True)
         self._use_graphs = graphs
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
         self._x: Tensor | None = None
@@ -143,9 +139,9 @@ class _StructureVelocity:
 class _LatentState:
     """One latent flow with its weights arranged for the fast path."""
 
-    def __init__(self, flow: LatentFlow) -> None:
+    def __init__(self, flow: LatentFlow, *, planned: bool) -> None:
         self.flow = flow
-        self.torso = _Torso(flow)
+        self.torso = _Torso(flow, planned=planned)
         self.input_blocks = [FusedResBlock(b) for b in flow.input_blocks if isinstance(b, SparseResBlock)]
         self.out_blocks = [FusedResBlock(b) for b in flow.out_blocks if isinstance(b, SparseResBlock)]
 
@@ -208,11 +204,14 @@ class _LatentVelocity:
 class FastRunner:
     """Runs flows by fused blocks; holds every flow it has run, and what it prepared for it.
 
-    `graphs` needs CUDA; without it the same arithmetic runs on any device.
+    `graphs` needs CUDA; without it the same arithmetic runs on any device. `plan_every_length` uses cuDNN's
+    attention for the latents too: faster by 0.3 s of a 60/50 job, for 43 ms and memory that is never given
+    back per number of voxels not seen before. The structure's length never changes, so it always has a plan.
     """
 
-    def __init__(self, *, graphs: bool = True) -> None:
+    def __init__(self, *, graphs: bool = True, plan_every_length: bool = False) -> None:
         self._graphs = graphs
+        self._plan = plan_every_length
         self._structure: dict[StructureFlow, _StructureState] = {}
         self._latents: dict[LatentFlow, _LatentState] = {}
 
@@ -227,5 +226,5 @@ class FastRunner:
     ) -> Velocity:
         """Velocity of the structured latents of one object."""
         if flow not in self._latents:
-            self._latents[flow] = _LatentState(flow)
+            self._latents[flow] = _LatentState(flow, planned=self._plan)
         return _LatentVelocity(self._latents[flow], params, cond, neg, voxels)

@@ -7,7 +7,6 @@ kernels of `triton_kernels.py`.
 
 from __future__ import annotations
 
-import math
 from functools import cache
 from types import ModuleType
 
@@ -105,60 +104,21 @@ def head_norm(x: Tensor, gamma: Tensor) -> Tensor:
     return out
 
 
-HEAD_WIDTHS = {64: (64, 0), 80: (64, 16)}
-"""Head widths of the released models, as the powers of two that our attention kernel works in."""
+def planned_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Softmax attention of [B, L, H, D] to [B, L, H * D] by cuDNN: half as fast again as flash at width 80.
 
-
-def self_attention(q: Tensor, k: Tensor, v: Tensor, *, fixed_length: bool) -> Tensor:
-    """Softmax attention of [B, L, H, D] to [B, L, H * D].
-
-    cuDNN's kernel is half as fast again as flash attention at head width 80; its price is a plan per length,
-    43 ms each and kept for good. So it serves the length that never changes, and our own kernel all others.
+    Its price is a plan per length, 43 ms each and kept for good.
     """
-    on_gpu = q.is_cuda and q.dtype in _HALF
-    kernels = _triton() if on_gpu else None
-    if kernels is not None and not fixed_length and q.shape[-1] in HEAD_WIDTHS:
-        return _own_attention(kernels, q, k, v)
-    if not fixed_length:
-        return flash_attention(q, k, v)
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-    if on_gpu:
+    if q.is_cuda and q.dtype in _HALF:
         out: Tensor = torch.ops.aten._scaled_dot_product_cudnn_attention(q, k, v, None, False)[0]
     else:
         out = fn.scaled_dot_product_attention(q, k, v)
     return out.transpose(1, 2).flatten(2)
 
 
-def _own_attention(kernels: ModuleType, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    batch, length, heads, width = q.shape
-    first, second = HEAD_WIDTHS[width]
-    out = torch.empty((batch, length, heads * width), dtype=q.dtype, device=q.device)
-    rows = 128
-    kernels.attention_kernel[(-(-length // rows), batch * heads)](
-        q,
-        k,
-        v,
-        out,
-        *q.stride()[:3],
-        *k.stride()[:3],
-        *v.stride()[:3],
-        heads,
-        length,
-        k.shape[1],
-        width**-0.5 * math.log2(math.e),
-        width=width,
-        first=first,
-        second=second,
-        query_block=rows,
-        key_block=64,
-        num_warps=4,
-        num_stages=3,
-    )
-    return out
-
-
 def flash_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The same by flash attention, which needs no plan: to few keys it is as fast as any."""
+    """The same by flash attention, which needs no plan; to few keys it is as fast as any."""
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
     if q.is_cuda and q.dtype in _HALF and q.shape[-1] % 8 == 0:
         out: Tensor = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v)[0]

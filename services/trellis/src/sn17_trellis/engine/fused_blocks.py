@@ -22,8 +22,8 @@ KeysValues = tuple[Tensor, Tensor]
 class FusedBlock:
     """A `ModulatedBlock` whose modulation and whose condition's keys and values come from tables."""
 
-    def __init__(self, block: ModulatedBlock, *, fixed_length: bool) -> None:
-        self.fixed_length = fixed_length
+    def __init__(self, block: ModulatedBlock, *, planned: bool) -> None:
+        self.planned = planned
         own = block.self_attn
         self.block = block
         self.heads = own.heads
@@ -47,11 +47,8 @@ class FusedBlock:
         qk, v = qkv[:, :, : 2 * self.heads], qkv[:, :, 2 * self.heads :]
         if self.gammas is not None:
             qk = fused.head_norm(qk, self.gammas)
-        y = block.self_attn.to_out(
-            fused.self_attention(
-                qk[:, :, : self.heads], qk[:, :, self.heads :], v, fixed_length=self.fixed_length
-            )
-        )
+        attention = fused.planned_attention if self.planned else fused.flash_attention
+        y = block.self_attn.to_out(attention(qk[:, :, : self.heads], qk[:, :, self.heads :], v))
         x, h = fused.residual_norm(x, y, mod[2], block.norm2.weight, block.norm2.bias, modulate=False)
         q = block.cross_attn.to_q(h).view(batch, h.shape[1], self.heads, -1)
         if self.cross_gamma is not None:

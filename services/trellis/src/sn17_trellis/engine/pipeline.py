@@ -16,15 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sn17_trellis.engine.checkpoint import (
-    READERS,
     ROLES,
     ModelPath,
-    Place,
     Repositories,
     build,
     fill,
     locate,
-    onto,
     read_pipeline,
     verify,
 )
@@ -50,6 +47,7 @@ from sn17_trellis.engine.runners import EagerRunner, Runner
 from sn17_trellis.engine.sampler import sample
 from sn17_trellis.engine.structure import StructureDecoder, StructureFlow
 from sn17_trellis.engine.voxels import Voxels
+from sn17_trellis.engine.weights import Reader, onto
 
 T = TypeVar("T")
 
@@ -332,11 +330,11 @@ def load_pipeline(
     runner: Runner | None = None,
     remove_background: BackgroundRemover | None = None,
     max_voxels: int = MAX_VOXELS,
-    place: Place | None = None,
+    read: Reader | None = None,
 ) -> Pipeline:
     """Check everything, then move the weights to the device. `dtype` None keeps the stored dtypes.
 
-    `place` puts weights elsewhere than on the device. Raises CheckpointError before the device is touched.
+    `read` puts weights elsewhere than on the device. Raises CheckpointError before the device is touched.
     """
     config = check_checkpoint(directory, repositories)
     shared = {} if shared is None else shared
@@ -344,8 +342,7 @@ def load_pipeline(
     for path in _pieces(directory, repositories)[1]:
         key = path.weights.resolve()
         if key not in shared:
-            readers = READERS if device.type == "cuda" else 1
-            shared[key] = fill(build(path), path, place or onto(device, dtype), readers)
+            shared[key] = fill(build(path), path, read or onto(device, dtype))
         modules.append(shared[key])
     flow, decoder, latents, gaussians = modules
     assert isinstance(flow, StructureFlow)

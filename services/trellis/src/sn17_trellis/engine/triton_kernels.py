@@ -1,6 +1,6 @@
 """Small fused kernels for half-precision tokens on a GPU; `fused.py` decides when they are used.
 
-All but attention are bound by memory: each reads its inputs once and writes its outputs once. torch.compile's
+All are bound by memory: each reads its inputs once and writes its outputs once. torch.compile's
 versions of the same functions ran at 1.0 (per-head norms) and 1.7 TB/s (sum and norm) of 3.0 on an H100. The
 kernels whose sizes change with every object are compiled once for all of them.
 """
@@ -108,91 +108,3 @@ def sum_neighbours_kernel(
         total += tl.load(base + slot[:, None] * width + column[None, :], mask=mask, other=0.0).to(tl.float32)
     place = (branch * rows + row[:, None]) * width + column[None, :]
     tl.store(out_ptr + place, total.to(out_ptr.dtype.element_ty), mask=in_rows[:, None] & in_columns[None, :])
-
-
-@triton.jit(do_not_specialize=["queries", "keys"])
-def attention_kernel(
-    q_ptr,
-    k_ptr,
-    v_ptr,
-    out_ptr,
-    q_batch,
-    q_row,
-    q_head,
-    k_batch,
-    k_row,
-    k_head,
-    v_batch,
-    v_row,
-    v_head,
-    heads,
-    queries,
-    keys,
-    scale_log2,
-    width: tl.constexpr,
-    first: tl.constexpr,
-    second: tl.constexpr,
-    query_block: tl.constexpr,
-    key_block: tl.constexpr,
-):
-    """Softmax attention at a head width of one or two powers of two (64, or 80 = 64 + 16).
-
-    Padding 80 to 128, as general kernels do, spends 60 % more on both products.
-    """
-    branch = tl.program_id(1) // heads
-    head = tl.program_id(1) % heads
-    row = tl.program_id(0) * query_block + tl.arange(0, query_block)
-    column0 = tl.arange(0, first)
-    in_rows = row[:, None] < queries
-    q_base = q_ptr + branch.to(tl.int64) * q_batch + head * q_head + row[:, None] * q_row
-    q0 = tl.load(q_base + column0[None, :], mask=in_rows, other=0.0)
-    if second:
-        column1 = first + tl.arange(0, second)
-        q1 = tl.load(q_base + column1[None, :], mask=in_rows, other=0.0)
-        acc1 = tl.zeros([query_block, second], tl.float32)
-    key = tl.arange(0, key_block)
-    k_base = k_ptr + branch.to(tl.int64) * k_batch + head * k_head + key[None, :] * k_row
-    v_base = v_ptr + branch.to(tl.int64) * v_batch + head * v_head + key[:, None] * v_row
-    best = tl.full([query_block], float("-inf"), tl.float32)
-    total = tl.zeros([query_block], tl.float32)
-    acc0 = tl.zeros([query_block, first], tl.float32)
-    whole = keys // key_block * key_block
-    for start in range(0, whole, key_block):
-        s = tl.dot(q0, tl.load(k_base + start * k_row + column0[:, None]))
-        if second:
-            s = tl.dot(q1, tl.load(k_base + start * k_row + column1[:, None]), s)
-        now = tl.maximum(best, tl.max(s, 1) * scale_log2)
-        p = tl.exp2(s * scale_log2 - now[:, None])
-        shrink = tl.exp2(best - now)
-        total = total * shrink + tl.sum(p, 1)
-        best = now
-        v0 = tl.load(v_base + start * v_row + column0[None, :])
-        half = p.to(v0.dtype)
-        acc0 = tl.dot(half, v0, acc0 * shrink[:, None])
-        if second:
-            v1 = tl.load(v_base + start * v_row + column1[None, :])
-            acc1 = tl.dot(half, v1, acc1 * shrink[:, None])
-    if whole < keys:
-        left = keys - whole
-        s = tl.dot(
-            q0, tl.load(k_base + whole * k_row + column0[:, None], mask=key[None, :] < left, other=0.0)
-        )
-        if second:
-            k1 = tl.load(k_base + whole * k_row + column1[:, None], mask=key[None, :] < left, other=0.0)
-            s = tl.dot(q1, k1, s)
-        s = tl.where(key[None, :] < left, s, float("-inf"))
-        now = tl.maximum(best, tl.max(s, 1) * scale_log2)
-        p = tl.exp2(s * scale_log2 - now[:, None])
-        shrink = tl.exp2(best - now)
-        total = total * shrink + tl.sum(p, 1)
-        v0 = tl.load(v_base + whole * v_row + column0[None, :], mask=key[:, None] < left, other=0.0)
-        half = p.to(v0.dtype)
-        acc0 = tl.dot(half, v0, acc0 * shrink[:, None])
-        if second:
-            v1 = tl.load(v_base + whole * v_row + column1[None, :], mask=key[:, None] < left, other=0.0)
-            acc1 = tl.dot(half, v1, acc1 * shrink[:, None])
-    share = (1.0 / total)[:, None]
-    place = out_ptr + ((branch.to(tl.int64) * queries + row[:, None]) * heads + head) * width
-    tl.store(place + column0[None, :], (acc0 * share).to(out_ptr.dtype.element_ty), mask=in_rows)
-    if second:
-        tl.store(place + column1[None, :], (acc1 * share).to(out_ptr.dtype.element_ty), mask=in_rows)
