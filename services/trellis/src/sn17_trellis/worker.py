@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final
@@ -18,6 +17,7 @@ from sn17_service.contract import (
     WorkerState,
 )
 
+from sn17_trellis.admission import BUSY_RETRY_SECONDS, Admission
 from sn17_trellis.backend import (
     Backend,
     Cancelled,
@@ -30,6 +30,7 @@ from sn17_trellis.backend import (
 from sn17_trellis.canary import CanaryBook
 from sn17_trellis.finish import Encoded, UnusableOutput, encode, keep
 from sn17_trellis.guard import Guard, Marks, SelfRecycle
+from sn17_trellis.hands import Hands
 from sn17_trellis.jobs import Running
 from sn17_trellis.metrics import RecentTasks, WorkerMetrics
 from sn17_trellis.outcomes import failure
@@ -41,11 +42,8 @@ from sn17_trellis.thread import WorkThread
 from sn17_trellis.trust import Trust
 
 TICK_SECONDS: Final = 1.0
-BUSY_RETRY_SECONDS: Final = 5.0
 CANARY_RETRY_SECONDS: Final = 60.0
 ADMIN_WAIT_SECONDS: Final = 120.0
-MAX_TAILS: Final = 1
-"""Assets still being encoded beside which a new job may start."""
 
 
 class Worker:
@@ -63,10 +61,7 @@ class Worker:
         self._settings = settings
         self._backend = backend
         self._log = logging.getLogger("sn17.trellis")
-        self._lock = threading.Lock()
-        self._active: Running | None = None
-        self._tails: list[Running] = []
-        self._started = False
+        self._hands = Hands()
         self._tasks_since_canary = 0
         self._last_canary = 0.0
         self._ran_since_cleanup = False
@@ -106,25 +101,21 @@ class Worker:
             self.recent,
             gpu_memory=backend.gpu_memory,
             self_recycles=lambda: self._recycles.count,
-            jobs_in_flight=lambda: self.jobs_in_flight,
+            jobs_in_flight=lambda: self._hands.count,
         )
         self._trust = Trust(CanaryBook(settings.spool_dir / "canary"), self._metrics)
+        self._admission = Admission(service, self._guard, self._trust, self._hands, self.recent)
 
     # --- what others see --------------------------------------------------------------------------
 
     @property
     def models(self) -> tuple[str, ...]:
-        return self._backend.models if self._started else ()
+        return self._backend.models if self._admission.started else ()
 
     @property
     def active(self) -> Running | None:
         """The job that is being generated."""
-        return self._active
-
-    @property
-    def jobs_in_flight(self) -> int:
-        with self._lock:
-            return len(self._tails) + (self._active is not None)
+        return self._hands.active
 
     @property
     def degraded(self) -> str | None:
@@ -132,51 +123,20 @@ class Worker:
 
     @property
     def state(self) -> WorkerState:
-        """The most telling word; a busy worker that is also degraded says degraded (and shows its job)."""
-        refusal = self.refusal()
-        if refusal is not None and refusal.code is not Code.BUSY:
-            return {
-                Code.WARMING_UP: WorkerState.WARMING,
-                Code.DRAINING: WorkerState.DRAINING,
-                Code.MEMORY_REFUSED: WorkerState.REFUSING,
-            }.get(refusal.code, WorkerState.DEGRADED)
-        if self._trust.degraded is not None:
-            return WorkerState.DEGRADED
-        return WorkerState.READY if refusal is None else WorkerState.BUSY
+        """As :attr:`Admission.state`."""
+        return self._admission.state
 
     def refusal(self) -> Problem | None:
-        """Why a new job would be refused now; being busy comes last."""
-        lease = self._service.drain.current
-        if lease is not None:
-            return Problem(Code.DRAINING, f"drained by {lease.by.value}: {lease.reason}; use another worker")
-        if not self._started:
-            return Problem(Code.WARMING_UP, "the models are being loaded", retry_after_seconds=10)
-        if self._trust.fatal:
-            return Problem(Code.DEGRADED, f"{self.degraded}; use another worker")
-        if self._guard.refusing_since is not None:
-            return Problem(Code.MEMORY_REFUSED, "memory is nearly full; use another worker")
-        if self._active is not None or len(self._tails) > MAX_TAILS:
-            return Problem(
-                Code.BUSY,
-                "one job at a time; try again or use another worker",
-                retry_after_seconds=self._wait(),
-            )
-        return None
+        """Why a new job would be refused now."""
+        return self._admission.refusal()
 
     def not_ready(self) -> tuple[bool, str]:
-        """Readiness check: false while warming or refusing, never for busy (drain has its own)."""
-        refusal = self.refusal()
-        if refusal is None or refusal.code in (Code.BUSY, Code.DRAINING):
-            return True, ""
-        return False, refusal.detail
+        """Readiness check."""
+        return self._admission.not_ready()
 
     def find(self, key: str) -> Running | StoredResult | None:
         """The job or the kept result of an idempotency key."""
-        with self._lock:
-            for running in (self._active, *self._tails):
-                if running is not None and running.key == key:
-                    return running
-        return self.spool.find(key)
+        return self._hands.find(key) or self.spool.find(key)
 
     # --- what others ask --------------------------------------------------------------------------
 
@@ -199,9 +159,9 @@ class Worker:
         if refusal is not None:
             raise refusal
         if not self._claim(running):
-            raise Problem(Code.BUSY, "one job at a time", retry_after_seconds=self._wait())
+            raise self._admission.busy("one job at a time")
         if not self._thread.offer(running):
-            self._active = None
+            self._hands.drop()
             raise Problem(Code.DRAINING, "the worker is ending; use another worker")
 
     def cancel(self, key: str) -> str | None:
@@ -223,15 +183,10 @@ class Worker:
 
     def pending(self) -> list[Future[StoredResult]]:
         """The ends of all tasks in flight."""
-        with self._lock:
-            jobs = [running for running in (self._active, *self._tails) if running is not None]
-        return [running.done for running in jobs if running.job.kind is GenerationKind.TASK]
+        return self._hands.pending()
 
     def cancel_all(self) -> None:
-        with self._lock:
-            for running in (self._active, *self._tails):
-                if running is not None:
-                    running.cancel.set()
+        self._hands.cancel_all()
 
     def close(self, timeout: float) -> None:
         """End the thread; whatever still hangs there dies with the process."""
@@ -261,7 +216,7 @@ class Worker:
         )
         self._run_canary()
         self._free()
-        self._started = True
+        self._admission.started = True
 
     def _thread_failed(self, error: BaseException) -> None:
         self._service.health.fail("worker_thread", f"ended: {type(error).__name__}")
@@ -273,12 +228,10 @@ class Worker:
         try:
             generation = self._generate(running)
         except Problem as problem:
-            self._active = None
+            self._hands.drop()
             running.done.set_exception(problem)
         else:
-            with self._lock:
-                self._tails.append(running)
-                self._active = None
+            self._hands.pass_on(running)
             self._tail.submit(self._finish, running, generation, started)
         finally:
             self._last_job_end = self._service.monotonic()
@@ -301,7 +254,7 @@ class Worker:
     def _idle(self) -> None:
         self._beat()
         self.spool.expire()
-        if self._tails:
+        if self._hands.encoding:
             return
         if self._canary_due() and self.refusal() is None:
             self._run_canary()
@@ -336,7 +289,7 @@ class Worker:
             self._log.warning("the canary did not run: %s", problem)
             return {"ran": False, "passed": False, "reason": problem.detail}
         finally:
-            self._active = None
+            self._hands.drop()
         peak.look()
         self._observe(running.job, generation, started)
         self._metrics.count(GenerationKind.CANARY, GenerationOutcome.OK)
@@ -374,8 +327,7 @@ class Worker:
             stored = keep(self.spool, running, encoded)
         except Exception as error:
             problem = self._failed(running, error)
-            with self._lock:
-                self._tails.remove(running)
+            self._hands.encoded(running)
             running.done.set_exception(problem)
             return
         seconds = self._observe(running.job, generation, started)
@@ -392,8 +344,7 @@ class Worker:
                 "seconds": round(seconds, 3),
             },
         )
-        with self._lock:
-            self._tails.remove(running)
+        self._hands.encoded(running)
         running.done.set_result(stored)
 
     # --- on either --------------------------------------------------------------------------------
@@ -413,13 +364,8 @@ class Worker:
         return problem
 
     def _claim(self, running: Running) -> bool:
-        with self._lock:
-            if self._active is not None:
-                return False
-            # Before anyone can see the job: an idle hour must not look like a stall of its first step.
-            self._metrics.last_progress.set(running.progress_at)
-            self._active = running
-            return True
+        # An idle hour must not look like a stall of the job's first step.
+        return self._hands.claim(running, lambda: self._metrics.last_progress.set(running.progress_at))
 
     # --- helpers ----------------------------------------------------------------------------------
 
@@ -438,13 +384,6 @@ class Worker:
                 running.stage, running.step, running.steps, running.progress_at = stage, step, steps, now
 
         return progress
-
-    def _wait(self) -> float:
-        """A guess at when the worker is free."""
-        active, typical = self._active, self.recent.read().seconds_p50
-        if active is None or typical is None:
-            return BUSY_RETRY_SECONDS
-        return max(1.0, typical - (self._service.clock() - active.started_at))
 
     def _wait_for(self, future: Future[Any]) -> Any:
         try:
