@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -23,15 +22,16 @@ def rembg_remover() -> BackgroundRemover | None:
     The model file is not downloaded here: a worker asks the network for nothing when it starts.
     """
     try:
-        import rembg  # type: ignore[import-not-found, unused-ignore]
-        from rembg.sessions.u2net import U2netSession  # type: ignore[import-not-found, unused-ignore]
+        import rembg  # type: ignore[import-not-found, import-untyped, unused-ignore]
+        from rembg.sessions.u2net import U2netSession  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except ImportError as error:
         log.info("pictures need an alpha channel: the 'background' extra is not installed (%s)", error.name)
         return None
-    weights = Path(U2netSession.u2net_home()) / f"{MODEL}.onnx"
-    if not weights.is_file():
+    if U2netSession.resolve_existing(f"{MODEL}.onnx") is None:
+        home = U2netSession.model_dir()
         log.warning(
-            "pictures need an alpha channel: %s is missing; rembg.new_session(%r) fetches it", weights, MODEL
+            "pictures need an alpha channel: no %s.onnx in %s; rembg.new_session(%r) fetches it",
+            *(MODEL, home, MODEL),
         )
         return None
     session = rembg.new_session(MODEL)
