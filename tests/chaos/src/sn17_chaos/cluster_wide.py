@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import signal
+from collections import Counter
 from collections.abc import Callable
 from random import Random
 
 from sn17_cluster.client import CommandError
+from sn17_cluster.node import Node
 from sn17_cluster.pki import signing_key
 
 from sn17_chaos.cluster_bed import Bed
 from sn17_chaos.faults import Heal, Register, Tier, ends_by_itself
 
 WIDE: Register[Bed] = Register("cluster")
-OTHER_NODE = 1
 NODE_SECONDS = 120.0
 
 
@@ -130,6 +131,13 @@ def dns_gone(bed: Bed, rng: Random) -> Heal:
     return lambda: bed.local.supervisor.resume("coredns")
 
 
+def _fullest(bed: Bed) -> Node:
+    """The node with the most pods; the control plane, DNS and the wire are no part of any."""
+    pods = bed.api.get("/api/v1/pods", fieldSelector="status.phase=Running")["items"]
+    names = Counter(pod["spec"].get("nodeName") for pod in pods)
+    return max(bed.nodes, key=lambda node: names[node.address.name])
+
+
 def _uncordon(bed: Bed, node: str) -> None:
     bed.cluster.kubectl("uncordon", node)
 
@@ -144,7 +152,7 @@ def _drain(bed: Bed, node: str) -> None:
 @_add("node cordoned, its pods deleted")
 def node_cordoned(bed: Bed, rng: Random) -> Heal:
     """New pods go to the other node."""
-    node = bed.nodes[OTHER_NODE].address.name
+    node = _fullest(bed).address.name
     bed.cluster.kubectl("cordon", node)
     pods = bed.api.get("/api/v1/pods", fieldSelector=f"spec.nodeName={node}")["items"]
     for pod in rng.sample(pods, min(2, len(pods))):
@@ -156,7 +164,7 @@ def node_cordoned(bed: Bed, rng: Random) -> Heal:
 @_add("node drained")
 def node_drained(bed: Bed, rng: Random) -> Heal:
     """`kubectl drain`: evictions within the disruption budgets, then the node comes back."""
-    node = bed.nodes[OTHER_NODE].address.name
+    node = _fullest(bed).address.name
     _drain(bed, node)
     return lambda: _uncordon(bed, node)
 
@@ -166,7 +174,7 @@ def node_dead(bed: Bed, rng: Random) -> Heal:
     """Power cut: kubelet, containerd and every process of its pods. A StatefulSet's pod is not made anew
     while nobody has said that the node is really off: here a person sets the out-of-service taint, as
     Kubernetes asks for, and takes it away when the node is back."""
-    node = bed.nodes[OTHER_NODE]
+    node = _fullest(bed)
     name = node.address.name
     for part in ("kubelet", "kube-proxy", "containerd"):
         bed.local.supervisor.stop(node.process(part), kill=True)
