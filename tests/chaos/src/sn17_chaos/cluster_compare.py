@@ -22,8 +22,9 @@ from sn17_chaos.cluster_bed import Bed, unique
 from sn17_chaos.history import OPEN
 
 WORKERS = 2
-LEAK_MIB = 20.0
-"""2 % of the limit a generation: a leak of hours passes in a minute or two."""
+VALIDATORS = 8
+LEAK_MIB = 50.0
+"""5 % of the limit a generation: a leak of hours passes in a minute or two."""
 SLOW_SECONDS = 1.0
 MARK = FAST_MEMORY_RULE["highPercent"] / 100
 PM2_INTERVAL_SECONDS = 2.0
@@ -106,6 +107,7 @@ class Release:
             recycle={"cooldownSeconds": 10, "youngSeconds": 0},
         )
         chosen["log"] = {"format": "human"}
+        chosen["localValidators"]["count"] = VALIDATORS
         chosen["trellis"]["terminationGracePeriodSeconds"] = 20
         chosen["trellis"]["settings"]["SN17_SELF_RECYCLE_INTERVAL_SECONDS"] = 0
         chosen["miner"]["settings"] = {

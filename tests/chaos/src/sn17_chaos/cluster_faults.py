@@ -62,17 +62,16 @@ def _sick_life(world: ClusterWorld, name: str, cause: str, faults: Mapping[str, 
     """Give a worker an incarnation with these faults; the one after it is well again. Its boot id."""
     before = world.looks[name].boot_id
     world.set_faults(faults)
-    # kubelet learns of a changed ConfigMap by a watch; a container that starts reads what it knows then.
-    world.live(1.0)
-    world.bed.signal(world.worker_pod(name), "trellis", signal.SIGKILL)
-
-    def reborn() -> bool:
-        return world.up(name) and world.looks[name].boot_id != before
-
-    world.wait(f"the sick life of {name}", reborn, NEW_LIFE_SECONDS)
+    try:
+        # kubelet learns of a changed ConfigMap by a watch; a container that starts reads what it knows then.
+        world.live(1.0)
+        world.bed.signal(world.worker_pod(name), "trellis", signal.SIGKILL)
+        # It need not come to work: one that loses gaussians fails its first canary.
+        world.wait(f"the sick life of {name}", lambda: world.looks[name].boot_id != before, NEW_LIFE_SECONDS)
+    finally:
+        world.set_faults({})
     boot_id = world.looks[name].boot_id
     world.causes[name, boot_id] = cause
-    world.set_faults({})
     return boot_id
 
 
