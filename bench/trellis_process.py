@@ -73,7 +73,6 @@ def load(directory: Path) -> dict[str, Any]:
     """Imports, the start of CUDA and loading, apart."""
     import torch
     from sn17_trellis.engine.checkpoint import (
-        ROLES,
         Repositories,
         build,
         fill,
@@ -81,6 +80,7 @@ def load(directory: Path) -> dict[str, Any]:
         read_pipeline,
     )
     from sn17_trellis.engine.conditioning import TextConditioner
+    from sn17_trellis.engine.config import ROLES
     from sn17_trellis.engine.pipeline import check_checkpoint
     from sn17_trellis.engine.weights import onto
     from transformers import AutoTokenizer, CLIPTextModel  # noqa: F401

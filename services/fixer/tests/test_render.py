@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import math
+from importlib.metadata import entry_points
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from fixer_splats import shell
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from sn17_fixer.compare import compare
+from sn17_fixer.compare import compare, side_by_side
 from sn17_fixer.render.camera import Camera, validator_camera
 from sn17_fixer.render.check import check_render
 from sn17_fixer.render.metrics import psnr, ssim
@@ -207,3 +208,15 @@ def test_compare_counts_rows_and_measures_views() -> None:
     assert 5 < changed.psnr < 40
     assert len(changed.views) == 4
     assert compare(splats, splats.select(slice(0, 9000)), size=64).rows_changed is None
+
+
+def test_both_assets_side_by_side_are_offered_to_other_commands() -> None:
+    splats = shell()
+    (point,) = entry_points(group="sn17.side_by_side")
+    assert point.load() is side_by_side
+    figures, png = side_by_side(splats, splats, size=64)
+    assert figures == {"psnr": None, "ssim": pytest.approx(1.0)}
+    picture = np.asarray(Image.open(io.BytesIO(png)))
+    one = 2 * 64 + 5
+    assert picture.shape == (one, 2 * one, 3)
+    np.testing.assert_array_equal(picture[:, :one], picture[:, one:])

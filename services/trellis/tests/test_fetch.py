@@ -32,6 +32,7 @@ class Hub:
         for role in (*ROLES, "slat_decoder_mesh"):
             self.files[f"ckpts/{role}.json"] = b"{}"
             self.files[f"ckpts/{role}.safetensors"] = role.encode() + WEIGHTS
+        self.repositories = {REPOSITORY: self.files}
         self.requests: list[tuple[str, str, str | None]] = []
         self.cut: str | None = None
         self.cuts = 0
@@ -50,17 +51,18 @@ class Hub:
             def _answer(self, *, body: bool) -> None:
                 path = self.path.partition("?")[0]
                 hub.requests.append((self.command, path, self.headers.get("Range")))
-                if path.startswith(f"/api/models/{REPOSITORY}"):
-                    self._json(hub.describe(path))
+                if path.startswith("/api/models/"):
+                    self._json(hub.describe(path.removeprefix("/api/models/")))
                     return
-                name = path.removeprefix(f"/{REPOSITORY}/resolve/{COMMIT}/")
-                if name not in hub.files:
+                repository, _, name = path[1:].partition(f"/resolve/{COMMIT}/")
+                files = hub.repositories.get(repository, {})
+                if name not in files:
                     self.send_response(404)
                     self.send_header("X-Error-Code", "RevisionNotFound")
                     self.send_header("Content-Length", "0")
                     self.end_headers()
                     return
-                content = hub.files[name]
+                content = files[name]
                 etag = hashlib.sha256(content).hexdigest()
                 wanted, status = content, 200
                 if body and (asked := self.headers.get("Range")):
@@ -100,16 +102,21 @@ class Hub:
         self._thread.start()
 
     def describe(self, path: str) -> Any:
-        rest = path.removeprefix(f"/api/models/{REPOSITORY}").strip("/").split("/")
+        owner, name, *rest = path.split("/")
+        files = self.repositories.get(f"{owner}/{name}")
+        rest = rest or [""]
+        if files is None:
+            return None
         if len(rest) > 1 and rest[1] not in (COMMIT, "main"):
             return None
         if rest[0] == "tree":
             return [
                 {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
-                for name, content in self.files.items()
+                for name, content in files.items()
             ]
-        files = [{"rfilename": name, "size": len(content)} for name, content in self.files.items()]
-        return {"id": REPOSITORY, "modelId": REPOSITORY, "sha": COMMIT, "siblings": files, "tags": []}
+        siblings = [{"rfilename": each, "size": len(content)} for each, content in files.items()]
+        repository = f"{owner}/{name}"
+        return {"id": repository, "modelId": repository, "sha": COMMIT, "siblings": siblings, "tags": []}
 
     def downloads(self) -> list[str]:
         return [path for command, path, _ in self.requests if command == "GET" and "/resolve/" in path]
@@ -250,3 +257,86 @@ def test_a_file_that_changed_on_disk_is_fetched_again(tmp_path: Path, hub: Hub) 
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert fetch(tmp_path, hub).returncode == 0
     assert file.read_bytes() == hub.files[f"ckpts/{ROLES[1]}.safetensors"]
+
+
+@pytest.fixture
+def referring(hub: Hub) -> Hub:
+    """The text repository takes its decoders from another one, and names no text model."""
+    elsewhere = {"pipeline.json": PIPELINE.encode(), "README.md": b"unneeded"}
+    models = json.loads(PIPELINE)["args"]["models"]
+    for role in (ROLES[1], ROLES[3]):
+        models[role] = f"microsoft/elsewhere/ckpts/{role}"
+        for end in ("json", "safetensors"):
+            elsewhere[f"ckpts/{role}.{end}"] = hub.files.pop(f"ckpts/{role}.{end}")
+    elsewhere["ckpts/another.safetensors"] = b"unneeded"
+    sampler = {"name": "FlowEulerGuidanceIntervalSampler"}
+    args = {
+        "models": models,
+        "sparse_structure_sampler": sampler,
+        "slat_sampler": sampler,
+        "slat_normalization": {"mean": [0.0], "std": [1.0]},
+    }
+    hub.files["pipeline.json"] = json.dumps({"name": "TrellisTextTo3DPipeline", "args": args}).encode()
+    clip = {"config.json": b"{}", "model.safetensors": WEIGHTS, "pytorch_model.bin": b"unneeded"}
+    hub.repositories |= {"microsoft/elsewhere": elsewhere, "openai/clip-vit-large-patch14": clip}
+    return hub
+
+
+def files_under(folder: Path) -> set[str]:
+    return {
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.is_file() and ".cache" not in path.parts
+    }
+
+
+def test_what_else_is_needed_is_named(tmp_path: Path, referring: Hub) -> None:
+    done = fetch(tmp_path, referring)
+    assert done.returncode == 0, done.stderr
+    assert "needs 2 networks of microsoft/elsewhere" in done.stderr
+    assert "its conditioning model of openai/clip-vit-large-patch14" in done.stderr
+    again = command(
+        tmp_path,
+        referring,
+        "fetch",
+        f"--into={tmp_path / 'models'}",
+        *(f"{name}@main" for name in ("microsoft/elsewhere", "openai/clip-vit-large-patch14")),
+    )
+    assert again.returncode == 0, again.stderr
+    decoders = tmp_path / "models" / "microsoft" / "elsewhere" / "ckpts"
+    assert (decoders / f"{ROLES[1]}.safetensors").is_file()
+    assert "needs" not in fetch(tmp_path, referring).stderr
+
+
+def test_a_repository_whose_pipeline_names_nothing_is_said(tmp_path: Path, hub: Hub) -> None:
+    hub.files["pipeline.json"] = b"{}"
+    done = fetch(tmp_path, hub)
+    assert done.returncode == 1
+    assert done.stderr.endswith("its pipeline.json names no models\n")
+
+
+def test_what_else_is_needed_is_fetched_and_nothing_more(tmp_path: Path, referring: Hub) -> None:
+    models = tmp_path / "models"
+    arguments = ("fetch", "--needed=main", f"--into={models}", f"{REPOSITORY}@{COMMIT}")
+    done = command(tmp_path, referring, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "needs" not in done.stderr
+    decoders = {f"ckpts/{role}.{end}" for role in (ROLES[1], ROLES[3]) for end in ("json", "safetensors")}
+    assert files_under(models / "microsoft" / "elsewhere") == {*decoders, "sn17-manifest.json"}
+    assert files_under(models / "openai" / "clip-vit-large-patch14") == {
+        *("config.json", "model.safetensors", "sn17-manifest.json")
+    }
+    manifest = json.loads((models / "microsoft" / "elsewhere" / "sn17-manifest.json").read_text())
+    assert (manifest["commit"], manifest["partial"]) == (COMMIT, True)
+    referring.requests.clear()
+    assert command(tmp_path, referring, *arguments).returncode == 0
+    assert referring.requests == []
+
+
+def test_a_repository_that_is_not_there_is_said(tmp_path: Path, referring: Hub) -> None:
+    del referring.repositories["microsoft/elsewhere"]
+    arguments = ("fetch", "--needed=main", f"--into={tmp_path / 'models'}", f"{REPOSITORY}@{COMMIT}")
+    done = command(tmp_path, referring, *arguments)
+    assert done.returncode == 1
+    assert "microsoft/elsewhere: " in done.stderr
+    assert "Traceback" not in done.stderr

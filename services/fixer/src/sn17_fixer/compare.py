@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from sn17_splats import Splats
 
 from sn17_fixer.diagnosis import diagnose
 from sn17_fixer.model import Diagnosis
 from sn17_fixer.render.camera import IMAGE_SIZE, validator_camera
 from sn17_fixer.render.metrics import psnr, ssim
-from sn17_fixer.render.preview import VIEWS
+from sn17_fixer.render.preview import VIEWS, preview_png
 from sn17_fixer.render.scene import render, to_bytes, validator_model
 
 
@@ -58,6 +60,23 @@ def compare(first: Splats, second: Splats, *, size: int = IMAGE_SIZE) -> Compari
         sum(view.ssim for view in views) / len(views),
         _rows_changed(first, second),
     )
+
+
+def side_by_side(
+    first: Splats, second: Splats, *, size: int = IMAGE_SIZE
+) -> tuple[dict[str, float | None], bytes]:
+    """Likeness of four views, ``psnr`` None where they are the same, and a PNG of both assets' views.
+
+    The entry point ``sn17.side_by_side``: for commands that may not depend on this package.
+
+    Raises :class:`sn17_splats.SplatError` where one of them can't be drawn.
+    """
+    found = compare(first, second, size=size)
+    pictures = [np.asarray(Image.open(io.BytesIO(preview_png(each, size=size)))) for each in (first, second)]
+    out = io.BytesIO()
+    Image.fromarray(np.concatenate(pictures, axis=1)).save(out, "PNG")
+    psnr = None if np.isinf(found.psnr) else found.psnr
+    return {"psnr": psnr, "ssim": found.ssim}, out.getvalue()
 
 
 def _rows_changed(first: Splats, second: Splats) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -36,6 +36,12 @@ class Manifest(BaseModel):
     revision: str
     commit: str
     files: dict[str, FetchedFile]
+    partial: bool = False
+    """Holds single files that another repository refers to."""
+
+    def has(self, names: Sequence[str]) -> bool:
+        """Whether the named files, or without names everything the engine needs, were fetched."""
+        return set(names) <= set(self.files) if names else not self.partial
 
 
 def sha256(path: Path, *, keep_pages: bool = False) -> str:
@@ -48,14 +54,14 @@ def sha256(path: Path, *, keep_pages: bool = False) -> str:
 
 
 def write_manifest(
-    directory: Path, repository: str, revision: str, commit: str, names: list[str]
+    directory: Path, repository: str, revision: str, commit: str, names: list[str], *, partial: bool = False
 ) -> Manifest:
     """Record the named files of a directory."""
     files = {
         name: FetchedFile(size=(directory / name).stat().st_size, sha256=sha256(directory / name))
         for name in sorted(names)
     }
-    manifest = Manifest(repository=repository, revision=revision, commit=commit, files=files)
+    manifest = Manifest(repository=repository, revision=revision, commit=commit, files=files, partial=partial)
     write_atomically(directory / NAME, manifest.model_dump_json(indent=1).encode() + b"\n")
     return manifest
 

@@ -12,24 +12,43 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
 from sn17_service.contract import GenerationKind
 
-from sn17_trellis.backend import BadSampling, EmptyStructure, Generation, IsCancelled, Job, Progress
+from sn17_trellis.backend import (
+    BadSampling,
+    EmptyStructure,
+    Generation,
+    GpuOutOfMemory,
+    IsCancelled,
+    Job,
+    Progress,
+)
 from sn17_trellis.engine.config import PRESETS
 from sn17_trellis.settings import WorkerSettings
 
+PIPELINES = {"text": "TrellisTextTo3DPipeline", "image": "TrellisImageTo3DPipeline"}
+
 
 class ReferenceBackend:
-    """Text prompts through `TrellisTextTo3DPipeline`; its own PLY writer, byte for byte."""
+    """Prompts and pictures through the package's own pipelines and PLY writer, byte for byte.
+
+    It knows no progress and cannot be cancelled between steps: a job is one step.
+    """
 
     name = "reference"
-    models = ("text",)
 
-    def __init__(self, checkpoint: Path, preset: str = "phase1") -> None:
-        self._checkpoint = checkpoint
+    def __init__(self, text: Path | None = None, image: Path | None = None, preset: str = "phase1") -> None:
+        self._directories = {"text": text, "image": image}
         self._preset = preset
-        self._pipeline: Any = None
-        self.identity = f"reference {checkpoint.name} preset={preset}"
+        self._pipelines: dict[str, Any] = {}
+        names = " ".join(f"{kind}={path.name}" for kind, path in self._directories.items() if path)
+        self.identity = f"reference {names} preset={preset}"
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        return tuple(self._pipelines)
 
     def load(self) -> None:
         try:
@@ -38,8 +57,11 @@ class ReferenceBackend:
             raise RuntimeError(
                 f"the reference package is not installed ({error.name}); see github.com/microsoft/TRELLIS"
             ) from error
-        self._pipeline = pipelines.TrellisTextTo3DPipeline.from_pretrained(str(self._checkpoint))
-        self._pipeline.cuda()
+        for kind, directory in self._directories.items():
+            if directory is not None:
+                pipeline = getattr(pipelines, PIPELINES[kind]).from_pretrained(str(directory))
+                pipeline.cuda()
+                self._pipelines[kind] = pipeline
 
     def warmup(self, progress: Progress, cancelled: IsCancelled) -> None:
         self.generate(self.canary(), progress, cancelled)
@@ -49,24 +71,27 @@ class ReferenceBackend:
         if name not in PRESETS:
             raise BadSampling(f"no preset {name[:40]!r}: choose one of {', '.join(PRESETS)}")
         preset, wish = PRESETS[name], job.sampling
+        progress("all", 0, 1)
         started = time.perf_counter()
         try:
-            out = self._pipeline.run(
-                job.prompt,
+            out = self._pipelines[job.model].run(
+                job.prompt if job.image is None else Image.fromarray(job.image, "RGBA"),
                 seed=job.seed,
                 formats=["gaussian"],
                 sparse_structure_sampler_params={
-                    "steps": wish.structure_steps or preset.structure_steps,
-                    "cfg_strength": wish.structure_guidance or preset.structure_cfg,
+                    "steps": _chosen(wish.structure_steps, preset.structure_steps),
+                    "cfg_strength": _chosen(wish.structure_guidance, preset.structure_cfg),
                 },
                 slat_sampler_params={
-                    "steps": wish.latent_steps or preset.latent_steps,
-                    "cfg_strength": wish.latent_guidance or preset.latent_cfg,
+                    "steps": _chosen(wish.latent_steps, preset.latent_steps),
+                    "cfg_strength": _chosen(wish.latent_guidance, preset.latent_cfg),
                 },
             )
         except RuntimeError as error:
             if "Expected reduction dim" in str(error):
                 raise EmptyStructure("no voxel is occupied: try another seed or other words") from error
+            if "out of memory" in str(error):
+                raise GpuOutOfMemory(str(error).splitlines()[0]) from error
             raise
         gaussian = out["gaussian"][0]
         with tempfile.TemporaryDirectory() as folder:
@@ -83,14 +108,22 @@ class ReferenceBackend:
         return {}
 
     def canary(self) -> Job:
-        return Job(GenerationKind.CANARY, 17, prompt="a small red cube")
+        if self._directories["text"] is not None:
+            return Job(GenerationKind.CANARY, 17, prompt="a small red cube")
+        picture = np.zeros((256, 256, 4), np.uint8)
+        picture[64:192, 64:192] = (200, 30, 30, 255)
+        return Job(GenerationKind.CANARY, 17, image=picture)
 
     def close(self) -> None:
-        self._pipeline = None
+        self._pipelines.clear()
+
+
+def _chosen(wish: float | None, preset: float) -> float:
+    return preset if wish is None else wish
 
 
 def create_backend(settings: WorkerSettings) -> ReferenceBackend:
     """The backend of the worker's settings, not loaded yet."""
-    if settings.text_checkpoint is None:
-        raise ValueError("the reference backend needs SN17_TEXT_CHECKPOINT")
-    return ReferenceBackend(settings.text_checkpoint, settings.preset or "phase1")
+    if settings.text_checkpoint is None and settings.image_checkpoint is None:
+        raise ValueError("the reference backend needs SN17_TEXT_CHECKPOINT or SN17_IMAGE_CHECKPOINT")
+    return ReferenceBackend(settings.text_checkpoint, settings.image_checkpoint, settings.preset or "phase1")

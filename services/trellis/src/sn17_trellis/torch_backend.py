@@ -34,8 +34,8 @@ from sn17_trellis.backend import (
     StructureTooLarge,
 )
 from sn17_trellis.engine.background import rembg_remover
-from sn17_trellis.engine.checkpoint import ROLES, Repositories, drop_file_pages, locate, read_pipeline
-from sn17_trellis.engine.config import PRESETS, SamplerParams
+from sn17_trellis.engine.checkpoint import Repositories, drop_file_pages, locate, read_pipeline
+from sn17_trellis.engine.config import PRESETS, ROLES, SamplerParams
 from sn17_trellis.engine.errors import (
     CancelledError,
     CheckpointMissingError,

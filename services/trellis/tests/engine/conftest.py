@@ -14,7 +14,6 @@ torch = pytest.importorskip("torch", reason="the engine needs the 'torch' extra"
 
 from safetensors.torch import save_file  # noqa: E402
 from sn17_trellis.engine.checkpoint import (  # noqa: E402
-    ROLES,
     ModelPath,
     Repositories,
     build,
@@ -22,6 +21,7 @@ from sn17_trellis.engine.checkpoint import (  # noqa: E402
     locate,
     read_pipeline,
 )
+from sn17_trellis.engine.config import ROLES  # noqa: E402
 from sn17_trellis.engine.weights import onto  # noqa: E402
 
 ROOT = Path(__file__).parents[4]

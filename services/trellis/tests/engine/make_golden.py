@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from sn17_splats import Splats, write_ply
-from sn17_trellis.engine.checkpoint import ROLES, ModelPath, Repositories, build, fill, locate
-from sn17_trellis.engine.config import PipelineConfig, SamplerParams
+from sn17_trellis.engine.checkpoint import ModelPath, Repositories, build, fill, locate
+from sn17_trellis.engine.config import ROLES, PipelineConfig, SamplerParams
 from sn17_trellis.engine.runners import EagerRunner
 from sn17_trellis.engine.sampler import sample, time_sequence
 from sn17_trellis.engine.voxels import Voxels, window_ids

@@ -13,8 +13,9 @@ import pytest
 torch = pytest.importorskip("torch", reason="the engine needs the 'torch' extra")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
-from sn17_trellis.engine.checkpoint import ROLES, Repositories, locate, read_pipeline  # noqa: E402
-from sn17_trellis.engine.conditioning import conditioner_entry, model_directory  # noqa: E402
+from sn17_trellis.engine.checkpoint import Repositories, locate, read_pipeline  # noqa: E402
+from sn17_trellis.engine.conditioning import model_directory  # noqa: E402
+from sn17_trellis.engine.config import ROLES  # noqa: E402
 from sn17_trellis.engine.errors import CheckpointError, CheckpointMissingError  # noqa: E402
 from sn17_trellis.engine.pipeline import check_checkpoint, load_pipeline  # noqa: E402
 from sn17_trellis.torch_backend import bundled_checkpoint  # noqa: E402
@@ -91,13 +92,13 @@ def test_without_a_text_model_the_released_one_is_meant(copy: Path, tmp_path: Pa
 
     change(copy / "pipeline.json", forget)
     config = check_checkpoint(copy)
-    assert conditioner_entry(config) == "openai/clip-vit-large-patch14"
+    assert config.conditioner == "openai/clip-vit-large-patch14"
     with pytest.raises(CheckpointMissingError, match="openai/clip-vit-large-patch14"):
         load_pipeline(copy, torch.device("cpu"))
     released = tmp_path / "models" / "openai" / "clip-vit-large-patch14"
     released.parent.mkdir()
     (copy / "text").rename(released)
-    assert model_directory(copy, conditioner_entry(config), Repositories()) == released
+    assert model_directory(copy, config.conditioner, Repositories()) == released
     assert load_pipeline(copy, torch.device("cpu")).kind == "text"
 
 

@@ -13,7 +13,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="the engine needs the 'torch' extra")
 pytest.importorskip("transformers", reason="the engine needs the 'torch' extra")
 
-from sn17_trellis.engine.checkpoint import ROLES, ModelPath, build  # noqa: E402
+from sn17_trellis.engine.checkpoint import ModelPath, build  # noqa: E402
+from sn17_trellis.engine.config import ROLES  # noqa: E402
 
 GIB = 1024**3
 FULL = ("t_embedder", "input_layer", "out_layer", "pos_emb", "norm", "offset_perturbation")

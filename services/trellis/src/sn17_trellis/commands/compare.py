@@ -6,22 +6,26 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 from sn17_service.contract import GenerationKind
-from sn17_splats import read_ply, write_ply
+from sn17_splats import Splats, read_ply, write_ply
 
-from sn17_trellis.backend import Backend, Job, Sampling
-from sn17_trellis.quality import digest, drift, measure
+from sn17_trellis.backend import Backend, GenerationError, Job, ModelMissing, Sampling
+from sn17_trellis.engine.errors import CheckpointError
+from sn17_trellis.quality import Quality, digest, drift, measure
 from sn17_trellis.reference_backend import ReferenceBackend
 from sn17_trellis.torch_backend import TorchBackend, TorchConfig
 
 
-def run(backend: Backend, job: Job) -> tuple[dict[str, Any], bytes, Any]:
+def run(backend: Backend, job: Job) -> tuple[dict[str, Any], bytes, Quality]:
     """Load, warm up, generate once; figures, PLY and quality."""
     started = time.perf_counter()
     backend.load()
@@ -48,34 +52,69 @@ def run(backend: Backend, job: Job) -> tuple[dict[str, Any], bytes, Any]:
     )
 
 
-def main(argv: Sequence[str]) -> int:
-    """Print both sets of figures as JSON, with the drift between them; write both assets where asked."""
+Draw = Callable[[Splats, Splats], tuple[Mapping[str, float | None], bytes]]
+"""Renders two assets: figures of their likeness, and a PNG of both."""
+
+
+def installed_renderer() -> Draw | None:
+    """What an installed package offers as ``sn17.side_by_side`` (sn17-fixer does), or None."""
+    for point in entry_points(group="sn17.side_by_side"):
+        draw: Draw = point.load()
+        return draw
+    return None
+
+
+def picture_of(path: Path) -> NDArray[np.uint8]:
+    with Image.open(path) as opened:
+        return np.asarray(opened.convert("RGBA"))
+
+
+def main(argv: Sequence[str], draw: Draw | None = None) -> int:
+    """Print both sets of figures as JSON, with drift and likeness; write assets and a picture where asked."""
     parser = argparse.ArgumentParser(prog="sn17-trellis compare", description=__doc__)
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--prompt", required=True)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--prompt")
+    what.add_argument("--image", type=Path)
     parser.add_argument("--seed", type=int, default=17)
     parser.add_argument("--preset", default=None)
+    parser.add_argument("--structure-steps", type=int)
+    parser.add_argument("--latent-steps", type=int)
+    parser.add_argument("--root", type=Path, action="append", default=[], help="folder with OWNER/NAME/...")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--against", choices=("reference", "cpu"), default="reference")
-    parser.add_argument("--into", type=Path, help="folder for ours.ply and other.ply")
+    parser.add_argument("--into", type=Path, help="folder for ours.ply, other.ply and side-by-side.png")
     args = parser.parse_args(argv)
-    job = Job(GenerationKind.TASK, args.seed, prompt=args.prompt, sampling=Sampling(preset=args.preset))
-    ours: Backend = TorchBackend(TorchConfig(text_checkpoint=args.checkpoint))
-    other: Backend
+    sampling = Sampling(args.preset, structure_steps=args.structure_steps, latent_steps=args.latent_steps)
+    picture = None if args.image is None else picture_of(args.image)
+    job = Job(GenerationKind.TASK, args.seed, args.prompt, picture, sampling)
+    text, image = (args.checkpoint, None) if args.image is None else (None, args.checkpoint)
+    config = TorchConfig(text, image, model_roots=tuple(args.root), device=args.device)
+    other: Backend = TorchBackend(replace(config, device="cpu"))
     if args.against == "reference":
-        other = ReferenceBackend(args.checkpoint)
-    else:
-        other = TorchBackend(TorchConfig(text_checkpoint=args.checkpoint, device="cpu"))
-    results = []
-    for name, backend in (("ours", ours), ("other", other)):
-        figures, ply, quality = run(backend, job)
-        results.append((name, figures, quality))
-        if args.into:
-            args.into.mkdir(parents=True, exist_ok=True)
-            (args.into / f"{name}.ply").write_bytes(ply)
+        other = ReferenceBackend(text, image)
+    figures: dict[str, Any] = {}
+    made: list[tuple[bytes, Quality]] = []
+    for name, backend in (("ours", TorchBackend(config)), ("other", other)):
+        try:
+            figures[name], ply, quality = run(backend, job)
+        except (GenerationError, ModelMissing, CheckpointError, RuntimeError) as error:
+            sys.stderr.write(f"{name} ({backend.name}): {error}\n")
+            return 1
+        made.append((ply, quality))
         backend.close()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-    report: dict[str, Any] = {name: figures for name, figures, _ in results}
-    report["drift"] = drift(results[0][2], results[1][2])
-    sys.stdout.write(json.dumps(report, indent=1) + "\n")
+    (ours, our_quality), (others, other_quality) = made
+    figures["drift"] = drift(our_quality, other_quality)
+    draw = draw or installed_renderer()
+    if draw is None:
+        sys.stderr.write("no pictures: install sn17-fixer, whose renderer draws them\n")
+    else:
+        figures["likeness"], png = draw(read_ply(ours), read_ply(others))
+    if args.into:
+        args.into.mkdir(parents=True, exist_ok=True)
+        (args.into / "ours.ply").write_bytes(ours)
+        (args.into / "other.ply").write_bytes(others)
+        if draw is not None:
+            (args.into / "side-by-side.png").write_bytes(png)
+    sys.stdout.write(json.dumps(figures, indent=1) + "\n")
     return 0

@@ -22,6 +22,8 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from sn17_trellis.engine.config import (
+    OWNERS,
+    ROLES,
     GaussianDecoderConfig,
     LatentFlowConfig,
     ModelFile,
@@ -34,12 +36,6 @@ from sn17_trellis.engine.gaussians import GaussianDecoder
 from sn17_trellis.engine.latents import LatentFlow
 from sn17_trellis.engine.structure import StructureDecoder, StructureFlow
 from sn17_trellis.engine.weights import STORED, Reader
-
-ROLES = ("sparse_structure_flow_model", "sparse_structure_decoder", "slat_flow_model", "slat_decoder_gs")
-"""Entries of `models` the engine needs; the others (mesh and field decoders, encoders) are left alone."""
-
-OWNERS = ("microsoft", "JeffreyXiang")
-"""Accounts the same repositories were published under."""
 
 _CLASSES: dict[str, tuple[str, type[BaseModel], type[nn.Module]]] = {
     "SparseStructureFlowModel": (ROLES[0], StructureFlowConfig, StructureFlow),

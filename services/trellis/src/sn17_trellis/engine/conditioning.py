@@ -16,10 +16,6 @@ from sn17_trellis.engine.checkpoint import Repositories, drop_file_pages
 from sn17_trellis.engine.config import PipelineConfig
 from sn17_trellis.engine.errors import CheckpointError, CheckpointMissingError, ImageError
 
-DEFAULT_TEXT_MODEL = "openai/clip-vit-large-patch14"
-IMAGE_MODELS = {"dinov2_vitl14_reg": "facebook/dinov2-with-registers-large"}
-"""Names of `pipeline.json` (those of torch.hub) to repositories with the same weights."""
-
 IMAGE_SIZE = 518
 _MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
 _STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)
@@ -48,17 +44,9 @@ def model_directory(checkpoint: Path, entry: str, repositories: Repositories) ->
     )
 
 
-def conditioner_entry(config: PipelineConfig) -> str:
-    """The conditioning model's repository or folder that a `pipeline.json` asks for."""
-    if config.name == "TrellisTextTo3DPipeline":
-        return config.args.text_cond_model or DEFAULT_TEXT_MODEL
-    named = config.args.image_cond_model or "dinov2_vitl14_reg"
-    return IMAGE_MODELS.get(named, named)
-
-
 def conditioner_directory(checkpoint: Path, config: PipelineConfig, repositories: Repositories) -> Path:
     """Where its files lie. Raises CheckpointMissingError."""
-    return model_directory(checkpoint, conditioner_entry(config), repositories)
+    return model_directory(checkpoint, config.conditioner, repositories)
 
 
 def _pretrained(model_class: Any, directory: Path, device: torch.device) -> Any:

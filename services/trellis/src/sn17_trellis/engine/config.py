@@ -10,6 +10,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+ROLES = ("sparse_structure_flow_model", "sparse_structure_decoder", "slat_flow_model", "slat_decoder_gs")
+"""Entries of `models` the engine needs; the others (mesh and field decoders, encoders) are left alone."""
+
+OWNERS = ("microsoft", "JeffreyXiang")
+"""Accounts the same repositories were published under."""
+
+DEFAULT_TEXT_MODEL = "openai/clip-vit-large-patch14"
+DEFAULT_IMAGE_MODEL = "dinov2_vitl14_reg"
+IMAGE_MODELS = {DEFAULT_IMAGE_MODEL: "facebook/dinov2-with-registers-large"}
+"""Names of `pipeline.json` (those of torch.hub) to repositories with the same weights."""
+
 Positive = Annotated[int, Field(gt=0)]
 
 
@@ -188,6 +199,14 @@ class PipelineConfig(BaseModel):
 
     name: Literal["TrellisTextTo3DPipeline", "TrellisImageTo3DPipeline"]
     args: PipelineArgs
+
+    @property
+    def conditioner(self) -> str:
+        """The repository or folder of the conditioning model."""
+        if self.name == "TrellisTextTo3DPipeline":
+            return self.args.text_cond_model or DEFAULT_TEXT_MODEL
+        named = self.args.image_cond_model or DEFAULT_IMAGE_MODEL
+        return IMAGE_MODELS.get(named, named)
 
 
 class ModelFile(BaseModel):

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sn17_trellis.engine.checkpoint import (
-    ROLES,
     ModelPath,
     Repositories,
     build,
@@ -32,7 +31,7 @@ from sn17_trellis.engine.conditioning import (
     TextConditioner,
     conditioner_directory,
 )
-from sn17_trellis.engine.config import Normalization, PipelineConfig, SamplerParams
+from sn17_trellis.engine.config import ROLES, Normalization, PipelineConfig, SamplerParams
 from sn17_trellis.engine.errors import (
     CheckpointError,
     DeviceMemoryError,
