@@ -176,8 +176,7 @@ def node_dead(bed: Bed, rng: Random) -> Heal:
     Kubernetes asks for, and takes it away when the node is back."""
     node = _fullest(bed)
     name = node.address.name
-    for part in ("kubelet", "kube-proxy", "containerd"):
-        bed.local.supervisor.stop(node.process(part), kill=True)
+    node.power_off()
     bed.kill_containers(node)
     bed.wait(f"{name} NotReady", lambda: not bed.node_ready(name), NODE_SECONDS)
     taint = "node.kubernetes.io/out-of-service"
@@ -189,9 +188,13 @@ def node_dead(bed: Bed, rng: Random) -> Heal:
     bed.wait("the dead node's pods are made elsewhere", moved, NODE_SECONDS)
 
     def heal() -> None:
-        for part in ("containerd", "kubelet", "kube-proxy"):
-            bed.local.supervisor.resume(node.process(part))
-        bed.wait(f"{name} Ready", lambda: bed.node_ready(name), NODE_SECONDS)
+        node.power_on()
+
+        def ready() -> bool:
+            node.keep_on()
+            return bed.node_ready(name)
+
+        bed.wait(f"{name} Ready", ready, NODE_SECONDS)
         bed.cluster.kubectl("taint", "nodes", name, f"{taint}-")
 
     return heal

@@ -112,6 +112,21 @@ class Node:
         self._start_part("kubelet", self._kubelet())
         self._start_part("kube-proxy", self._proxy())
 
+    def power_off(self) -> None:
+        """End its programs at once; its containers go on until somebody ends them."""
+        for part in ("kubelet", "kube-proxy", "containerd"):
+            self._supervisor.stop(self.process(part), kill=True)
+
+    def power_on(self) -> None:
+        """Start them again. kubelet ends when containerd is not ready for it: see `keep_on`."""
+        for part in ("containerd", "kubelet", "kube-proxy"):
+            self._supervisor.resume(self.process(part))
+
+    def keep_on(self) -> None:
+        """Start kubelet again if it has ended, as an init system does."""
+        if not self._supervisor.alive(self.process("kubelet")):
+            self._supervisor.resume(self.process("kubelet"))
+
     def load(self, archive: Path) -> None:
         """Import an image archive (docker or OCI). Raises SetupError."""
         run([*self._ctr(), "images", "import", str(archive)])
