@@ -8,7 +8,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from sn17_chaos.invariants import DUPLICATED, LOST, check
+from sn17_chaos.invariants import DUPLICATED, LOST, SUBMITTED, check
 from sn17_chaos.rig import strike
 from sn17_chaos.stack_faults import STACK
 from sn17_chaos.stack_world import StackWorld
@@ -58,7 +58,7 @@ def test_without_patience_and_kept_results_tasks_are_lost_and_that_is_seen(tmp_p
     """The controls. A miner that waits for no worker hands in nothing; a worker that keeps no result makes it
     twice."""
     settings = {
-        "miner": {"SN17_TASK_DEADLINE_SECONDS": "1.5", "SN17_WORKER_REST_SECONDS": "0.1"},
+        "miner": {"SN17_TASK_DEADLINE_SECONDS": "5", "SN17_WORKER_REST_SECONDS": "0.1"},
         "trellis-1": {"SN17_RESULT_TTL_SECONDS": "0.001"},
     }
     world = StackWorld(tmp_path / "run", seed=11, workers=1, validators=2, operated=False, settings=settings)
@@ -66,9 +66,13 @@ def test_without_patience_and_kept_results_tasks_are_lost_and_that_is_seen(tmp_p
     try:
         world.start()
         mark = world.mark()
-        strike_once(world, "worker killed in mid-generation", seed=1)
-        unrecovered = world.recover(time.time(), 90.0)
-        breaches = check(world.history(mark, time.time() - 1.0, unrecovered))
+        world.wait("a task of this trial", lambda: any(t.assigned_at > mark.at for t in world.open_tasks()), 60.0)
+        resume = STACK["worker paused"].inject(world, Random(1))
+        world.wait("a lost task", lambda: _loses_one(world, mark.at), 60.0)
+        over = time.time()
+        resume()
+        unrecovered = world.recover(over, 90.0)
+        breaches = check(world.history(mark, over, unrecovered))
         assert {breach.invariant for breach in breaches} == {LOST}
 
         mark = world.mark()
@@ -81,8 +85,9 @@ def test_without_patience_and_kept_results_tasks_are_lost_and_that_is_seen(tmp_p
         world.close()
 
 
-def strike_once(world: StackWorld, name: str, seed: int) -> None:
-    STACK[name].inject(world, Random(seed))()
+def _loses_one(world: StackWorld, since: float) -> bool:
+    ended = (entry.outcome for entry in world.journalled() if entry.pulled_at > since)
+    return any(outcome is not None and outcome not in SUBMITTED for outcome in ended)
 
 
 def _generates(world: StackWorld, url: str) -> bool:

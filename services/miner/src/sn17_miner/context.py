@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -23,6 +24,7 @@ from sn17_miner.threads import JournalThread
 from sn17_miner.worker import WorkerClient
 
 _BLEND = 0.3
+_log = logging.getLogger("sn17.miner")
 
 
 @dataclass(slots=True)
@@ -122,6 +124,12 @@ class Context:
             validator=self.record(task.validator),
         )
         name = label(task.validator)
+        _log.log(
+            logging.INFO if outcome is Outcome.ACCEPTED else logging.WARNING,
+            "task %s",
+            outcome.value,
+            extra={"validator": name, "task": task.n, "detail": f"{reason}: {detail}" if reason else detail},
+        )
         self.metrics.tasks.labels(name, task.kind, outcome.value).inc()
         self.metrics.enhanced.labels(name, task.enhancement, outcome.value).inc()
         self.metrics.decisions.labels(f"outcome:{outcome.value}").inc()

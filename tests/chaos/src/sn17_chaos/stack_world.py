@@ -36,8 +36,9 @@ T = TypeVar("T")
 POLL_SECONDS = 0.25
 WORKING = ("ready", "busy")
 MAX_GAUSSIANS = 30_000
-SLOW_SECONDS = 0.8
-"""Of every generation: long enough to strike in its middle, and to keep both workers in use."""
+SLOW_SECONDS = 1.3
+"""Of every generation: long enough to strike in its middle, and longer than the second between two tasks, so
+that even on a quick machine both workers are in use."""
 CLOCK = Path(__file__).parent / "clock"
 """On PYTHONPATH it lets the wall clock of a child be shifted."""
 _GENERATED = re.compile(r"sn17\.trellis: generated key=(\S+)")
@@ -254,7 +255,7 @@ class StackWorld:
         known = {task.task_id for task in assigned}
         return History(
             assigned=assigned,
-            journalled=[entry for entry in self._journalled() if entry.task_id in known],
+            journalled=[entry for entry in self.journalled() if entry.task_id in known],
             completed=self._read_completed(),
             acts=self.acts[mark.acts :],
             recycles=self.recycles[mark.recycles :],
@@ -295,7 +296,8 @@ class StackWorld:
         finally:
             journal.close()
 
-    def _journalled(self) -> list[Journalled]:
+    def journalled(self) -> list[Journalled]:
+        """What the miner's own books say of every task."""
         with self._journal() as journal:
             tasks = journal.tasks(limit=100_000)
         return [Journalled(t.task_id, t.validator, t.pulled_at, t.outcome, t.reason) for t in tasks]
