@@ -66,7 +66,7 @@ def test_without_patience_and_kept_results_tasks_are_lost_and_that_is_seen(tmp_p
     try:
         world.start()
         mark = world.mark()
-        world.wait("a task of this trial", lambda: any(t.assigned_at > mark.at for t in world.open_tasks()), 60.0)
+        world.wait("a task", lambda: any(task.assigned_at > mark.at for task in world.open_tasks()), 60.0)
         resume = STACK["worker paused"].inject(world, Random(1))
         world.wait("a lost task", lambda: _loses_one(world, mark.at), 60.0)
         over = time.time()
