@@ -565,3 +565,10 @@ def let_leak(sim: Simulation, leak: float) -> None:
     sim.world.leak = leak
     for worker in sim.workers:
         worker.leak = leak
+
+
+async def warmed(count: int, **options: Any) -> Simulation:
+    """A fleet past its start."""
+    sim = Simulation(count, **options)
+    await sim.run(10)
+    return sim

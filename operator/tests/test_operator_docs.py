@@ -14,7 +14,17 @@ TEXT = (ROOT / "docs/operator.md").read_text()
 FILES = {
     **{
         name: f"operator/tests/test_operator_{name}.py"
-        for name in ("simulation", "machine", "planner", "policy", "status", "adapters", "glue", "loop")
+        for name in (
+            "simulation",
+            "people",
+            "machine",
+            "planner",
+            "policy",
+            "status",
+            "adapters",
+            "glue",
+            "loop",
+        )
     },
     **{
         name: f"tests/apiserver/test_operator_{name}.py"

@@ -153,8 +153,12 @@ class FleetMachine(RuleBasedStateMachine):
                 self.sim.lift(worker)
         self.do(self.sim.run(3 * 240))
         assert world.violations == []
+        lost = sum(w.pod.history.failed is not None and not w.pod.ready for w in self.sim.workers)
+        held = {w["name"] for w in world.status["workers"] if w.get("heldBackBy") == "BudgetExhausted"}
+        assert not held or lost >= max(1, world.wanted * 25 // 100), f"{held} wait for a budget that is free"
         for worker in self.sim.workers:
-            if worker.pod.history.failed is not None:
+            # Who was given up and is out of service eats the budget until a person comes, and that is said.
+            if worker.pod.history.failed is not None or worker.pod.name in held:
                 continue
             assert not worker.hung or worker.job_until is None, f"{worker.pod.name} still hangs"
             assert not worker.deaf, f"{worker.pod.name} is still deaf"

@@ -7,11 +7,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .evidence import Raw, attribute, within_fleet
-from .model import CanaryResult, Fleet, Health, Pod, Stage, Worker
+from .model import CanaryResult, Fleet, Pod, Stage, Worker
+from .notes import Notes
 from .planner import measure, plan
 from .policy import judge
 from .ports import (
@@ -36,22 +37,6 @@ from .written import eviction_to_dict, evictions_from, flips, parse_time, worth_
 log = logging.getLogger("sn17.operator")
 
 PARALLEL_ACTS = 16
-
-
-@dataclass(slots=True)
-class Note:
-    """What this process knows about one pod beyond what is written down. Losing it costs time, never
-    safety.
-    """
-
-    key: tuple[str, float] = ("", 0.0)
-    acknowledged: set[Stage] = field(default_factory=set)
-    canary: CanaryResult | None = None
-    leased: bool = False
-    drained: bool = False
-    asked_at: float | None = None
-    container: str = ""
-    sick_since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +72,7 @@ class Controller:
         self._admin = admin
         self._telemetry = telemetry
         self._clock = clock
-        self._notes: dict[str, Note] = {}
+        self._notes = Notes()
         self._jobs: dict[tuple[str, Stage, float], asyncio.Task[None]] = {}
         self._written: dict[str, _Written] = {}
         self.snapshots: dict[tuple[str, str], Snapshot] = {}
@@ -117,8 +102,7 @@ class Controller:
                 log.exception("%s/%s: tick failed", miner.namespace, miner.name)
                 failure = error
         if complete and failure is None:
-            for uid in self._notes.keys() - seen:
-                del self._notes[uid]
+            self._notes.keep(seen)
         known = {(miner.namespace, miner.name) for miner in miners}
         self.snapshots = {key: value for key, value in self.snapshots.items() if key in known}
         self._written = {k: v for k, v in self._written.items() if k in {m.uid for m in miners}}
@@ -196,33 +180,7 @@ class Controller:
         raw = measurement.workers.get(pod.uid, Raw())
         evidence = attribute(raw, pod.started_at, measurement.monitoring.failed)
         verdict = judge(miner.spec, pod, evidence, measurement.monitoring)
-        note = self._note(pod)
-        if verdict.health is not Health.DEGRADED:
-            note.sick_since = None
-        elif note.sick_since is None:
-            note.sick_since = now
-        return Worker(
-            pod,
-            evidence,
-            verdict,
-            frozenset(note.acknowledged),
-            note.canary,
-            note.sick_since,
-            note.leased,
-            note.drained,
-            note.asked_at,
-        )
-
-    def _note(self, pod: Pod) -> Note:
-        note = self._notes.setdefault(pod.uid, Note())
-        if note.container != pod.container_id:
-            note.container, note.sick_since = pod.container_id, None
-        key = (pod.intent.action, pod.intent.at) if pod.intent is not None else ("", 0.0)
-        if note.key != key:
-            note.key, note.acknowledged, note.canary = key, set(), None
-            if pod.intent is None:
-                note.leased, note.drained, note.asked_at = False, False, None
-        return note
+        return self._notes.worker(pod, evidence, verdict, now)
 
     # --- acting ---------------------------------------------------------------------------------------
 
@@ -276,8 +234,8 @@ class Controller:
             self._count(step, error.outcome)
             log.warning("%s: %s did not work: %s", pod.name, step.act, error)
             # What is not written down has not begun, and is tried again: so with a user's cordon that could
-            # not be lifted, so with an intent.
-            if last or not written:
+            # not be asserted or lifted, so with an intent.
+            if last or not written or step.act is Act.USER_CORDON:
                 return None
         else:
             self._count(step, "ok")
@@ -307,7 +265,7 @@ class Controller:
             log.debug("%s", error)
 
     async def _act(self, miner: Miner, pod: Pod, step: Step) -> None:
-        note, intent, admin = self._note(pod), pod.intent, self._admin
+        note, intent, admin = self._notes.of(pod), pod.intent, self._admin
         match step.act:
             case Act.CORDON | Act.RENEW:
                 reason = f"{step.cause}: {intent.reason}" if intent is not None else step.message
@@ -324,6 +282,7 @@ class Controller:
                 await self._quietly(admin.resume(pod, "operator"))
             case Act.USER_CORDON:
                 await admin.drain(pod, "user", step.message[:500], None)
+                note.kept = True
             case Act.USER_UNCORDON:
                 await admin.resume(pod, "user")
             case Act.EXIT:
@@ -351,7 +310,7 @@ class Controller:
         key = (pod.uid, intent.action, intent.at)
         if key in self._jobs:
             return
-        note = self._note(pod)
+        note = self._notes.of(pod)
 
         async def work() -> None:
             try:

@@ -164,6 +164,7 @@ def _status() -> dict[str, Any]:
             "reason": text,
             "time": time,
             "settled": {"type": "boolean"},
+            "cured": {"type": "boolean"},
             "replacementUID": text,
         },
     }

@@ -234,7 +234,7 @@ class Ladder(Sight):
     def _evict(self, why: str) -> Step:
         pod, rules = self.worker.pod, self.spec.recycle
         uncured = chain(self.fleet.evictions, pod.uid, self.now - rules.eviction_window_seconds)
-        if uncured >= rules.maximum_evictions:
+        if uncured >= rules.maximum_evictions and self.intent.rule_class is not RuleClass.REQUEST:
             text = f"{uncured} evictions in {rules.eviction_window_seconds / 3600:g} h did not cure it: {why}"
             history = replace(pod.history, failed=text)
             return self._step(
@@ -245,15 +245,19 @@ class Ladder(Sight):
                 history=history,
                 warning=True,
             )
-        record = Eviction(pod.uid, pod.name, pod.node, why, self.now)
         return self._step(
             Act.EVICT,
             Reason.WORKER_EVICTED,
             f"evicted: {why}",
             stage=Stage.EVICT,
-            eviction=record,
+            eviction=self._record(why, self.now),
             warning=True,
         )
+
+    def _record(self, why: str, at: float) -> Eviction:
+        pod = self.worker.pod
+        asked = self.intent.rule_class is RuleClass.REQUEST
+        return Eviction(pod.uid, pod.name, pod.node, why, at, cured=asked)
 
     def _recycling(self) -> Step | Blocked | None:
         pod, waited = self.worker.pod, self.now - self.intent.at
@@ -290,13 +294,7 @@ class Ladder(Sight):
 
     def _evicting(self) -> Step:
         record = next((e for e in self.fleet.evictions if e.uid == self.worker.pod.uid), None)
-        record = record or Eviction(
-            self.worker.pod.uid,
-            self.worker.pod.name,
-            self.worker.pod.node,
-            self.intent.reason,
-            self.intent.at,
-        )
+        record = record or self._record(self.intent.reason, self.intent.at)
         return self._step(
             Act.EVICT, Reason.WORKER_EVICTED, "eviction asked for again", silent=True, eviction=record
         )

@@ -285,6 +285,8 @@ class Eviction:
     replacement_uid: str | None = None
     settled: bool = False
     """The replacement is Ready, or its deadline has passed."""
+    cured: bool = False
+    """The replacement outlived its youth in health; or nothing was to be cured, a person had asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,6 +320,8 @@ class Worker:
     """The worker itself answered the renewed lease with no job in flight."""
     asked_at: float | None = None
     """When this process first asked the worker for the lease of the present intent."""
+    kept: bool = False
+    """The worker has confirmed a person's cordon to this process."""
 
 
 @dataclass(frozen=True, slots=True)

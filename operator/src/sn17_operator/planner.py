@@ -114,8 +114,17 @@ def settle(spec: Spec, fleet: Fleet, now: float) -> tuple[Eviction, ...]:
         late = now - record.at > spec.recycle.replacement_timeout_seconds and not (old and old.pod.intent)
         if not record.settled and (ready or late or withdrawn):
             record = replace(record, settled=True)
+        if replacement is not None and _grown_up(spec, replacement, now):
+            record = replace(record, cured=True)
         settled.append(record)
     return tuple(settled[-KEPT_EVICTIONS:])
+
+
+def _grown_up(spec: Spec, worker: Worker, now: float) -> bool:
+    """It is past the age at which being sick again means that the cure before it was none."""
+    pod, healthy = worker.pod, worker.verdict.health in (Health.HEALTHY, Health.IDLE)
+    old = pod.started_at is not None and now - pod.started_at >= spec.recycle.young_seconds
+    return healthy and old and pod.ready and pod.intent is None
 
 
 def _overdue(before: tuple[Eviction, ...], fleet: Fleet, now: float) -> Iterable[tuple[Reason, str]]:
@@ -177,6 +186,7 @@ def _user_cordon(worker: Worker) -> Iterable[Step]:
             f"cordoned by a person: {cordon.reason or 'no reason given'}",
             pod.intent,
             pod.history,
+            silent=worker.kept,
         )
 
 
@@ -238,6 +248,7 @@ def _start(spec: Spec, fleet: Fleet, capacity: Capacity, now: float) -> tuple[li
             )
             continue
         in_flight, unavailable = in_flight + 1, unavailable + costs
+        requested = finding.rule_class is RuleClass.REQUEST
         intent = Intent(
             Stage.CORDON,
             worker.evidence.boot_id,
@@ -256,8 +267,9 @@ def _start(spec: Spec, fleet: Fleet, capacity: Capacity, now: float) -> tuple[li
                 Reason.WORKER_CORDONED,
                 f"{finding.rule}: {finding.message}",
                 intent,
-                pod.history,
-                drop_request=finding.rule_class is RuleClass.REQUEST,
+                # A person looks after it: what was given up before is open again.
+                replace(pod.history, failed=None) if requested else pod.history,
+                drop_request=requested,
                 warning=True,
                 cause=finding.rule,
             )

@@ -112,9 +112,11 @@ class Sight:
 
 
 def chain(evictions: tuple[Eviction, ...], uid: str, since: float) -> int:
-    """Evictions since a time that led, one after the other, to this pod."""
+    """Evictions since a time that led, one after the other and without a cure, to this pod."""
     by_replacement = {
-        e.replacement_uid: e for e in evictions if e.replacement_uid is not None and e.at >= since
+        e.replacement_uid: e
+        for e in evictions
+        if e.replacement_uid is not None and e.at >= since and not e.cured
     }
     length = 0
     while (record := by_replacement.pop(uid, None)) is not None:

@@ -74,6 +74,8 @@ def eviction_to_dict(eviction: Eviction) -> dict[str, Any]:
         "time": rfc3339(eviction.at),
         "settled": eviction.settled,
     }
+    if eviction.cured:
+        found["cured"] = True
     if eviction.node:
         found["node"] = eviction.node
     if eviction.replacement_uid:
@@ -91,7 +93,10 @@ def evictions_from(status: Mapping[str, Any]) -> tuple[Eviction, ...]:
         record = Eviction(item["uid"], item.get("pod", ""), item.get("node"), item.get("reason", ""), at)
         found.append(
             replace(
-                record, replacement_uid=item.get("replacementUID"), settled=bool(item.get("settled", False))
+                record,
+                replacement_uid=item.get("replacementUID"),
+                settled=bool(item.get("settled", False)),
+                cured=bool(item.get("cured", False)),
             )
         )
     return tuple(found)
