@@ -57,10 +57,19 @@ GRIDS: dict[str, list[Setting]] = {
 GRIDS["all"] = GRIDS["guidance"] + [each for each in GRIDS["steps"] if each not in GRIDS["guidance"]]
 
 
-def judge(prompt: str, table: Any) -> float:
+def splats_of(table: Any) -> Splats:
+    """The engine's packed gaussians [M, 17] as splats."""
+    return Splats(table[:, :3], table[:, 10:13], table[:, 13:17], table[:, 9], table[:, 6:9])
+
+
+def judge(prompt: str, splats: Splats) -> float:
     """The validators' score of one asset."""
-    splats = Splats(table[:, :3], table[:, 10:13], table[:, 13:17], table[:, 9], table[:, 6:9])
     return score_text(base64.b64encode(write_ply(splats)).decode(), prompt, compression=0).value
+
+
+def judge_table(prompt: str, table: Any) -> float:
+    """The same of packed gaussians, which travel between processes as one array."""
+    return judge(prompt, splats_of(table))
 
 
 def interval(share: float, count: int) -> tuple[float, float]:
@@ -115,7 +124,7 @@ def sample(
     results = list(evaluate(pipeline, cases, structure, latents, batch=batch))
     seconds = time.perf_counter() - started
     tables = [result.table for result in results]
-    scores = pool.map(judge, [result.case.prompt for result in results], tables, chunksize=4)
+    scores = pool.map(judge_table, [result.case.prompt for result in results], tables, chunksize=4)
     return Sampled(setting, [replace(result, table=EMPTY) for result in results], seconds, scores)
 
 
@@ -153,7 +162,7 @@ def main() -> None:
     dtype = torch.float32 if device.type == "cpu" else None
     started, rows = time.monotonic(), []
     with ProcessPoolExecutor(args.workers) as pool:
-        pool.submit(judge, "a red cube", np.ones((8, 17), np.float32))
+        pool.submit(judge_table, "a red cube", np.ones((8, 17), np.float32))
         cases = held_out_cases(arrangements(), args.cases)
         pipeline = load_pipeline(args.checkpoint, device, dtype=dtype)
         waiting: deque[Sampled] = deque()
