@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from sn17_chaos.invariants import check
 from sn17_chaos.plane_faults import PLANE
-from sn17_chaos.plane_world import SPEC, Mark, PlaneWorld
+from sn17_chaos.plane_world import Mark, PlaneWorld
+from sn17_chaos.quick_fleet import SPEC
 from sn17_chaos.rig import strike
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -20,6 +19,7 @@ from sn17_service.contract import EXIT_CODE_RECYCLE, Outcome
 
 from sn17_chaos.cluster_bed import Bed, unique
 from sn17_chaos.history import OPEN
+from sn17_chaos.new_lines import NewLines
 
 WORKERS = 2
 VALIDATORS = 8
@@ -85,7 +85,7 @@ class Release:
         self.pods = Recorder(bed.cluster, "pods", namespace, folder)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._read: dict[Path, int] = {}
+        self._logs = NewLines()
         self.gaussians: list[tuple[float, int]] = []
         self.stack.install(self._values())
 
@@ -160,13 +160,8 @@ class Release:
         for node in self.bed.nodes:
             pattern = f"pod-logs/{self.stack.namespace}_sn17-trellis-*/trellis/*.log"
             for path in node.folder.glob(pattern):
-                with contextlib.suppress(OSError), path.open("rb") as file:
-                    file.seek(self._read.get(path, 0))
-                    text = file.read()
-                    whole = text[: text.rfind(b"\n") + 1]
-                    self._read[path] = self._read.get(path, 0) + len(whole)
-                    counts = _GENERATED.findall(whole.decode(errors="replace"))
-                    self.gaussians += [(time.time(), int(count)) for count in counts]
+                counts = _GENERATED.findall(self._logs.new(path))
+                self.gaussians += [(time.time(), int(count)) for count in counts]
 
     # --- the outcome ----------------------------------------------------------------------------
 

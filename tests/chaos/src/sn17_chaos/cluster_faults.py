@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import os
 import secrets
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from random import Random
-from typing import Any
 
 import httpx
 
-from sn17_chaos.cluster_world import SCRAPE_SECONDS, VALIDATORS, ClusterWorld
-from sn17_chaos.disks import running
+from sn17_chaos.cluster_levers import SICK_SECONDS, busy, delete, resume, scale, sick_life, until_over
+from sn17_chaos.cluster_release import VALIDATORS
+from sn17_chaos.cluster_world import SCRAPE_SECONDS, ClusterWorld
 from sn17_chaos.faults import CannotInjectError, Heal, Register, Tier, ends_by_itself
 
 RELEASE: Register[ClusterWorld] = Register("release")
-BUSY_SECONDS = 20.0
-NEW_LIFE_SECONDS = 60.0
-SICK_SECONDS = 120.0
 SPOOL_LIMIT = 128 << 20
 LEAK = {"leak_mib_per_generation": 70}
 """Of 1Gi: the mark at 60 % is reached after eight generations, and no single one leads past the limit."""
@@ -34,80 +30,20 @@ def _add(name: str, *, seconds: tuple[float, float] = (0.0, 0.0)) -> Callable[[I
     return RELEASE.add(name, seconds=seconds, pairs=False, tier=Tier.CLUSTER)
 
 
-# --- helpers ----------------------------------------------------------------------------------------
-
-
-def _busy(world: ClusterWorld, rng: Random) -> str:
-    """A worker with a job at work; any worker when none comes to work."""
-    names = world.worker_names()
-    rng.shuffle(names)
-    with contextlib.suppress(TimeoutError):
-        found = world.wait(
-            "a busy worker",
-            lambda: [n for n in names if n in world.looks and world.looks[n].job is not None],
-            BUSY_SECONDS,
-        )
-        return str(found[0])
-    return names[0]
-
-
-def _resume(pids: list[int]) -> None:
-    for pid in pids:
-        if running(pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
-
-
-def _sick_life(world: ClusterWorld, name: str, cause: str, faults: Mapping[str, object]) -> str:
-    """Give a worker an incarnation with these faults; the one after it is well again. Its boot id."""
-    before = world.looks[name].boot_id
-    world.set_faults(faults)
-    try:
-        # kubelet learns of a changed ConfigMap by a watch; a container that starts reads what it knows then.
-        world.live(1.0)
-        world.bed.signal(world.worker_pod(name), "trellis", signal.SIGKILL)
-        # It need not come to work: one that loses gaussians fails its first canary.
-        world.wait(f"the sick life of {name}", lambda: world.looks[name].boot_id != before, NEW_LIFE_SECONDS)
-    finally:
-        world.set_faults({})
-    boot_id = world.looks[name].boot_id
-    world.causes[name, boot_id] = cause
-    return boot_id
-
-
-def _until_over(world: ClusterWorld, name: str, boot_id: str) -> None:
-    """Wait until the incarnation has been ended: by the operator, or by itself."""
-
-    def over() -> bool:
-        return name not in world.worker_names() or world.looks[name].boot_id != boot_id
-
-    with contextlib.suppress(TimeoutError):
-        world.wait(f"the end of {name}'s sick life", over, SICK_SECONDS)
-
-
-def _scale(world: ClusterWorld, component: str, replicas: int) -> None:
-    path = f"/apis/apps/v1/namespaces/{world.stack.namespace}/deployments/sn17-{component}/scale"
-    world.bed.api.patch(path, {"spec": {"replicas": replicas}})
-
-
-def _delete(world: ClusterWorld, pod: Any, **params: str) -> None:
-    world.bed.api.delete(f"{world.path}/pods/{pod['metadata']['name']}", **params)
-
-
 # --- workers ----------------------------------------------------------------------------------------
 
 
 @_add("worker killed in mid-generation")
 def worker_killed(world: ClusterWorld, rng: Random) -> Heal:
     """SIGKILL of the container's processes while a job is at work."""
-    world.bed.signal(world.worker_pod(_busy(world, rng)), "trellis", signal.SIGKILL)
+    world.bed.signal(world.worker_pod(busy(world, rng)), "trellis", signal.SIGKILL)
     return ends_by_itself
 
 
 @_add("all workers killed")
 def workers_killed(world: ClusterWorld, rng: Random) -> Heal:
     """SIGKILL of every worker at once."""
-    _busy(world, rng)
+    busy(world, rng)
     for name in world.worker_names():
         world.bed.signal(world.worker_pod(name), "trellis", signal.SIGKILL)
     return ends_by_itself
@@ -116,18 +52,18 @@ def workers_killed(world: ClusterWorld, rng: Random) -> Heal:
 @_add("worker's pod deleted")
 def worker_deleted(world: ClusterWorld, rng: Random) -> Heal:
     """`kubectl delete pod` of a busy worker: it drains, and the Deployment makes another."""
-    _delete(world, world.worker_pod(_busy(world, rng)))
+    delete(world, world.worker_pod(busy(world, rng)))
     return ends_by_itself
 
 
 @_add("worker hung")
 def worker_hung(world: ClusterWorld, rng: Random) -> Heal:
     """SIGSTOP without an end: it neither answers nor can be asked to exit, only an eviction helps."""
-    name = _busy(world, rng)
+    name = busy(world, rng)
     boot_id = world.looks[name].boot_id
     world.causes[name, boot_id] = "hung"
     world.bed.signal(world.worker_pod(name), "trellis", signal.SIGSTOP)
-    _until_over(world, name, boot_id)
+    until_over(world, name, boot_id)
     return ends_by_itself
 
 
@@ -135,7 +71,7 @@ def worker_hung(world: ClusterWorld, rng: Random) -> Heal:
 def generation_hangs(world: ClusterWorld, rng: Random) -> Heal:
     """The generating thread hangs in its first task; the ports answer."""
     name = rng.choice(world.worker_names())
-    _until_over(world, name, _sick_life(world, name, "hang", {"hang_after": 0}))
+    until_over(world, name, sick_life(world, name, "hang", {"hang_after": 0}))
     return ends_by_itself
 
 
@@ -143,7 +79,7 @@ def generation_hangs(world: ClusterWorld, rng: Random) -> Heal:
 def worker_leaks(world: ClusterWorld, rng: Random) -> Heal:
     """Each generation keeps 70 MiB of 1Gi for good: the operator recycles it before the kernel does."""
     name = rng.choice(world.worker_names())
-    _until_over(world, name, _sick_life(world, name, "leak", LEAK))
+    until_over(world, name, sick_life(world, name, "leak", LEAK))
     return ends_by_itself
 
 
@@ -152,7 +88,7 @@ def worker_fades(world: ClusterWorld, rng: Random) -> Heal:
     """Assets shrink to an eighth, and the canary with them, while its memory is fine."""
     name = rng.choice(world.worker_names())
     faults = {"gaussian_decay": True, "gaussian_decay_from": 0.0, "gaussian_decay_to": 0.02}
-    _until_over(world, name, _sick_life(world, name, "gaussians", faults))
+    until_over(world, name, sick_life(world, name, "gaussians", faults))
     return ends_by_itself
 
 
@@ -160,7 +96,7 @@ def worker_fades(world: ClusterWorld, rng: Random) -> Heal:
 def device_error(world: ClusterWorld, rng: Random) -> Heal:
     """Every task of this incarnation ends in a fatal error of the device."""
     name = rng.choice(world.worker_names())
-    _until_over(world, name, _sick_life(world, name, "device", {"gpu_error_after": 0}))
+    until_over(world, name, sick_life(world, name, "device", {"gpu_error_after": 0}))
     return ends_by_itself
 
 
@@ -168,7 +104,7 @@ def device_error(world: ClusterWorld, rng: Random) -> Heal:
 def half_answers(world: ClusterWorld, rng: Random) -> Heal:
     """Every second answer of a worker breaks off in the middle."""
     name = rng.choice(world.worker_names())
-    _sick_life(world, name, "half answers", {"half_answer_every": 2})
+    sick_life(world, name, "half answers", {"half_answer_every": 2})
 
     def heal() -> None:
         if name in world.worker_names():
@@ -183,7 +119,7 @@ def half_answers(world: ClusterWorld, rng: Random) -> Heal:
 def _with_a_leak(world: ClusterWorld, rng: Random) -> tuple[str, str]:
     """A worker that leaks, at the moment the operator has cordoned it."""
     name = rng.choice(world.worker_names())
-    boot_id = _sick_life(world, name, "leak", LEAK)
+    boot_id = sick_life(world, name, "leak", LEAK)
     with contextlib.suppress(TimeoutError):
         world.wait("the cordon", lambda: world.looks[name].state == "draining", SICK_SECONDS)
     return name, boot_id
@@ -203,14 +139,14 @@ def operator_killed_at_work(world: ClusterWorld, rng: Random) -> Heal:
     name, boot_id = _with_a_leak(world, rng)
     world.live(rng.uniform(0.0, 10.0))
     world.bed.signal(world.pod("operator"), "operator", signal.SIGKILL)
-    _until_over(world, name, boot_id)
+    until_over(world, name, boot_id)
     return ends_by_itself
 
 
 @_add("operator's pod deleted by force")
 def operator_deleted(world: ClusterWorld, rng: Random) -> Heal:
     """Its Lease is left to run out."""
-    _delete(world, world.pod("operator"), gracePeriodSeconds="0")
+    delete(world, world.pod("operator"), gracePeriodSeconds="0")
     return ends_by_itself
 
 
@@ -218,12 +154,12 @@ def operator_deleted(world: ClusterWorld, rng: Random) -> Heal:
 def two_operators(world: ClusterWorld, rng: Random) -> Heal:
     """A second one beside the first while a worker leaks; then the first one's pod goes."""
     first = world.pod("operator")
-    _scale(world, "operator", 2)
+    scale(world, "operator", 2)
     world.wait("the second operator", lambda: len(world.pods("operator")) == 2, 60.0)
     name, boot_id = _with_a_leak(world, rng)
     world.bed.signal(first, "operator", signal.SIGKILL)
-    _until_over(world, name, boot_id)
-    return lambda: _scale(world, "operator", 1)
+    until_over(world, name, boot_id)
+    return lambda: scale(world, "operator", 1)
 
 
 @_add("operator throttled (429)", seconds=(8.0, 15.0))
@@ -273,7 +209,7 @@ def conflicts(world: ClusterWorld, rng: Random) -> Heal:
             note = {"metadata": {"annotations": {"example.org/note": secrets.token_hex(4)}}}
             world.bed.api.patch(f"{world.path}/pods/{name}", note)
         time.sleep(0.05)
-    _until_over(world, name, boot_id)
+    until_over(world, name, boot_id)
     return ends_by_itself
 
 
@@ -289,12 +225,12 @@ def _sees(world: ClusterWorld) -> None:
 @_add("Prometheus gone", seconds=(20.0, 30.0))
 def prometheus_gone(world: ClusterWorld, rng: Random) -> Heal:
     """Its Deployment is scaled to none, and later back; its samples are lost."""
-    _scale(world, "prometheus", 0)
+    scale(world, "prometheus", 0)
     _blind(world)
 
     def heal() -> None:
         _sees(world)
-        _scale(world, "prometheus", 1)
+        scale(world, "prometheus", 1)
 
     return heal
 
@@ -307,7 +243,7 @@ def prometheus_hung(world: ClusterWorld, rng: Random) -> Heal:
 
     def heal() -> None:
         _sees(world)
-        _resume(pids)
+        resume(pids)
 
     return heal
 
@@ -319,7 +255,7 @@ def prometheus_slow(world: ClusterWorld, rng: Random) -> Heal:
     while time.monotonic() < end:
         pids = world.bed.signal(world.pod("prometheus"), "prometheus", signal.SIGSTOP)
         time.sleep(0.8 * SCRAPE_SECONDS)
-        _resume(pids)
+        resume(pids)
         time.sleep(0.2 * SCRAPE_SECONDS)
     return ends_by_itself
 
@@ -327,7 +263,7 @@ def prometheus_slow(world: ClusterWorld, rng: Random) -> Heal:
 @_add("Prometheus empty")
 def prometheus_empty(world: ClusterWorld, rng: Random) -> Heal:
     """Its pod is deleted by force; the next one knows nothing."""
-    _delete(world, world.pod("prometheus"), gracePeriodSeconds="0")
+    delete(world, world.pod("prometheus"), gracePeriodSeconds="0")
     return ends_by_itself
 
 
@@ -346,14 +282,14 @@ def miner_killed(world: ClusterWorld, rng: Random) -> Heal:
 def miner_deleted(world: ClusterWorld, rng: Random) -> Heal:
     """`kubectl delete pod`: the StatefulSet makes it anew with the same volume."""
     world.live(rng.uniform(0.0, 2.0))
-    _delete(world, world.pod("miner"))
+    delete(world, world.pod("miner"))
     return ends_by_itself
 
 
 @_add("miner's pod deleted by force")
 def miner_force_deleted(world: ClusterWorld, rng: Random) -> Heal:
     """Two pods may run for a moment with one hotkey and one volume: the journal's lock decides."""
-    _delete(world, world.pod("miner"), gracePeriodSeconds="0")
+    delete(world, world.pod("miner"), gracePeriodSeconds="0")
     return ends_by_itself
 
 
@@ -361,14 +297,14 @@ def miner_force_deleted(world: ClusterWorld, rng: Random) -> Heal:
 def miner_hung(world: ClusterWorld, rng: Random) -> Heal:
     """SIGSTOP, later SIGCONT."""
     pids = world.bed.signal(world.pod("miner"), "miner", signal.SIGSTOP)
-    return lambda: _resume(pids)
+    return lambda: resume(pids)
 
 
 @_add("fixer gone", seconds=(8.0, 15.0))
 def fixer_gone(world: ClusterWorld, rng: Random) -> Heal:
     """Its Deployment is scaled to none, and later back."""
-    _scale(world, "fixer", 0)
-    return lambda: _scale(world, "fixer", 1)
+    scale(world, "fixer", 0)
+    return lambda: scale(world, "fixer", 1)
 
 
 @_add("fixer killed")
@@ -404,7 +340,7 @@ def token_rotated(world: ClusterWorld, rng: Random) -> Heal:
     token = base64.b64encode(secrets.token_urlsafe(32).encode()).decode()
     world.bed.api.patch(f"{world.path}/secrets/sn17-admin-token", {"data": {"token": token}})
     name = rng.choice(world.worker_names())
-    _until_over(world, name, _sick_life(world, name, "leak", LEAK))
+    until_over(world, name, sick_life(world, name, "leak", LEAK))
     return ends_by_itself
 
 
@@ -421,7 +357,7 @@ def journal_disk_full(world: ClusterWorld, rng: Random) -> Heal:
 @_add("spool beyond its limit")
 def spool_full(world: ClusterWorld, rng: Random) -> Heal:
     """A worker's spool grows beyond its size limit, so kubelet evicts the pod."""
-    name = _busy(world, rng)
+    name = busy(world, rng)
     pod = world.worker_pod(name)
     volumes = {v["name"] for v in pod["spec"]["volumes"] if "emptyDir" in v}
     folder = world.bed.emptydir(pod, "spool" if "spool" in volumes else sorted(volumes)[0])

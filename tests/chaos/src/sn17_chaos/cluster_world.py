@@ -21,12 +21,12 @@ from types import MappingProxyType
 from typing import Any
 
 import httpx
-from sn17_cluster.release import values
 from sn17_cluster.stack import Stack, ready
 from sn17_miner.journal import Journal
 from sn17_service.contract import ANNOTATION_INTENT, Outcome
 
-from sn17_chaos.cluster_bed import POLL_SECONDS, SHARED_CLASS, Bed, unique
+from sn17_chaos.cluster_bed import POLL_SECONDS, Bed, unique
+from sn17_chaos.cluster_release import release_values
 from sn17_chaos.history import (
     DROPPED,
     OPEN,
@@ -38,12 +38,12 @@ from sn17_chaos.history import (
     Recycle,
     Span,
 )
+from sn17_chaos.new_lines import NewLines
 
 WORKING = ("ready", "busy")
 HEALTHY_FAULTS = {"slow_seconds": 0.5}
 FAULTS_MAP = "chaos-faults"
 INSTALL_SECONDS = 240.0
-VALIDATORS = 6
 TICK_SECONDS = 3
 SCRAPE_SECONDS = 2
 SETTLED_SECONDS = 3.0
@@ -54,41 +54,6 @@ _TICK_AGE = re.compile(r"^sn17_tick_age_seconds (\S+)$", re.MULTILINE)
 RECYCLING = ("Recycle", "Evict")
 ENDED = ("Failed", "Succeeded")
 """Pods that kubelet has evicted stay in the API until somebody collects them."""
-
-
-def release_values(workers: int, **changes: Any) -> dict[str, Any]:
-    """Two healthy workers, judged quickly; the miner's journal on a volume that any node can mount."""
-    rules = {
-        "gaussians": {"minimumMean": 5_000, "minimumGenerations": 4},
-        "slow": {"action": "Off"},
-        "stalled": {"afterSeconds": 15},
-        "unreachable": {"afterSeconds": 30},
-    }
-    recycle = {"exitTimeoutSeconds": 10, "cooldownSeconds": 0, "youngSeconds": 0, "stormCooldownSeconds": 0}
-    chosen = values(
-        guard=True, operator=True, replicas=workers, leak_mib=0, rules=rules, recycle=recycle, **changes
-    )
-    del chosen["trellis"]["settings"]["SN17_FAULTS"]
-    chosen["log"] = {"format": "human"}
-    chosen["localValidators"]["count"] = VALIDATORS
-    chosen["operator"]["spec"]["drain"] = {"timeoutSeconds": 15, "leaseSeconds": 30}
-    chosen["trellis"]["terminationGracePeriodSeconds"] = 20
-    chosen["trellis"]["spool"] = {"sizeLimit": "128Mi"}
-    chosen["trellis"]["settings"] |= {"SN17_SELF_RECYCLE_INTERVAL_SECONDS": 0, "SN17_CANARY_EVERY": 0}
-    chosen["miner"]["persistence"] = {"enabled": True, "size": "1Gi", "storageClassName": SHARED_CLASS}
-    chosen["miner"]["terminationGracePeriodSeconds"] = 20
-    chosen["miner"]["settings"] = {
-        # Tasks live in the network's fast motion, machines do not: a restart takes its seconds.
-        "SN17_TASK_DEADLINE_SECONDS": 120,
-        "SN17_SUBMIT_DEADLINE_SECONDS": 240,
-        "SN17_STALL_SECONDS": 5,
-        "SN17_WORKER_REST_SECONDS": 1,
-        "SN17_WORKER_POLL_SECONDS": 0.5,
-        "SN17_WORKER_DISCOVER_SECONDS": 1,
-        "SN17_CHAIN__INTERVAL_SECONDS": 5,
-        "SN17_DISK_MIN_FREE_BYTES": 1 << 20,
-    }
-    return chosen
 
 
 @dataclass(slots=True)
@@ -135,7 +100,7 @@ class ClusterWorld:
     _acting: dict[str, str] = field(default_factory=dict)
     _recycled: set[tuple[str, str, str]] = field(default_factory=set)
     _peaks: dict[str, float] = field(default_factory=dict)
-    _read: dict[Path, int] = field(default_factory=dict)
+    _logs: NewLines = field(default_factory=NewLines)
     _completed: list[Completed] = field(default_factory=list)
     _books: dict[tuple[str, str], Assigned] = field(default_factory=dict)
     _journal: Path | None = None
@@ -343,13 +308,8 @@ class ClusterWorld:
         for node in self.bed.nodes:
             pattern = f"pod-logs/{self.stack.namespace}_sn17-trellis-*/trellis/*.log"
             for path in node.folder.glob(pattern):
-                with contextlib.suppress(OSError), path.open("rb") as file:
-                    file.seek(self._read.get(path, 0))
-                    text = file.read()
-                    whole = text[: text.rfind(b"\n") + 1]
-                    self._read[path] = self._read.get(path, 0) + len(whole)
-                    found = _GENERATED.findall(whole.decode(errors="replace"))
-                    self._completed += [Completed(key, path.parts[-3]) for key in found]
+                found = _GENERATED.findall(self._logs.new(path))
+                self._completed += [Completed(key, path.parts[-3]) for key in found]
         return list(self._completed)
 
     # --- looking --------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ from random import Random
 from typing import Any
 
 from sn17_chaos.gateway import PASS, Asked, Verdict
-from sn17_chaos.plane_world import SPEC, WORKERS, PlaneWorld, QuickFleet
+from sn17_chaos.plane_world import WORKERS, PlaneWorld
+from sn17_chaos.quick_fleet import SPEC, QuickFleet
 
 Series = dict[str, Any]
 SeriesRule = Callable[[str, list[Series]], list[Series]]

@@ -12,7 +12,8 @@ from random import Random
 
 from sn17_chaos.disks import allow_writes, forbid_writes, running
 from sn17_chaos.faults import CannotInjectError, Heal, Register, ends_by_itself
-from sn17_chaos.stack_world import SLOW_SECONDS, StackWorld
+from sn17_chaos.stack_settings import SLOW_SECONDS
+from sn17_chaos.stack_world import StackWorld
 
 STACK: Register[StackWorld] = Register("stack")
 BUSY_SECONDS = 15.0

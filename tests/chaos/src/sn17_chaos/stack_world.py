@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import re
 import sqlite3
 import threading
@@ -18,50 +17,25 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
-from sn17.up.health import local_spec, under_way
+from sn17.up.health import under_way
 from sn17.up.process import ManagedProcess
 from sn17.up.stack import Stack, StackOptions
 from sn17_miner.journal import Journal
 from sn17_operator.adapters.local import LocalEvent, LocalOperator, LocalWorker
-from sn17_operator.api import Spec
 from sn17_operator.steps import Reason
 from sn17_service.contract import Outcome
 
 from sn17_chaos.disks import SmallDisk
 from sn17_chaos.faults import CannotInjectError
 from sn17_chaos.history import OPEN, Act, Assigned, Completed, History, Journalled, Recycle, Span
+from sn17_chaos.new_lines import NewLines
+from sn17_chaos.stack_settings import MAX_GAUSSIANS, SLOW_SECONDS, quick_settings, quick_spec
 
 T = TypeVar("T")
 
 POLL_SECONDS = 0.25
 WORKING = ("ready", "busy")
-MAX_GAUSSIANS = 30_000
-SLOW_SECONDS = 1.3
-"""Of every generation: long enough to strike in its middle, and longer than the second between two tasks, so
-that even on a quick machine both workers are in use."""
-CLOCK = Path(__file__).parent / "clock"
-"""On PYTHONPATH it lets the wall clock of a child be shifted."""
 _GENERATED = re.compile(r"sn17\.trellis: generated key=(\S+)")
-
-
-def quick_spec() -> Spec:
-    """`sn17 up`'s rules with shorter times for what hangs; validated limits are for clusters."""
-    spec = local_spec(MAX_GAUSSIANS)
-    rules = spec.rules.model_copy(
-        update={
-            "unreachable": spec.rules.unreachable.model_copy(update={"after_seconds": 8}),
-            "stalled": spec.rules.stalled.model_copy(update={"after_seconds": 6}),
-        }
-    )
-    recycle = spec.recycle.model_copy(update={"exit_timeout_seconds": 4, "young_seconds": 0})
-    drain = spec.drain.model_copy(update={"timeout_seconds": 10})
-    return spec.model_copy(update={"rules": rules, "recycle": recycle, "drain": drain})
-
-
-def shifted_clock(file: Path) -> dict[str, str]:
-    """Environment of a Python process whose wall clock is off by the seconds in ``file``."""
-    path = [str(CLOCK), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {"PYTHONPATH": os.pathsep.join(path), "CHAOS_CLOCK_FILE": str(file)}
 
 
 @dataclass(slots=True)
@@ -116,7 +90,7 @@ class StackWorld:
     _client: httpx.AsyncClient = field(init=False)
     _tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     _completed: list[Completed] = field(default_factory=list)
-    _read: dict[str, int] = field(default_factory=dict)
+    _logs: NewLines = field(default_factory=NewLines)
 
     # --- life -----------------------------------------------------------------------------------
 
@@ -305,13 +279,8 @@ class StackWorld:
     def _read_completed(self) -> list[Completed]:
         for name in self.worker_names():
             path = self.processes()[name].log_path
-            with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-                file.seek(self._read.get(name, 0))
-                text = file.read()
-                whole = text[: text.rfind(b"\n") + 1]
-                self._read[name] = self._read.get(name, 0) + len(whole)
-                keys = _GENERATED.findall(whole.decode(errors="replace"))
-                self._completed += [Completed(key, name) for key in keys]
+            keys = _GENERATED.findall(self._logs.new(path))
+            self._completed += [Completed(key, name) for key in keys]
         return list(self._completed)
 
     def _answers(self, name: str) -> bool:
@@ -340,27 +309,8 @@ class StackWorld:
 
     def _settings(self) -> dict[str, dict[str, str]]:
         names = ["validators", "fixer", "miner", *(f"trellis-{n}" for n in range(1, self.workers + 1))]
-        clock = {name: shifted_clock(self.clock_file(name)) for name in names}
-        worker = {
-            "SN17_SELF_RECYCLE_AFTER_SECONDS": "20",
-            "SN17_SELF_RECYCLE_INTERVAL_SECONDS": "0",
-            "SN17_CANARY_EVERY": "0",
-        }
-        miner = {
-            # Tasks live in the network's fast motion, machines do not: a restart takes its seconds.
-            "SN17_TASK_DEADLINE_SECONDS": "120",
-            "SN17_SUBMIT_DEADLINE_SECONDS": "240",
-            "SN17_STALL_SECONDS": "5",
-            "SN17_WORKER_REST_SECONDS": "1",
-            "SN17_WORKER_POLL_SECONDS": "0.5",
-            "SN17_CHAIN__INTERVAL_SECONDS": "5",
-            "SN17_DISK_MIN_FREE_BYTES": str(1 << 20),
-        }
-        for name in names:
-            token = {"SN17_ADMIN_TOKEN_FILE": str(self.token_file(name))} if name != "validators" else {}
-            more = worker if name.startswith("trellis") else miner if name == "miner" else {}
-            clock[name] |= {**more, **token, **self.settings.get(name, {})}
-        return clock
+        chosen = quick_settings(names, self.clock_file, self.token_file)
+        return {name: {**env, **self.settings.get(name, {})} for name, env in chosen.items()}
 
     async def _start(self) -> None:
         self._client = httpx.AsyncClient(timeout=1.0, trust_env=False)
