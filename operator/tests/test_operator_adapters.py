@@ -390,6 +390,25 @@ def test_replay_finds_one_action_in_a_leak_and_none_in_health() -> None:
     assert replay(SPEC, recording(lambda i: 0.5)).decisions == []
 
 
+async def test_recording_is_of_workers_and_of_no_other_service() -> None:
+    """The miner shows its memory and its life too, and is not for the operator to judge."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        worker = {"pod_uid": "u1", "pod": "trellis-0", "node": "n1", "boot_id": "b1"}
+        miner = {"pod_uid": "u2", "pod": "miner-0", "node": "n1", "boot_id": "b2"}
+        of_workers = request.url.params["query"].startswith("sn17_recent_generations{")
+        found = [worker] if of_workers else [worker, miner]
+        return success([{"metric": labels, "values": [[NOW, "1"]]} for labels in found])
+
+    metrics = prometheus(answer)
+    found = await record.fetch(metrics, NOW - 60, NOW)
+    await metrics.close()
+    (only,) = found.workers
+    assert (only.uid, only.name, only.node) == ("u1", "trellis-0", "n1")
+    assert only.boots == (("b1", ((NOW, 1.0),)),)
+    assert Signal.MEMORY in only.series
+
+
 @pytest.mark.parametrize("name", ["r.json", "r.json.gz"])
 def test_recording_in_a_file(tmp_path: Path, name: str) -> None:
     made = recording(lambda i: math.nan if i == 7 else 0.5)

@@ -86,11 +86,13 @@ def test_pause_and_resume(stack: Stack) -> None:
 
 def test_replay_of_what_the_bundled_prometheus_has_seen(stack: Stack, tmp_path: Path) -> None:
     record = tmp_path / "recording.json.gz"
+    settings = ["--miner", stack.miner()["metadata"]["name"], "-n", stack.namespace]
     with stack.cluster.forward("svc/sn17-prometheus", 9090, namespace=stack.namespace) as port:
         arguments = ["--prometheus", f"http://127.0.0.1:{port}", "--since", "10m", "--scrape-interval", "2"]
-        report = json.loads(sn17(stack, "replay", *arguments, "--record", str(record), "--json"))
+        arguments += ["--record", str(record), *settings]
+        report = json.loads(sn17(stack, "replay", *arguments, "--json"))
     assert report["workers"] == 2
     assert report["actions"] == [], "healthy workers, and one that a person had restarted"
     assert sum(report["verdicts"].values()) > 0
-    again = json.loads(sn17(stack, "replay", "--file", str(record), "--json"))
+    again = json.loads(sn17(stack, "replay", "--file", str(record), *settings, "--json"))
     assert again["verdicts"] == report["verdicts"]

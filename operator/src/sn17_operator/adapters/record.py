@@ -65,19 +65,17 @@ async def fetch(
         for signal, (metric, more) in signals.items():
             matchers = selector(prometheus.settings, more)
             answers[signal] = await prometheus.query(f"{metric}{{{matchers}}}[{step:.0f}s]", at)
-            for result in answers[signal]:
-                labels = result.metric
-                names[labels["pod_uid"]] = labels.get("pod", labels["pod_uid"]), labels.get("node")
+        # Every service shows its memory and its life; this is what only a worker shows, from its start.
+        for result in answers[Signal.GENERATIONS]:
+            labels = result.metric
+            names[labels["pod_uid"]] = labels.get("pod", labels["pod_uid"]), labels.get("node")
         parts.append(gather(answers))
         told((at - start) / (end - start))
-    workers = [
-        _join(uid, names.get(uid, (uid, None)), [part[uid] for part in parts if uid in part])
-        for uid in sorted(names)
-    ]
+    workers = [_join(uid, *names[uid], [part[uid] for part in parts if uid in part]) for uid in sorted(names)]
     return Recording(start, end, prometheus.settings.scrape_interval_seconds, tuple(workers))
 
 
-def _join(uid: str, named: tuple[str, str | None], parts: list[Raw]) -> RecordedWorker:
+def _join(uid: str, name: str, node: str | None, parts: list[Raw]) -> RecordedWorker:
     boots: dict[str, list[tuple[float, float]]] = {}
     series: dict[Signal, dict[float, float]] = {}
     for part in parts:
@@ -88,8 +86,8 @@ def _join(uid: str, named: tuple[str, str | None], parts: list[Raw]) -> Recorded
                 series.setdefault(signal, {}).update(samples)
     return RecordedWorker(
         uid,
-        named[0],
-        named[1],
+        name,
+        node,
         tuple((boot, tuple(sorted(set(samples)))) for boot, samples in boots.items()),
         {signal: tuple(sorted(samples.items())) for signal, samples in series.items()},
     )
