@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests" / "chaos" / "src"), str(ROOT / "tests" / "apiserver")]
 
 from sn17_chaos.faults import CannotInjectError, Fault, Register  # noqa: E402
-from sn17_chaos.results import Row, merge, read, table, write  # noqa: E402
+from sn17_chaos.results import Row, embed, merge, read, table, write  # noqa: E402
 from sn17_chaos.runner import Trial, trial  # noqa: E402
 
 DEADLINE_SECONDS = 120.0
@@ -229,11 +229,15 @@ def main() -> int:
     parser.add_argument("--archives", type=Path, nargs="*", help="images, cluster tier; built otherwise")
     parser.add_argument("--keep", type=Path, help="parent of the folders with logs of what failed")
     parser.add_argument("--show", type=Path, nargs="+", help="print the table of these result files")
+    parser.add_argument("--into", type=Path, help="put that table between the marks of this page, too")
     options = parser.parse_args()
     # What runs is ended, and what is mounted unmounted, however this ends.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     if options.show:
-        print(table(merge(row for path in options.show for row in read(path))))
+        printed = table(merge(row for path in options.show for row in read(path)))
+        print(printed)
+        if options.into:
+            options.into.write_text(embed(options.into.read_text(), printed))
         return 0
     if options.undisturbed is None:
         options.undisturbed = options.runs

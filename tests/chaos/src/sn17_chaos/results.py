@@ -125,6 +125,18 @@ def table(rows: Sequence[Row]) -> str:
     )
 
 
+BEGIN, END = "<!-- chaos:table -->", "<!-- /chaos:table -->"
+
+
+def embed(text: str, printed: str) -> str:
+    """A page with this table in the place of the one between its marks. Raises ValueError without marks."""
+    before, mark, rest = text.partition(BEGIN)
+    _, other, after = rest.partition(END)
+    if not mark or not other:
+        raise ValueError(f"no {BEGIN} ... {END}")
+    return f"{before}{BEGIN}\n{printed}\n{END}{after}"
+
+
 def _sum(tier: str, rows: Sequence[Row]) -> Row:
     struck = [row for row in rows if row.fault != UNDISTURBED]
     total = Row("all faults", tier, "", "", 0)
