@@ -9,9 +9,11 @@ from sn17_cluster.release import values
 from sn17_chaos.cluster_bed import SHARED_CLASS
 
 VALIDATORS = 6
+SPEED = 20.0
+"""How many times as fast the network's time runs."""
 
 
-def release_values(workers: int, **changes: Any) -> dict[str, Any]:
+def release_values(workers: int, speed: float = SPEED, **changes: Any) -> dict[str, Any]:
     """Two healthy workers, judged quickly; the miner's journal on a volume that any node can mount."""
     rules = {
         "gaussians": {"minimumMean": 5_000, "minimumGenerations": 4},
@@ -25,7 +27,7 @@ def release_values(workers: int, **changes: Any) -> dict[str, Any]:
     )
     del chosen["trellis"]["settings"]["SN17_FAULTS"]
     chosen["log"] = {"format": "human"}
-    chosen["localValidators"]["count"] = VALIDATORS
+    chosen["localValidators"] |= {"count": VALIDATORS, "timeScale": 1 / speed}
     chosen["operator"]["spec"]["drain"] = {"timeoutSeconds": 15, "leaseSeconds": 30}
     chosen["trellis"]["terminationGracePeriodSeconds"] = 20
     chosen["trellis"]["spool"] = {"sizeLimit": "128Mi"}

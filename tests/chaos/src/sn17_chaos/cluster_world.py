@@ -26,7 +26,7 @@ from sn17_miner.journal import Journal
 from sn17_service.contract import ANNOTATION_INTENT, Outcome
 
 from sn17_chaos.cluster_bed import POLL_SECONDS, Bed, unique
-from sn17_chaos.cluster_release import release_values
+from sn17_chaos.cluster_release import SPEED, release_values
 from sn17_chaos.history import (
     DROPPED,
     OPEN,
@@ -107,7 +107,7 @@ class ClusterWorld:
 
     # --- life -----------------------------------------------------------------------------------
 
-    def start(self, faults: Mapping[str, object] = MappingProxyType({})) -> None:
+    def start(self, faults: Mapping[str, object] = MappingProxyType({}), speed: float = SPEED) -> None:
         """Install, with workers that have these faults; does not wait. Raises CommandError."""
         namespace = unique(self.name)
         restricted = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
@@ -115,7 +115,7 @@ class ClusterWorld:
         self.bed.cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": meta})
         self.stack = Stack(self.bed.cluster, namespace)
         self.set_faults(faults)
-        self.stack.install(release_values(self.workers))
+        self.stack.install(release_values(self.workers, speed))
         self.bed.cluster.kubectl(
             "set", "env", "deploy/sn17-trellis", f"--from=configmap/{FAULTS_MAP}", "-n", namespace
         )
