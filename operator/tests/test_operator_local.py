@@ -14,15 +14,9 @@ from typing import Any
 
 import httpx
 import pytest
-from sn17_operator.adapters.local import (
-    LocalEvent,
-    LocalOperator,
-    LocalWorker,
-    Scraper,
-    _State,
-    default_spec,
-)
-from sn17_operator.model import Signal
+from sn17_operator.adapters.local import LocalEvent, LocalOperator, default_spec
+from sn17_operator.adapters.local_scrape import LocalWorker, Scraper, WorkerState
+from sn17_operator.model import Monitoring, Signal
 
 MIB = 1024 * 1024
 
@@ -186,7 +180,7 @@ async def test_a_persons_cordon_holds_and_is_lifted(tmp_path: Path) -> None:
 
 async def test_worker_that_hangs_does_not_keep_the_others_from_being_scraped() -> None:
     """Their few samples would look like a fault of the monitoring, and nothing would be done about it."""
-    states = {name: _State(LocalWorker(name, f"http://{name}")) for name in ("hangs", "works")}
+    states = {name: WorkerState(LocalWorker(name, f"http://{name}")) for name in ("hangs", "works")}
 
     async def answer(request: httpx.Request) -> httpx.Response:
         if request.url.host == "hangs":
@@ -206,6 +200,36 @@ async def test_worker_that_hangs_does_not_keep_the_others_from_being_scraped() -
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         await scraper.close()
+
+
+async def test_a_neighbour_that_answers_shows_that_the_only_worker_is_at_fault() -> None:
+    states = {"hangs": WorkerState(LocalWorker("hangs", "http://hangs"))}
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.host == "hangs":
+            raise httpx.ReadTimeout("silent", request=request)
+        return httpx.Response(200 if request.url.host == "fixer" else 500)
+
+    async def measured(*neighbours: str) -> Monitoring:
+        transport = httpx.MockTransport(answer)
+        scraper = Scraper(states, neighbours, interval=0.01, clock=time.time, transport=transport)
+        states["hangs"].series.clear()
+        running = asyncio.create_task(scraper.run())
+        try:
+            async with asyncio.timeout(30):
+                while len(states["hangs"].series.get(Signal.UP, ())) < 20:
+                    await asyncio.sleep(0.01)
+            return (await scraper.measure(time.time(), [default_spec().rules])).monitoring
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            await scraper.close()
+
+    assert (await measured()).last_scrape is None
+    assert (await measured("http://miner")).last_scrape is None, "an error is no sign of life"
+    seen = await measured("http://miner", "http://fixer")
+    assert seen.last_scrape is not None
+    assert seen.coverage >= 10
 
 
 def test_unknown_worker_is_an_error(tmp_path: Path) -> None:

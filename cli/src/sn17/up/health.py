@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 
-from sn17_operator.adapters.local import LocalEvent, LocalOperator, LocalWorker, default_spec
+from sn17_operator.adapters.local import LocalEvent, LocalOperator, default_spec
+from sn17_operator.adapters.local_scrape import LocalWorker
 from sn17_operator.api import Spec
 
 from .process import ManagedProcess
 from .session import Session
+from .stack import Stack
 
 DESIGN_MEAN = 400_000
 DESIGN_MARK = 150_000
@@ -42,6 +44,7 @@ def local_operator(session: Session) -> LocalOperator:
     return LocalOperator(
         _addresses(session.stack.workers),
         token_file=session.stack.token_file,
+        neighbours=neighbours(session.stack),
         spec=local_spec(session.options.max_gaussians),
         on_event=say,
         restart=restart,
@@ -74,6 +77,12 @@ def under_way(operator: LocalOperator | None) -> bool:
 def _report_end(session: Session, task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         session.events.say("operator", f"ended with {error!r}; workers are no longer looked after")
+
+
+def neighbours(stack: Stack) -> list[str]:
+    """Ops URLs of what stands beside the workers."""
+    found = (stack.fixer, stack.miner, stack.devnet)
+    return [f"http://127.0.0.1:{each.ready.ops_port}" for each in found if each is not None]
 
 
 def _addresses(workers: Sequence[ManagedProcess]) -> list[LocalWorker]:

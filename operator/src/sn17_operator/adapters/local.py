@@ -10,42 +10,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import httpx
 from prometheus_client import CollectorRegistry
-from prometheus_client.parser import text_string_to_metric_families
-from sn17_service.contract import Metric
 
-from ..api import Rules, Spec, TargetReference
+from ..api import Spec, TargetReference
 from ..controller import Controller
-from ..evidence import Raw, Samples, windows
 from ..explain import explain_pod
 from ..loop import Waker, run_ticks
-from ..model import History, Intent, Monitoring, Phase, Pod, Signal, UserCordon
-from ..ports import Announcement, Disrupted, Measurement, Miner, Target
+from ..model import Phase, Pod, UserCordon
+from ..ports import Announcement, Disrupted, Miner, Target
 from ..steps import Step
 from ..telemetry import Telemetry
 from .admin import WorkerAdmin
-from .prometheus import METRICS, REASONS, SUMMED
+from .local_scrape import LocalWorker, Scraper, WorkerState
 
 log = logging.getLogger("sn17.operator")
-
-SCRAPE_TIMEOUT_SECONDS = 2.0
-KEPT_SAMPLES = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class LocalWorker:
-    """One worker process; the name stays the same over its restarts, the addresses may change."""
-
-    name: str
-    ops_url: str
-    data_url: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,154 +42,12 @@ class LocalEvent:
     warning: bool
 
 
-@dataclass(slots=True)
-class _State:
-    """What is known of one worker, and the operator's notes about it."""
-
-    worker: LocalWorker
-    boot_id: str = ""
-    started_at: float | None = None
-    running: bool = False
-    ready: bool = False
-    why: str = "not scraped yet"
-    version: int = 0
-    restarts: int = -1
-    intent: Intent | None = None
-    history: History = field(default_factory=History)
-    user_cordon: UserCordon | None = None
-    recycle_requested: str | None = None
-    boots: dict[str, deque[tuple[float, float]]] = field(default_factory=dict)
-    series: dict[Signal, deque[tuple[float, float]]] = field(default_factory=dict)
-
-    def sample(self, signal: Signal, at: float, value: float) -> None:
-        self.series.setdefault(signal, deque(maxlen=KEPT_SAMPLES)).append((at, value))
-
-
-class Scraper:
-    """Reads the workers' ``/metrics`` as Prometheus would: one timestamp per scrape, ``up`` for whether it
-    worked.
-    """
-
-    def __init__(
-        self,
-        states: Mapping[str, _State],
-        *,
-        interval: float,
-        clock: Callable[[], float],
-        transport: httpx.AsyncBaseTransport | None = None,
-    ) -> None:
-        self._states = states
-        self._interval = interval
-        self._clock = clock
-        self._client = httpx.AsyncClient(timeout=SCRAPE_TIMEOUT_SECONDS, trust_env=False, transport=transport)
-        self._wanted = {
-            metric: (signal, more) for signal, (metric, more) in METRICS.items() if signal is not Signal.UP
-        }
-
-    async def close(self) -> None:
-        await self._client.aclose()
-
-    async def run(self) -> None:
-        """Scrape for ever, each worker for itself: one that hangs does not keep the others waiting, or their
-        few samples would look like a fault of the monitoring.
-        """
-        async with asyncio.TaskGroup() as group:
-            for state in self._states.values():
-                group.create_task(self._follow(state))
-
-    async def _follow(self, state: _State) -> None:
-        while True:
-            await self._scrape(state)
-            await asyncio.sleep(self._interval)
-
-    async def _scrape(self, state: _State) -> None:
-        at = self._clock()
-        try:
-            response = await self._client.get(f"{state.worker.ops_url}/metrics")
-            response.raise_for_status()
-            self._take(state, at, response.text)
-        except httpx.ConnectError:
-            # Nothing listens: the process is gone, and its supervisor will start another.
-            state.running, state.ready, state.why = False, False, "the process is not running"
-        except (httpx.HTTPError, ValueError) as error:
-            state.sample(Signal.UP, at, 0.0)
-            state.why = f"cannot be scraped: {type(error).__name__}"
-        else:
-            state.sample(Signal.UP, at, 1.0)
-
-    def _take(self, state: _State, at: float, text: str) -> None:
-        sums: dict[Signal, float] = {}
-        boot = ""
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                if sample.name == Metric.BOOT_INFO:
-                    boot = sample.labels.get("boot_id", "")
-                elif sample.name == Metric.READY:
-                    state.ready = sample.value > 0
-                elif sample.name == Metric.DRAINING:
-                    signal = {"user": Signal.DRAINING_USER, "operator": Signal.DRAINING_OPERATOR}.get(
-                        sample.labels.get("by", "")
-                    )
-                    if signal is not None:
-                        state.sample(signal, at, sample.value)
-                elif sample.name in self._wanted:
-                    signal = self._wanted[sample.name][0]
-                    if signal is Signal.DEGRADED:
-                        state.sample(signal, at, REASONS.get(sample.labels.get("reason", ""), 0.0))
-                    elif signal in SUMMED:
-                        sums[signal] = sums.get(signal, 0.0) + sample.value
-                    else:
-                        state.sample(signal, at, sample.value)
-        if not boot:
-            raise ValueError("no boot id")
-        for signal, value in sums.items():
-            state.sample(signal, at, value)
-        if boot != state.boot_id:
-            state.boot_id, state.started_at = boot, at
-            state.restarts += 1
-            state.boots = {boot: deque(maxlen=KEPT_SAMPLES)}
-            state.version += 1
-        state.boots[boot].append((at, 1.0))
-        state.running, state.why = True, ""
-
-    async def measure(self, now: float, rules: Sequence[Rules]) -> Measurement:
-        spans = windows(rules, self._interval)
-
-        def recent(samples: deque[tuple[float, float]], signal: Signal) -> Samples:
-            return tuple((at, value) for at, value in samples if at > now - spans[signal])
-
-        workers = {
-            name: Raw(
-                tuple((boot, recent(samples, Signal.BOOT)) for boot, samples in state.boots.items()),
-                {signal: [recent(samples, signal)] for signal, samples in state.series.items()},
-            )
-            for name, state in self._states.items()
-        }
-        window = spans[Signal.UP]
-        good = [
-            [at for at, up in state.series.get(Signal.UP, ()) if up and at > now - window]
-            for state in self._states.values()
-        ]
-        queries = {signal: f"{metric} of /metrics" for signal, (metric, _) in METRICS.items()}
-        monitoring = Monitoring(
-            at=now,
-            # One slow scrape must not count as blindness: they wait for each other.
-            stale_after=2 * self._interval + SCRAPE_TIMEOUT_SECONDS + 1,
-            scrape_interval=self._interval,
-            last_scrape=max((times[-1] for times in good if times), default=None),
-            coverage=float(max(map(len, good), default=0)),
-            window=window,
-            queries=queries,
-        )
-        return Measurement(monitoring, workers)
-
-
 class LocalHost:
     """Notes in memory; the supervisor in place of kubelet."""
 
     def __init__(
         self,
-        states: dict[str, _State],
+        states: dict[str, WorkerState],
         spec: Spec,
         *,
         clock: Callable[[], float],
@@ -262,7 +103,7 @@ class LocalHost:
         self._on_status(self.status)
 
 
-def _pod(state: _State) -> Pod:
+def _pod(state: WorkerState) -> Pod:
     name = state.worker.name
     return Pod(
         uid=name,
@@ -293,6 +134,9 @@ def default_spec(**changes: Any) -> Spec:
 class LocalOperator:
     """Judges and heals local workers until cancelled.
 
+    ``neighbours`` are ops URLs of other services: while one of them can be scraped, a worker that cannot is
+    at fault itself, even where it is the only one.
+
     ``on_event`` and ``on_status`` are called in the event loop and must not block. ``restart(name)`` ends
     and starts a process that did not exit when asked; without it such a worker stays cordoned, and that is
     said.
@@ -303,6 +147,7 @@ class LocalOperator:
         workers: Sequence[LocalWorker],
         *,
         token_file: Path | None,
+        neighbours: Sequence[str] = (),
         spec: Spec | None = None,
         on_event: Callable[[LocalEvent], None] = lambda event: None,
         on_status: Callable[[Mapping[str, Any]], None] = lambda status: None,
@@ -313,12 +158,12 @@ class LocalOperator:
         monotonic: Callable[[], float] = time.monotonic,
         registry: CollectorRegistry | None = None,
     ) -> None:
-        self._states = {worker.name: _State(worker) for worker in workers}
+        self._states = {worker.name: WorkerState(worker) for worker in workers}
         self._period = tick_seconds
         self._monotonic = monotonic
         self._waker = Waker()
         self._telemetry = Telemetry(registry or CollectorRegistry(), monotonic)
-        self._scraper = Scraper(self._states, interval=scrape_seconds, clock=clock)
+        self._scraper = Scraper(self._states, neighbours, interval=scrape_seconds, clock=clock)
         self._admin = WorkerAdmin(token_file, clock=clock)
         self._host = LocalHost(
             self._states,

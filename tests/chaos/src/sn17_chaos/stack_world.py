@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
-from sn17.up.health import under_way
+from sn17.up.health import neighbours, under_way
 from sn17.up.process import ManagedProcess
 from sn17.up.stack import Stack, StackOptions
 from sn17_miner.journal import Journal
-from sn17_operator.adapters.local import LocalEvent, LocalOperator, LocalWorker
+from sn17_operator.adapters.local import LocalEvent, LocalOperator
+from sn17_operator.adapters.local_scrape import LocalWorker
 from sn17_operator.steps import Reason
 from sn17_service.contract import Outcome
 
@@ -369,6 +370,7 @@ class StackWorld:
                 for w in self.stack.workers
             ],
             token_file=self.token_file("operator"),
+            neighbours=neighbours(self.stack),
             spec=quick_spec(),
             on_event=self._noticed,
             restart=restart,
