@@ -11,26 +11,15 @@ from sn17_operator.steps import Reason
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs/operator.md").read_text()
+HERE = ("simulation", "people", "machine", "planner", "policy", "status", "adapters", "glue", "loop")
+SERVER = ("cluster", "writes", "faults", "prometheus", "scale")
+NODE = ("acceptance", "arms", "steering")
 FILES = {
-    **{
-        name: f"operator/tests/test_operator_{name}.py"
-        for name in (
-            "simulation",
-            "people",
-            "machine",
-            "planner",
-            "policy",
-            "status",
-            "adapters",
-            "glue",
-            "loop",
-        )
-    },
-    **{
-        name: f"tests/apiserver/test_operator_{name}.py"
-        for name in ("cluster", "writes", "faults", "prometheus")
-    },
+    **{name: f"operator/tests/test_operator_{name}.py" for name in HERE},
+    **{name: f"tests/apiserver/test_operator_{name}.py" for name in SERVER},
+    **{name: f"tests/e2e/test_{name}.py" for name in NODE},
     "crd": "tests/apiserver/test_crd.py",
+    "chart": "tests/chart/test_chart_api.py",
     "bench": "bench/operator_fleet.py",
 }
 COMPLAINTS = 13

@@ -4,6 +4,9 @@ escalation.
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
+
 import pytest
 from fleet_simulation import LIMIT, SPEC, TICK, let_leak, spec_with, warmed
 
@@ -253,6 +256,31 @@ async def test_leaker_that_is_evicted_is_never_given_up_while_each_eviction_cure
     assert sim.world.evictions == 5
     assert sim.world.oom_kills == 0
     assert "RemediationFailed" not in sim.reasons()
+
+
+async def test_what_the_operator_keeps_does_not_grow_with_the_pods_that_came_and_went() -> None:
+    # Records of evictions are kept for their window, so it is shorter than the first of both looks.
+    spec = spec_with(strategy="EvictPod", recycle={"evictionWindowSeconds": 3_600})
+    sim = await warmed(2, spec=spec)
+    let_leak(sim, 0.012)
+    own = [tracemalloc.Filter(True, "*/sn17_operator/*")]
+
+    async def kept_after(hours: float) -> int:
+        await sim.run(int(hours * HOUR))
+        gc.collect()
+        return sum(
+            each.size for each in tracemalloc.take_snapshot().filter_traces(own).statistics("filename")
+        )
+
+    tracemalloc.start()
+    try:
+        early = await kept_after(1.1)
+        evictions = sim.world.evictions
+        late = await kept_after(1.6)
+    finally:
+        tracemalloc.stop()
+    assert sim.world.evictions >= evictions + 10
+    assert late - early < 3 * 1024
 
 
 async def test_eviction_waits_for_the_disruption_budget() -> None:
