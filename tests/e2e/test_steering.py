@@ -57,7 +57,8 @@ def test_cordon_holds_and_uncordon_ends_it(stack: Stack) -> None:
     worker = stack.worker(name)
     assert (worker["state"], worker["job"]) == ("draining", None)
     assert "new driver" in worker["reason"]
-    assert stack.miner()["status"]["cordoned"] == 1
+    # kubelet's probe may see the drain before the tick that asked for it has written its status.
+    wait_until("the column", lambda: stack.miner()["status"]["cordoned"] == 1, timeout=60)
     assert sn17(stack, "uncordon", name, *where) == f"{name} is back in service\n"
     wait_until("service", lambda: stack.status() == "Healthy", timeout=60)
     assert stack.worker(name)["state"] in ("ready", "busy")
@@ -78,7 +79,7 @@ def test_recycle_restarts_in_place(stack: Stack) -> None:
 
 def test_pause_and_resume(stack: Stack) -> None:
     assert sn17(stack, "pause", "--reason", "upgrade", "-n", stack.namespace) == "sn17 is paused: upgrade\n"
-    wait_until("the word", lambda: stack.status() == "Paused", timeout=30)
+    wait_until("the word", lambda: stack.status() == "Paused", timeout=60)
     assert stack.condition("Paused")["status"] == "True"
     assert sn17(stack, "resume", "-n", stack.namespace) == "sn17 goes on\n"
     wait_until("the word", lambda: stack.status() == "Healthy", timeout=60)
