@@ -1,10 +1,10 @@
 """The same leak under four guardians, on one real cluster at the same time.
 
-    python bench/comparison.py [--minutes N] [--archives FILE ...] [--json FILE] [--png FILE]
+    python bench/comparison.py [--minutes N] [--leak MIB] [--archives FILE ...] [--json FILE] [--png FILE]
     python bench/comparison.py --from FILE --png FILE
 
-Two workers each lose 5 % of their limit at every generation, and as memory fills their assets shrink to an
-eighth. Arms: the worker's own guard without an operator; nothing but kubelet's restart after an OOM kill (the
+Two workers each lose 1 % of their limit of 1Gi at every generation (--leak: MiB), and as memory fills their
+assets shrink to an eighth. Arms: the worker's own guard without an operator; nothing but kubelet's restart after an OOM kill (the
 baseline); a process manager that looks at the memory and restarts at a threshold, as PM2 does, SIGINT and
 1.6 s later SIGKILL; and sn17. Everything else is the same, the network's fast motion of 1:20 included.
 """
@@ -35,9 +35,10 @@ COLUMNS = {
 }
 PANELS = {
     "accepted_per_hour": "accepted per hour",
-    "mean_gaussians": "mean gaussians",
+    "lost_percent": "lost, % of tasks",
     "oom_kills": "OOM kills",
-    "lost": "tasks lost",
+    "killed_at_work": "killed in mid-job",
+    "mean_gaussians": "mean gaussians",
 }
 
 
@@ -56,6 +57,7 @@ def draw(rows: list[dict[str, Any]], path: Path, about: str) -> None:
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
+    rows = [{**row, "lost_percent": round(100 * row["lost"] / max(1, row["tasks"]))} for row in rows]
     names = [row["arm"].replace(", ", ",\n").replace(" (", "\n(") for row in rows]
     colours = ["#2f6fb5" if row["arm"] == "sn17" else "#b9bec6" for row in rows]
     figure, axes = plt.subplots(1, len(PANELS), figsize=(12, 3.4), sharey=True)
@@ -78,7 +80,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--minutes", type=float, default=6.0)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--leak", type=float, help="MiB that a worker of 1Gi loses at each generation")
     parser.add_argument("--archives", type=Path, nargs="*", default=[])
     parser.add_argument("--json", type=Path)
     parser.add_argument("--png", type=Path)
@@ -88,14 +91,16 @@ def main() -> None:
         found = json.loads(options.source.read_text())
     else:
         from sn17_chaos.cluster_bed import bed
-        from sn17_chaos.cluster_compare import compare
+        from sn17_chaos.cluster_compare import LEAK_MIB, compare
 
-        with bed(1, archives=options.archives) as on:
-            results = compare(on, options.minutes, lambda text: print(text, flush=True))
+        leak = options.leak or LEAK_MIB
+        with bed(archives=options.archives) as on:
+            results = compare(on, options.minutes, lambda text: print(text, flush=True), leak)
         commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True)
         found = {
             "commit": commit.strip(),
             "date": datetime.now(UTC).date().isoformat(),
+            "leak_mib": leak,
             "arms": [asdict(each) for each in results],
         }
         if options.json:
@@ -104,8 +109,8 @@ def main() -> None:
     if options.png:
         minutes = found["arms"][0]["minutes"]
         about = (
-            f"the same leak, 2 workers each, {minutes:g} minutes at 1:20 on one cluster; {found['date']},"
-            f" {found['commit']}"
+            f"the same leak of {found['leak_mib']:g} MiB a generation, 2 workers of 1Gi each, {minutes:g} minutes"
+            f" at 1:20 on one cluster; {found['date']}, {found['commit']}"
         )
         draw(found["arms"], options.png, about)
 
