@@ -4,9 +4,10 @@
     python bench/comparison.py --from FILE --png FILE
 
 Two workers each lose 1 % of their limit of 1Gi at every generation (--leak: MiB), and as memory fills their
-assets shrink to an eighth. Arms: the worker's own guard without an operator; nothing but kubelet's restart after an OOM kill (the
-baseline); a process manager that looks at the memory and restarts at a threshold, as PM2 does, SIGINT and
-1.6 s later SIGKILL; and sn17. Everything else is the same, the network's fast motion of 1:20 included.
+assets shrink to an eighth. Arms: the worker's own guard without an operator; nothing but kubelet's restart
+after an OOM kill (the baseline); a process manager that looks at the memory and restarts at a threshold, as
+PM2 does, SIGINT and 1.6 s later SIGKILL; and sn17. Everything else is the same, the network's fast motion of
+1:20 included.
 """
 
 from __future__ import annotations
@@ -109,8 +110,8 @@ def main() -> None:
     if options.png:
         minutes = found["arms"][0]["minutes"]
         about = (
-            f"the same leak of {found['leak_mib']:g} MiB a generation, 2 workers of 1Gi each, {minutes:g} minutes"
-            f" at 1:20 on one cluster; {found['date']}, {found['commit']}"
+            f"the same leak of {found['leak_mib']:g} MiB a generation, 2 workers of 1Gi each,"
+            f" {minutes:g} minutes at 1:20 on one cluster; {found['date']}, {found['commit']}"
         )
         draw(found["arms"], options.png, about)
 
