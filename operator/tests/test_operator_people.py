@@ -118,6 +118,7 @@ async def test_worker_that_was_given_up_is_taken_up_again_when_a_person_asks(str
         cursed.memory = 0.95 if cursed.pod.ready else cursed.memory
         await sim.tick()
     assert sim.world.status["status"] == "RemediationFailed"
+    assert sim.world.status["message"].endswith(f"sn17 recycle {cursed.pod.name}")
     evictions = sim.world.evictions
     sim.world.change(cursed, recycle_requested="the driver is mended")
     await sim.run(30)

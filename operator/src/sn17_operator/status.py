@@ -79,7 +79,9 @@ def summary(view: View) -> tuple[str, str]:
     if metrics.status == "False":
         return Reason.METRICS_UNAVAILABLE, metrics.message
     if failed:
-        return Reason.REMEDIATION_FAILED, f"{failed[0].pod.name}: {failed[0].pod.history.failed}"
+        pod = failed[0].pod
+        advice = f"look at its node and its log, then: sn17 recycle {pod.name}"
+        return Reason.REMEDIATION_FAILED, f"{pod.name}: {pod.history.failed}; {advice}"
     if capacity.storm:
         return Reason.TOO_MANY_UNHEALTHY, capacity.storm_text
     if fleet.rollout is not None and fleet.rollout.in_progress:
