@@ -23,9 +23,9 @@ images: ## Build the container images with docker or buildah (IMAGES="operator t
 test-node: sync tools ## The tests of the node itself, two nodes included (needs root and Go)
 	@SN17_REQUIRE_CLUSTER=1 .venv/bin/python -m pytest -m node tests/cluster
 
-e2e: sync tools ## Everything on a real cluster: install, four arms of a leak, recycles, uninstall; 20 faults around the operator (needs root and Go)
+e2e: sync tools ## Everything on a real cluster: install, four arms of a leak, recycles, uninstall; 20 faults, a short soak (needs root and Go)
 	@SN17_REQUIRE_CLUSTER=1 .venv/bin/python -m pytest -o "norecursedirs=.*" tests/e2e --durations=0
-	@SN17_REQUIRE_CLUSTER=1 .venv/bin/python -m pytest tests/chaos/fast/test_chaos_plane.py --durations=0
+	@SN17_REQUIRE_CLUSTER=1 SN17_SOAK_SECONDS=240 .venv/bin/python -m pytest -n 2 tests/stack/test_soak.py tests/chaos/fast/test_chaos_plane.py --durations=0
 
 HOURS ?= 1.2
 MINUTES ?= 8
