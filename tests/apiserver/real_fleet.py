@@ -67,6 +67,8 @@ class Worker:
     drift: float = 0.01
     exits: bool = True
     gpu_errors: int = 0
+    says: str = ""
+    """Why it does not trust itself."""
     answers: bool = True
     boot_id: str = field(default_factory=lambda: secrets.token_hex(4))
     leases: dict[str, str] = field(default_factory=dict)
@@ -159,6 +161,7 @@ class Worker:
             f'sn17_gpu_errors_total{{kind="illegal_access"}} {self.gpu_errors}',
             'sn17_gpu_errors_total{kind="ecc"} 0',
             *(f'sn17_draining{{by="{by}"}} {int(by in self.leases)}' for by in ("user", "operator")),
+            *([f'sn17_degraded{{reason="{self.says}"}} 1'] if self.says else []),
         ]
         return "\n".join(lines) + "\n"
 

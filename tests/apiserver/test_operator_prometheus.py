@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 from real_fleet import LIMIT, SCRAPE_SECONDS, Prometheus, Worker, free_port
 from sn17_operator.adapters.local import default_spec
-from sn17_operator.adapters.prometheus import PrometheusMetrics, PrometheusSettings
+from sn17_operator.adapters.prometheus import REASONS, PrometheusMetrics, PrometheusSettings
 from sn17_operator.adapters.record import fetch
 from sn17_operator.evidence import Raw, attribute
 from sn17_operator.model import Evidence, Gap, Health, Phase, Pod, Signal, Verdict
 from sn17_operator.policy import judge
 from sn17_operator.ports import Measurement
+from sn17_service.contract import DegradedReason
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 
@@ -94,6 +95,7 @@ async def test_every_signal_is_read(
     prometheus: Prometheus, metrics: PrometheusMetrics, worker: Worker
 ) -> None:
     worker.gpu_errors, worker.jobs, worker.leases = 3, 1, {"user": "x"}
+    worker.says = DegradedReason.SUSPECT_OUTPUTS
     prometheus.scrape([target(worker)])
     seen = await until(metrics, lambda s: s.value(Signal.MEMORY) is not None and s.value(Signal.UP) == 1)
     assert seen.found.monitoring.failed == {}
@@ -110,6 +112,7 @@ async def test_every_signal_is_read(
         Signal.JOBS: 1,
         Signal.CANARY: 0.01,
         Signal.GPU_ERRORS: 3,
+        Signal.DEGRADED: REASONS[DegradedReason.SUSPECT_OUTPUTS],
         Signal.UP: 1,
         Signal.DRAINING_USER: 1,
         Signal.DRAINING_OPERATOR: 0,
