@@ -3,11 +3,11 @@
     python bench/comparison.py [--minutes N] [--leak MIB] [--archives FILE ...] [--json FILE] [--png FILE]
     python bench/comparison.py --from FILE --png FILE
 
-Two workers each lose 1 % of their limit of 1Gi at every generation (--leak: MiB), and as memory fills their
-assets shrink to an eighth. Arms: the worker's own guard without an operator; nothing but kubelet's restart
-after an OOM kill (the baseline); a process manager that looks at the memory and restarts at a threshold, as
-PM2 does, SIGINT and 1.6 s later SIGKILL; and sn17. Everything else is the same, the network's fast motion of
-1:20 included.
+Two workers each lose 1.5 % of their limit of 1Gi at every generation (--leak: MiB), and as memory fills
+their assets shrink to an eighth. Arms: the worker's own guard without an operator; nothing but kubelet's
+restart after an OOM kill (the baseline); a process manager that looks at the memory and restarts at a
+threshold, as PM2 does, SIGINT and 1.6 s later SIGKILL; and sn17. Everything else is the same, the network's
+fast motion of 1:20 included.
 """
 
 from __future__ import annotations
