@@ -40,8 +40,8 @@ class StackOptions:
     """Environment of single processes by name, above everything else."""
     forgiven_after: float = FORGIVEN_AFTER_SECONDS
     """See ``ProcessSpec``."""
-    start_timeout: float = 120.0
-    """Seconds for each process to listen."""
+    start_timeout: float = 300.0
+    """Seconds until a process that lives must take work: a busy machine takes its time to load a model."""
 
 
 @dataclass(slots=True)
