@@ -28,7 +28,7 @@ e2e: sync tools ## Everything on a real cluster: install, four arms of a leak, r
 	@SN17_REQUIRE_CLUSTER=1 SN17_SOAK_SECONDS=240 .venv/bin/python -m pytest -n 2 tests/stack/test_soak.py tests/chaos/fast/test_chaos_plane.py --durations=0
 
 HOURS ?= 1.2
-MINUTES ?= 8
+MINUTES ?= 10
 
 test-chaos-cluster: sync tools ## The most telling faults on a real cluster, and what each pod may do and read (needs root and Go)
 	@SN17_REQUIRE_CLUSTER=1 .venv/bin/python -m pytest -o "norecursedirs=.*" tests/chaos/cluster --durations=0
