@@ -307,6 +307,20 @@ async def test_a_validator_that_never_comes_back_is_given_up(harness: Harness) -
     assert (harness.task().outcome, harness.task().reason) == ("given_up", "validator_unreachable")
 
 
+async def test_a_validator_that_left_the_chain_is_given_up_long_before_the_deadline(harness: Harness) -> None:
+    worker, validator = await harness.worker(), await harness.validator()
+
+    async def leave(_: str) -> None:
+        del harness.chain.neurons[1:]
+        await validator.stop()
+
+    worker.on_generate = leave
+    await harness.run(chain__interval_seconds=0.2)
+    task = harness.task()
+    assert (task.outcome, task.reason) == ("given_up", "validator_unreachable")
+    assert task.submits == 6
+
+
 @pytest.mark.parametrize("step", ["reject", "unvalidated"])
 async def test_bad_news_is_obeyed(harness: Harness, step: str) -> None:
     _, validator = await harness.worker(), await harness.validator()

@@ -24,6 +24,9 @@ _log = logging.getLogger("sn17.miner.submission")
 _LOCK_MARGIN: Final = 0.3
 _UNPROCESSED_BEFORE_PULL: Final = 2
 _LONGEST_PAUSE: Final = 60.0
+_FAILURES_AFTER_LEAVING: Final = 6
+"""So often a validator is tried that is no longer on the chain: some three minutes, in which it shows again on
+a chain that was only read badly."""
 _SURE: Final = 0.8
 """From this confidence on a lost answer is taken for an acceptance when the next pull is timed."""
 _FINAL: Final = {
@@ -64,7 +67,10 @@ class Submission:
             since = max(task.pulled_at, context.started_at)
             late = context.clock() - since > context.policy.submit_deadline
             if late and task.submits:
-                return await self._never(task, progress)
+                minutes = context.policy.submit_deadline / 60
+                return await self._never(task, progress, f"no verdict in {minutes:.0f} min")
+            if context.lane(task).leaving and progress.failures >= _FAILURES_AFTER_LEAVING:
+                return await self._never(task, progress, "the validator has left the chain")
             task, reading, answer = await self._once(task, skip)
             over = await self._settle(task, skip, progress, reading, answer)
             if over is not None:
@@ -251,13 +257,12 @@ class Submission:
             context.metrics.violations.labels(label(task.validator)).inc()
         return await context.finish(task, outcome, detail, reason=reason, cooldown_until=until or None)
 
-    async def _never(self, task: Task, progress: _Progress) -> Task:
-        minutes = self.context.policy.submit_deadline / 60
+    async def _never(self, task: Task, progress: _Progress, why: str) -> Task:
         lost = progress.maybe_judged
         return await self.context.finish(
             task,
             Outcome.GIVEN_UP,
-            f"no verdict in {minutes:.0f} min and {task.submits} submissions",
+            f"{why}; {task.submits} submissions, {progress.failures} of them failed",
             reason=GivenUpReason.ANSWER_LOST if lost else GivenUpReason.VALIDATOR_UNREACHABLE,
         )
 
