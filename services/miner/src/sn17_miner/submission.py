@@ -25,8 +25,8 @@ _LOCK_MARGIN: Final = 0.3
 _UNPROCESSED_BEFORE_PULL: Final = 2
 _LONGEST_PAUSE: Final = 60.0
 _FAILURES_AFTER_LEAVING: Final = 6
-"""So often a validator is tried that is no longer on the chain: some three minutes, in which it shows again on
-a chain that was only read badly."""
+"""So often a validator is tried that is no longer on the chain: some three minutes, in which it shows again
+on a chain that was only read badly."""
 _SURE: Final = 0.8
 """From this confidence on a lost answer is taken for an acceptance when the next pull is timed."""
 _FINAL: Final = {
