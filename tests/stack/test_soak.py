@@ -23,8 +23,9 @@ SECONDS = float(os.environ.get("SN17_SOAK_SECONDS", "480"))
 SERVICES = ("fixer", "miner")
 """The local validators are left out: they keep a book of every task for the referee."""
 START_SECONDS = 120.0
-SHORT_TOLERANCE = 0.12
-"""Heaps still find their size in so few minutes; a leak of a day's run shows in `make soak`."""
+SHORT_TOLERANCE = 0.35
+"""Heaps still find their size in so few minutes: up to 17 % was seen. What this form sees is a service that keeps
+assets (a megabyte a task); one that keeps a few kilobytes shows in a day's run, `make soak`."""
 
 
 @pytest.fixture
