@@ -24,8 +24,8 @@ SERVICES = ("fixer", "miner")
 """The local validators are left out: they keep a book of every task for the referee."""
 START_SECONDS = 120.0
 SHORT_TOLERANCE = 0.35
-"""Heaps still find their size in so few minutes: up to 17 % was seen. What this form sees is a service that keeps
-assets (a megabyte a task); one that keeps a few kilobytes shows in a day's run, `make soak`."""
+"""Heaps still find their size in so few minutes: up to 17 % was seen. What this form sees is a service that
+keeps assets (a megabyte a task); one that keeps a few kilobytes shows in a day's run, `make soak`."""
 
 
 @pytest.fixture
