@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from sn17_splats import Splats
 
 from sn17_fixer.diagnosis import diagnose
 from sn17_fixer.model import Diagnosis
 from sn17_fixer.render.camera import IMAGE_SIZE, validator_camera
 from sn17_fixer.render.metrics import psnr, ssim
-from sn17_fixer.render.preview import VIEWS, preview_png
+from sn17_fixer.render.preview import VIEWS, png, preview
 from sn17_fixer.render.scene import render, to_bytes, validator_model
 
 
@@ -72,11 +70,9 @@ def side_by_side(
     Raises :class:`sn17_splats.SplatError` where one of them can't be drawn.
     """
     found = compare(first, second, size=size)
-    pictures = [np.asarray(Image.open(io.BytesIO(preview_png(each, size=size)))) for each in (first, second)]
-    out = io.BytesIO()
-    Image.fromarray(np.concatenate(pictures, axis=1)).save(out, "PNG")
+    picture = np.concatenate([preview(each, size=size) for each in (first, second)], axis=1)
     psnr = None if np.isinf(found.psnr) else found.psnr
-    return {"psnr": psnr, "ssim": found.ssim}, out.getvalue()
+    return {"psnr": psnr, "ssim": found.ssim}, png(picture)
 
 
 def _rows_changed(first: Splats, second: Splats) -> int | None:

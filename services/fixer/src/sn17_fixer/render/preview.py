@@ -6,6 +6,7 @@ import io
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from sn17_splats import Splats
 
@@ -16,8 +17,8 @@ VIEWS: Final = (1, 5, 9, 13)
 GAP: Final = 5
 
 
-def preview_png(splats: Splats, *, size: int = IMAGE_SIZE) -> bytes:
-    """PNG of two by two views of ``size`` pixels each, 5 black pixels between them (1041 x 1041 by default).
+def preview(splats: Splats, *, size: int = IMAGE_SIZE) -> NDArray[np.uint8]:
+    """Two by two views of ``size`` pixels each, 5 black pixels between them: (1041, 1041, 3) by default.
 
     Raises :class:`sn17_splats.SplatError` where nothing can be drawn.
     """
@@ -28,6 +29,16 @@ def preview_png(splats: Splats, *, size: int = IMAGE_SIZE) -> bytes:
         row, column = (i // 2) * (size + GAP), (i % 2) * (size + GAP)
         picture, _ = render(model, validator_camera(view, size))
         grid[row : row + size, column : column + size] = to_bytes(picture)
+    return grid
+
+
+def png(picture: NDArray[np.uint8]) -> bytes:
+    """PNG of a picture (height, width, 3)."""
     out = io.BytesIO()
-    Image.fromarray(grid).save(out, "PNG")
+    Image.fromarray(picture).save(out, "PNG")
     return out.getvalue()
+
+
+def preview_png(splats: Splats, *, size: int = IMAGE_SIZE) -> bytes:
+    """PNG of :func:`preview`. Raises :class:`sn17_splats.SplatError` where nothing can be drawn."""
+    return png(preview(splats, size=size))
