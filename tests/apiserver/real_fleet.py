@@ -301,7 +301,6 @@ class Fleet:
         """What kubelet would write about the container now."""
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         restarts = self._restarts[name]
-        identity = f"containerd://{name}-{restarts}"
         last = {"terminated": {"reason": reason, "exitCode": exit_code, "finishedAt": now, "startedAt": now}}
         status = {
             "phase": "Running",
@@ -316,15 +315,19 @@ class Fleet:
                     "imageID": "none",
                     "ready": ready,
                     "restartCount": restarts,
-                    "containerID": identity,
+                    "containerID": f"containerd://{name}-{restarts}",
                     "state": {"running": {"startedAt": now}},
                     "lastState": last if restarts else {},
                 }
             ],
         }
+        self.write_status(name, {"status": status})
+
+    def write_status(self, name: str, patch: Mapping[str, Any]) -> None:
+        """Merge a pod's status."""
         self.cluster.kubectl(
             "patch", "pod", name, "-n", self.namespace, "--subresource=status", "--type=merge",
-            "-p", json.dumps({"status": status}),
+            "-p", json.dumps(patch),
         )  # fmt: skip
 
     def miner(self, **spec: Any) -> None:

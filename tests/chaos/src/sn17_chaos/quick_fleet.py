@@ -104,36 +104,12 @@ class QuickFleet(Fleet):
             namespace=self.namespace,
         )
 
-    def report(
-        self, name: str, *, ready: bool = True, reason: str = "Completed", exit_code: int = 75
-    ) -> None:
-        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        restarts = self._restarts[name]
-        last = {"terminated": {"reason": reason, "exitCode": exit_code, "finishedAt": now, "startedAt": now}}
-        status = {
-            "phase": "Running",
-            "podIP": self.workers[name].address,
-            "podIPs": [{"ip": self.workers[name].address}],
-            "startTime": now,
-            "conditions": [{"type": "Ready", "status": str(ready), "lastTransitionTime": now}],
-            "containerStatuses": [
-                {
-                    "name": "trellis",
-                    "image": "none",
-                    "imageID": "none",
-                    "ready": ready,
-                    "restartCount": restarts,
-                    "containerID": f"containerd://{name}-{restarts}",
-                    "state": {"running": {"startedAt": now}},
-                    "lastState": last if restarts else {},
-                }
-            ],
-        }
+    def write_status(self, name: str, patch: Mapping[str, Any]) -> None:
         path = f"/api/v1/namespaces/{self.namespace}/pods/{name}/status"
         headers = {"Content-Type": "application/merge-patch+json"}
         for _ in range(100):
             with contextlib.suppress(httpx.HTTPError):
-                answer = self.http.patch(path, content=json.dumps({"status": status}), headers=headers)
+                answer = self.http.patch(path, content=json.dumps(patch), headers=headers)
                 if answer.is_success or answer.status_code == httpx.codes.NOT_FOUND:
                     return
             time.sleep(0.3)
