@@ -38,6 +38,7 @@ from sn17_chaos.results import Row, embed, merge, read, table, write  # noqa: E4
 from sn17_chaos.runner import Trial, trial  # noqa: E402
 
 DEADLINE_SECONDS = 120.0
+RESULTS = ROOT / "bench" / "results"
 
 
 def commit() -> str:
@@ -53,6 +54,8 @@ class Book:
         self.path, self.seed, self.tier, self.world = path, seed, tier, world
         self.rows: dict[str, Row] = {}
         self.skipped: dict[str, str] = {}
+        self.about: dict[str, int] = {}
+        self.oom_kills = 0
         self.started = dt.datetime.now(tz=dt.UTC).isoformat(timespec="seconds")
         self.commit = commit()
 
@@ -60,6 +63,7 @@ class Book:
         row = self.rows.setdefault(done.name, Row(done.name, self.tier, self.commit, self.started, self.seed))
         pair = " + ".join(sorted(done.faults)) if len(done.faults) > 1 else None
         row.add(tasks=done.tasks, breaches=done.breaches, recovery=done.recovery, pair=pair)
+        self.oom_kills += len(done.history.oom_kills)
         took = "not recovered" if done.recovery is None else f"recovered in {done.recovery:.1f} s"
         print(
             f"{dt.datetime.now(tz=dt.UTC):%H:%M:%S}  {pair or done.name}: {took}, {done.tasks} tasks",
@@ -72,7 +76,7 @@ class Book:
     def save(self) -> None:
         if self.path is not None:
             about = {"world": self.world, "seed": self.seed, "not_injected": self.skipped}
-            write(self.path, self.rows.values(), **about)
+            write(self.path, self.rows.values(), **about, **self.about)
 
 
 def schedule(
@@ -200,15 +204,19 @@ def run_cluster(options: argparse.Namespace) -> Book:
     from sn17_chaos.cluster import run
 
     book = Book(options.json, options.seed, "cluster", "cluster")
-    book.skipped |= run(
+    committed = merge(row for path in sorted(RESULTS.glob("chaos-cluster-*.json")) for row in read(path))
+    struck = run(
         book.add,
         seed=options.seed,
         seconds=60 * options.minutes,
         count=options.releases,
         say=lambda text: print(f"          {text}", flush=True),
         only=options.faults or (),
+        struck={row.fault: row.runs for row in committed},
         archives=options.archives or (),
     )
+    book.skipped |= struck.skipped
+    book.about |= {"strikes": struck.count, "oom_kills": book.oom_kills}
     book.save()
     return book
 

@@ -6,7 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sn17_chaos.history import Act, Assigned, Completed, History, Journalled, Recycle, Span
+from sn17_chaos.history import (
+    Act,
+    Assigned,
+    Completed,
+    History,
+    Journalled,
+    MemorySample,
+    OomKill,
+    Recycle,
+    Span,
+)
 from sn17_chaos.invariants import INVARIANTS, check
 from sn17_chaos.results import UNDISTURBED, Row, merge, percentile, read, table, write
 
@@ -21,6 +31,12 @@ GOOD = History(
     recycles=[Recycle(6, "w1", "boot-1", "memory"), Recycle(9, "w1", "boot-2", "memory")],
     usable=[Span(0, 15), Span(18, 30)],
     evidence_limit=10,
+    oom_kills=[OomKill(30, "w1", "life-1")],
+    memory=[
+        MemorySample(at, "w1", "life-1", share) for at, share in ((20, 0.9), (24, 0.5), (26, 0.7), (29, 0.95))
+    ],
+    cordon_mark=0.6,
+    sight=7,
 )
 ACT = GOOD.acts[0]
 B = "b"
@@ -32,6 +48,10 @@ def with_task(outcome: str, end: str | None, reason: str | None = None, pulled: 
         assigned=[Assigned(B, "v", pulled, outcome)],
         journalled=[Journalled(B, "v", pulled, end, reason)],
     )
+
+
+def full_since(start: float) -> list[MemorySample]:
+    return [MemorySample(start + step, "w1", "life-1", 0.6 + 0.02 * step) for step in range(18)]
 
 
 BROKEN = {
@@ -48,6 +68,10 @@ BROKEN = {
     "one life ended twice": ("recycled_twice", replace(GOOD, recycles=[*GOOD.recycles, GOOD.recycles[0]])),
     "a healthy one ended": ("recycled_twice", replace(GOOD, recycles=[Recycle(6, "w2", "boot-9", None)])),
     "on old evidence": ("acted_on_unknown", replace(GOOD, acts=[replace(ACT, evidence_age=11)])),
+    "killed in sight": ("killed_in_sight", replace(GOOD, oom_kills=[OomKill(33, "w1", "life-1")])),
+    "killed after a long way up": ("killed_in_sight", replace(GOOD, memory=full_since(12))),
+    "killed unseen": ("killed_in_sight", replace(GOOD, memory=[])),
+    "killed long after the last look": ("killed_in_sight", replace(GOOD, memory=GOOD.memory[:2], sight=5)),
     "not as before": ("not_recovered", replace(GOOD, recovered=False, unrecovered="the fixer is gone")),
     "by hand": ("not_recovered", replace(GOOD, helped=["restart the miner"])),
 }  # fmt: skip
@@ -75,6 +99,13 @@ def test_what_no_worker_could_do_may_end_in_a_reason_of_the_list() -> None:
 def test_faults_from_outside_may_eat_the_budget() -> None:
     dead = replace(ACT, unavailable=3, budget=1, costs=False)
     assert check(replace(GOOD, acts=[dead])) == []
+
+
+def test_a_kill_that_came_too_quickly_to_be_seen_is_nobodys_fault() -> None:
+    assert check(replace(GOOD, memory=full_since(23.5))) == []
+    # Another life's memory says nothing about this one.
+    other = [replace(sample, incarnation="life-0") for sample in full_since(1)]
+    assert check(replace(GOOD, memory=[*other, *GOOD.memory])) == []
 
 
 def row(fault: str, **values: object) -> Row:

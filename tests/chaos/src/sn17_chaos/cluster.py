@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
+from types import MappingProxyType
 from typing import Generic, TypeVar
 
 from sn17_chaos.cluster_bed import Bed, bed
@@ -68,23 +69,30 @@ def wide_trial(worlds: Sequence[ClusterWorld], fault: Fault[Bed], rng: Random) -
 
 
 class Deck(Generic[W]):
-    """Faults in a random order, each once before any comes again."""
+    """Faults in a random order, those that struck least often first.
 
-    def __init__(self, faults: Sequence[Fault[W]], rng: Random) -> None:
+    struck: how often each has struck before, by name.
+    """
+
+    def __init__(self, faults: Sequence[Fault[W]], rng: Random, struck: Mapping[str, float]) -> None:
         self._faults, self._rng = list(faults), rng
-        self._left: list[Fault[W]] = []
+        self._struck = {fault.name: struck.get(fault.name, 0.0) for fault in faults}
 
     def draw(self) -> Fault[W]:
-        if not self._left:
-            self._left = self._rng.sample(self._faults, len(self._faults))
-        return self._left.pop()
+        fault = min(self._rng.sample(self._faults, len(self._faults)), key=lambda f: self._struck[f.name])
+        self._struck[fault.name] += 1
+        return fault
 
 
 class Strikes:
-    """Trials of a run: what is booked, and what could not be injected and why."""
+    """Trials of a run: what is booked, and what could not be injected and why.
+
+    count: strikes; one under all releases is one, though it is a trial for each of them.
+    """
 
     def __init__(self, worlds: Sequence[ClusterWorld], book: Callable[[Trial], None], rng: Random) -> None:
         self.worlds, self.skipped, self.rng = worlds, dict[str, str](), rng
+        self.count = 0
         self._book, self._lock = book, threading.Lock()
 
     def undisturbed(self) -> None:
@@ -108,6 +116,7 @@ class Strikes:
         try:
             for found in wide_trial(self.worlds, fault, self.rng):
                 self._book(found)
+            self.count += 1
         except (CannotInjectError, TimeoutError) as error:
             self.skipped[fault.name] = str(error)
 
@@ -119,6 +128,7 @@ class Strikes:
         else:
             with self._lock:
                 self._book(found)
+                self.count += bool(faults)
 
     def _side_by_side(self, lane: Callable[[ClusterWorld, Random], None]) -> None:
         generators = [Random(self.rng.getrandbits(64)) for _ in self.worlds]
@@ -134,11 +144,13 @@ def run(
     count: int,
     say: Say,
     only: Sequence[str] = (),
+    struck: Mapping[str, float] = MappingProxyType({}),
     archives: Sequence[Path] = (),
-) -> dict[str, str]:
-    """Break things for ``seconds``. What could not be injected, and why.
+) -> Strikes:
+    """Break things for ``seconds``.
 
-    only: these faults. archives: the images, which are built otherwise.
+    only: these faults. struck: how often each has struck before; those that did least come first.
+    archives: the images, which are built otherwise.
 
     Raises MissingError.
     """
@@ -150,7 +162,7 @@ def run(
         say(f"{count} releases on {len(on.nodes)} nodes")
         strikes = Strikes(worlds, book, rng)
         strikes.undisturbed()
-        deck, wide_deck = Deck(own, rng), Deck(wide, rng)
+        deck, wide_deck = Deck(own, rng, struck), Deck(wide, rng, struck)
         try:
             while time.monotonic() < end:
                 if own:
@@ -162,4 +174,4 @@ def run(
             for world in worlds:
                 for line in world.log:
                     say(line)
-    return strikes.skipped
+    return strikes

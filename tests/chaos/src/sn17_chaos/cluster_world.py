@@ -13,8 +13,8 @@ import re
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -25,10 +25,11 @@ from sn17_cluster.stack import Stack, ready
 from sn17_miner.journal import Journal
 from sn17_service.contract import ANNOTATION_INTENT, Outcome
 
-from sn17_chaos.cluster_bed import POLL_SECONDS, Bed, unique
-from sn17_chaos.cluster_release import SPEED, release_values
+from sn17_chaos.cluster_bed import CGROUPS, POLL_SECONDS, Bed, unique
+from sn17_chaos.cluster_looks import Books, Look, Mark
+from sn17_chaos.cluster_memory import MemoryWatch
+from sn17_chaos.cluster_release import CORDON_MARK, SPEED, release_values
 from sn17_chaos.history import (
-    DROPPED,
     OPEN,
     Act,
     Assigned,
@@ -48,32 +49,14 @@ TICK_SECONDS = 3
 SCRAPE_SECONDS = 2
 SETTLED_SECONDS = 3.0
 """How long a worker must have been away before the operator can be expected to know."""
+SIGHT_SECONDS = 2.0 * SCRAPE_SECONDS + TICK_SECONDS
+"""After this long above the cordon mark the operator has seen it."""
 EVIDENCE_LIMIT = 2.0 * SCRAPE_SECONDS + 5.0 + TICK_SECONDS + SETTLED_SECONDS
 _GENERATED = re.compile(r"generated key=(\S+)")
 _TICK_AGE = re.compile(r"^sn17_tick_age_seconds (\S+)$", re.MULTILINE)
 RECYCLING = ("Recycle", "Evict")
 ENDED = ("Failed", "Succeeded")
 """Pods that kubelet has evicted stay in the API until somebody collects them."""
-
-
-@dataclass(slots=True)
-class Look:
-    """What a worker said of itself last, and since when it is out of service in the API's eyes."""
-
-    boot_id: str = ""
-    state: str = "starting"
-    job: str | None = None
-    at: float = 0.0
-    away_since: float | None = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """Where a trial starts."""
-
-    at: float
-    acts: int
-    recycles: int
 
 
 @dataclass(slots=True)
@@ -91,18 +74,19 @@ class ClusterWorld:
     acts: list[Act] = field(default_factory=list)
     recycles: list[Recycle] = field(default_factory=list)
     usable: list[Span] = field(default_factory=list)
+    memory: MemoryWatch = field(default_factory=MemoryWatch)
     log: list[str] = field(default_factory=list)
     cut: float = 0.0
     stack: Stack = field(init=False)
     _pods: list[Any] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
-    _thread: threading.Thread | None = None
+    _threads: list[threading.Thread] = field(default_factory=list)
     _acting: dict[str, str] = field(default_factory=dict)
     _recycled: set[tuple[str, str, str]] = field(default_factory=set)
     _peaks: dict[str, float] = field(default_factory=dict)
     _logs: NewLines = field(default_factory=NewLines)
     _completed: list[Completed] = field(default_factory=list)
-    _books: dict[tuple[str, str], Assigned] = field(default_factory=dict)
+    _books: Books = field(default_factory=Books)
     _journal: Path | None = None
 
     # --- life -----------------------------------------------------------------------------------
@@ -119,8 +103,9 @@ class ClusterWorld:
         self.bed.cluster.kubectl(
             "set", "env", "deploy/sn17-trellis", f"--from=configmap/{FAULTS_MAP}", "-n", namespace
         )
-        self._thread = threading.Thread(target=self._look_on, name=f"looks at {self.name}", daemon=True)
-        self._thread.start()
+        for look in (self._look_on, self._weigh):
+            self._threads.append(threading.Thread(target=look, name=f"looks at {self.name}", daemon=True))
+            self._threads[-1].start()
 
     def await_first(self) -> None:
         """Wait for the first accepted task and a healthy release. Raises TimeoutError."""
@@ -129,8 +114,8 @@ class ClusterWorld:
 
     def close(self) -> None:
         self._stop.set()
-        if self._thread is not None:
-            self._thread.join(10.0)
+        for thread in self._threads:
+            thread.join(10.0)
 
     def live(self, seconds: float) -> None:
         time.sleep(seconds)
@@ -188,7 +173,7 @@ class ClusterWorld:
     # --- trials ---------------------------------------------------------------------------------
 
     def mark(self) -> Mark:
-        return Mark(time.time(), len(self.acts), len(self.recycles))
+        return Mark(time.time(), len(self.acts), len(self.recycles), len(self.memory.kills))
 
     def recovered(self, since: float) -> str:
         """What is not as before; empty when all is. ``since``: when the fault was over."""
@@ -212,7 +197,7 @@ class ClusterWorld:
             return f"STATUS is {status}"
         if (age := self._tick_age()) > 4 * TICK_SECONDS:
             return f"the operator's last tick is {age:.0f} s old"
-        books = list(self.assigned())
+        books = self.assigned()
         for task in books:
             if task.assigned_at <= since and task.outcome == OPEN:
                 return f"task {task.task_id[:8]} is open"
@@ -238,6 +223,7 @@ class ClusterWorld:
         assigned = [task for task in self.assigned() if self.cut < task.assigned_at <= until]
         self.cut = until
         known = {task.task_id for task in assigned}
+        oom_kills = self.memory.kills[mark.oom_kills :]
         return History(
             assigned=assigned,
             journalled=[entry for entry in self._journalled() if entry.task_id in known],
@@ -246,6 +232,10 @@ class ClusterWorld:
             recycles=self.recycles[mark.recycles :],
             usable=list(self.usable),
             evidence_limit=EVIDENCE_LIMIT,
+            oom_kills=oom_kills,
+            memory=self.memory.before(oom_kills),
+            cordon_mark=CORDON_MARK,
+            sight=SIGHT_SECONDS,
             recovered=not unrecovered,
             unrecovered=unrecovered,
         )
@@ -266,28 +256,9 @@ class ClusterWorld:
         found = _TICK_AGE.search(text)
         return float(found[1]) if found else float("inf")
 
-    def assigned(self) -> Iterator[Assigned]:
-        """The validators' books: the referee's view. Their process forgets its books when it is killed: what
-        was open then is dropped, what was closed is remembered here.
-
-        Raises httpx.HTTPError.
-        """
-        books = self.bed.inside.json(f"{self.address('validators', 8099)}/books")
-        told = {(v["hotkey"], task["task_id"]) for v in books["validators"] for task in v["tasks"]}
-        for key, known in list(self._books.items()):
-            if known.outcome == OPEN and key not in told:
-                self._books[key] = replace(known, outcome=DROPPED)
-        for validator in books["validators"]:
-            for task in validator["tasks"]:
-                entry = Assigned(
-                    task["task_id"],
-                    validator["hotkey"],
-                    task["assigned_at"],
-                    task["outcome"],
-                    task["closed_at"],
-                )
-                self._books[entry.validator, entry.task_id] = entry
-        yield from list(self._books.values())
+    def assigned(self) -> list[Assigned]:
+        """The validators' books, with what is remembered of them. Raises httpx.HTTPError."""
+        return self._books.read(self.bed.inside.json(f"{self.address('validators', 8099)}/books"))
 
     def journal_path(self) -> Path:
         """The journal on this machine's disk. Raises KeyError while its claim is not bound."""
@@ -319,11 +290,23 @@ class ClusterWorld:
             with contextlib.suppress(httpx.HTTPError, OSError, ValueError):
                 self._pods = self.bed.api.get(f"{self.path}/pods")["items"]
                 self._note_intents(time.time())
+                self.memory.note(self._worker_pods())
             self._look_at_workers()
             self._read_completed()
             # What was closed is remembered from before a validator's end.
             with contextlib.suppress(httpx.HTTPError, OSError, ValueError, KeyError):
-                list(self.assigned())
+                self.assigned()
+
+    def _worker_pods(self) -> list[Any]:
+        """All that the API has of workers, also those that have ended."""
+        of = "app.kubernetes.io/component"
+        return [pod for pod in self._pods if pod["metadata"]["labels"].get(of) == "trellis"]
+
+    def _weigh(self) -> None:
+        """Apart from the other looks: those wait for an API server that hangs."""
+        groups = [CGROUPS / node.cgroup for node in self.bed.nodes]
+        while not self._stop.wait(POLL_SECONDS):
+            self.memory.look(groups, self._worker_pods(), time.time())
 
     def _look_at_workers(self) -> None:
         pods = {pod["metadata"]["name"]: pod["status"].get("podIP") for pod in self.pods("trellis")}

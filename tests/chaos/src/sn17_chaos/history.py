@@ -76,6 +76,28 @@ class Recycle:
 
 
 @dataclass(frozen=True, slots=True)
+class MemorySample:
+    """Unreclaimable memory of one life of a worker's container, as the kernel counts it.
+
+    share: of the container's limit.
+    """
+
+    at: float
+    worker: str
+    incarnation: str
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class OomKill:
+    """The kernel has killed this life of a worker's container, or a process in it, for want of memory."""
+
+    at: float
+    worker: str
+    incarnation: str
+
+
+@dataclass(frozen=True, slots=True)
 class Span:
     """A stretch of time, both ends included."""
 
@@ -92,6 +114,10 @@ class History:
 
     usable: when at least one worker took work.
     evidence_limit: what ``Act.evidence_age`` may be at most: how old the data are that count as fresh.
+    oom_kills: none where nobody limits the workers' memory.
+    memory: all samples of the lives that were killed so.
+    cordon_mark: share of the limit from which on the operator takes a worker out of service.
+    sight: seconds after which it has seen that, two scrapes and a tick.
     recovered: the stack was as before within the deadline; ``unrecovered`` says what was not.
     helped: what a person, or the harness in place of one, had to do beyond ending the fault.
     """
@@ -103,6 +129,10 @@ class History:
     recycles: Sequence[Recycle] = ()
     usable: Sequence[Span] = ()
     evidence_limit: float = 0.0
+    oom_kills: Sequence[OomKill] = ()
+    memory: Sequence[MemorySample] = ()
+    cordon_mark: float = 1.0
+    sight: float = 0.0
     recovered: bool = True
     unrecovered: str = ""
     helped: Sequence[str] = field(default=())

@@ -97,6 +97,27 @@ def acted_on_unknown(history: History) -> Iterator[str]:
             )
 
 
+def killed_in_sight(history: History) -> Iterator[str]:
+    """No OOM kill of a worker whose unreclaimable memory had stood above the cordon mark for two scrapes and
+    a tick; nor of one whose memory nobody looked at for so long, since nothing says how it stood."""
+    for kill in history.oom_kills:
+        about = f"{kill.worker}: incarnation {kill.incarnation[:12]} killed for want of memory"
+        samples = sorted(
+            (each for each in history.memory if each.incarnation == kill.incarnation and each.at <= kill.at),
+            key=lambda each: each.at,
+        )
+        if not samples or kill.at - samples[-1].at > history.sight:
+            yield f"{about}, and nobody knows how it stood before"
+            continue
+        below = max((each.at for each in samples if each.share < history.cordon_mark), default=None)
+        above = [each.at for each in samples if below is None or each.at > below]
+        if above and kill.at - above[0] >= history.sight:
+            yield (
+                f"{about} after {kill.at - above[0]:.1f} s above {history.cordon_mark:.0%} of its limit,"
+                f" {history.sight:.1f} s are enough to see it"
+            )
+
+
 def not_recovered(history: History) -> Iterator[str]:
     """Recovery without a person, within the deadline."""
     if not history.recovered:
@@ -114,6 +135,7 @@ INVARIANTS: Mapping[str, Callable[[History], Iterator[str]]] = MappingProxyType(
         "beyond_budget": beyond_budget,
         "recycled_twice": recycled_twice,
         "acted_on_unknown": acted_on_unknown,
+        "killed_in_sight": killed_in_sight,
         "not_recovered": not_recovered,
     }
 )
