@@ -456,6 +456,34 @@ async def test_replacement_that_finds_no_place_is_said_once_and_holds_no_budget_
     assert sim.world.evictions == 2, "and now the budget is gone"
 
 
+@pytest.mark.parametrize("terminating", [False, True], ids=["gone", "terminating for ever"])
+async def test_replacement_that_is_lost_with_its_node_is_replaced_in_turn(terminating: bool) -> None:
+    """A node that has just died takes new pods until it counts as NotReady."""
+    sim = await warmed(4, spec=spec_with(strategy="EvictPod"))
+    known = set(sim.world.workers)
+    sim.workers[0].memory = 0.95
+    while set(sim.world.workers) <= known:
+        await sim.tick()
+    (lost,) = (sim.world.workers[uid] for uid in set(sim.world.workers) - known)
+    lost.deaf = True
+    await sim.tick()
+    if terminating:
+        sim.world.change(lost, deleting=True)
+    else:
+        del sim.world.workers[lost.pod.uid]
+    sim.world.add_pod()
+    await sim.run(10)
+    assert sim.world.status["status"] == ("Degraded" if terminating else "Healthy")
+    assert sim.world.status["recycling"] == 0
+    assert sim.world.status["ready"] == "4/4"
+    # The budget is free: the next one need not wait for the ten minutes of a missing replacement.
+    well = next(w for w in sim.workers if w.pod.ready)
+    well.memory = 0.95
+    await sim.run(10)
+    assert sim.world.evictions == 2
+    assert sim.world.violations == []
+
+
 @pytest.mark.parametrize("mute", [0.0, 30.0, 120.0])
 @pytest.mark.parametrize("back_off", [0.0, 60.0])
 @pytest.mark.parametrize("count", [1, 4])

@@ -94,15 +94,22 @@ def _open_evictions(fleet: Fleet) -> int:
 def settle(spec: Spec, fleet: Fleet, now: float) -> tuple[Eviction, ...]:
     """Match evicted pods with their replacements, in order of time, and close what is over."""
     workers = {worker.pod.uid: worker for worker in fleet.workers}
-    claimed = {e.replacement_uid for e in fleet.evictions} | {e.uid for e in fleet.evictions}
+    evicted = {e.uid for e in fleet.evictions}
+    claimed = {e.replacement_uid for e in fleet.evictions} | evicted
     newcomers = sorted(
-        (w.pod for w in fleet.workers if w.pod.uid not in claimed), key=lambda pod: (pod.created_at, pod.uid)
+        (w.pod for w in fleet.workers if w.pod.uid not in claimed and not w.pod.deleting),
+        key=lambda pod: (pod.created_at, pod.uid),
     )
     settled: list[Eviction] = []
     for record in sorted(fleet.evictions, key=lambda e: e.at):
         if now - record.at > spec.recycle.eviction_window_seconds:
             continue
         old = workers.get(record.uid)
+        replacement = workers.get(record.replacement_uid or "")
+        lost = replacement is None or replacement.pod.deleting
+        if not record.settled and lost and record.replacement_uid not in evicted:
+            # Its node has died with it, or a person has deleted it: another one is made in its place.
+            record = replace(record, replacement_uid=None)
         if record.replacement_uid is None and (old is None or old.pod.deleting):
             found = next((pod for pod in newcomers if pod.created_at >= record.at - 2), None)
             if found is not None:
