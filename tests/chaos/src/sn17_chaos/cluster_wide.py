@@ -176,25 +176,29 @@ def node_dead(bed: Bed, rng: Random) -> Heal:
     Kubernetes asks for, and takes it away when the node is back."""
     node = _fullest(bed)
     name = node.address.name
-    node.power_off()
-    bed.kill_containers(node)
-    bed.wait(f"{name} NotReady", lambda: not bed.node_ready(name), NODE_SECONDS)
     taint = "node.kubernetes.io/out-of-service"
-    bed.cluster.kubectl("taint", "nodes", name, f"{taint}=nodeshutdown:NoExecute")
+
+    def ready() -> bool:
+        node.keep_on()
+        return bed.node_ready(name)
 
     def moved() -> bool:
         return not bed.api.get("/api/v1/pods", fieldSelector=f"spec.nodeName={name}")["items"]
 
-    bed.wait("the dead node's pods are made elsewhere", moved, NODE_SECONDS)
-
     def heal() -> None:
         node.power_on()
-
-        def ready() -> bool:
-            node.keep_on()
-            return bed.node_ready(name)
-
         bed.wait(f"{name} Ready", ready, NODE_SECONDS)
         bed.cluster.kubectl("taint", "nodes", name, f"{taint}-")
+        bed.dark.discard(name)
 
+    bed.dark.add(name)
+    node.power_off()
+    bed.kill_containers(node)
+    bed.wait(f"{name} NotReady", lambda: not bed.node_ready(name), NODE_SECONDS)
+    bed.cluster.kubectl("taint", "nodes", name, f"{taint}=nodeshutdown:NoExecute")
+    try:
+        bed.wait("the dead node's pods are made elsewhere", moved, NODE_SECONDS)
+    except TimeoutError:
+        heal()
+        raise
     return heal

@@ -360,6 +360,8 @@ class ClusterWorld:
             cause = self.causes.get((name, boot_id))
             if cause is None and self._peaks.get(boot_id, 0.0) >= 0.55:
                 cause = "memory"
+            if cause is None and self.worker_pod(name)["spec"].get("nodeName") in self.bed.dark:
+                cause = "its node is dead"
             self.say(f"{name}: {intent['action']}, cause {cause}")
             self.recycles.append(Recycle(now, name, boot_id, cause))
 
