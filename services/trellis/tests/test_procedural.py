@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import sn17_scene
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from sn17_service.contract import GenerationKind
@@ -29,6 +29,7 @@ def splats_of(generation: Generation) -> Splats:
 
 
 @given(prompts, st.integers(0, 2**32 - 1))
+@example("three small purple stars", 0)
 @settings(max_examples=25, deadline=None)
 def test_an_asset_looks_like_one_of_trellis(prompt: str, seed: int) -> None:
     generation = generate(ProceduralBackend(700_000), prompt, seed)
@@ -49,6 +50,7 @@ def test_an_asset_looks_like_one_of_trellis(prompt: str, seed: int) -> None:
 
 
 @given(prompts, st.integers(7_168, 120_000))
+@example("three small purple stars", 7_168)
 @settings(max_examples=25, deadline=None)
 def test_the_maximum_holds_and_the_surface_stays_closed(prompt: str, limit: int) -> None:
     splats = splats_of(generate(ProceduralBackend(limit), prompt))
