@@ -2,6 +2,9 @@
 UV := .bootstrap/bin/uv
 PYTHON ?= python3
 
+# Many tests start processes. With byte code kept they start in half the time, also where an image turned that off.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-long test-cluster lint format sync
 
@@ -21,9 +24,16 @@ demo: $(UV) ## From prompt to accepted submission on this machine (BACKEND=proce
 sync: $(UV) ## Install every package with all extras and the development tools
 	@$(UV) sync -q --frozen --all-packages --all-extras --python-preference only-system
 
-test: sync ## Lint, types, arrows and all tests that need Python only
+# Whole files side by side, in the order that conftest.py gives. Threads of torch that wait in a loop would take
+# the processors from the others.
+JOBS ?= 2
+SIDE_BY_SIDE := -n $(JOBS) --dist loadfile --no-loadscope-reorder
+
+test: export OMP_WAIT_POLICY := PASSIVE
+test: export OMP_NUM_THREADS := 1
+test: sync ## Lint, types, arrows and all tests that need Python only (JOBS=n side by side)
 	@$(MAKE) --no-print-directory lint
-	@.venv/bin/python -m pytest -m "not cluster and not slow"
+	@.venv/bin/python -m pytest -m "not cluster and not slow" $(SIDE_BY_SIDE)
 
 test-long: sync ## The long forms of the tests that need Python only
 	@SN17_LONG=1 .venv/bin/python -m pytest -m "slow and not cluster" -o timeout=1800
