@@ -225,10 +225,20 @@ def test_two_that_leak_in_lockstep_are_recycled_one_after_another(pair: Release)
     assert_no_task_lost(pair)
 
 
+def test_uninstalls_with_the_operator_running(pair: Release) -> None:
+    _uninstall(pair)
+
+
+def test_uninstalls_without_an_operator(operated: Release) -> None:
+    operated.stack.scale("operator", 0)
+    _uninstall(operated)
+
+
 def test_without_metrics_nothing_is_done(both: Release) -> None:
     stack = both.stack
     worker = stack.pods("trellis")[0]["metadata"]["name"]
-    # Far beyond the mark at which the operator would act; it is blind since the test above.
+    # Far beyond the mark at which the operator would act. It is blind since its Prometheus was scaled away,
+    # and the worker has leaked on while others were looked at and uninstalled.
     wait_until("memory above the mark", lambda: stack.memory_ratio(worker) > 0.75, timeout=LEAK_TIMEOUT)
     assert len(recycles(both)) == 1
     assert recycles(both)[worker] == 1
@@ -237,12 +247,3 @@ def test_without_metrics_nothing_is_done(both: Release) -> None:
     stack.scale("prometheus", 1)
     wait_until("a recycle, now that it is seen", lambda: recycles(both)[worker] == 2, timeout=180)
     assert out_of_memory_kills(both.pods) == set()
-
-
-def test_uninstalls_with_the_operator_running(pair: Release) -> None:
-    _uninstall(pair)
-
-
-def test_uninstalls_without_an_operator(operated: Release) -> None:
-    operated.stack.scale("operator", 0)
-    _uninstall(operated)
