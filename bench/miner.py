@@ -115,6 +115,7 @@ def main() -> int:
     parser.add_argument("--validators", type=int, default=8)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--tasks", type=int, default=10_000)
+    parser.add_argument("--keep-tasks", type=int, default=500, help="that stay in the journal (memory)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="keep logs and journals here")
     parser.add_argument("--json", type=Path)
@@ -134,7 +135,7 @@ def main() -> int:
                     seed=options.seed,
                 )
             else:
-                run = asyncio.run(memory(folder, tasks=options.tasks))
+                run = asyncio.run(memory(folder, tasks=options.tasks, keep_tasks=options.keep_tasks))
         runs = [{"part": options.part} | run]
         if options.json:
             options.json.parent.mkdir(parents=True, exist_ok=True)

@@ -15,8 +15,11 @@ from miner_harness import Harness
 VALIDATORS, WORKERS = 8, 4
 
 
-async def memory(folder: Path, *, tasks: int, samples: int = 40) -> dict[str, Any]:
-    """Resident anonymous memory (MiB) over the number of finished tasks. ``folder`` exists."""
+async def memory(folder: Path, *, tasks: int, keep_tasks: int = 500, samples: int = 40) -> dict[str, Any]:
+    """Resident anonymous memory (MiB) over the number of finished tasks. ``folder`` exists.
+
+    keep_tasks: how many of them stay in the journal.
+    """
     harness = Harness(folder)
     for _ in range(WORKERS):
         await harness.worker()
@@ -25,7 +28,7 @@ async def memory(folder: Path, *, tasks: int, samples: int = 40) -> dict[str, An
         await harness.validator(cooldown=-5.0, throttle=0)
     try:
         process = await harness.process(
-            max_tasks=tasks, log_level="WARNING", keep_tasks=500, worker_poll_seconds=0.5
+            max_tasks=tasks, log_level="WARNING", keep_tasks=keep_tasks, worker_poll_seconds=0.5
         )
         series: list[tuple[int, float]] = []
         step = max(1, tasks // samples)

@@ -166,7 +166,7 @@ def run(
         try:
             while time.monotonic() < end:
                 if own:
-                    strikes.own(deck, OWN_SECONDS)
+                    strikes.own(deck, OWN_SECONDS if wide else end - time.monotonic())
                 for _ in range(min(WIDE_AT_ONCE, len(wide))):
                     if time.monotonic() < end:
                         strikes.wide(wide_deck.draw())
