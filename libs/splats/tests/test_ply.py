@@ -32,6 +32,14 @@ def test_what_is_written_reads_back_bit_for_bit(degree: int, normals: bool) -> N
     assert not is_canonical(data + b"more")
 
 
+@pytest.mark.parametrize("count", [1, 4096, 8195])
+def test_pieces_are_put_together_in_order(count: int) -> None:
+    splats = make_splats(count)
+    groups = [splats.positions, np.zeros((count, 3)), splats.f_dc, splats.opacity_logits[:, None]]
+    table = np.concatenate([*groups, splats.log_scales, splats.rotations], axis=1).astype("<f4")
+    assert header_and_body(write_ply(splats))[1] == table.tobytes()
+
+
 def test_layout_is_what_the_strict_parser_of_the_subnet_takes() -> None:
     head, body = header_and_body(write_ply(make_splats(7)))
     lines = head.decode().splitlines()
