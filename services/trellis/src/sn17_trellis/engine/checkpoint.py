@@ -7,7 +7,6 @@ Everything is read from local files. All checks run before the first byte goes t
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -195,8 +194,10 @@ def expect_file_pages(path: Path) -> None:
 
 
 def drop_file_pages(path: Path) -> None:
-    """Tell the kernel the file's cached pages are not needed: they count against a pod's memory."""
-    gc.collect()
+    """Tell the kernel the file's cached pages are not needed: they count against a pod's memory.
+
+    Pages that are still mapped stay.
+    """
     _advise(path, "POSIX_FADV_DONTNEED")
 
 

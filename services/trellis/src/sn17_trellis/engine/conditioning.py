@@ -65,9 +65,11 @@ def _pretrained(model_class: Any, directory: Path, device: torch.device) -> Any:
         raise CheckpointError(
             f"{directory}: {len(absent)} weight(s) missing or misshapen, first: {absent[0]}"
         )
+    model = model.to(device=device, dtype=torch.float32).eval().requires_grad_(False)
+    # Only now: until it is moved or converted the model is the mapped file.
     for weights in directory.glob("*.safetensors"):
         drop_file_pages(weights)
-    return model.to(device=device, dtype=torch.float32).eval().requires_grad_(False)
+    return model
 
 
 class TextConditioner:

@@ -68,6 +68,7 @@ def _through_pinned_memory(
                 part = own.staging[: min(STAGING_BYTES, end - place)]
                 _read_exactly(file.fileno(), memoryview(part.numpy()), place)
                 flat[place - begin :][: len(part)].copy_(part)
+                os.posix_fadvise(file.fileno(), place, len(part), os.POSIX_FADV_DONTNEED)
             return out if dtype is None else out.to(dtype)
 
         with ThreadPoolExecutor(READERS) as readers:
