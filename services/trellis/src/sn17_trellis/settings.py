@@ -64,9 +64,6 @@ class WorkerSettings(ServiceSettings):
     )
     max_voxels: int = Field(60_000, ge=1, le=262_144, description="largest structure that is decoded")
     torch_threads: int | None = Field(None, ge=1, le=1024, description="CPU threads of torch")
-    plan_every_length: bool = Field(
-        False, description="cuDNN attention for every size: faster, for some memory per new size"
-    )
     procedural_max_gaussians: int = Field(700_000, ge=7_168, le=5_000_000)
     guard: Literal["on", "off"] = Field("on", description="the worker's own memory guard")
     guard_cleanup_ratio: float = Field(GUARD_CLEANUP_RATIO, gt=0, le=1)

@@ -69,8 +69,11 @@ CANARY_SEED: Final = 17
 BLOCK_BYTES: Final = 65_536
 BLOCKS: Final = 256
 WHOLE_BYTES: Final = BLOCKS * BLOCK_BYTES
-WARM_VOXELS: Final[tuple[int, ...]] = (4_000, 8_000, 16_000, 32_000)
-"""Sizes that a GPU is prepared for: objects have 8,000 to 30,000 voxels, models are trained up to 32,768."""
+WARM_VOXELS: Final[tuple[int, ...]] = (32_000, 16_000, 8_000, 4_000)
+"""Sizes that a GPU is prepared for: objects have 8,000 to 30,000 voxels, models are trained up to 32,768.
+
+The largest first: memory that was taken for it serves all smaller ones, and not the other way round.
+"""
 WARM_VOXELS_CPU: Final[tuple[int, ...]] = (64,)
 FROM_CHECKPOINT: Final = "checkpoint"
 """Preset name for what the checkpoint's own `pipeline.json` asks for."""
@@ -94,7 +97,6 @@ class TorchConfig:
     preset: str | None = None
     max_voxels: int = MAX_VOXELS
     threads: int | None = None
-    plan_every_length: bool = False
     verified: Path | None = None
     """Where to note which fetched files were read through; None reads them at every start."""
 
@@ -136,9 +138,7 @@ class TorchBackend:
         if self._config.threads is not None:
             torch.set_num_threads(self._config.threads)
         on_gpu = self._device.type == "cuda"
-        runner: Runner = (
-            FastRunner(plan_every_length=self._config.plan_every_length) if on_gpu else EagerRunner()
-        )
+        runner: Runner = FastRunner() if on_gpu else EagerRunner()
         repositories = Repositories(self._config.model_roots)
         shared: dict[Path, nn.Module] = {}
         marks, verified = [], set[Path]()
@@ -170,7 +170,7 @@ class TorchBackend:
     def warmup(self, progress: Progress, cancelled: IsCancelled) -> None:
         """Compile kernels, capture graphs and fill memory pools, for structures of every usual size."""
         sizes = WARM_VOXELS if self._device.type == "cuda" else WARM_VOXELS_CPU
-        sizes = tuple(size for size in sizes if size <= self._config.max_voxels) or sizes[:1]
+        sizes = tuple(size for size in sizes if size <= self._config.max_voxels) or sizes[-1:]
         jobs = [(pipeline, size) for pipeline in self._pipelines.values() for size in sizes]
         for done, (pipeline, size) in enumerate(jobs):
             if cancelled():
@@ -199,6 +199,8 @@ class TorchBackend:
         return Generation(splats, len(splats), asset.stage_seconds)
 
     def cleanup(self) -> None:
+        for pipeline in self._pipelines.values():
+            pipeline.runner.free()
         gc.collect()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
@@ -321,7 +323,6 @@ def create_backend(settings: WorkerSettings) -> TorchBackend:
             preset=settings.preset,
             max_voxels=settings.max_voxels,
             threads=settings.torch_threads,
-            plan_every_length=settings.plan_every_length,
             verified=settings.spool_dir / "verified.json",
         )
     )

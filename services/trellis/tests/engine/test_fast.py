@@ -8,8 +8,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from sn17_trellis.engine import fused  # noqa: E402
 from sn17_trellis.engine.config import SamplerParams  # noqa: E402
 from sn17_trellis.engine.fast import FastRunner  # noqa: E402
+from sn17_trellis.engine.graphs import Replays  # noqa: E402
 from sn17_trellis.engine.runners import EagerRunner  # noqa: E402
 from sn17_trellis.engine.sampler import sample  # noqa: E402
 from sn17_trellis.engine.voxels import Voxels  # noqa: E402
@@ -49,3 +51,59 @@ def test_a_second_request_sees_its_own_condition(golden: Any) -> None:
             for runner in (fast, plain)
         ]
         assert relative(*out) < 2e-5
+
+
+@pytest.mark.parametrize("length", [6, 9])
+def test_what_attention_is_filled_up_with_is_not_seen(length: int) -> None:
+    generator = torch.Generator().manual_seed(3)
+    qkv, gamma = torch.randn(2, 6, 12, 8, generator=generator), torch.rand(8, 8, generator=generator)
+    qk = fused.head_norm(qkv[:, :, :8], gamma)
+    alone = fused.planned_attention(qk[:, :, :4], qk[:, :, 4:], qkv[:, :, 8:])
+    filled = fused.planned_attention(*fused.filled_heads(qkv, gamma, length))
+    assert filled.shape[1] == length
+    assert relative(filled[:, :6], alone) < 1e-6
+
+
+def test_lengths_are_filled_up_to_planned_ones() -> None:
+    assert [fused.planned_length(tokens) for tokens in (1, 127, 128, 129, 4984)] == [128, 128, 128, 256, 4992]
+
+
+class Recorder:
+    """Stands for the device: what is recorded runs again at each replay, into the same memory."""
+
+    def __init__(self) -> None:
+        self.recorded = 0
+
+    def record(self, work: Any) -> tuple[Any, Any]:
+        self.recorded += 1
+        out = work()
+
+        class Graph:
+            def replay(self) -> None:
+                out.copy_(work())
+
+        return Graph(), out
+
+
+def test_work_is_recorded_when_it_is_wanted_a_second_time() -> None:
+    device = Recorder()
+    replays, x = Replays(device), torch.zeros(2)
+    for turn in range(4):
+        x.fill_(turn)
+        assert replays.run(1, lambda: x + 1).tolist() == [turn + 1] * 2
+        assert device.recorded == min(turn, 1)
+    assert replays.run(2, lambda: x + 2).tolist() == [5.0] * 2
+    assert device.recorded == 1
+
+
+def test_without_memory_for_graphs_work_simply_runs() -> None:
+    runs: list[int] = []
+
+    def work() -> Any:
+        runs.append(1)
+        return torch.zeros(1)
+
+    replays = Replays(None)
+    for _ in range(3):
+        replays.run(1, work)
+    assert len(runs) == 3

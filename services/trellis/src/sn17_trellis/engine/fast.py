@@ -1,8 +1,9 @@
 """The fast way to run the flows on a GPU; the same numbers as the plain modules up to rounding.
 
 Per request: adaLN modulation of all steps, keys and values of the condition, voxel tables. Per guided step:
-both branches as one batch, and what comes before the condition once for both. The structure flow, whose
-shapes never change, is replayed as a CUDA graph.
+both branches as one batch, and what comes before the first cross-attention once for both. Every step is
+replayed as a CUDA graph: the structure flow's are kept, since its shapes never change; the latents' last for
+one request.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from torch import Tensor
 from sn17_trellis.engine import fused
 from sn17_trellis.engine.config import SamplerParams
 from sn17_trellis.engine.fused_blocks import FusedBlock, FusedResBlock, KeysValues, LevelTables
+from sn17_trellis.engine.graphs import GraphMemory, Replays
 from sn17_trellis.engine.latents import LatentFlow
 from sn17_trellis.engine.layers import ModulatedBlock
 from sn17_trellis.engine.runners import thousandths
@@ -25,11 +27,9 @@ from sn17_trellis.engine.voxels import Coarsening, Voxels
 class _Torso:
     """The blocks of one flow and what is computed per request for them."""
 
-    def __init__(self, flow: StructureFlow | LatentFlow, *, planned: bool) -> None:
+    def __init__(self, flow: StructureFlow | LatentFlow) -> None:
         self._t_embedder = flow.t_embedder
-        self._blocks = [
-            FusedBlock(block, planned=planned) for block in flow.blocks if isinstance(block, ModulatedBlock)
-        ]
+        self._blocks = [FusedBlock(block) for block in flow.blocks if isinstance(block, ModulatedBlock)]
         self.dtype = flow.torso
 
     def time_embeddings(self, times: Tensor) -> Tensor:
@@ -48,23 +48,29 @@ class _Torso:
         pairs = [each.block.cross_attn.keys_values(cond) for each in self._blocks]
         return [(k.contiguous(), v.contiguous()) for k, v in pairs]
 
-    def run(self, x: Tensor, modulation: Tensor, keys_values: list[KeysValues]) -> Tensor:
-        """All blocks over tokens [B, L, C] with one step's modulation [blocks + 1, 6, C]."""
+    def run(
+        self, x: Tensor, modulation: Tensor, keys_values: list[KeysValues], length: int | None = None
+    ) -> Tensor:
+        """All blocks over tokens [1, L, C] with one step's modulation [blocks + 1, 6, C]: [B, L, C].
+
+        There is one branch per condition; they part at the first cross-attention. Self-attention is filled up
+        to `length`, where L is not always the same.
+        """
         mods = modulation.unbind(0)
         _, h = fused.residual_norm(x, None, None, mods[0][1], mods[0][0], modulate=True)
         for index, block in enumerate(self._blocks):
-            x, h = block(x, h, mods[index], mods[index + 1], keys_values[index])
+            x, h = block(x, h, mods[index], mods[index + 1], keys_values[index], length)
         return x
 
 
 class _StructureState:
-    """One structure flow: static buffers that its CUDA graphs read, and the graphs by batch size."""
+    """One structure flow: static buffers that its graphs read, and the graphs by batch size."""
 
-    def __init__(self, flow: StructureFlow, *, graphs: bool) -> None:
+    def __init__(self, flow: StructureFlow, memory: GraphMemory | None) -> None:
         self._flow = flow
-        self._torso = _Torso(flow, planned=True)
-        self._use_graphs = graphs
-        self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+        self._torso = _Torso(flow)
+        self._memory = memory
+        self._replays = Replays(memory)
         self._x: Tensor | None = None
         self._modulation: Tensor | None = None
         self._keys_values: list[KeysValues] = []
@@ -80,48 +86,30 @@ class _StructureState:
             self._table_key = params
         fresh = self._torso.keys_values(torch.cat([cond, neg]))
         held = self._keys_values
-        if self._use_graphs and held and held[0][0].shape == fresh[0][0].shape:
+        if held and held[0][0].shape == fresh[0][0].shape:
             for (key, value), (new_key, new_value) in zip(held, fresh, strict=True):
                 key.copy_(new_key)
                 value.copy_(new_value)
         else:
             self._keys_values = fresh
-            self._graphs.clear()
+            self.free()
         return _StructureVelocity(self)
+
+    def free(self) -> None:
+        """Let go of the graphs; they are made again when they are wanted."""
+        self._replays = Replays(self._memory)
 
     def velocity(self, x: Tensor, step: int, batch: int) -> Tensor:
         """[1, C, r, r, r] to [batch, C, r, r, r]; valid until the next call."""
         assert self._table is not None
-        if not self._use_graphs:
-            return self._forward(x, self._table[step], batch)
         if self._x is None or self._modulation is None:
             self._x, self._modulation = x.clone(), self._table[step].clone()
-        self._x.copy_(x)
-        self._modulation.copy_(self._table[step])
-        if batch not in self._graphs:
-            self._graphs[batch] = self._capture(batch)
-        graph, out = self._graphs[batch]
-        graph.replay()
-        return out
+        held, modulation = self._x.copy_(x), self._modulation.copy_(self._table[step])
+        return self._replays.run(batch, lambda: self._forward(held, modulation, batch))
 
     def _forward(self, x: Tensor, modulation: Tensor, batch: int) -> Tensor:
-        tokens = self._flow.embed(x).expand(batch, -1, -1).contiguous()
-        return self._flow.head(self._torso.run(tokens, modulation, self._keys_values))
-
-    def _capture(self, batch: int) -> tuple[torch.cuda.CUDAGraph, Tensor]:
-        assert self._x is not None
-        assert self._modulation is not None
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(2):
-                self._forward(self._x, self._modulation, batch)
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        pool = next(iter(self._graphs.values()))[0].pool() if self._graphs else None
-        with torch.cuda.graph(graph, pool=pool):
-            out = self._forward(self._x, self._modulation, batch)
-        return graph, out
+        conditions = [(key[:batch], value[:batch]) for key, value in self._keys_values]
+        return self._flow.head(self._torso.run(self._flow.embed(x), modulation, conditions))
 
 
 class _StructureVelocity:
@@ -139,9 +127,10 @@ class _StructureVelocity:
 class _LatentState:
     """One latent flow with its weights arranged for the fast path."""
 
-    def __init__(self, flow: LatentFlow, *, planned: bool) -> None:
+    def __init__(self, flow: LatentFlow, memory: GraphMemory | None) -> None:
         self.flow = flow
-        self.torso = _Torso(flow, planned=planned)
+        self.memory = memory
+        self.torso = _Torso(flow)
         self.input_blocks = [FusedResBlock(b) for b in flow.input_blocks if isinstance(b, SparseResBlock)]
         self.out_blocks = [FusedResBlock(b) for b in flow.out_blocks if isinstance(b, SparseResBlock)]
 
@@ -156,36 +145,47 @@ class _LatentVelocity:
         torso, flow = state.torso, state.flow
         t_emb = torso.time_embeddings(thousandths(params, cond.device))
         self._modulations = torso.modulations(t_emb)
-        self._embeddings = {
-            id(block): block.emb_layers(t_emb).chunk(2, dim=-1)
-            for block in (*state.input_blocks, *state.out_blocks)
-        }
+        scales = [block.emb_layers(t_emb) for block in (*state.input_blocks, *state.out_blocks)]
+        self._widths = [scale.shape[1] for scale in scales]
+        self._embeddings = torch.cat(scales, dim=1)
         self._keys_values = torso.keys_values(torch.cat([cond, neg]))
         grids = flow.levels(voxels)
         self._coarse: list[Coarsening] = [grid.coarse for grid in grids[:-1]]
         self._tables = [LevelTables.of(grid, has_coarse=grid is not grids[-1]) for grid in grids]
         self._position = flow.position(grids[-1])
+        self._length = fused.planned_length(len(grids[-1]))
+        self._x = torch.empty((len(voxels), flow.config.in_channels), device=cond.device)
+        self._modulation = torch.empty_like(self._modulations[0])
+        self._embedding = torch.empty_like(self._embeddings[0])
+        self._replays = Replays(state.memory)
 
     def plain(self, x: Tensor, step: int) -> Tensor:
-        return self._forward(x, step, 1)[0]
+        return self._run(x, step, 1)[0]
 
     def guided(self, x: Tensor, step: int, strength: float) -> Tensor:
-        both = self._forward(x, step, 2)
+        both = self._run(x, step, 2)
         return (1 + strength) * both[0] - strength * both[1]
 
-    def _forward(self, x: Tensor, step: int, batch: int) -> Tensor:
+    def _run(self, x: Tensor, step: int, batch: int) -> Tensor:
+        self._x.copy_(x)
+        self._modulation.copy_(self._modulations[step])
+        self._embedding.copy_(self._embeddings[step])
+        return self._replays.run(batch, lambda: self._forward(batch))
+
+    def _forward(self, batch: int) -> Tensor:
         flow, state = self._state.flow, self._state
-        # Both branches start from the same state: they part at the first cross-attention.
-        h = flow.input_layer(x)[None].to(state.torso.dtype)
+        embeddings = iter(torch.split(self._embedding, self._widths))
+        h = flow.input_layer(self._x)[None].to(state.torso.dtype)
         level, skips = 0, []
         for block in state.input_blocks:
             if block.resample == "down":
                 h = self._coarse[level].pool(h)
                 level += 1
-            h = block(h, *self._embedding(block, step), self._tables[level])
+            scale, shift = next(embeddings).chunk(2)
+            h = block(h, scale, shift, self._tables[level])
             skips.append(h)
-        h = (h + self._position).expand(batch, -1, -1).contiguous()
-        h = state.torso.run(h, self._modulations[step], self._keys_values)
+        conditions = [(key[:batch], value[:batch]) for key, value in self._keys_values]
+        h = state.torso.run(h + self._position, self._modulation, conditions, self._length)
         for block in state.out_blocks:
             if flow.config.use_skip_connection:
                 h = torch.cat([h, skips.pop().expand(batch, -1, -1)], dim=-1)
@@ -193,32 +193,27 @@ class _LatentVelocity:
             if block.resample == "up":
                 level -= 1
                 up = self._coarse[level]
-            h = block(h, *self._embedding(block, step), self._tables[level], up)
+            scale, shift = next(embeddings).chunk(2)
+            h = block(h, scale, shift, self._tables[level], up)
         return flow.head(h)
-
-    def _embedding(self, block: FusedResBlock, step: int) -> tuple[Tensor, Tensor]:
-        scale, shift = self._embeddings[id(block)]
-        return scale[step], shift[step]
 
 
 class FastRunner:
     """Runs flows by fused blocks; holds every flow it has run, and what it prepared for it.
 
-    `graphs` needs CUDA; without it the same arithmetic runs on any device. `plan_every_length` uses cuDNN's
-    attention for the latents too: faster by 0.3 s of a 60/50 job, for 43 ms and memory that is never given
-    back per number of voxels not seen before. The structure's length never changes, so it always has a plan.
+    `graphs` needs CUDA; without it the same arithmetic runs on any device.
     """
 
-    def __init__(self, *, graphs: bool = True, plan_every_length: bool = False) -> None:
-        self._graphs = graphs
-        self._plan = plan_every_length
+    def __init__(self, *, graphs: bool = True) -> None:
+        fused.without_workspace()
+        self._memory = GraphMemory() if graphs else None
         self._structure: dict[StructureFlow, _StructureState] = {}
         self._latents: dict[LatentFlow, _LatentState] = {}
 
     def structure(self, flow: StructureFlow, params: SamplerParams, cond: Tensor, neg: Tensor) -> Velocity:
         """Velocity of the structure latent; one request per flow at a time."""
         if flow not in self._structure:
-            self._structure[flow] = _StructureState(flow, graphs=self._graphs)
+            self._structure[flow] = _StructureState(flow, self._memory)
         return self._structure[flow].bind(params, cond, neg)
 
     def latents(
@@ -226,5 +221,12 @@ class FastRunner:
     ) -> Velocity:
         """Velocity of the structured latents of one object."""
         if flow not in self._latents:
-            self._latents[flow] = _LatentState(flow, planned=self._plan)
+            self._latents[flow] = _LatentState(flow, self._memory)
         return _LatentVelocity(self._latents[flow], params, cond, neg, voxels)
+
+    def free(self) -> None:
+        """Let go of graphs and their memory; the next request makes them anew."""
+        for state in self._structure.values():
+            state.free()
+        if self._memory is not None:
+            self._memory.free()

@@ -27,6 +27,10 @@ class Runner(Protocol):
         """Velocity of the structured latents of one object."""
         ...
 
+    def free(self) -> None:
+        """Let go of device memory that only serves the next request."""
+        ...
+
 
 def thousandths(params: SamplerParams, device: torch.device) -> Tensor:
     """What the networks are given as time at each step: float32(1000 t), [steps]."""
@@ -71,6 +75,9 @@ class EagerRunner:
         self, flow: LatentFlow, params: SamplerParams, cond: Tensor, neg: Tensor, voxels: Voxels
     ) -> Velocity:
         return _Latents(_EagerVelocity(flow, thousandths(params, cond.device), cond, neg, voxels))
+
+    def free(self) -> None:
+        """Nothing is kept."""
 
 
 class _Latents:
