@@ -113,27 +113,46 @@ def load(directory: Path) -> dict[str, Any]:
     }
 
 
-def attention(length: int = 4892) -> Iterator[tuple[str, float]]:
-    """TFLOP/s of the attention kernels at the released models' head widths, both branches of a step."""
+def attention(tokens: int = 4892) -> Iterator[tuple[str, float]]:
+    """Norms and attention of both branches of a step, TFLOP/s at the released models' head widths.
+
+    By flash attention, by a plan for this very length, and filled up to the next planned length. Then what a
+    plan costs.
+    """
     import torch
     from sn17_trellis.engine import fused
 
-    for kind, width in (("flash", 80), ("cudnn", 80), ("flash", 64), ("cudnn", 64)):
-        torch.manual_seed(0)
-        qkv = torch.randn(2, length, 3 * 16, width, device="cuda", dtype=torch.float16)
-        q, k, v = qkv[:, :, :16], qkv[:, :, 16:32], qkv[:, :, 32:]
+    def run(qkv: Any, gamma: Any, kind: str) -> Any:
+        if kind == "filled up":
+            heads = fused.filled_heads(qkv, gamma, fused.planned_length(tokens))
+            return fused.planned_attention(*heads)[:, :tokens].contiguous()
+        qk = fused.head_norm(qkv[:, :, :32], gamma)
         attend = fused.flash_attention if kind == "flash" else fused.planned_attention
+        return attend(qk[:, :, :16], qk[:, :, 16:], qkv[:, :, 32:])
 
-        def run(attend: Any = attend, q: Any = q, k: Any = k, v: Any = v) -> Any:
-            return attend(q, k, v)
-
-        exact = fused.flash_attention(q, k, v).float()
-        error = float((run().float() - exact).norm() / exact.norm())
-        assert error < 0.01, (kind, width, error)
-        for _ in range(3):
-            run()
-        seconds, _ = timed(lambda run=run: [run() for _ in range(20)])
-        yield f"{kind} {width}", round(20 * 2 * 4 * 16 * length**2 * width / seconds / 1e12, 1)
+    for width in (80, 64):
+        torch.manual_seed(0)
+        gamma = torch.rand(32, width, device="cuda") + 0.5
+        qkv = torch.randn(2, tokens, 3 * 16, width, device="cuda", dtype=torch.float16)
+        exact = run(qkv, gamma, "flash").float()
+        for kind in ("flash", "a plan of its own", "filled up"):
+            error = float((run(qkv, gamma, kind).float() - exact).norm() / exact.norm())
+            assert error < 0.01, (kind, width, error)
+            for _ in range(3):
+                run(qkv, gamma, kind)
+            seconds, _ = timed(lambda g=qkv, n=gamma, k=kind: [run(g, n, k) for _ in range(20)])
+            yield f"{kind} {width}", round(20 * 2 * 4 * 16 * tokens**2 * width / seconds / 1e12, 1)
+    lengths = [128 * (60 + each) for each in range(20)]
+    largest = torch.randn(2, lengths[-1], 3 * 16, 80, device="cuda", dtype=torch.float16)
+    before = status("RssAnon")["RssAnon"]
+    seconds, _ = timed(
+        lambda: [
+            fused.planned_attention(part[:, :, :16], part[:, :, 16:32], part[:, :, 32:])
+            for part in (largest[:, :length] for length in lengths)
+        ]
+    )
+    yield "seconds a plan", round(seconds / len(lengths), 4)
+    yield "host MiB a plan", round((status("RssAnon")["RssAnon"] - before) * 1024 / len(lengths), 2)
 
 
 def backend(text: Path, image: Path, generations: int, book: Path) -> dict[str, Any]:
