@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +16,10 @@ from PIL import Image
 torch = pytest.importorskip("torch", reason="the engine needs the 'torch' extra")
 transformers = pytest.importorskip("transformers", reason="the engine needs the 'torch' extra")
 
-from sn17_trellis.engine.checkpoint import Repositories, read_pipeline  # noqa: E402
+from sn17_trellis.engine.checkpoint import Repositories, drop_file_pages, read_pipeline  # noqa: E402
 from sn17_trellis.engine.conditioning import ImageConditioner, TextConditioner, preprocess  # noqa: E402
 from sn17_trellis.engine.errors import CheckpointError, ImageError  # noqa: E402
+from sn17_trellis.torch_backend import bundled_checkpoint  # noqa: E402
 
 CPU = torch.device("cpu")
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
@@ -164,3 +169,29 @@ def test_an_opaque_picture_goes_through_the_remover() -> None:
     transparent = picture((64, 64), (16, 16, 47, 47))
     preprocess(transparent, remove)
     assert len(seen) == 1
+
+
+def pages_in_memory(file: Path) -> int:
+    """Pages of a file that the kernel keeps, in whichever process."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with file.open("r+b") as opened, mmap.mmap(opened.fileno(), 0) as mapped:
+        pages = -(-len(mapped) // mmap.PAGESIZE)
+        there = (ctypes.c_ubyte * pages)()
+        start = ctypes.addressof(ctypes.c_char.from_buffer(mapped))
+        assert libc.mincore(ctypes.c_void_p(start), ctypes.c_size_t(len(mapped)), there) == 0
+        return sum(page & 1 for page in there)
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="only Linux tells which pages it keeps")
+def test_nothing_of_the_text_models_file_stays_in_the_page_cache(tmp_path: Path) -> None:
+    for part in ("pipeline.json", "text"):
+        source = bundled_checkpoint() / part
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / part)
+    weights = tmp_path / "text" / "model.safetensors"
+    with weights.open("rb") as file:
+        os.fsync(file.fileno())
+    drop_file_pages(weights)
+    if pages_in_memory(weights):
+        pytest.skip("this file system keeps its files in memory")
+    load(TextConditioner, tmp_path)
+    assert pages_in_memory(weights) == 0
