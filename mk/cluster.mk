@@ -25,7 +25,7 @@ test-node: sync tools ## The tests of the node itself, two nodes included (needs
 
 e2e: sync tools ## Everything on a real cluster: install, four arms of a leak, recycles, uninstall; 20 faults, a short soak (needs root and Go)
 	@SN17_REQUIRE_CLUSTER=1 .venv/bin/python -m pytest -o "norecursedirs=.*" tests/e2e --durations=0
-	@SN17_REQUIRE_CLUSTER=1 SN17_SOAK_SECONDS=240 .venv/bin/python -m pytest $(SIDE_BY_SIDE) tests/chaos/fast/test_chaos_plane.py tests/stack/test_soak.py --durations=0
+	@SN17_REQUIRE_CLUSTER=1 SN17_SOAK_SECONDS=240 .venv/bin/python -m pytest -n 3 tests/chaos/fast/test_chaos_plane.py tests/stack/test_soak.py --durations=0
 
 HOURS ?= 1.2
 MINUTES ?= 10
