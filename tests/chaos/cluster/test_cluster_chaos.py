@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 from sn17_chaos.cluster import RECOVERY_SECONDS, wide_trial
-from sn17_chaos.cluster_faults import LEAK, RELEASE
+from sn17_chaos.cluster_faults import RELEASE
 from sn17_chaos.cluster_levers import scale
 from sn17_chaos.cluster_wide import WIDE
 from sn17_chaos.cluster_world import ClusterWorld
@@ -23,6 +23,8 @@ OWN = [
     "Prometheus gone",
     "disk full under journal",
 ]
+SLOW_LEAK = {"leak_mib_per_generation": 40}
+"""From the cordon mark to the limit of 1Gi in ten generations."""
 
 
 @pytest.mark.parametrize("name", OWN)
@@ -46,7 +48,7 @@ def test_a_worker_that_nobody_guards_is_killed_in_plain_sight(world: ClusterWorl
 
     mark = world.mark()
     scale(world, "operator", 0)
-    world.set_faults(LEAK)
+    world.set_faults(SLOW_LEAK)
     guard("off")
     try:
         world.wait("a kill", lambda: world.memory.kills[mark.oom_kills :], 240.0)

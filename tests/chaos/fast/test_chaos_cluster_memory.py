@@ -68,6 +68,18 @@ def test_the_kernels_count_finds_a_killed_process_in_a_container_that_goes_on(tm
     assert judged(watch) == []
 
 
+def test_what_a_killed_container_no_longer_holds_is_not_how_it_stood_before(tmp_path: Path) -> None:
+    watch = MemoryWatch()
+    for second in range(20):
+        container(tmp_path, "life-1", 0.2 + 0.04 * second)
+        watch.look([tmp_path], [POD], 1000.0 + second)
+    # The kernel has killed it and taken its memory; kubelet has not yet removed the control group.
+    container(tmp_path, "life-1", 0.0, kills=1)
+    watch.look([tmp_path], [POD], 1020.0)
+    assert [kill.at for kill in watch.kills] == [1020.0]
+    assert judged(watch) == ["killed_in_sight"]
+
+
 def test_a_kill_of_a_life_that_nobody_saw_is_a_breach() -> None:
     watch = MemoryWatch()
     watch.note([ended("life-0", 1000.0)])

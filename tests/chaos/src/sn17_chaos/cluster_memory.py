@@ -52,13 +52,15 @@ class MemoryWatch:
 
     def _sample(self, folder: Path, worker: str, now: float) -> None:
         life = folder.name
-        if (ratio := CgroupV1Memory(folder).read().ratio) is not None:
-            self.samples.setdefault(life, []).append(MemorySample(now, worker, life, ratio))
+        # In this order: memory that a kill has freed is read only after the kill has been counted.
+        ratio = CgroupV1Memory(folder).read().ratio
         counted = _KILLS.search((folder / "memory.oom_control").read_text())
         known, count = self._counted.get(life, 0), int(counted[1]) if counted else 0
         if count > known:
             self._counted[life] = count
             self.kills.append(OomKill(now, worker, life))
+        elif ratio is not None:
+            self.samples.setdefault(life, []).append(MemorySample(now, worker, life, ratio))
 
     def note(self, pods: Iterable[Mapping[str, Any]]) -> None:
         """Kills that kubelet tells of and nobody has counted yet."""
