@@ -20,6 +20,7 @@ from sn17_miner.journal_reader import JournalError, JournalReader
 from sn17_miner.records import Attempt, AttemptState, Task, TaskState, ValidatorRecord
 
 SCHEMA_VERSION: Final = 1
+PAGE_CACHE_KIB: Final = 256
 _SAFE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SCHEMA: Final = """
 CREATE TABLE tasks (
@@ -64,6 +65,8 @@ class Journal(JournalReader):
         where = f"file:{path}?mode={'ro' if readonly else 'rwc'}"
         self._db = connect(where, uri=True, isolation_level=None, check_same_thread=False, timeout=10.0)
         self._db.execute("PRAGMA foreign_keys=ON")
+        # The kernel keeps the file's pages anyway; SQLite's own copies are memory that grows for a day.
+        self._db.execute(f"PRAGMA cache_size=-{PAGE_CACHE_KIB}")
         if not readonly:
             self._db.execute("PRAGMA auto_vacuum=INCREMENTAL")
             self._db.execute("PRAGMA journal_mode=WAL")
