@@ -7,16 +7,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sn17_chaos.history import DROPPED, OPEN, Assigned
+from sn17_chaos.looks import Look, handed_out
 
 
 @dataclass(slots=True)
-class Look:
+class PodLook(Look):
     """What a worker said of itself last, and since when it is out of service in the API's eyes."""
 
-    boot_id: str = ""
-    state: str = "starting"
-    job: str | None = None
-    at: float = 0.0
     away_since: float | None = 0.0
 
 
@@ -39,18 +36,9 @@ class Books:
 
     def read(self, books: Mapping[str, Any]) -> list[Assigned]:
         """All tasks ever told of, with these as the news."""
-        told = {(v["hotkey"], task["task_id"]) for v in books["validators"] for task in v["tasks"]}
+        told = {(task.validator, task.task_id): task for task in handed_out(books)}
         for key, known in list(self._tasks.items()):
             if known.outcome == OPEN and key not in told:
                 self._tasks[key] = replace(known, outcome=DROPPED)
-        for validator in books["validators"]:
-            for task in validator["tasks"]:
-                entry = Assigned(
-                    task["task_id"],
-                    validator["hotkey"],
-                    task["assigned_at"],
-                    task["outcome"],
-                    task["closed_at"],
-                )
-                self._tasks[entry.validator, entry.task_id] = entry
+        self._tasks |= told
         return list(self._tasks.values())

@@ -26,7 +26,7 @@ from sn17_miner.journal import Journal
 from sn17_service.contract import ANNOTATION_INTENT, Outcome
 
 from sn17_chaos.cluster_bed import CGROUPS, POLL_SECONDS, Bed, unique
-from sn17_chaos.cluster_looks import Books, Look, Mark
+from sn17_chaos.cluster_looks import Books, Mark, PodLook
 from sn17_chaos.cluster_memory import MemoryWatch
 from sn17_chaos.cluster_release import CORDON_MARK, SPEED, release_values
 from sn17_chaos.history import (
@@ -39,6 +39,7 @@ from sn17_chaos.history import (
     Recycle,
     Span,
 )
+from sn17_chaos.looks import seen
 from sn17_chaos.new_lines import NewLines
 
 WORKING = ("ready", "busy")
@@ -70,7 +71,7 @@ class ClusterWorld:
     """(worker, boot id) -> what is wrong with this incarnation: its recycle has a cause."""
     blind_since: float | None = None
     """Since when the operator's metrics tell nothing."""
-    looks: dict[str, Look] = field(default_factory=dict)
+    looks: dict[str, PodLook] = field(default_factory=dict)
     acts: list[Act] = field(default_factory=list)
     recycles: list[Recycle] = field(default_factory=list)
     usable: list[Span] = field(default_factory=list)
@@ -313,27 +314,23 @@ class ClusterWorld:
         urls = {name: f"http://{ip}:10006/v1/worker" for name, ip in pods.items() if ip}
         now = time.time()
         for name, said in self.bed.inside.all(urls).items():
-            look = self.looks.setdefault(name, Look())
+            look = self.looks.setdefault(name, PodLook())
             if said is None:
                 look.state, look.job = "unreachable", None
                 continue
-            look.boot_id, look.state, look.at = said["boot_id"], said["state"], now
-            look.job = said["job"]["key"] if said["job"] else None
+            look.heard(said, now)
             memory = said["memory"]
             if memory and memory["limit_bytes"]:
                 ratio = memory["unreclaimable_bytes"] / memory["limit_bytes"]
                 self._peaks[look.boot_id] = max(ratio, self._peaks.get(look.boot_id, 0.0))
         if any(self.up(name) for name in pods):
-            if self.usable and now - self.usable[-1].end < 1.5:
-                self.usable[-1] = Span(self.usable[-1].start, now)
-            else:
-                self.usable.append(Span(now, now))
+            seen(self.usable, now, 1.5)
 
     def _note_intents(self, now: float) -> None:
         intents: dict[str, str] = {}
         for pod in self.pods("trellis"):
             name = pod["metadata"]["name"]
-            look = self.looks.setdefault(name, Look())
+            look = self.looks.setdefault(name, PodLook())
             if text := pod["metadata"].get("annotations", {}).get(ANNOTATION_INTENT):
                 intents[name] = text
             if name not in intents and ready(pod):

@@ -29,6 +29,7 @@ from sn17_service.contract import Outcome
 from sn17_chaos.disks import SmallDisk
 from sn17_chaos.faults import CannotInjectError
 from sn17_chaos.history import OPEN, Act, Assigned, Completed, History, Journalled, Recycle, Span
+from sn17_chaos.looks import Look, handed_out, seen
 from sn17_chaos.new_lines import NewLines
 from sn17_chaos.stack_settings import MAX_GAUSSIANS, SLOW_SECONDS, quick_settings, quick_spec
 
@@ -37,16 +38,6 @@ T = TypeVar("T")
 POLL_SECONDS = 0.25
 WORKING = ("ready", "busy")
 _GENERATED = re.compile(r"sn17\.trellis: generated key=(\S+)")
-
-
-@dataclass(slots=True)
-class Look:
-    """What a worker said of itself last."""
-
-    boot_id: str = ""
-    state: str = "starting"
-    job: str | None = None
-    at: float = 0.0
 
 
 @dataclass(slots=True)
@@ -201,7 +192,7 @@ class StackWorld:
         for validator in books["validators"]:
             if not validator["up"]:
                 return "a validator is away"
-        tasks = self._assigned(books)
+        tasks = handed_out(books)
         for task in tasks:
             if task.assigned_at <= since and task.outcome == OPEN:
                 return f"task {task.task_id[:8]} is open"
@@ -225,7 +216,7 @@ class StackWorld:
 
     def history(self, mark: Mark, until: float, unrecovered: str) -> History:
         """Everything since the mark; tasks that were handed out up to ``until``, when the fault was over."""
-        assigned = [t for t in self._assigned(self.books()) if self.cut < t.assigned_at <= until]
+        assigned = [t for t in handed_out(self.books()) if self.cut < t.assigned_at <= until]
         self.cut = until
         known = {task.task_id for task in assigned}
         return History(
@@ -246,21 +237,12 @@ class StackWorld:
         found: dict[str, Any] = self.http.get(self.stack.devnet_info()["books_url"]).raise_for_status().json()
         return found
 
-    def _assigned(self, books: dict[str, Any]) -> list[Assigned]:
-        return [
-            Assigned(
-                task["task_id"], validator["hotkey"], task["assigned_at"], task["outcome"], task["closed_at"]
-            )
-            for validator in books["validators"]
-            for task in validator["tasks"]
-        ]
-
     def open_tasks(self) -> list[Assigned]:
         """What the miner holds by the validators' books."""
-        return [task for task in self._assigned(self.books()) if task.outcome == OPEN]
+        return [task for task in handed_out(self.books()) if task.outcome == OPEN]
 
     def _accepted_since(self, since: float) -> bool:
-        tasks = self._assigned(self.books())
+        tasks = handed_out(self.books())
         return any(task.assigned_at > since and task.outcome == Outcome.ACCEPTED for task in tasks)
 
     @contextlib.contextmanager
@@ -430,10 +412,7 @@ class StackWorld:
             await asyncio.gather(*(self._look(worker) for worker in self.stack.workers))
             now = time.time()
             if any(self.up(name) for name in self.worker_names()):
-                if self.usable and now - self.usable[-1].end < 1.0:
-                    self.usable[-1] = Span(self.usable[-1].start, now)
-                else:
-                    self.usable.append(Span(now, now))
+                seen(self.usable, now, 1.0)
             await asyncio.sleep(POLL_SECONDS)
 
     async def _look(self, worker: ManagedProcess) -> None:
@@ -444,5 +423,4 @@ class StackWorld:
         except (httpx.HTTPError, ValueError) as error:
             look.state, look.job = f"unreachable ({type(error).__name__})", None
             return
-        look.boot_id, look.state, look.at = said["boot_id"], said["state"], time.time()
-        look.job = said["job"]["key"] if said["job"] else None
+        look.heard(said, time.time())
