@@ -60,9 +60,6 @@ def column_names(rest: int = 0, *, normals: bool) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-_ROWS_AT_ONCE: Final = 4096
-
-
 def header_bytes(count: int, rest: int = 0, *, normals: bool) -> bytes:
     """The one header that the subnet's strict parser is known to take, for ``count`` gaussians."""
     lines = [
@@ -232,6 +229,9 @@ def _columns(table: NDArray[Any], names: tuple[str, ...]) -> Float32:
         for i, name in enumerate(names):
             out[:, i] = table[name]
     return out
+
+
+_ROWS_AT_ONCE: Final = 4096
 
 
 def write_ply(splats: Splats, *, normals: bool = True) -> bytes:

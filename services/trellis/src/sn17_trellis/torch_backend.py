@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping
@@ -51,6 +50,7 @@ from sn17_trellis.engine.pipeline import (
     MAX_VOXELS,
     Pipeline,
     Request,
+    empty_caches,
     files_of,
     is_out_of_memory,
     load_pipeline,
@@ -201,9 +201,7 @@ class TorchBackend:
     def cleanup(self) -> None:
         for pipeline in self._pipelines.values():
             pipeline.runner.free()
-        gc.collect()
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+        empty_caches(self._device)
 
     def gpu_memory(self) -> Mapping[str, int]:
         if self._device.type != "cuda":

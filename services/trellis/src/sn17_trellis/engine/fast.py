@@ -49,17 +49,23 @@ class _Torso:
         return [(k.contiguous(), v.contiguous()) for k, v in pairs]
 
     def run(
-        self, x: Tensor, modulation: Tensor, keys_values: list[KeysValues], length: int | None = None
+        self,
+        x: Tensor,
+        modulation: Tensor,
+        keys_values: list[KeysValues],
+        batch: int,
+        length: int | None = None,
     ) -> Tensor:
         """All blocks over tokens [1, L, C] with one step's modulation [blocks + 1, 6, C]: [B, L, C].
 
-        There is one branch per condition; they part at the first cross-attention. Self-attention is filled up
-        to `length`, where L is not always the same.
+        There is one branch for each of the first B = `batch` conditions; they part at the first
+        cross-attention. Self-attention is filled up to `length`, where L is not always the same.
         """
         mods = modulation.unbind(0)
         _, h = fused.residual_norm(x, None, None, mods[0][1], mods[0][0], modulate=True)
         for index, block in enumerate(self._blocks):
-            x, h = block(x, h, mods[index], mods[index + 1], keys_values[index], length)
+            key, value = keys_values[index]
+            x, h = block(x, h, mods[index], mods[index + 1], (key[:batch], value[:batch]), length)
         return x
 
 
@@ -108,8 +114,8 @@ class _StructureState:
         return self._replays.run(batch, lambda: self._forward(held, modulation, batch))
 
     def _forward(self, x: Tensor, modulation: Tensor, batch: int) -> Tensor:
-        conditions = [(key[:batch], value[:batch]) for key, value in self._keys_values]
-        return self._flow.head(self._torso.run(self._flow.embed(x), modulation, conditions))
+        tokens = self._torso.run(self._flow.embed(x), modulation, self._keys_values, batch)
+        return self._flow.head(tokens)
 
 
 class _StructureVelocity:
@@ -184,8 +190,7 @@ class _LatentVelocity:
             scale, shift = next(embeddings).chunk(2)
             h = block(h, scale, shift, self._tables[level])
             skips.append(h)
-        conditions = [(key[:batch], value[:batch]) for key, value in self._keys_values]
-        h = state.torso.run(h + self._position, self._modulation, conditions, self._length)
+        h = state.torso.run(h + self._position, self._modulation, self._keys_values, batch, self._length)
         for block in state.out_blocks:
             if flow.config.use_skip_connection:
                 h = torch.cat([h, skips.pop().expand(batch, -1, -1)], dim=-1)

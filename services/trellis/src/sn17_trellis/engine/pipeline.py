@@ -142,9 +142,7 @@ class Pipeline:
     def release(self) -> None:
         """Give back what is kept for the next request and what the allocator caches."""
         self.runner.free()
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        empty_caches(self.device)
 
     def _generate(self, request: Request, progress: Progress) -> Asset:
         seconds: dict[str, float] = {}
@@ -255,6 +253,13 @@ class Pipeline:
         seconds[stage] = time.perf_counter() - start
         if progress is not None:
             progress(stage, 1, 1)
+
+
+def empty_caches(device: torch.device) -> None:
+    """Give back what nobody refers to any more, and what the device's allocator keeps of it."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 NO_MEMORY = ("out of memory", "ALLOC_FAILED", "cudaErrorMemoryAllocation")
