@@ -11,8 +11,8 @@ export PYTHONDONTWRITEBYTECODE :=
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
 
-$(UV): tools/bootstrap.sh
-	@PYTHON=$(PYTHON) sh tools/bootstrap.sh
+$(UV): dev/tools/bootstrap.sh
+	@PYTHON=$(PYTHON) sh dev/tools/bootstrap.sh
 
 BACKEND ?= procedural
 TASKS ?= $(if $(filter torch,$(BACKEND)),9,21)
@@ -51,4 +51,4 @@ format: sync ## Format and fix what can be fixed
 	@.venv/bin/ruff format .
 	@.venv/bin/ruff check --fix .
 
--include mk/*.mk
+-include dev/mk/*.mk

@@ -14,8 +14,8 @@ from sn17.accept.prompts import PROMPTS, acceptance_prompts
 from sn17.accept.verdict import Check, Grade, Sample, Thresholds, interval95, judge
 from sn17.accept.watch import BookedTask, tally
 from sn17.accept.watch import judge as judge_books
+from sn17_contract.tasks import Outcome
 from sn17_scene import parse
-from sn17_service.contract import Outcome
 from sn17_splats import Splats
 
 

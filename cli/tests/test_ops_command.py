@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from sn17.ops import app
 from sn17.ops.cluster import SteeringError
-from sn17.ops.replaying import seconds
+from sn17.ops.replay import seconds
 from sn17_operator.adapters import record
-from sn17_operator.model import Signal
-from sn17_operator.replay import RecordedWorker, Recording
+from sn17_operator.core.model import Signal
+from sn17_operator.core.replay import RecordedWorker, Recording
 from typer.testing import CliRunner
 
 NOW = 1_700_000_000.0

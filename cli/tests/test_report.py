@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from sn17.up.report import TaskRecord, WorkerRecord, build, percentile
 from sn17.up.tables import render
-from sn17_service.contract import Outcome
+from sn17_contract.tasks import Outcome
 
 A, B = "5Alice000", "5Bob00000"
 

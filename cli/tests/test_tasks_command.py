@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from sn17.tasks import app
-from sn17_miner.journal import Journal
-from sn17_miner.views import list_tasks
+from sn17_miner.journal.journal import Journal
+from sn17_miner.journal.views import list_tasks
 from typer.testing import CliRunner
 
 

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from prometheus_client import CollectorRegistry
+from sn17_contract.metrics import DegradedReason
 from sn17_operator.api import Rules, Spec
 from sn17_operator.controller import Controller
-from sn17_operator.evidence import Raw, Samples, windows
-from sn17_operator.model import (
+from sn17_operator.core.evidence import Raw, Samples, windows
+from sn17_operator.core.model import (
     CanaryResult,
     Monitoring,
     Phase,
@@ -26,6 +27,7 @@ from sn17_operator.model import (
     Termination,
     UserCordon,
 )
+from sn17_operator.core.plan import Step
 from sn17_operator.ports import (
     Announcement,
     Conflict,
@@ -36,9 +38,7 @@ from sn17_operator.ports import (
     Refused,
     Target,
 )
-from sn17_operator.steps import Step
 from sn17_operator.telemetry import Telemetry
-from sn17_service.contract import DegradedReason
 
 TICK = 15.0
 WARMUP_SECONDS = 40.0

@@ -23,18 +23,10 @@ from sn17_operator.adapters.kube import ApiError, KubeApi
 from sn17_operator.adapters.lease import Lease, LeaseLost
 from sn17_operator.adapters.prometheus import PrometheusMetrics, PrometheusSettings, queries, ratios
 from sn17_operator.adapters.store import Store
-from sn17_operator.model import (
-    History,
-    Intent,
-    Phase,
-    Pod,
-    RuleClass,
-    Signal,
-    Stage,
-)
+from sn17_operator.core.model import History, Intent, Phase, Pod, RuleClass, Signal, Stage
+from sn17_operator.core.plan import Act, Reason, Step
+from sn17_operator.core.replay import RecordedWorker, Recording, replay
 from sn17_operator.ports import OtherIncarnation, Refused
-from sn17_operator.replay import RecordedWorker, Recording, replay
-from sn17_operator.steps import Act, Reason, Step
 
 NOW = 1_700_000_000.0
 POD = Pod("u", "w", "ns", 0.0, address="http://w:9090", phase=Phase.RUNNING, container_id="c", started_at=1.0)

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from sn17_operator.policy import CHAIN
-from sn17_operator.steps import Reason
+from sn17_operator.core.plan import Reason
+from sn17_operator.core.policy import CHAIN
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs/operator.md").read_text()
@@ -20,7 +20,7 @@ FILES = {
     **{name: f"tests/e2e/test_{name}.py" for name in NODE},
     "crd": "tests/apiserver/test_crd.py",
     "chart": "tests/chart/test_chart_api.py",
-    "bench": "bench/operator_fleet.py",
+    "bench": "dev/bench/src/sn17_bench/operator_fleet.py",
 }
 COMPLAINTS = 13
 """Of the systems that were read before this one was built."""

@@ -16,7 +16,7 @@ import httpx
 import pytest
 from sn17_operator.adapters.local import LocalEvent, LocalOperator, default_spec
 from sn17_operator.adapters.local_scrape import LocalWorker, Scraper, WorkerState
-from sn17_operator.model import Monitoring, Signal
+from sn17_operator.core.model import Monitoring, Signal
 
 MIB = 1024 * 1024
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fleet_simulation import SPEC
-from sn17_operator.model import (
+from sn17_operator.core.model import (
     Evidence,
     Finding,
     Fleet,
@@ -18,8 +18,8 @@ from sn17_operator.model import (
     Verdict,
     Worker,
 )
-from sn17_operator.planner import plan
-from sn17_operator.steps import Act, Reason
+from sn17_operator.core.plan import Act, Reason
+from sn17_operator.core.planner import plan
 
 NOW = 1_700_000_000.0
 HUNG = Finding("Stalled", RuleClass.STALL, Outcome.BREACH, "no progress")

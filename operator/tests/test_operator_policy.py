@@ -11,9 +11,8 @@ from fleet_simulation import SPEC, spec_with
 from hypothesis import given
 from hypothesis import strategies as st
 from sn17_operator.api import Spec, scaled
-from sn17_operator.evidence import Raw, attribute
-from sn17_operator.ladder import RESOLVE_SECONDS
-from sn17_operator.model import (
+from sn17_operator.core.evidence import Raw, attribute
+from sn17_operator.core.model import (
     Evidence,
     Finding,
     Gap,
@@ -28,8 +27,9 @@ from sn17_operator.model import (
     Signal,
     Verdict,
 )
-from sn17_operator.policy import judge
-from sn17_operator.rules import (
+from sn17_operator.core.policy import judge
+from sn17_operator.core.remediation import RESOLVE_SECONDS
+from sn17_operator.core.rules import (
     CANARY_DRIFT,
     GAUSSIANS_LOW,
     GPU_ERROR,

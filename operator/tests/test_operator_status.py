@@ -10,11 +10,7 @@ import pytest
 from fleet_simulation import SPEC, Simulation, spec_with
 from hypothesis import given
 from hypothesis import strategies as st
-from sn17_operator import status as statuses
-from sn17_operator import written
-from sn17_operator.conditions import suspect_nodes
-from sn17_operator.explain import explain_pod
-from sn17_operator.model import (
+from sn17_operator.core.model import (
     Eviction,
     Evidence,
     Finding,
@@ -34,9 +30,13 @@ from sn17_operator.model import (
     Verdict,
     Worker,
 )
-from sn17_operator.planner import plan
+from sn17_operator.core.planner import plan
+from sn17_operator.explain import explain_pod
 from sn17_operator.ports import Missing, Ratios
-from sn17_operator.view import View
+from sn17_operator.status.conditions import suspect_nodes
+from sn17_operator.status.render import codec as written
+from sn17_operator.status.render import render as statuses
+from sn17_operator.status.view import View
 
 NOW = 1_700_000_000.0
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from kubernetes.aio import config
 from kubernetes.aio.client.configuration import Configuration
-from real_fleet import CRD
+from sn17_chaos.real_fleet import CRD
 from sn17_cluster.client import Cluster, CommandError
 from sn17_operator.adapters.kube import ApiError, KubeApi
 from sn17_operator.crd import crd

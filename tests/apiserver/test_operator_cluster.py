@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
-from real_fleet import Fleet, OperatorProcess, Prometheus, running, wait_for
+from sn17_chaos.real_fleet import Fleet, OperatorProcess, Prometheus, running, wait_for
 from sn17_cluster.client import Cluster
 from sn17_cluster.controlplane import ControlPlane
 

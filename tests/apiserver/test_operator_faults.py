@@ -13,8 +13,8 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
-from api_proxy import ApiProxy, Gate
-from real_fleet import Fleet, OperatorProcess, running, wait_for
+from sn17_chaos.api_proxy import ApiProxy, Gate
+from sn17_chaos.real_fleet import Fleet, OperatorProcess, running, wait_for
 from sn17_cluster.controlplane import ControlPlane
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]

@@ -10,15 +10,15 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
-from real_fleet import LIMIT, SCRAPE_SECONDS, Prometheus, Worker, free_port
+from sn17_chaos.real_fleet import LIMIT, SCRAPE_SECONDS, Prometheus, Worker, free_port
+from sn17_contract.metrics import DegradedReason
 from sn17_operator.adapters.local import default_spec
 from sn17_operator.adapters.prometheus import REASONS, PrometheusMetrics, PrometheusSettings
 from sn17_operator.adapters.record import fetch
-from sn17_operator.evidence import Raw, attribute
-from sn17_operator.model import Evidence, Gap, Health, Phase, Pod, Signal, Verdict
-from sn17_operator.policy import judge
+from sn17_operator.core.evidence import Raw, attribute
+from sn17_operator.core.model import Evidence, Gap, Health, Phase, Pod, Signal, Verdict
+from sn17_operator.core.policy import judge
 from sn17_operator.ports import Measurement
-from sn17_service.contract import DegradedReason
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from real_fleet import Fleet, OperatorProcess, free_port, running, wait_for
+from sn17_chaos.real_fleet import Fleet, OperatorProcess, free_port, running, wait_for
 from sn17_cluster.client import Cluster
 from sn17_cluster.pki import Authority
 from sn17_operator.adapters.local import default_spec

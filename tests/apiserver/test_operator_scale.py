@@ -1,4 +1,4 @@
-"""A hundred workers on a real API server; `bench/operator_scale.py` has a thousand, and figures."""
+"""A hundred workers on a real API server; `sn17_bench.operator_scale` has a thousand, and figures."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Iterator
 
 import pytest
-from many_workers import Crowd, IntentWatch
-from real_fleet import OperatorProcess, Prometheus, free_port, running, wait_for
+from sn17_chaos.many_workers import Crowd, IntentWatch
+from sn17_chaos.real_fleet import OperatorProcess, Prometheus, free_port, running, wait_for
 from sn17_cluster.client import Cluster
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]

@@ -18,9 +18,9 @@ from sn17_operator.adapters.kube import KubeApi
 from sn17_operator.adapters.kube_host import KubeHost
 from sn17_operator.adapters.lease import Lease
 from sn17_operator.adapters.store import Store
-from sn17_operator.model import History, Intent, Pod, RuleClass, Stage
+from sn17_operator.core.model import History, Intent, Pod, RuleClass, Stage
+from sn17_operator.core.plan import Act, Reason, Step
 from sn17_operator.ports import Announcement, Conflict, Disrupted, Miner, Refused
-from sn17_operator.steps import Act, Reason, Step
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from sn17.accept.forward import Release as AcceptedRelease
+from sn17.accept.port_forward import Release as AcceptedRelease
 from sn17.accept.stack import StackError
 from sn17_cluster.client import Cluster, CommandError
 

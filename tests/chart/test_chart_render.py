@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import yaml
 from sn17.accept.verdict import Marks, Thresholds
-from sn17_service import contract
+from sn17_contract.http import FIXER_PORT, OPS_PORT, TRELLIS_PORT
+from sn17_contract.kubernetes import LABEL_COMPONENT
 
 pytestmark = pytest.mark.cluster
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,12 +82,12 @@ def test_no_object_of_the_values_takes_anything_at_all() -> None:
 
 def test_what_is_derived_from_the_values_is_current() -> None:
     answer = subprocess.run(
-        [sys.executable, str(ROOT / "tools/chart/values_docs.py"), "--check"],
+        [sys.executable, str(ROOT / "dev/tools/chart/values_docs.py"), "--check"],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert answer.returncode == 0, f"{answer.stdout}run: python tools/chart/values_docs.py"
+    assert answer.returncode == 0, f"{answer.stdout}run: python dev/tools/chart/values_docs.py"
 
 
 def test_the_default_wall_is_12_gibibytes_and_requested_in_full(rendered: Callable[[str], Any]) -> None:
@@ -120,9 +121,9 @@ def test_ports_are_those_of_the_contract(rendered: Callable[[str], Any]) -> None
         component: {p["name"]: p["containerPort"] for p in pod["spec"]["containers"][0].get("ports", [])}
         for component, pod in release.pods()
     }
-    assert ports["trellis"] == {"data": contract.TRELLIS_PORT, "ops": contract.OPS_PORT}
-    assert ports["fixer"] == {"data": contract.FIXER_PORT, "ops": contract.OPS_PORT}
-    assert all(ports[c]["ops"] == contract.OPS_PORT for c in ("miner", "operator", "validators"))
+    assert ports["trellis"] == {"data": TRELLIS_PORT, "ops": OPS_PORT}
+    assert ports["fixer"] == {"data": FIXER_PORT, "ops": OPS_PORT}
+    assert all(ports[c]["ops"] == OPS_PORT for c in ("miner", "operator", "validators"))
 
 
 def test_workers_are_found_whether_ready_or_not(rendered: Callable[[str], Any]) -> None:
@@ -160,7 +161,7 @@ def test_a_prometheus_of_ones_own_takes_the_place_of_the_bundled_one(rendered: C
     (monitor,) = release.of("PodMonitor")
     labels = {rule["targetLabel"] for rule in monitor["spec"]["podMetricsEndpoints"][0]["relabelings"]}
     assert {"pod_uid", "node", "release"} <= labels
-    assert monitor["spec"]["jobLabel"] == contract.LABEL_COMPONENT
+    assert monitor["spec"]["jobLabel"] == LABEL_COMPONENT
     assert release.of("PrometheusRule")
 
 

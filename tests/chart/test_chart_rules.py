@@ -13,7 +13,8 @@ import pytest
 import yaml
 from sn17_cluster.plugin import unavailable
 from sn17_cluster.requirements import MissingError, require_tools
-from sn17_service.contract import GenerationOutcome, Metric, Outcome
+from sn17_contract.metrics import GenerationOutcome, Metric
+from sn17_contract.tasks import Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 RULES = ROOT / "charts" / "sn17" / "rules" / "sn17.yaml"

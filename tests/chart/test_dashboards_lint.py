@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
+from sn17_contract.metrics import Metric
 from sn17_dashboards.__main__ import FOLDER, main
 from sn17_dashboards.boards import BOARDS
 from sn17_dashboards.grafana import to_json
-from sn17_service.contract import Metric
 
 # Process metrics of prometheus_client that the boards use as well.
 STANDARD = {"process_start_time_seconds", "process_resident_memory_bytes"}

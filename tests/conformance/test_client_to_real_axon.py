@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 import real
 from bittensor_wallet import Keypair
-from sn17_miner.axon import AxonClient, CallError
+from sn17_miner.clients.axon import AxonClient, CallError
 from sn17_protocol import (
     GetVersion,
     Neuron,

@@ -35,7 +35,7 @@ def loaded(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Cluste
     """
     if cluster.load is None or os.environ.get("SN17_E2E_IMAGES") == "present":
         return cluster
-    builder = REPOSITORY / "tools" / "images.py"
+    builder = REPOSITORY / "dev" / "tools" / "images.py"
     answer = subprocess.run(
         [sys.executable, str(builder), "--archives"], stdout=subprocess.PIPE, text=True, check=False
     )

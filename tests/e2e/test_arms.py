@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from sn17_cluster.release import LEAK_MIB, Install, Release, values
 from sn17_cluster.stack import Recorder, out_of_memory_kills, restarts, terminations, wait_until
-from sn17_service.contract import ANNOTATION_INTENT, EXIT_CODE_RECYCLE
+from sn17_contract.kubernetes import ANNOTATION_INTENT, EXIT_CODE_RECYCLE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 

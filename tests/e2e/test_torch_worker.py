@@ -37,7 +37,7 @@ VALUES: dict[str, Any] = {
 def torch_image(loaded: Cluster) -> Cluster:
     """The cluster with the worker's image that has torch in it."""
     assert loaded.load is not None
-    builder = REPOSITORY / "tools" / "images.py"
+    builder = REPOSITORY / "dev" / "tools" / "images.py"
     answer = subprocess.run(
         [sys.executable, str(builder), "--archives", "trellis-torch"],
         stdout=subprocess.PIPE,

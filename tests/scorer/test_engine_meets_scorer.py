@@ -12,8 +12,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the engine needs the 'torch' extra")
 
+from sn17_contract.metrics import GenerationKind  # noqa: E402
 from sn17_devnet.scorer import score_text  # noqa: E402
-from sn17_service.contract import GenerationKind  # noqa: E402
 from sn17_splats import Splats, encode_spz, write_ply  # noqa: E402
 from sn17_trellis.backend import Job, Sampling  # noqa: E402
 from sn17_trellis.canary import CanaryBook, CanaryVerdict  # noqa: E402

@@ -6,10 +6,10 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
+from sn17_contract.metrics import GenerationKind
 from sn17_devnet.judging import judge
 from sn17_devnet.tasks import TaskSource
 from sn17_protocol import ImageTask
-from sn17_service.contract import GenerationKind
 from sn17_splats import encode_spz
 from sn17_trellis.backend import Job
 from sn17_trellis.procedural import ProceduralBackend

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .lazy import Entry, lazy_app
+from sn17.lazy import Entry, lazy_app
 
 _STEERING = "sn17.ops.command"
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
+from sn17_contract.http import Code
 from sn17_service import Problem, Service, ServiceSettings
-from sn17_service.contract import Code
 from sn17_service.testing import ServiceThread
 
 TOKEN = "correct horse"

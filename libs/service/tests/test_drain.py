@@ -3,8 +3,8 @@ from __future__ import annotations
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from sn17_contract.http import LeaseOwner
 from sn17_service import DrainLease
-from sn17_service.contract import LeaseOwner
 
 OWNERS = st.sampled_from([LeaseOwner.USER, LeaseOwner.OPERATOR])
 

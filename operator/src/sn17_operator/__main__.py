@@ -7,9 +7,9 @@ import sys
 
 from sn17_service.settings import load_settings
 
-from .app import serve
-from .crd import crd_text
-from .settings import OperatorSettings
+from sn17_operator.app import serve
+from sn17_operator.crd import crd_text
+from sn17_operator.settings import OperatorSettings
 
 
 def main() -> None:

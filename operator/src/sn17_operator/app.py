@@ -10,18 +10,18 @@ import kopf
 from fastapi import APIRouter, HTTPException
 from sn17_service.service import Service
 
-from . import handlers
-from .adapters.admin import WorkerAdmin
-from .adapters.kube import KubeApi
-from .adapters.kube_host import KubeHost
-from .adapters.lease import Lease, LeaseLost
-from .adapters.prometheus import PrometheusMetrics
-from .adapters.store import Store
-from .controller import Controller
-from .explain import explain_pod
-from .loop import Waker, run_ticks, tick_limit
-from .settings import OperatorSettings
-from .telemetry import Telemetry
+from sn17_operator import handlers
+from sn17_operator.adapters.admin import WorkerAdmin
+from sn17_operator.adapters.kube import KubeApi
+from sn17_operator.adapters.kube_host import KubeHost
+from sn17_operator.adapters.lease import Lease, LeaseLost
+from sn17_operator.adapters.prometheus import PrometheusMetrics
+from sn17_operator.adapters.store import Store
+from sn17_operator.controller import Controller
+from sn17_operator.explain import explain_pod
+from sn17_operator.loop import Waker, run_ticks, tick_limit
+from sn17_operator.settings import OperatorSettings
+from sn17_operator.telemetry import Telemetry
 
 log = logging.getLogger("sn17.operator")
 

@@ -10,12 +10,12 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .evidence import Raw, attribute, within_fleet
-from .model import CanaryResult, Fleet, Pod, Stage, Worker
-from .notes import Notes
-from .planner import measure, plan
-from .policy import judge
-from .ports import (
+from sn17_operator.core.evidence import Raw, attribute, within_fleet
+from sn17_operator.core.model import CanaryResult, Fleet, Pod, Stage, Worker
+from sn17_operator.core.plan import Act, Blocked, Plan, Reason, Step
+from sn17_operator.core.planner import measure, plan
+from sn17_operator.core.policy import judge
+from sn17_operator.ports import (
     Admin,
     Announcement,
     Conflict,
@@ -28,11 +28,17 @@ from .ports import (
     Refused,
     Target,
 )
-from .status import render
-from .steps import Act, Blocked, Plan, Reason, Step
-from .telemetry import Telemetry
-from .view import View, state_of
-from .written import eviction_to_dict, evictions_from, flips, parse_time, worth_writing
+from sn17_operator.status.codec import (
+    eviction_to_dict,
+    evictions_from,
+    flips,
+    parse_time,
+    worth_writing,
+)
+from sn17_operator.status.render import render
+from sn17_operator.status.view import View, state_of
+from sn17_operator.telemetry import Telemetry
+from sn17_operator.tracker import Notes
 
 log = logging.getLogger("sn17.operator")
 

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from .controller import Snapshot
-from .model import Worker
-from .view import state_of
-from .written import rfc3339
+from sn17_operator.controller import Snapshot
+from sn17_operator.core.model import Worker
+from sn17_operator.status.codec import rfc3339
+from sn17_operator.status.view import state_of
 
 
 def explain_pod(snapshot: Snapshot, name: str) -> dict[str, Any] | None:

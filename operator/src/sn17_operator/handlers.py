@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import kopf
-from sn17_service.contract import GROUP, PLURAL, VERSION
+from sn17_contract.kubernetes import GROUP, PLURAL, VERSION
 
-from .adapters.store import Store
+from sn17_operator.adapters.store import Store
 
 FINALIZER = f"{GROUP}/finalizer"
 

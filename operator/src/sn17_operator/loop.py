@@ -8,8 +8,8 @@ import gc
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 
-from .ports import Refused
-from .telemetry import Telemetry
+from sn17_operator.ports import Refused
+from sn17_operator.telemetry import Telemetry
 
 log = logging.getLogger("sn17.operator")
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from .api import Rules, Spec
-from .evidence import Raw
-from .model import CanaryResult, Monitoring, Pod, Rollout
-from .steps import Step
+from sn17_operator.api import Rules, Spec
+from sn17_operator.core.evidence import Raw
+from sn17_operator.core.model import CanaryResult, Monitoring, Pod, Rollout
+from sn17_operator.core.plan import Step
 
 
 class Refused(Exception):  # noqa: N818

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
-from sn17_service.contract import LABEL_PART_OF, PART_OF
+from sn17_contract.kubernetes import LABEL_PART_OF, PART_OF
 from sn17_service.settings import ServiceSettings
 
-from .adapters.prometheus import PrometheusSettings
+from sn17_operator.adapters.prometheus import PrometheusSettings
 
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 

@@ -6,9 +6,9 @@ from collections import Counter as Tally
 from collections.abc import Callable, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from sn17_service.contract import Metric
+from sn17_contract.metrics import Metric
 
-from .ports import Ratios
+from sn17_operator.ports import Ratios
 
 STATES = ("Healthy", "Degraded", "Unknown", "Idle", "Starting", "Cordoned", "Recycling")
 

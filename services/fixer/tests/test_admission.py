@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pytest
+from sn17_contract.http import Code
 from sn17_fixer.admission import MemoryBudget
-from sn17_service.contract import Code
 from sn17_service.problems import Problem
 
 

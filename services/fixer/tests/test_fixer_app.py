@@ -11,8 +11,8 @@ import pytest
 from fixer_client import Fixer, client
 from fixer_splats import assert_same_bits, shell
 from PIL import Image
+from sn17_contract.http import HEADER_REPORT, LeaseOwner
 from sn17_fixer.app import negotiate
-from sn17_service.contract import HEADER_REPORT, LeaseOwner
 from sn17_service.problems import Problem
 from sn17_splats import decode_spz, encode_spz, read_ply, write_ply
 

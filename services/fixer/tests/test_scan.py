@@ -10,7 +10,7 @@ from sn17_fixer.diagnosis import diagnose
 from sn17_fixer.scan import COLUMNS, Scan, scan_numpy
 from sn17_splats import Splats, read_ply, write_ply
 
-scan_numba = pytest.importorskip("sn17_fixer.scan_numba", reason="numba is not installed").scan_numba
+scan_numba = pytest.importorskip("sn17_fixer.scan.numba_pass", reason="numba is not installed").scan_numba
 
 
 def splats_of(values: np.ndarray) -> Splats:

@@ -13,12 +13,12 @@ from bittensor_wallet import Keypair
 from miner_fakes import Changes, FakeChain, FakeFixer, FakeScorer, FakeValidator, FakeWorker, Server
 from sn17_miner.app import JOURNAL, build, chain_source
 from sn17_miner.chain.source import ChainSource
-from sn17_miner.journal import Journal
+from sn17_miner.clients.web import new_session
+from sn17_miner.core.records import Event, Task
+from sn17_miner.journal.journal import Journal
+from sn17_miner.journal.thread import JournalThread
 from sn17_miner.miner import Miner
-from sn17_miner.records import Event, Task
 from sn17_miner.settings import MinerSettings
-from sn17_miner.threads import JournalThread
-from sn17_miner.web import new_session
 from sn17_protocol import Neuron, write_hotkey
 from sn17_service import Service
 

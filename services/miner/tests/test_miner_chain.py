@@ -19,7 +19,7 @@ from sn17_miner.chain.feed import ChainFeed
 from sn17_miner.chain.reader import Reader, serve, snapshot_of
 from sn17_miner.chain.sdk import SdkSource
 from sn17_miner.chain.source import ChainError, FileSource, HttpSource, parse_snapshot
-from sn17_miner.web import new_session
+from sn17_miner.clients.web import new_session
 from sn17_protocol import ChainSnapshot, Neuron
 
 NEURON = Neuron(uid=3, hotkey="validator", ip="10.0.0.1", port=8000, serving=True, stake=5000.0)

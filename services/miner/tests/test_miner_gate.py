@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sn17_miner.fixer import FixReport
-from sn17_miner.gate import (
+from sn17_miner.clients.fixer import FixReport
+from sn17_miner.core.gate import (
     Evidence,
     Situation,
     Step,

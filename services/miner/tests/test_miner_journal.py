@@ -16,9 +16,9 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from sn17_miner.journal import Journal, job_key
-from sn17_miner.journal_reader import JournalError
-from sn17_miner.records import AttemptState, Task, TaskState, ValidatorRecord
+from sn17_miner.core.records import AttemptState, Task, TaskState, ValidatorRecord
+from sn17_miner.journal.journal import Journal, job_key
+from sn17_miner.journal.reader import JournalError
 
 RECORD = ValidatorRecord("validator0", 3, "10.0.0.1", 8000, 5000.0, 1234.0, "{}")
 
@@ -404,7 +404,7 @@ class TestJournalLong(JournalMachine.TestCase):  # type: ignore[misc,valid-type]
 WRITER = """
 import sys
 from pathlib import Path
-from sn17_miner.journal import Journal
+from sn17_miner.journal.journal import Journal
 journal = Journal(Path(sys.argv[1]))
 n = 0
 while True:

@@ -10,9 +10,17 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from sn17_miner.learning import Learned
-from sn17_miner.policy import Policy
-from sn17_miner.scheduler import HOLDING, FreeWorker, Phase, Plan, Pull, Scheduler, SchedulerError
+from sn17_miner.core.learning import Learned
+from sn17_miner.core.scheduler import (
+    HOLDING,
+    FreeWorker,
+    Phase,
+    Plan,
+    Pull,
+    Scheduler,
+    SchedulerError,
+)
+from sn17_miner.core.timing import Policy
 from sn17_protocol import Neuron
 
 POLICY = Policy()

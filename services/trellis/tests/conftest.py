@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sn17_contract.metrics import GenerationKind
 from sn17_service import Service
-from sn17_service.contract import GenerationKind
 from sn17_service.testing import ServiceThread
 from sn17_splats import Splats
 from sn17_trellis.backend import Cancelled, Generation, IsCancelled, Job, Progress

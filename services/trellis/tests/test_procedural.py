@@ -8,7 +8,7 @@ import sn17_scene
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from sn17_service.contract import GenerationKind
+from sn17_contract.metrics import GenerationKind
 from sn17_splats import Splats, read_ply, statistics, write_ply
 from sn17_trellis.backend import BadImage, BadPrompt, BadSampling, Cancelled, Generation, Job, Sampling
 from sn17_trellis.procedural import ProceduralBackend

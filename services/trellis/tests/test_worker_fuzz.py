@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from sn17_contract.http import Code
 from sn17_service import Problem
-from sn17_service.contract import Code
-from sn17_trellis.form import MAX_IMAGE_SIDE, decode_image
+from sn17_trellis.generate_form import MAX_IMAGE_SIDE, decode_image
 
 EXAMPLES = 2_000 if os.environ.get("SN17_LONG") else 60
 BOUNDARY = b"boundary"

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from sn17_contract.metrics import CANARY_DRIFT_MARK, GenerationKind
 from sn17_service import MemoryReading, return_heap
-from sn17_service.contract import CANARY_DRIFT_MARK, GenerationKind
 from sn17_service.memory import ProcessMemory
 from sn17_splats import Splats
 from sn17_trellis.backend import Generation, Job
 from sn17_trellis.canary import CanaryBook
+from sn17_trellis.encode import UnusableOutput, encode
 from sn17_trellis.faults import FaultyBackend
-from sn17_trellis.finish import UnusableOutput, encode
 from sn17_trellis.guard import Guard, Marks, SelfRecycle
 from sn17_trellis.procedural import ProceduralBackend
 from sn17_trellis.quality import Finding, Quality, drift, measure

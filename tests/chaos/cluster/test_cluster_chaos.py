@@ -1,4 +1,4 @@
-"""The most telling faults of the cluster tier, one after another; `bench/chaos.py --tier cluster` has all."""
+"""The most telling faults of the cluster tier; `sn17_bench.chaos --tier cluster` has all."""
 
 from __future__ import annotations
 

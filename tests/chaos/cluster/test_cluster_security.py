@@ -15,7 +15,7 @@ import pytest
 from sn17_chaos.cluster_bed import Bed
 from sn17_chaos.cluster_world import ClusterWorld
 from sn17_cluster.client import CommandError
-from sn17_service.contract import OPS_PORT
+from sn17_contract.http import OPS_PORT
 
 pytestmark = [pytest.mark.cluster, pytest.mark.node, pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -12,11 +12,11 @@ PAGE = ROOT / "docs/operations.md"
 
 
 def test_the_docs_show_the_committed_results() -> None:
-    files = sorted((ROOT / "bench/results").glob("chaos-*.json"))
+    files = sorted((ROOT / "dev/bench/results").glob("chaos-*.json"))
     assert len(files) > 10
     text = PAGE.read_text()
     printed = table(merge(row for path in files for row in read(path)))
-    assert embed(text, printed) == text, "bench/chaos.py --show bench/results/chaos-*.json --into it"
+    assert embed(text, printed) == text, "sn17_bench.chaos --show dev/bench/results/chaos-*.json --into it"
     assert all(row.lost == row.duplicated == row.breaches == 0 for path in files for row in read(path))
 
 

@@ -12,7 +12,7 @@ from sn17_chaos.invariants import DUPLICATED, LOST, SUBMITTED, check
 from sn17_chaos.rig import strike
 from sn17_chaos.stack_faults import STACK
 from sn17_chaos.stack_world import StackWorld
-from sn17_service.contract import HEADER_IDEMPOTENCY_KEY
+from sn17_contract.http import HEADER_IDEMPOTENCY_KEY
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -12,16 +12,16 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from .books import MinerBooks, read_token
-from .forward import Release
-from .prompts import PROMPTS
-from .run import AcceptanceRun
-from .show import check_table, passed, sample_line, write_json
-from .smoke import Smoke
-from .stack import HttpStack, StackError
-from .verdict import Check, Marks, Sample, judge
-from .watch import Tally, tally
-from .watch import judge as judge_books
+from sn17.accept.miner_api import MinerBooks, read_token
+from sn17.accept.port_forward import Release
+from sn17.accept.prompts import PROMPTS
+from sn17.accept.run import AcceptanceRun
+from sn17.accept.smoke import Smoke
+from sn17.accept.stack import HttpStack, StackError
+from sn17.accept.tables import check_table, passed, sample_line, write_json
+from sn17.accept.verdict import Check, Marks, Sample, judge
+from sn17.accept.watch import Tally, tally
+from sn17.accept.watch import judge as judge_books
 
 CANNOT_RUN = 2
 FROM_RELEASE = "the release's, else the design's"

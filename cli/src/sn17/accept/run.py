@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 
 from sn17_splats import SplatError, read_splat
 
-from .measure import coverage_kept, logit_std
-from .prompts import acceptance_prompts
-from .stack import BusyError, Generation, Stack, StackError, ready
-from .verdict import Sample
+from sn17.accept.measure import coverage_kept, logit_std
+from sn17.accept.prompts import acceptance_prompts
+from sn17.accept.stack import BusyError, Generation, Stack, StackError, ready
+from sn17.accept.verdict import Sample
 
 IDLE_POLL_SECONDS = 0.5
 MEMORY_POLL_SECONDS = 0.25

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import httpx
-from sn17_service.contract import Metric
+from sn17_contract.metrics import Metric
 from sn17_splats import SplatError, read_splat
 
-from .prompts import PROMPTS
-from .stack import BusyError, Stack, StackError
-from .verdict import Check, Grade
+from sn17.accept.prompts import PROMPTS
+from sn17.accept.stack import BusyError, Stack, StackError
+from sn17.accept.verdict import Check, Grade
 
 POLL_SECONDS = 2.0
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import httpx
-from sn17_service.contract import HEADER_REPORT, HEADER_WORKER, MEDIA_PLY, MEDIA_SPZ, WorkerState
+from sn17_contract.http import HEADER_REPORT, HEADER_WORKER, MEDIA_PLY, MEDIA_SPZ, WorkerState
 from sn17_splats import Splats, read_splat
 
 BUSY = frozenset({503})

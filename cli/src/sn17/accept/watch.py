@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sn17_service.contract import Outcome
+from sn17_contract.tasks import Outcome
 
-from .verdict import Check, Grade
+from sn17.accept.verdict import Check, Grade
 
 TARGETS: Final = (0.45, 0.55, 0.58)
 """The design's marks for the share of accepted tasks: least, expected, good."""

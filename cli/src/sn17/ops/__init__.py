@@ -1,5 +1,5 @@
 """Steering the workers of a cluster: cordon, uncordon, recycle, pause, resume, explain, replay."""
 
-from .command import app
+from sn17.ops.command import app
 
 __all__ = ["app"]

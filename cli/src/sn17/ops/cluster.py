@@ -13,19 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from kubernetes.aio import config
-from sn17_operator.adapters.kube import MERGE_PATCH, ApiError, KubeApi
-from sn17_service.contract import (
+from sn17_contract.http import OPS_PORT
+from sn17_contract.kubernetes import (
     ANNOTATION_CORDON,
     ANNOTATION_PAUSED,
     ANNOTATION_RECYCLE_REQUESTED,
     GROUP,
     LABEL_COMPONENT,
     LABEL_PART_OF,
-    OPS_PORT,
     PART_OF,
     PLURAL,
     VERSION,
 )
+from sn17_operator.adapters.kube import MERGE_PATCH, ApiError, KubeApi
 
 SERVICE_ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 

@@ -15,9 +15,9 @@ from urllib.request import urlopen
 import typer
 from rich.console import Console
 
-from .cluster import Steering, SteeringError
-from .replaying import ReplayOptions, run_replay
-from .tables import explanation, report_table
+from sn17.ops.cluster import Steering, SteeringError
+from sn17.ops.replay import ReplayOptions, run_replay
+from sn17.ops.tables import explanation, report_table
 
 app = typer.Typer(name="ops", help="Steer the workers of a cluster.", no_args_is_help=True)
 

@@ -1,5 +1,5 @@
 """``sn17 splat``: look into gaussian splats, repair, picture, convert and compare them."""
 
-from .command import app
+from sn17.splat.command import app
 
 __all__ = ["app"]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from sn17_splats import Splats
 
-    from .formats import Format as _Format
+    from sn17.splat.formats import Format as _Format
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -56,7 +56,7 @@ def inspect(
     from sn17_fixer.render.check import check_render
     from sn17_splats import statistics
 
-    from .tables import diagnosis_lines, statistics_table
+    from sn17.splat.tables import diagnosis_lines, statistics_table
 
     with _errors():
         splats, kind, size = _read(file, source_format)
@@ -101,8 +101,8 @@ def fix(
     from sn17_fixer.policy import fix as run
     from sn17_fixer.report import FULL_REPORT, full_report
 
-    from .formats import STDIO, Format, encode, write_bytes
-    from .tables import steps_table, verdict_text
+    from sn17.splat.formats import STDIO, Format, encode, write_bytes
+    from sn17.splat.tables import steps_table, verdict_text
 
     chosen = _choice(PolicyName, policy, "--policy")
     subnet = to is None and output.lower().endswith(".spz")
@@ -136,7 +136,7 @@ def preview(
     """Two by two views as a PNG, drawn as the validator draws them for its judges."""
     from sn17_fixer.render.preview import preview_png
 
-    from .formats import write_bytes
+    from sn17.splat.formats import write_bytes
 
     with _errors():
         splats, _, _ = _read(file, source_format)
@@ -151,7 +151,7 @@ def convert(
     to: To = None,
 ) -> None:
     """Change the format and nothing else. .splat and Niantic's SPZ need the extra 'exchange'."""
-    from .formats import encode, write_bytes
+    from sn17.splat.formats import encode, write_bytes
 
     kind = _target(output, to)
     with _errors():
@@ -174,7 +174,7 @@ def compare(
     """How alike two splats are, in numbers and as the validator draws them."""
     from sn17_fixer.compare import compare as run
 
-    from .tables import comparison_table
+    from sn17.splat.tables import comparison_table
 
     with _errors():
         comparison = run(_read(first, None)[0], _read(second, None)[0], size=size)
@@ -199,7 +199,7 @@ def calibrate(
 
 
 def _read(file: str, source_format: str | None) -> tuple[Splats, _Format, int]:
-    from .formats import Format, decode, read_bytes, sniff
+    from sn17.splat.formats import Format, decode, read_bytes, sniff
 
     chosen = None if source_format is None else _choice(Format, source_format, "--from")
     data = read_bytes(file)
@@ -210,7 +210,7 @@ def _read(file: str, source_format: str | None) -> tuple[Splats, _Format, int]:
 def _target(output: str, to: str | None) -> _Format:
     from sn17_splats import SplatError
 
-    from .formats import Format, format_for
+    from sn17.splat.formats import Format, format_for
 
     if to is not None:
         return _choice(Format, to, "--to")
@@ -231,7 +231,7 @@ def _choice(kind: type[E], value: str, option: str) -> E:
 @contextmanager
 def _errors() -> Iterator[None]:
     """One sentence on standard error and exit code 1 for what a user can do something about."""
-    from .formats import MissingLibraryError
+    from sn17.splat.formats import MissingLibraryError
 
     try:
         yield

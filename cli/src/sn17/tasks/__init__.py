@@ -1,5 +1,5 @@
 """``sn17 tasks``: what the miner did, and why."""
 
-from .command import app
+from sn17.tasks.command import app
 
 __all__ = ["app"]

@@ -10,11 +10,11 @@ from typing import Annotated
 import httpx
 import typer
 from rich.console import Console
-from sn17_miner.records import TaskState
-from sn17_miner.views import TaskList, TaskView
+from sn17_miner.core.records import TaskState
+from sn17_miner.journal.views import TaskList, TaskView
 
-from .source import OpsPort, SourceError, TaskSource, find_journal
-from .tables import story, task_table, window_table
+from sn17.tasks.source import OpsPort, SourceError, TaskSource, find_journal
+from sn17.tasks.tables import story, task_table, window_table
 
 app = typer.Typer(name="tasks", help="List what the miner did, and explain why.", invoke_without_command=True)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import httpx
-from sn17_miner.views import TaskList, TaskView, list_tasks, open_story
+from sn17_miner.journal.views import TaskList, TaskView, list_tasks, open_story
 
 JOURNAL = "journal.sqlite"
 

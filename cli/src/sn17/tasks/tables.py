@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
-from sn17_miner.views import TaskView, Window
+from sn17_miner.journal.views import TaskView, Window
 
 _COLOURS = {
     "accepted": "green",

@@ -10,10 +10,10 @@ from typing import Any
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
-from sn17_miner.journal import Journal
-from sn17_service.contract import GenerationKind, Metric, Outcome
-
-from .report import TaskRecord, WorkerRecord
+from sn17.up.report import TaskRecord, WorkerRecord
+from sn17_contract.metrics import GenerationKind, Metric
+from sn17_contract.tasks import Outcome
+from sn17_miner.journal.journal import Journal
 
 JOURNAL_WINDOW = 100_000
 

@@ -14,14 +14,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.live import Live
-
-from .backends import FITS, choose
-from .health import healing, under_way
-from .process import ProcessFailedError
-from .report import Report
-from .session import REFRESH_SECONDS, EventLog, Session, running
-from .stack import StackOptions
-from .tables import render
+from sn17.up.backends import FITS, choose
+from sn17.up.health import healing, under_way
+from sn17.up.process import ProcessFailedError
+from sn17.up.report import Report
+from sn17.up.session import REFRESH_SECONDS, EventLog, Session, running
+from sn17.up.stack import StackOptions
+from sn17.up.tables import render
 
 HEALING_SECONDS = 60.0
 DEMO_PACE = {"slow_seconds": 2.0}

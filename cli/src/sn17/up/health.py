@@ -6,13 +6,12 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 
+from sn17.up.process import ManagedProcess
+from sn17.up.session import Session
+from sn17.up.stack import Stack
 from sn17_operator.adapters.local import LocalEvent, LocalOperator, default_spec
 from sn17_operator.adapters.local_scrape import LocalWorker
 from sn17_operator.api import Spec
-
-from .process import ManagedProcess
-from .session import Session
-from .stack import Stack
 
 DESIGN_MEAN = 400_000
 DESIGN_MARK = 150_000

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sn17_service.contract import Outcome
+from sn17_contract.tasks import Outcome
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,9 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 import httpx
-
-from .collect import WorkerBook, assigned_tasks, observe_worker, read_tasks
-from .report import Report, build
-from .stack import Stack, StackOptions
+from sn17.up.collect import WorkerBook, assigned_tasks, observe_worker, read_tasks
+from sn17.up.report import Report, build
+from sn17.up.stack import Stack, StackOptions
 
 REFRESH_SECONDS = 0.5
 EVENTS_SHOWN = 8

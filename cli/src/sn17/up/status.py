@@ -10,10 +10,9 @@ from typing import Annotated
 import httpx
 import typer
 from rich.console import Console
-
-from .collect import WorkerBook, observe_worker, read_tasks
-from .report import Report, build
-from .tables import render
+from sn17.up.collect import WorkerBook, observe_worker, read_tasks
+from sn17.up.report import Report, build
+from sn17.up.tables import render
 
 RUNS = Path(".sn17")
 

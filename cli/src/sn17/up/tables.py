@@ -9,9 +9,8 @@ from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
-from sn17_service.contract import Outcome
-
-from .report import Report, ValidatorRow, WorkerRecord
+from sn17.up.report import Report, ValidatorRow, WorkerRecord
+from sn17_contract.tasks import Outcome
 
 MIB = 1024 * 1024
 WIDE = 130

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from sn17_protocol.wallet import WalletError
 
-from .secret import DEFAULT_WALLETS, hotkey_path, hotkey_secret
+from sn17.wallet.secret import DEFAULT_WALLETS, hotkey_path, hotkey_secret
 
 app = typer.Typer(name="wallet", help="The hotkey for a cluster, without the coldkey.", no_args_is_help=True)
 

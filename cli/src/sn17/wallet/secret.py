@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from sn17_contract.kubernetes import LABEL_COMPONENT, LABEL_PART_OF, PART_OF
 from sn17_protocol.wallet import WalletError, load_hotkey
-from sn17_service.contract import LABEL_COMPONENT, LABEL_PART_OF, PART_OF
 
 DEFAULT_WALLETS: Final = Path("~/.bittensor/wallets")
 _NAME: Final = re.compile(r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")

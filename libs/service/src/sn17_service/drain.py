@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sn17_service.contract import LeaseOwner
+from sn17_contract.http import LeaseOwner
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,8 @@ import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-
-from sn17_service import contract
-from sn17_service.contract import Code, LeaseOwner
+from sn17_contract.http import Code, LeaseOwner
+from sn17_contract.metrics import Metric as MetricName
 
 if TYPE_CHECKING:
     from sn17_service.service import Service
@@ -28,9 +27,7 @@ def new_registry() -> CollectorRegistry:
 
 
 def refusals(registry: CollectorRegistry) -> Counter:
-    counter = Counter(
-        contract.Metric.REFUSALS, "Requests answered with an error.", ["code"], registry=registry
-    )
+    counter = Counter(MetricName.REFUSALS, "Requests answered with an error.", ["code"], registry=registry)
     for code in Code:
         counter.labels(code.value)
     return counter
@@ -50,15 +47,15 @@ class ServiceCollector(Collector):
         yield from self._memory()
         held = {lease.by for lease in service.drain.leases()}
         draining = GaugeMetricFamily(
-            contract.Metric.DRAINING, "Out of service on behalf of this owner.", labels=["by"]
+            MetricName.DRAINING, "Out of service on behalf of this owner.", labels=["by"]
         )
         for owner in LeaseOwner:
             draining.add_metric([owner.value], float(owner in held))
         yield draining
         ready = not service.readiness.reasons()
-        yield GaugeMetricFamily(contract.Metric.READY, "Takes work.", value=float(ready))
+        yield GaugeMetricFamily(MetricName.READY, "Takes work.", value=float(ready))
         info = GaugeMetricFamily(
-            contract.Metric.BOOT_INFO, "This incarnation.", labels=["boot_id", "service", "version"]
+            MetricName.BOOT_INFO, "This incarnation.", labels=["boot_id", "service", "version"]
         )
         info.add_metric([service.boot_id, service.name, service.version], 1.0)
         yield info
@@ -67,23 +64,23 @@ class ServiceCollector(Collector):
         reading = self._service.read_memory()
         if reading is not None:
             yield GaugeMetricFamily(
-                contract.Metric.MEMORY_UNRECLAIMABLE,
+                MetricName.MEMORY_UNRECLAIMABLE,
                 "Memory that can not be reclaimed.",
                 reading.unreclaimable,
             )
             yield GaugeMetricFamily(
-                contract.Metric.MEMORY_WORKING_SET, "Usage without inactive file pages.", reading.working_set
+                MetricName.MEMORY_WORKING_SET, "Usage without inactive file pages.", reading.working_set
             )
             components = GaugeMetricFamily(
-                contract.Metric.MEMORY_COMPONENT, "Parts of the unreclaimable memory.", labels=["component"]
+                MetricName.MEMORY_COMPONENT, "Parts of the unreclaimable memory.", labels=["component"]
             )
             for name, value in reading.components.items():
                 components.add_metric([name], value)
             yield components
             if reading.limit is not None:
-                yield GaugeMetricFamily(contract.Metric.MEMORY_LIMIT, "The wall.", reading.limit)
+                yield GaugeMetricFamily(MetricName.MEMORY_LIMIT, "The wall.", reading.limit)
         marks = GaugeMetricFamily(
-            contract.Metric.MEMORY_MARK_RATIO, "Marks of the guard as shares of the limit.", labels=["mark"]
+            MetricName.MEMORY_MARK_RATIO, "Marks of the guard as shares of the limit.", labels=["mark"]
         )
         for name, ratio in self._service.memory_marks.items():
             marks.add_metric([name], ratio)

@@ -9,9 +9,9 @@ import secrets
 from collections.abc import Callable
 from typing import Final
 
+from sn17_contract.http import HEADER_REQUEST_ID, Code
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sn17_service.contract import HEADER_REQUEST_ID, Code
 from sn17_service.logs import request_id
 from sn17_service.problems import Problem, encode_headers, problem_of
 from sn17_service.server import ABORT_EXTENSION

@@ -11,8 +11,9 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from prometheus_client.exposition import choose_encoder
 from pydantic import BaseModel, ConfigDict, Field
+from sn17_contract.http import Code, LeaseOwner
+from sn17_contract.kubernetes import EXIT_CODE_RECYCLE
 
-from sn17_service.contract import EXIT_CODE_RECYCLE, Code, LeaseOwner
 from sn17_service.memory import MemoryReading, return_heap
 from sn17_service.problems import Problem
 

@@ -9,9 +9,9 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
+from sn17_contract.http import HEADER_REQUEST_ID, MEDIA_PROBLEM, Code
 from starlette.exceptions import HTTPException
 
-from sn17_service.contract import HEADER_REQUEST_ID, MEDIA_PROBLEM, Code
 from sn17_service.logs import request_id
 
 STATUS: Final[dict[Code, int]] = {

@@ -17,8 +17,8 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from prometheus_client import CollectorRegistry
+from sn17_contract.http import Code, LeaseOwner
 
-from sn17_service.contract import Code, LeaseOwner
 from sn17_service.drain import DrainLease, Lease
 from sn17_service.health import Health, Readiness
 from sn17_service.memory import MemoryReader, MemoryReading, MemoryUnavailable, memory_reader

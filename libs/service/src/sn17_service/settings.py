@@ -14,8 +14,8 @@ from typing import Annotated, Literal, NoReturn, TypeVar, get_args
 
 from pydantic import BaseModel, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from sn17_contract.http import OPS_PORT
 
-from sn17_service.contract import OPS_PORT
 from sn17_service.logs import configure_logging
 
 ENV_PREFIX = "SN17_"

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from sn17_service.contract import Code
+from sn17_contract.http import Code
 
-from ..model import CanaryResult, Pod
-from ..ports import OtherIncarnation, Refused
+from sn17_operator.core.model import CanaryResult, Pod
+from sn17_operator.ports import OtherIncarnation, Refused
 
 log = logging.getLogger("sn17.operator")
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
-from sn17_service.contract import (
+from sn17_contract.kubernetes import (
     ANNOTATION_CORDON,
     ANNOTATION_HISTORY,
     ANNOTATION_INTENT,
@@ -16,8 +16,8 @@ from sn17_service.contract import (
     ANNOTATION_SKIP_REMEDIATION,
 )
 
-from ..model import History, Intent, RuleClass, Stage, UserCordon
-from ..steps import Step
+from sn17_operator.core.model import History, Intent, RuleClass, Stage, UserCordon
+from sn17_operator.core.plan import Step
 
 
 def _from_text(value: Any) -> Any:

@@ -20,7 +20,7 @@ from kubernetes.aio import config
 from kubernetes.aio.client import api_client
 from kubernetes.aio.client.configuration import Configuration
 
-from ..ports import Refused
+from sn17_operator.ports import Refused
 
 log = logging.getLogger("sn17.operator")
 

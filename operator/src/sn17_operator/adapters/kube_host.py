@@ -6,16 +6,16 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sn17_service.contract import GROUP, KIND, LABEL_COMPONENT, LABEL_INSTANCE, PLURAL, VERSION
+from sn17_contract.kubernetes import GROUP, KIND, LABEL_COMPONENT, LABEL_INSTANCE, PLURAL, VERSION
 
-from ..model import Pod
-from ..ports import Announcement, Conflict, Disrupted, Miner, Missing, Refused, Target
-from ..steps import Step
-from ..written import parse_time, rfc3339
-from . import objects
-from .annotations import changes
-from .kube import MERGE_PATCH, ApiError, KubeApi
-from .store import Store
+from sn17_operator.adapters import objects
+from sn17_operator.adapters.annotations import changes
+from sn17_operator.adapters.kube import MERGE_PATCH, ApiError, KubeApi
+from sn17_operator.adapters.store import Store
+from sn17_operator.core.model import Pod
+from sn17_operator.core.plan import Step
+from sn17_operator.ports import Announcement, Conflict, Disrupted, Miner, Missing, Refused, Target
+from sn17_operator.status.codec import parse_time, rfc3339
 
 log = logging.getLogger("sn17.operator")
 

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from ..ports import Refused
-from .kube import ApiError, KubeApi
+from sn17_operator.adapters.kube import ApiError, KubeApi
+from sn17_operator.ports import Refused
 
 log = logging.getLogger("sn17.operator")
 

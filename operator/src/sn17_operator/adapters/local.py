@@ -17,16 +17,16 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from ..api import Spec, TargetReference
-from ..controller import Controller
-from ..explain import explain_pod
-from ..loop import Waker, run_ticks
-from ..model import Phase, Pod, UserCordon
-from ..ports import Announcement, Disrupted, Miner, Target
-from ..steps import Step
-from ..telemetry import Telemetry
-from .admin import WorkerAdmin
-from .local_scrape import LocalWorker, Scraper, WorkerState
+from sn17_operator.adapters.admin import WorkerAdmin
+from sn17_operator.adapters.local_scrape import LocalWorker, Scraper, WorkerState
+from sn17_operator.api import Spec, TargetReference
+from sn17_operator.controller import Controller
+from sn17_operator.core.model import Phase, Pod, UserCordon
+from sn17_operator.core.plan import Step
+from sn17_operator.explain import explain_pod
+from sn17_operator.loop import Waker, run_ticks
+from sn17_operator.ports import Announcement, Disrupted, Miner, Target
+from sn17_operator.telemetry import Telemetry
 
 log = logging.getLogger("sn17.operator")
 

@@ -11,13 +11,13 @@ from functools import partial
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
-from sn17_service.contract import Metric
+from sn17_contract.metrics import Metric
 
-from ..api import Rules
-from ..evidence import Raw, Samples, windows
-from ..model import History, Intent, Monitoring, Signal, UserCordon
-from ..ports import Measurement
-from .prometheus import METRICS, REASONS, SUMMED
+from sn17_operator.adapters.prometheus import METRICS, REASONS, SUMMED
+from sn17_operator.api import Rules
+from sn17_operator.core.evidence import Raw, Samples, windows
+from sn17_operator.core.model import History, Intent, Monitoring, Signal, UserCordon
+from sn17_operator.ports import Measurement
 
 SCRAPE_TIMEOUT_SECONDS = 2.0
 KEPT_SAMPLES = 1_000

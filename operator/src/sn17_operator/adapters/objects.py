@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
-from sn17_service.contract import ANNOTATION_PAUSED, GROUP, LABEL_INSTANCE
+from sn17_contract.kubernetes import ANNOTATION_PAUSED, GROUP, LABEL_INSTANCE
 
-from ..api import Spec
-from ..model import Phase, Pod, Rollout, Termination
-from ..ports import Miner, Missing
-from ..written import parse_time
-from .annotations import read
+from sn17_operator.adapters.annotations import read
+from sn17_operator.api import Spec
+from sn17_operator.core.model import Phase, Pod, Rollout, Termination
+from sn17_operator.ports import Miner, Missing
+from sn17_operator.status.codec import parse_time
 
 Json = Mapping[str, Any]
 

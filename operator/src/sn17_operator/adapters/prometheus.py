@@ -17,12 +17,12 @@ from typing import Annotated, Any
 
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from sn17_service.contract import DegradedReason, Metric
+from sn17_contract.metrics import DegradedReason, Metric
 
-from ..api import Rules
-from ..evidence import Raw, Samples, windows
-from ..model import Monitoring, Signal
-from ..ports import Measurement, Ratios
+from sn17_operator.api import Rules
+from sn17_operator.core.evidence import Raw, Samples, windows
+from sn17_operator.core.model import Monitoring, Signal
+from sn17_operator.ports import Measurement, Ratios
 
 log = logging.getLogger("sn17.operator")
 

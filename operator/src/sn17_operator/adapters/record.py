@@ -10,10 +10,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ..evidence import Raw, Samples
-from ..model import Signal
-from ..replay import SCHEMA, RecordedWorker, Recording
-from .prometheus import METRICS, PrometheusMetrics, Result, gather, selector
+from sn17_operator.adapters.prometheus import METRICS, PrometheusMetrics, Result, gather, selector
+from sn17_operator.core.evidence import Raw, Samples
+from sn17_operator.core.model import Signal
+from sn17_operator.core.replay import SCHEMA, RecordedWorker, Recording
 
 CHUNK_SECONDS = 3_600.0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .objects import trim
+from sn17_operator.adapters.objects import trim
 
 
 class Store:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from sn17_service.contract import Code
+from sn17_contract.http import Code
 from sn17_service.problems import Problem
 
 #: What a splat of one byte (as 17 floats a gaussian) takes at its peak: itself, one repaired copy, the

@@ -11,8 +11,9 @@ from typing import Annotated, Final, TypeVar
 
 from fastapi import FastAPI, Query, Request, Response
 from prometheus_client import Counter, Gauge, Histogram
+from sn17_contract.http import HEADER_REPORT, MEDIA_PLY, MEDIA_SPZ, Code
+from sn17_contract.metrics import Metric
 from sn17_service import Service
-from sn17_service.contract import HEADER_REPORT, MEDIA_PLY, MEDIA_SPZ, Code, Metric
 from sn17_service.problems import Problem
 from sn17_splats import Limits, SplatError, SplatTooLarge
 from starlette.requests import ClientDisconnect

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pydantic import TypeAdapter
-from sn17_service.contract import FIXER_SCHEMA, REPORT_HEADER_MAX_BYTES
+from sn17_contract.http import FIXER_SCHEMA, REPORT_HEADER_MAX_BYTES
 from sn17_service.problems import compact_json
 
 from sn17_fixer.model import Diagnosis, Step

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Self
 
 from pydantic import Field, model_validator
-from sn17_service.contract import FIXER_PORT
+from sn17_contract.http import FIXER_PORT
 from sn17_service.settings import Port, ServiceSettings
 from sn17_splats import Limits
 

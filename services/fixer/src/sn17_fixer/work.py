@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sn17_service.contract import MEDIA_PLY, MEDIA_SPZ
+from sn17_contract.http import MEDIA_PLY, MEDIA_SPZ
 from sn17_splats import Limits, Splats, encode_spz, is_canonical, read_splat, write_ply
 from sn17_splats.ply import Buffer
 from sn17_splats.spz import ZSTD_MAGIC, announced_gaussians

@@ -15,27 +15,27 @@ from sn17_protocol import WalletError, load_hotkey
 from sn17_service import Service
 
 from sn17_miner import lock, ops
-from sn17_miner.axon import AxonClient
 from sn17_miner.chain.feed import ChainFeed
 from sn17_miner.chain.sdk import SdkSource
 from sn17_miner.chain.source import ChainSource, FileSource, HttpSource
+from sn17_miner.clients.axon import AxonClient
+from sn17_miner.clients.fixer import FixerClient
+from sn17_miner.clients.scorer import ScorerClient
+from sn17_miner.clients.web import new_session
+from sn17_miner.clients.worker import WorkerClient
 from sn17_miner.context import Context
-from sn17_miner.fixer import FixerClient
-from sn17_miner.fleet import Fleet
+from sn17_miner.core.fleet import Fleet
+from sn17_miner.core.scheduler import Scheduler
 from sn17_miner.gauges import gauges
-from sn17_miner.journal import Journal
+from sn17_miner.journal.journal import Journal
+from sn17_miner.journal.thread import JournalThread
 from sn17_miner.metrics import Gauges, MinerMetrics
 from sn17_miner.miner import Limits, Miner
 from sn17_miner.pipeline import Pipeline
 from sn17_miner.pool import Discovery, Pool, by_dns, fixed
 from sn17_miner.prompts import Enhancer
-from sn17_miner.scheduler import Scheduler
-from sn17_miner.scorer import ScorerClient
 from sn17_miner.settings import MinerSettings
 from sn17_miner.spool import Spool
-from sn17_miner.threads import JournalThread
-from sn17_miner.web import new_session
-from sn17_miner.worker import WorkerClient
 
 JOURNAL = "journal.sqlite"
 _MAX_SPZ = 300 * 1024 * 1024

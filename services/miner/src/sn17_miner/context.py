@@ -7,21 +7,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from bittensor_wallet import Keypair
+from sn17_contract.tasks import GivenUpReason, Outcome
 from sn17_protocol import Neuron
-from sn17_service.contract import GivenUpReason, Outcome
 
-from sn17_miner.axon import AxonClient
-from sn17_miner.fixer import FixerClient
-from sn17_miner.journal import Journal
+from sn17_miner.clients.axon import AxonClient
+from sn17_miner.clients.fixer import FixerClient
+from sn17_miner.clients.scorer import ScorerClient
+from sn17_miner.clients.worker import WorkerClient
+from sn17_miner.core.records import Task, ValidatorRecord
+from sn17_miner.core.scheduler import Lane, Scheduler
+from sn17_miner.core.timing import Policy
+from sn17_miner.journal.journal import Journal
+from sn17_miner.journal.thread import JournalThread
 from sn17_miner.metrics import MinerMetrics, label
-from sn17_miner.policy import Policy
 from sn17_miner.pool import Pool
-from sn17_miner.records import Task, ValidatorRecord
-from sn17_miner.scheduler import Lane, Scheduler
-from sn17_miner.scorer import ScorerClient
 from sn17_miner.spool import Spool
-from sn17_miner.threads import JournalThread
-from sn17_miner.worker import WorkerClient
 
 _BLEND = 0.3
 _log = logging.getLogger("sn17.miner")

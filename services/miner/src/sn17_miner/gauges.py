@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sn17_service.contract import Metric
+from sn17_contract.metrics import Metric
 
-from sn17_miner import gate
+from sn17_miner.core import gate
+from sn17_miner.core.records import TaskState
+from sn17_miner.core.scheduler import Phase
 from sn17_miner.metrics import label
 from sn17_miner.miner import Miner
-from sn17_miner.records import TaskState
-from sn17_miner.scheduler import Phase
 
 Row = tuple[str, str, dict[str, str], float]
 

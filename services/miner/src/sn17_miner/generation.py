@@ -11,16 +11,11 @@ import logging
 from dataclasses import dataclass
 from typing import IO, Final
 
-from sn17_service.contract import GivenUpReason
+from sn17_contract.tasks import GivenUpReason
 
-from sn17_miner import gate
-from sn17_miner.context import Context
-from sn17_miner.fixer import FixerBusyError, FixReport, SplatRefusedError
-from sn17_miner.fleet import Worker
-from sn17_miner.journal import Journal
-from sn17_miner.records import Attempt, Task
-from sn17_miner.scorer import ScorerError
-from sn17_miner.worker import (
+from sn17_miner.clients.fixer import FixerBusyError, FixReport, SplatRefusedError
+from sn17_miner.clients.scorer import ScorerError
+from sn17_miner.clients.worker import (
     Generated,
     JobInput,
     PromptRefusedError,
@@ -30,6 +25,11 @@ from sn17_miner.worker import (
     WorkerLostError,
     WorkerRefusedError,
 )
+from sn17_miner.context import Context
+from sn17_miner.core import gate
+from sn17_miner.core.fleet import Worker
+from sn17_miner.core.records import Attempt, Task
+from sn17_miner.journal.journal import Journal
 
 _log = logging.getLogger("sn17.miner.generation")
 

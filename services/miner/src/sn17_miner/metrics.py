@@ -8,7 +8,8 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.core import Metric as Family
 from prometheus_client.registry import Collector
-from sn17_service.contract import Metric, Outcome
+from sn17_contract.metrics import Metric
+from sn17_contract.tasks import Outcome
 
 _SECONDS = (0.5, 1, 2, 5, 10, 15, 20, 25, 30, 35, 40, 50, 60, 90, 120, 300, 600)
 _IDLE = (0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5, 10, 30, 60, 300)

@@ -10,19 +10,19 @@ from typing import Any, Final
 
 from sn17_protocol import ChainSnapshot, Neuron, PullTask
 
-from sn17_miner.axon import Answer, CallError
 from sn17_miner.chain.feed import ChainFeed
+from sn17_miner.clients.axon import Answer, CallError
+from sn17_miner.clients.web import short
 from sn17_miner.context import Context
-from sn17_miner.fleet import Worker
+from sn17_miner.core.fleet import Worker
+from sn17_miner.core.learning import Learned
+from sn17_miner.core.records import Task
+from sn17_miner.core.scheduler import FreeWorker, Phase, Pull
 from sn17_miner.generation import holder
-from sn17_miner.journal import Journal
-from sn17_miner.journal_reader import JournalError
-from sn17_miner.learning import Learned
+from sn17_miner.journal.journal import Journal
+from sn17_miner.journal.reader import JournalError
 from sn17_miner.metrics import label
 from sn17_miner.pipeline import Pipeline
-from sn17_miner.records import Task
-from sn17_miner.scheduler import FreeWorker, Phase, Pull
-from sn17_miner.web import short
 
 _log = logging.getLogger("sn17.miner")
 

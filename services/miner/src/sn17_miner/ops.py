@@ -7,14 +7,14 @@ from pathlib import Path
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
+from sn17_contract.http import Code
 from sn17_service import Problem
-from sn17_service.contract import Code
 
-from sn17_miner import gate
+from sn17_miner.core import gate
+from sn17_miner.core.records import TaskState
+from sn17_miner.core.scheduler import Lane
+from sn17_miner.journal.views import TaskList, TaskView, list_tasks, open_story
 from sn17_miner.miner import Miner
-from sn17_miner.records import TaskState
-from sn17_miner.scheduler import Lane
-from sn17_miner.views import TaskList, TaskView, list_tasks, open_story
 
 
 class ValidatorView(BaseModel):

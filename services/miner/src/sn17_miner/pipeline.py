@@ -6,15 +6,15 @@ import asyncio
 import logging
 from dataclasses import dataclass
 
-from sn17_service.contract import GivenUpReason, Outcome
+from sn17_contract.tasks import GivenUpReason, Outcome
 
-from sn17_miner import gate
 from sn17_miner.context import Context
-from sn17_miner.fleet import Worker
+from sn17_miner.core import gate
+from sn17_miner.core.fleet import Worker
+from sn17_miner.core.records import Task, TaskState
 from sn17_miner.generation import Generation, GiveUpError, holder
-from sn17_miner.journal import Journal
+from sn17_miner.journal.journal import Journal
 from sn17_miner.prompts import Enhancer
-from sn17_miner.records import Task, TaskState
 from sn17_miner.spool import SpoolError
 from sn17_miner.submission import Submission, make_skip
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
-from sn17_miner.fleet import Fleet, Worker
-from sn17_miner.worker import WorkerClient, WorkerLostError
+from sn17_miner.clients.worker import WorkerClient, WorkerLostError
+from sn17_miner.core.fleet import Fleet, Worker
 
 _log = logging.getLogger("sn17.miner.workers")
 

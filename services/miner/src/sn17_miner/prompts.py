@@ -9,7 +9,7 @@ import io
 from dataclasses import dataclass
 from typing import Final
 
-from sn17_miner.records import Task
+from sn17_miner.core.records import Task
 
 MAX_PROMPT: Final = 1024
 MAX_PIXELS: Final = 40_000_000

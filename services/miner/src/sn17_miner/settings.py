@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from pydantic_settings import NoDecode
 from sn17_service import ServiceSettings
 
-from sn17_miner.policy import Policy
+from sn17_miner.core.timing import Policy
 
 Words = Annotated[tuple[str, ...], NoDecode]
 

@@ -8,16 +8,16 @@ import logging
 from dataclasses import dataclass
 from typing import Final
 
+from sn17_contract.tasks import GivenUpReason, Outcome
 from sn17_protocol import SubmitResults, sign_result
-from sn17_service.contract import GivenUpReason, Outcome
 
-from sn17_miner import gate
-from sn17_miner.axon import Answer, CallError
+from sn17_miner.clients.axon import Answer, CallError
 from sn17_miner.context import Context
-from sn17_miner.journal import Journal
+from sn17_miner.core import gate
+from sn17_miner.core.records import Task, TaskState
+from sn17_miner.core.verdict import Reading, Verdict, read_answer, read_error
+from sn17_miner.journal.journal import Journal
 from sn17_miner.metrics import label
-from sn17_miner.records import Task, TaskState
-from sn17_miner.verdict import Reading, Verdict, read_answer, read_error
 
 _log = logging.getLogger("sn17.miner.submission")
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
+from sn17_contract.http import Code, WorkerState
 from sn17_service import Problem, Service
-from sn17_service.contract import Code, WorkerState
 
+from sn17_trellis.degradation import Trust
 from sn17_trellis.guard import Guard
 from sn17_trellis.hands import Hands
 from sn17_trellis.metrics import RecentTasks
-from sn17_trellis.trust import Trust
 
 BUSY_RETRY_SECONDS: Final = 5.0
 

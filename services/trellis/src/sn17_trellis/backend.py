@@ -12,7 +12,8 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from sn17_service.contract import Code, GenerationKind
+from sn17_contract.http import Code
+from sn17_contract.metrics import GenerationKind
 from sn17_splats import Splats
 
 Progress = Callable[[str, int, int], None]

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from sn17_contract.metrics import CANARY_DRIFT_MARK
 from sn17_service import write_atomically
-from sn17_service.contract import CANARY_DRIFT_MARK
 
 from sn17_trellis.quality import Finding, Quality, drift
 

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Mapping
 
 import numpy as np
+from sn17_contract.metrics import GenerationKind
 from sn17_service import MemoryReading
-from sn17_service.contract import GenerationKind
 from sn17_splats import Splats, read_ply
 
 from sn17_trellis.backend import (

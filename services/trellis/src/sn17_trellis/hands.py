@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Final
 
-from sn17_service.contract import GenerationKind
+from sn17_contract.metrics import GenerationKind
 
 from sn17_trellis.jobs import Running
 from sn17_trellis.spool import StoredResult

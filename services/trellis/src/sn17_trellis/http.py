@@ -11,8 +11,7 @@ from typing import Any, BinaryIO, Final
 from fastapi import FastAPI, Request
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel
-from sn17_service import MemoryState, Problem, Service
-from sn17_service.contract import (
+from sn17_contract.http import (
     HEADER_GAUSSIANS,
     HEADER_IDEMPOTENCY_KEY,
     HEADER_SEED,
@@ -21,9 +20,10 @@ from sn17_service.contract import (
     Code,
     WorkerState,
 )
+from sn17_service import MemoryState, Problem, Service
 
 from sn17_trellis.faults import AnswerFaults
-from sn17_trellis.form import FORM_OVERHEAD_BYTES, GenerateForm, Wish, job_of, read_form
+from sn17_trellis.generate_form import FORM_OVERHEAD_BYTES, GenerateForm, Wish, job_of, read_form
 from sn17_trellis.jobs import Running, fingerprint
 from sn17_trellis.settings import Faults, WorkerSettings
 from sn17_trellis.spool import StoredResult

@@ -1,4 +1,4 @@
-"""The worker's own metrics (names in ``sn17_service.contract``)."""
+"""The worker's own metrics (names in ``sn17_contract``)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,14 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from sn17_service import contract
-from sn17_service.contract import RECENT_WINDOW_SECONDS, GenerationKind, GenerationOutcome
+from sn17_contract.metrics import (
+    CANARY_DRIFT_MARK,
+    RECENT_WINDOW_SECONDS,
+    DegradedReason,
+    GenerationKind,
+    GenerationOutcome,
+)
+from sn17_contract.metrics import Metric as MetricName
 
 from sn17_trellis.quality import Finding
 
@@ -69,36 +75,36 @@ class WorkerMetrics:
         jobs_in_flight: Callable[[], int],
     ) -> None:
         self.generations = Counter(
-            contract.Metric.GENERATIONS, "Generations by end.", ["kind", "outcome"], registry=registry
+            MetricName.GENERATIONS, "Generations by end.", ["kind", "outcome"], registry=registry
         )
         for kind in GenerationKind:
             for outcome in GenerationOutcome:
                 self.generations.labels(kind.value, outcome.value)
         self.gaussians = Histogram(
-            contract.Metric.GENERATION_GAUSSIANS,
+            MetricName.GENERATION_GAUSSIANS,
             "Gaussians of an asset.",
             ["kind"],
             buckets=_GAUSSIAN_BUCKETS,
             registry=registry,
         )
         self.duration = Histogram(
-            contract.Metric.GENERATION_DURATION,
+            MetricName.GENERATION_DURATION,
             "Seconds by stage; total is what a caller waits for.",
             ["kind", "stage"],
             buckets=_SECOND_BUCKETS,
             registry=registry,
         )
         self.last_progress = Gauge(
-            contract.Metric.LAST_PROGRESS, "When a job last made a step.", registry=registry
+            MetricName.LAST_PROGRESS, "When a job last made a step.", registry=registry
         )
         self.last_generation = Gauge(
-            contract.Metric.LAST_GENERATION, "When an asset was last finished.", registry=registry
+            MetricName.LAST_GENERATION, "When an asset was last finished.", registry=registry
         )
         self.gpu_errors = Counter(
-            contract.Metric.GPU_ERRORS, "Fatal errors of the device.", ["kind"], registry=registry
+            MetricName.GPU_ERRORS, "Fatal errors of the device.", ["kind"], registry=registry
         )
         self.findings = Counter(
-            contract.Metric.OUTPUT_FINDINGS,
+            MetricName.OUTPUT_FINDINGS,
             "What the check of outputs found.",
             ["finding"],
             registry=registry,
@@ -106,7 +112,7 @@ class WorkerMetrics:
         for finding in Finding:
             self.findings.labels(finding.value)
         self.canary_drift: float | None = None
-        self.degraded: contract.DegradedReason | None = None
+        self.degraded: DegradedReason | None = None
         registry.register(_States(self, recent, gpu_memory, self_recycles, jobs_in_flight))
 
     def count(self, kind: GenerationKind, outcome: GenerationOutcome) -> None:
@@ -136,17 +142,17 @@ class _States(Collector):
     def collect(self) -> Iterator[Metric]:
         recent = self._recent.read()
         gauges = (
-            (contract.Metric.RECENT_GAUSSIANS_MEAN, "Mean gaussians of recent tasks.", recent.gaussians_mean),
-            (contract.Metric.RECENT_GENERATION_P50, "Median seconds of recent tasks.", recent.seconds_p50),
-            (contract.Metric.RECENT_GENERATIONS, "How many recent tasks there are.", float(recent.count)),
+            (MetricName.RECENT_GAUSSIANS_MEAN, "Mean gaussians of recent tasks.", recent.gaussians_mean),
+            (MetricName.RECENT_GENERATION_P50, "Median seconds of recent tasks.", recent.seconds_p50),
+            (MetricName.RECENT_GENERATIONS, "How many recent tasks there are.", float(recent.count)),
             (
-                contract.Metric.JOBS_IN_FLIGHT,
+                MetricName.JOBS_IN_FLIGHT,
                 "Jobs being generated or encoded.",
                 float(self._jobs_in_flight()),
             ),
             (
-                contract.Metric.CANARY_DRIFT,
-                f"Last canary against the first; above {contract.CANARY_DRIFT_MARK:g} is drift.",
+                MetricName.CANARY_DRIFT,
+                f"Last canary against the first; above {CANARY_DRIFT_MARK:g} is drift.",
                 self._metrics.canary_drift,
             ),
         )
@@ -155,14 +161,14 @@ class _States(Collector):
                 yield GaugeMetricFamily(name, text, value)
         if self._metrics.degraded is not None:
             degraded = GaugeMetricFamily(
-                contract.Metric.DEGRADED, "The worker does not trust itself.", labels=["reason"]
+                MetricName.DEGRADED, "The worker does not trust itself.", labels=["reason"]
             )
             degraded.add_metric([self._metrics.degraded.value], 1.0)
             yield degraded
-        recycles = Metric(contract.Metric.SELF_RECYCLES, "Ends by the worker's own guard.", "counter")
-        recycles.add_sample(f"{contract.Metric.SELF_RECYCLES.value}_total", {}, float(self._self_recycles()))
+        recycles = Metric(MetricName.SELF_RECYCLES, "Ends by the worker's own guard.", "counter")
+        recycles.add_sample(f"{MetricName.SELF_RECYCLES.value}_total", {}, float(self._self_recycles()))
         yield recycles
-        memory = GaugeMetricFamily(contract.Metric.GPU_MEMORY, "Device memory.", labels=["kind"])
+        memory = GaugeMetricFamily(MetricName.GPU_MEMORY, "Device memory.", labels=["kind"])
         for kind, size in self._gpu_memory().items():
             memory.add_metric([kind], float(size))
         yield memory

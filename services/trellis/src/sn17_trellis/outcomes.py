@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from typing import Final
 
+from sn17_contract.http import Code
+from sn17_contract.metrics import GenerationOutcome
 from sn17_service import Problem
-from sn17_service.contract import Code, GenerationOutcome
 
 from sn17_trellis.backend import Cancelled, DeviceError, GenerationError
-from sn17_trellis.finish import UnusableOutput
+from sn17_trellis.encode import UnusableOutput
 
 log = logging.getLogger("sn17.trellis")
 

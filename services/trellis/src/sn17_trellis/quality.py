@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Final
 
 import numpy as np
-from sn17_service.contract import CANARY_DRIFT_MARK
+from sn17_contract.metrics import CANARY_DRIFT_MARK
 from sn17_splats import Splats
 
 MIN_GAUSSIANS: Final = 7_000

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from sn17_service.contract import GenerationKind
+from sn17_contract.metrics import GenerationKind
 
 from sn17_trellis.backend import (
     BadSampling,

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from sn17_contract.http import TRELLIS_PORT
+from sn17_contract.memory import GUARD_CLEANUP_RATIO, GUARD_REFUSE_RATIO
 from sn17_service import ServiceSettings
-from sn17_service.contract import GUARD_CLEANUP_RATIO, GUARD_REFUSE_RATIO, TRELLIS_PORT
 
 
 class Faults(BaseModel):

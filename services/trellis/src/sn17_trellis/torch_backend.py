@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 import torch
-from sn17_service.contract import GenerationKind
+from sn17_contract.metrics import GenerationKind
 from sn17_splats import Splats
 from torch import nn
 
@@ -32,6 +32,7 @@ from sn17_trellis.backend import (
     Progress,
     StructureTooLarge,
 )
+from sn17_trellis.encode import UnusableOutput
 from sn17_trellis.engine.background import rembg_remover
 from sn17_trellis.engine.checkpoint import Repositories, drop_file_pages, locate, read_pipeline
 from sn17_trellis.engine.config import PRESETS, ROLES, SamplerParams
@@ -57,9 +58,8 @@ from sn17_trellis.engine.pipeline import (
 )
 from sn17_trellis.engine.runners import EagerRunner, Runner
 from sn17_trellis.engine.voxels import shell
-from sn17_trellis.finish import UnusableOutput
+from sn17_trellis.integrity import VerifiedFiles, manifest_directories
 from sn17_trellis.settings import WorkerSettings
-from sn17_trellis.verified import VerifiedFiles, manifest_directories
 
 if TYPE_CHECKING:
     from hashlib import _Hash as Hash

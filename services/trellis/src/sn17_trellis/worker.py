@@ -7,15 +7,10 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final
 
+from sn17_contract.http import Code, WorkerState
+from sn17_contract.kubernetes import EXIT_CODE_RECYCLE, MODEL_MISSING
+from sn17_contract.metrics import GenerationKind, GenerationOutcome
 from sn17_service import Problem, Service, return_heap
-from sn17_service.contract import (
-    EXIT_CODE_RECYCLE,
-    MODEL_MISSING,
-    Code,
-    GenerationKind,
-    GenerationOutcome,
-    WorkerState,
-)
 
 from sn17_trellis.admission import BUSY_RETRY_SECONDS, Admission
 from sn17_trellis.backend import (
@@ -28,7 +23,8 @@ from sn17_trellis.backend import (
     ModelMissing,
 )
 from sn17_trellis.canary import CanaryBook
-from sn17_trellis.finish import Encoded, UnusableOutput, encode, keep
+from sn17_trellis.degradation import Trust
+from sn17_trellis.encode import Encoded, UnusableOutput, encode, keep
 from sn17_trellis.guard import Guard, Marks, SelfRecycle
 from sn17_trellis.hands import Hands
 from sn17_trellis.jobs import Running
@@ -39,7 +35,6 @@ from sn17_trellis.quality import digest
 from sn17_trellis.settings import WorkerSettings
 from sn17_trellis.spool import Spool, StoredResult
 from sn17_trellis.thread import WorkThread
-from sn17_trellis.trust import Trust
 
 TICK_SECONDS: Final = 1.0
 CANARY_RETRY_SECONDS: Final = 60.0

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from sn17_service.contract import GenerationKind
+from sn17_contract.metrics import GenerationKind
 from sn17_splats import write_ply
 from sn17_trellis.backend import BadSampling, Cancelled, Job, Sampling
 from sn17_trellis.quality import measure

@@ -15,9 +15,9 @@ import pytest
 
 pytest.importorskip("torch", reason="the engine needs the 'torch' extra")
 
+from sn17_trellis.integrity import VerifiedFiles, manifest_directories
 from sn17_trellis.manifest import ManifestError, write_manifest
 from sn17_trellis.torch_backend import bundled_checkpoint
-from sn17_trellis.verified import VerifiedFiles, manifest_directories
 
 
 @pytest.fixture

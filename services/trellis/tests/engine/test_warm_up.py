@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the engine needs the 'torch' extra")
 pytest.importorskip("transformers", reason="the engine needs the 'torch' extra")
 
-from sn17_service.contract import GenerationKind  # noqa: E402
+from sn17_contract.metrics import GenerationKind  # noqa: E402
 from sn17_trellis.backend import Cancelled, GpuOutOfMemory, Job, Sampling, StructureTooLarge  # noqa: E402
 from sn17_trellis.engine.config import SamplerParams  # noqa: E402
 from sn17_trellis.engine.pipeline import is_out_of_memory  # noqa: E402

@@ -10,7 +10,7 @@ import aiohttp
 from pydantic import ValidationError
 from sn17_protocol import ChainSnapshot
 
-from sn17_miner.web import read_bounded, short, within
+from sn17_miner.clients.web import read_bounded, short, within
 
 MAX_SNAPSHOT_BYTES: Final = 16 * 1024 * 1024
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from sn17_service.contract import GenerationKind
+from sn17_contract.metrics import GenerationKind
 from sn17_splats import Splats, read_ply, write_ply
 
 from sn17_trellis.backend import Backend, GenerationError, Job, ModelMissing, Sampling

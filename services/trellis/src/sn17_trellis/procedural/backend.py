@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 import sn17_scene
-from sn17_service.contract import GenerationKind
+from sn17_contract.metrics import GenerationKind
 
 from sn17_trellis.backend import (
     BadPrompt,

@@ -1,0 +1,46 @@
+"""Checks and samples as tables and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from sn17.accept.verdict import Check, Grade, Sample
+
+_STYLES = {Grade.PASS: "green", Grade.WARN: "yellow", Grade.FAIL: "bold red"}
+
+
+def check_table(checks: Iterable[Check], title: str) -> Table:
+    """One line per check."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for column in ("", "check", "measured", "wanted", "note"):
+        table.add_column(column)
+    for check in checks:
+        grade = f"[{_STYLES[check.grade]}]{check.grade.value}[/]"
+        table.add_row(grade, check.name, check.measured, check.wanted, check.text)
+    return table
+
+
+def sample_line(index: int, of: int, sample: Sample) -> str:
+    """One generation as a line."""
+    memory = "-" if sample.memory_ratio is None else f"{sample.memory_ratio:.0%}"
+    return (
+        f"{index:>3}/{of} {sample.seconds:6.1f} s {sample.gaussians:>9,} gaussians  memory {memory:>4}  "
+        f"{sample.verdict:<12} {sample.worker}: {sample.prompt}"
+    )
+
+
+def passed(checks: Sequence[Check]) -> bool:
+    """No check failed."""
+    return bool(checks) and all(check.grade is not Grade.FAIL for check in checks)
+
+
+def write_json(path: Path, checks: Sequence[Check], **more: Any) -> None:
+    """The same as the tables, for machines."""
+    body = {"passed": passed(checks), "checks": [asdict(check) for check in checks], **more}
+    path.write_text(json.dumps(body, indent=2, default=str) + "\n")

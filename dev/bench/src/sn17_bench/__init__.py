@@ -1,0 +1,1 @@
+"""Benchmarks of sn17, one module each: ``python -m sn17_bench.NAME``."""

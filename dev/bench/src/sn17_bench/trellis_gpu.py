@@ -1,0 +1,288 @@
+"""Time the TRELLIS engine on a GPU: text-xlarge shapes, random weights, our eager path as the baseline.
+
+    python -m sn17_bench.trellis_gpu [--json FILE] [--voxels 12000 20230] [--repeat 5] [--generations 40]
+                                     [--quick]
+
+Makes checkpoints of the released text-xlarge and image-large shapes in a temporary directory (8 GB; the
+values are random: assets mean nothing; times, memory and agreement count). Loads the first in a process of
+its own to measure time and host peak, then times every stage, then drives the worker's backend with both in
+another process. Voxels are a synthetic shell, since random weights have no shape of their own. All times are
+host times between synchronisations of the device; medians of `--repeat` runs after warm-up, first-call cost
+apart. The JSON is written anew after every part: a run that is cut short leaves what it had.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[4]
+sys.path[:0] = [
+    str(ROOT / path)
+    for path in ("dev/bench/src", "libs/contract/src", "services/trellis/src", "libs/splats/src")
+]
+
+import torch  # noqa: E402
+from sn17_splats import Splats, write_ply  # noqa: E402
+from sn17_trellis.engine import fused  # noqa: E402
+from sn17_trellis.engine.config import PRESETS, SamplerParams  # noqa: E402
+from sn17_trellis.engine.fast import FastRunner  # noqa: E402
+from sn17_trellis.engine.pipeline import Pipeline, Request, load_pipeline  # noqa: E402
+from sn17_trellis.engine.runners import EagerRunner, Runner  # noqa: E402
+from sn17_trellis.engine.sampler import forward_count, sample  # noqa: E402
+from sn17_trellis.engine.voxels import Voxels, shell  # noqa: E402
+
+from sn17_bench.trellis_checkpoint import make_checkpoints  # noqa: E402
+from sn17_bench.trellis_process import GIB, timed  # noqa: E402
+
+REFERENCE = {
+    "date": "2026-11, one H100 80GB, torch 2.11, spconv 2.3.8, FlashAttention 2, 60/50 steps",
+    12000: {"condition": 0.005, "structure": 4.58, "structure_decode": 0.007, "latents": 7.5,
+            "gaussians": 0.013, "ply": 1.5, "total": 12.9},
+    20230: {"condition": 0.005, "structure": 4.58, "structure_decode": 0.007, "latents": 7.7,
+            "gaussians": 0.015, "ply": 2.8, "total": 15.0},
+    "load_seconds": 35.9,
+    "load_host_peak_gib": 7.91,
+}  # fmt: skip
+"""Microsoft's implementation, measured once; quoted beside the figures of this run."""
+
+STEPS = {"60/50": PRESETS["phase1"], "25/25": PRESETS["fast"]}
+PROMPT = "a small red cube"
+
+
+def structure_flops(pipeline: Pipeline, params: SamplerParams) -> float:
+    config = pipeline.flow.config
+    return forward_count(params) * transformer_flops(config, config.resolution**3)
+
+
+def transformer_flops(config: Any, tokens: int, cond_tokens: int = 77) -> float:
+    c, blocks = config.model_channels, config.num_blocks
+    return float(blocks * tokens * c * (28 * c + 4 * tokens + 4 * cond_tokens))
+
+
+def latent_flops(pipeline: Pipeline, voxels: Voxels, params: SamplerParams) -> float:
+    """Products of existing neighbours only; both branches counted, shared work too."""
+    flow = pipeline.latent_flow
+    grids = flow.levels(voxels)
+    pairs = [int((grid.neighbours < len(grid)).sum()) for grid in grids]
+    total, level = transformer_flops(flow.config, len(grids[-1])), 0
+    for block in (*flow.input_blocks, *flow.out_blocks):
+        level += {"down": 1, "up": -1}.get(block.resample, 0)
+        for conv in (block.conv1, block.conv2):
+            out, inner = conv.conv.weight.shape[0], conv.conv.weight.shape[-1]
+            total += 2.0 * pairs[level] * out * inner
+    return forward_count(params) * total
+
+
+def samplers(pipeline: Pipeline, steps: str) -> tuple[SamplerParams, SamplerParams]:
+    preset, (structure, latents) = STEPS[steps], pipeline.defaults
+    return (
+        structure.override(steps=preset.structure_steps, cfg_strength=preset.structure_cfg),
+        latents.override(steps=preset.latent_steps, cfg_strength=preset.latent_cfg),
+    )
+
+
+def one_job(pipeline: Pipeline, voxels: Voxels, steps: str, seed: int) -> dict[str, float]:
+    """Prompt to PLY bytes, seconds by stage; the decoded structure gives way to `voxels`."""
+    structure, latents = samplers(pipeline, steps)
+    request = Request(seed, structure, latents, prompt=PROMPT)
+    generator = torch.Generator().manual_seed(seed)
+    out: dict[str, float] = {}
+    started = time.perf_counter()
+    out["condition"], (cond, neg) = timed(lambda: pipeline.condition(request))
+    noise = pipeline.structure_noise(generator)
+    out["structure"], latent = timed(lambda: pipeline.sample_structure(noise, cond, neg, structure))
+
+    def decode() -> torch.Tensor:
+        return torch.argwhere(pipeline.decoder(latent) > 0)
+
+    out["structure_decode"], _ = timed(decode)
+    grid = Voxels(voxels.coords, voxels.resolution)
+    noise = pipeline.latent_noise(generator, grid)
+    out["latents"], slat = timed(lambda: pipeline.sample_latents(noise, cond, neg, grid, latents))
+    out["gaussians"], packed = timed(lambda: pipeline.decode_gaussians(slat, grid))
+    out["transfer"], t = timed(lambda: pipeline.to_host(packed))
+    out["ply"], _ = timed(
+        lambda: write_ply(Splats(t[:, :3], t[:, 10:13], t[:, 13:17], t[:, 9], t[:, 6:9]), normals=True)
+    )
+    out["total"] = time.perf_counter() - started
+    return out
+
+
+def agreement(pipeline: Pipeline, voxels: Voxels) -> dict[str, float]:
+    """Relative L2 of fast against eager per stage, both given the same input, 25 steps."""
+    structure, latents = samplers(pipeline, "25/25")
+    cond, neg = pipeline.conditioner.example()
+    generator = torch.Generator().manual_seed(1)
+    structure_noise = pipeline.structure_noise(generator)
+    latent_noise = pipeline.latent_noise(generator, voxels)
+
+    def both(make: Callable[[Runner], Any], noise: torch.Tensor, params: SamplerParams) -> float:
+        fast = sample(make(pipeline.runner), noise, params)
+        eager = sample(make(EagerRunner()), noise, params)
+        return float((fast - eager).norm() / eager.norm())
+
+    return {
+        "structure": both(
+            lambda r: r.structure(pipeline.flow, structure, cond, neg), structure_noise, structure
+        ),
+        "latents": both(
+            lambda r: r.latents(pipeline.latent_flow, latents, cond, neg, voxels), latent_noise, latents
+        ),
+    }
+
+
+def gpu_ceiling() -> float:
+    """TFLOP/s of a large half-precision product on this card."""
+    a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.float16) for _ in range(2))
+    for _ in range(3):
+        a @ b
+    seconds, _ = timed(lambda: [a @ b for _ in range(20)])
+    return 20 * 2 * 8192**3 / seconds / 1e12
+
+
+def child(*arguments: object) -> dict[str, Any]:
+    """Run a part in a process of its own."""
+    command = [sys.executable, str(ROOT / "dev/bench" / "trellis_process.py"), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    result: dict[str, Any] = json.loads((done.stdout.splitlines() or ["{}"])[-1])
+    return {**result, "failed": done.stderr[-3000:]} if done.returncode else result
+
+
+def pacing(pipeline: Pipeline) -> dict[str, float]:
+    """What reporting finished steps costs: the structure stage with and without, in turn, medians."""
+    structure, _ = samplers(pipeline, "25/25")
+    cond, neg = pipeline.conditioner.example()
+    noise = pipeline.structure_noise(torch.Generator().manual_seed(1))
+    velocity = pipeline.runner.structure(pipeline.flow, structure, cond, neg)
+    with_it, without = [], []
+    for _ in range(5):
+        with_it.append(timed(lambda: sample(velocity, noise, structure, lambda *_: None))[0])
+        without.append(timed(lambda: sample(velocity, noise, structure))[0])
+    return {"with": statistics.median(with_it), "without": statistics.median(without)}
+
+
+def bench_size(
+    pipeline: Pipeline, voxels: Voxels, steps: str, repeat: int, *, baseline: bool
+) -> dict[str, Any]:
+    """Medians by stage for one number of voxels and one pair of step counts."""
+    fast = pipeline.runner
+    first = one_job(pipeline, voxels, steps, seed=0)
+    runs = [one_job(pipeline, voxels, steps, seed) for seed in range(1, repeat + 1)]
+    result: dict[str, Any] = {"first_total": first["total"], "fast": _median(runs)}
+    if baseline:
+        pipeline.runner = EagerRunner()
+        result["eager"] = _median([one_job(pipeline, voxels, steps, seed) for seed in range(2)][1:])
+        pipeline.runner = fast
+    structure, latents = samplers(pipeline, steps)
+    result["tflop"] = {
+        "structure": structure_flops(pipeline, structure) / 1e12,
+        "latents": latent_flops(pipeline, voxels, latents) / 1e12,
+    }
+    return result
+
+
+def _median(runs: list[dict[str, float]]) -> dict[str, float]:
+    return {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+
+
+def report_run(name: str, run: dict[str, Any], ceiling: float) -> None:
+    quoted = REFERENCE.get(int(name.split()[0]), {}) if "60/50" in name else {}
+    print(f"\n{name}: first job {run['first_total']:.2f} s")
+    print(f"  {'stage':18}{'fast s':>9}{'eager s':>9}{'reference s':>13}{'TFLOP/s':>9}{'of limit':>9}")
+    for stage, seconds in run["fast"].items():
+        rate = run["tflop"][stage] / seconds if stage in run["tflop"] else None
+        cells = [
+            f"{seconds:9.3f}",
+            f"{run['eager'][stage]:9.3f}" if "eager" in run else " " * 9,
+            f"{quoted[stage]:13.3f}" if stage in quoted else " " * 13,
+            f"{rate:9.0f}{rate / ceiling:9.0%}" if rate else "",
+        ]
+        print(f"  {stage:18}{''.join(cells)}", flush=True)
+
+
+def report_backend(found: dict[str, Any]) -> None:
+    if "failed" in found:
+        print("the backend's part failed:", found["failed"])
+        return
+    readings = found["generations"]
+    print(
+        f"\nboth models in the worker's backend, {found['memory_limit']}: "
+        f"load {found['load_seconds']:.1f} s, "
+        f"warm-up {found['warmup_seconds']:.1f} s, host peak {found['host_peak_gib']} GiB"
+    )
+    for what in ("after_load", "after_warmup", "after_cleanup", "at_end"):
+        print(f"  {what:14} {found[what]}")
+    print(
+        f"  steps reported {found['step_reports']}; "
+        f"cancelled {found['cancel_seconds']:.3f} s after the caller left"
+    )
+    print(f"  {len(readings)} generations ({found['refused']} refused), unreclaimable GiB:",
+          [reading["unreclaimable"] for reading in readings], flush=True)  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--voxels", type=int, nargs="+", default=[12000, 20230])
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--generations", type=int, default=40, help="in the worker's backend, both models")
+    parser.add_argument("--quick", action="store_true", help="one repeat")
+    args = parser.parse_args()
+    if not torch.cuda.is_available():
+        sys.exit("this benchmark needs a GPU")
+    fused.without_workspace()  # as FastRunner does, too late here: making checkpoints multiplies matrices
+    repeat = 1 if args.quick else args.repeat
+    result: dict[str, Any] = {
+        "device": torch.cuda.get_device_name(), "torch": torch.__version__,
+        "python": platform.python_version(),
+        "reference": {str(key): value for key, value in REFERENCE.items()}, "runs": {},
+    }  # fmt: skip
+
+    def keep(name: str, value: Any) -> Any:
+        result[name] = value
+        if args.json:
+            args.json.write_text(json.dumps(result, indent=1))
+        print(f"{time.perf_counter() - started:6.1f} s  {name}: {str(value)[:600]}", flush=True)
+        return value
+
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
+        text, image = make_checkpoints(Path(folder))
+        torch.cuda.empty_cache()
+        keep("load", child("load", text))
+        keep("ceiling", gpu_ceiling())
+        keep("attention", child("attention"))
+        pipeline = load_pipeline(text, torch.device("cuda"), runner=FastRunner())
+        grids = [shell(count, 64, pipeline.device) for count in args.voxels]
+        keep("voxels", {str(len(grid)): len(grid.coarse.voxels) for grid in grids})
+        keep("warmup_seconds", timed(lambda: pipeline.warm_up(grids[0]))[0])
+        known = one_job(pipeline, grids[0], "25/25", 0)["latents"]
+        fresh = one_job(pipeline, shell(args.voxels[0] + 333, 64, pipeline.device), "25/25", 0)["latents"]
+        keep("new_count_seconds", fresh - known)
+        keep("agreement", agreement(pipeline, grids[0]))
+        for grid in grids:
+            for steps in STEPS:
+                name = f"{len(grid)} voxels, {steps}"
+                run = bench_size(pipeline, grid, steps, repeat, baseline=steps == "60/50")
+                keep("runs", {**result["runs"], name: run})
+                report_run(name, run, result["ceiling"])
+        keep("pacing", pacing(pipeline))
+        keep("gpu_peak_gib", round(torch.cuda.max_memory_allocated() / GIB, 2))
+        keep("backend", child("backend", text, image, args.generations, Path(folder) / "verified.json"))
+        report_backend(result["backend"])
+        pictures = load_pipeline(image, torch.device("cuda"), runner=FastRunner())
+        keep("agreement_image", agreement(pictures, grids[0]))
+
+
+if __name__ == "__main__":
+    main()

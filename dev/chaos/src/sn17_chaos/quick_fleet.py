@@ -1,0 +1,116 @@
+"""A fleet of workers for a control plane without a kubelet."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import httpx
+from sn17_cluster.controlplane import ControlPlane
+
+from sn17_chaos.real_fleet import Fleet, Prometheus, Worker, free_port
+
+BUDGET = 1
+SPEC = {
+    "maxUnavailable": BUDGET,
+    "rules": {"memory": {"highForSeconds": 1, "clearForSeconds": 1}},
+    "drain": {"timeoutSeconds": 10, "leaseSeconds": 30},
+    "recycle": {
+        "exitTimeoutSeconds": 10,
+        "cooldownSeconds": 0,
+        "youngSeconds": 0,
+        "stormCooldownSeconds": 0,
+        "replacementTimeoutSeconds": 60,
+        # Illnesses come every minute here: an eviction of the last minute has not cured, an older one has.
+        "evictionWindowSeconds": 60,
+    },
+}
+
+
+class QuickFleet(Fleet):
+    """A fleet that talks to the API server over one connection, and tries again as kubelet does."""
+
+    def __init__(
+        self,
+        plane: ControlPlane,
+        namespace: str,
+        prometheus: Prometheus,
+        net: int,
+        *,
+        name: str = "workers",
+        rescrape: Callable[[], None] | None = None,
+    ) -> None:
+        super().__init__(plane.cluster, namespace, prometheus, free_port(), net)
+        self.name = name
+        self._rescrape = rescrape or (lambda: prometheus.scrape(self.targets()))
+        admin = plane._admin
+        trust = ssl.create_default_context(cafile=str(plane.authority.certificate))
+        trust.load_cert_chain(admin.certificate, admin.key)
+        self._hosts = itertools.count(2)
+        self.http = httpx.Client(
+            base_url=f"https://127.0.0.1:{plane.ports.api}",
+            verify=trust,
+            timeout=10.0,
+            trust_env=False,
+        )
+
+    def read(self, path: str, **query: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.http.get(path, params=query).raise_for_status().json()
+        return found
+
+    def pods(self) -> list[dict[str, Any]]:
+        found = self.read(f"/api/v1/namespaces/{self.namespace}/pods", labelSelector=f"w={self.name}")[
+            "items"
+        ]
+        return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+
+    def adopt(self) -> None:
+        for pod in self.pods():
+            name = pod["metadata"]["name"]
+            if name not in self.workers:
+                host = next(self._hosts)
+                worker = Worker(f"127.{self._net}.{host // 250}.{host % 250 + 2}", self.port)
+                worker.on_exit = lambda name=name: self.restarted(name)  # type: ignore[misc]
+                worker.start()
+                self.workers[name] = worker
+                self._uids[name] = pod["metadata"]["uid"]
+                self._restarts[name] = 0
+                self.report(name)
+        self._rescrape()
+
+    def targets(self) -> list[tuple[str, Mapping[str, str]]]:
+        """What Prometheus has to scrape."""
+        return [
+            (f"{w.address}:{w.port}", {"pod_uid": self._uids[n], "pod": n, "node": "n1"})
+            for n, w in self.workers.items()
+        ]
+
+    def status(self) -> dict[str, Any]:
+        path = f"/apis/sn17.io/v1alpha1/namespaces/{self.namespace}/sn17miners/{self.name}"
+        return self.read(path).get("status") or {}
+
+    def miner(self, **spec: Any) -> None:
+        self.cluster.apply(
+            {
+                "apiVersion": "sn17.io/v1alpha1",
+                "kind": "SN17Miner",
+                "metadata": {"name": self.name, "labels": {"app.kubernetes.io/instance": self.name}},
+                "spec": {"targetRef": {"name": self.name}, "workers": {"opsPort": self.port}, **spec},
+            },
+            namespace=self.namespace,
+        )
+
+    def write_status(self, name: str, patch: Mapping[str, Any]) -> None:
+        path = f"/api/v1/namespaces/{self.namespace}/pods/{name}/status"
+        headers = {"Content-Type": "application/merge-patch+json"}
+        for _ in range(100):
+            with contextlib.suppress(httpx.HTTPError):
+                answer = self.http.patch(path, content=json.dumps(patch), headers=headers)
+                if answer.is_success or answer.status_code == httpx.codes.NOT_FOUND:
+                    return
+            time.sleep(0.3)

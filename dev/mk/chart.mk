@@ -1,0 +1,25 @@
+# What is derived from the chart, and the acceptance run for the owner of a GPU.
+.PHONY: chart-docs dashboards dashboard-pictures gpu-acceptance
+
+RELEASE ?= sn17
+NAMESPACE ?= default
+ACCEPT ?=
+WATCH ?=
+
+chart-docs: sync ## Write the chart's README, values.schema.json and golden manifests anew
+	@.venv/bin/python dev/tools/chart/values_docs.py
+	@SN17_UPDATE_GOLDEN=1 .venv/bin/python -m pytest tests/chart/test_chart_golden.py
+
+dashboards: sync ## Write the chart's dashboards anew
+	@.venv/bin/python -m sn17_dashboards write
+
+dashboard-pictures: sync tools ## Draw the dashboards in docs/ from a run of the real services
+	@SN17_PICTURES=1 SN17_REQUIRE_CLUSTER=1 .venv/bin/python -m pytest tests/chart/test_dashboards_live.py
+
+gpu-acceptance: MINER = -n $(NAMESPACE) -l app.kubernetes.io/instance=$(RELEASE),app.kubernetes.io/component=miner
+gpu-acceptance: sync ## 20 generations and 50 submissions on a release with a GPU (RELEASE, NAMESPACE, ACCEPT="--policy phase1")
+	@set -e; back() { kubectl scale statefulset $(MINER) --replicas=1; }; trap back EXIT; \
+	kubectl scale statefulset $(MINER) --replicas=0; kubectl wait pod $(MINER) --for=delete --timeout=10m; \
+	.venv/bin/sn17 accept --release $(RELEASE) --namespace $(NAMESPACE) $(ACCEPT)
+	@kubectl rollout status statefulset $(MINER) --timeout=10m
+	@.venv/bin/sn17 watch --release $(RELEASE) --namespace $(NAMESPACE) --submissions 50 $(WATCH)

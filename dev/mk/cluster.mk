@@ -1,0 +1,43 @@
+# The cluster tests: tools from Go modules, a control plane, a node, images.
+.PHONY: tools cluster-up cluster-down cluster-shell images test-node e2e test-chaos-cluster chaos-cluster comparison soak
+
+TOOLS ?=
+NODES ?= 1
+IMAGES ?=
+
+tools: ## Build the tools of the cluster tests into ~/.cache/sn17-tools (TOOLS="kubernetes etcd" for some)
+	@$(PYTHON) dev/tools/build.py $(TOOLS)
+
+cluster-up: sync ## Start a real Kubernetes on this machine that stays up (NODES=n; needs root and make tools)
+	@.venv/bin/python -m sn17_cluster up --nodes $(NODES)
+
+cluster-down: sync ## End it, and clear what killed runs have left
+	@.venv/bin/python -m sn17_cluster down
+
+cluster-shell: sync ## A shell with kubectl and helm in its network, where pods and services are reachable
+	@.venv/bin/python -m sn17_cluster shell
+
+images: ## Build the container images with docker or buildah (IMAGES="operator trellis-torch" for some)
+	@$(PYTHON) dev/tools/images.py $(IMAGES)
+
+test-node: sync tools ## The tests of the node itself, two nodes included (needs root and Go)
+	@SN17_REQUIRE_CLUSTER=1 .venv/bin/python -m pytest -m node dev/cluster
+
+e2e: sync tools ## Everything on a real cluster: install, four arms of a leak, recycles, uninstall; 20 faults, a short soak (needs root and Go)
+	@SN17_REQUIRE_CLUSTER=1 .venv/bin/python -m pytest -o "norecursedirs=.*" tests/e2e --durations=0
+	@SN17_REQUIRE_CLUSTER=1 SN17_SOAK_SECONDS=240 .venv/bin/python -m pytest -n 3 tests/chaos/fast/test_chaos_plane.py tests/stack/test_soak.py --durations=0
+
+HOURS ?= 1.2
+MINUTES ?= 10
+
+test-chaos-cluster: sync tools ## The most telling faults on a real cluster, and what each pod may do and read (needs root and Go)
+	@SN17_REQUIRE_CLUSTER=1 .venv/bin/python -m pytest -o "norecursedirs=.*" tests/chaos/cluster --durations=0
+
+comparison: sync tools ## The same leak under four guardians on a real cluster, MINUTES=n (needs root and Go)
+	@.venv/bin/python -m sn17_bench.comparison --minutes $(MINUTES)
+
+chaos-cluster: sync tools ## Break a real cluster for some minutes (MINUTES=n; needs root and Go)
+	@.venv/bin/python -m sn17_bench.chaos --tier cluster --minutes $(MINUTES)
+
+soak: sync tools ## The stack on a real node for HOURS=n at twentyfold speed: nothing may grow (needs root and Go)
+	@.venv/bin/python -m sn17_bench.soak --hours $(HOURS)

@@ -1,0 +1,124 @@
+"""The miner's standing on the subnet, and what endangers it."""
+
+from __future__ import annotations
+
+from sn17_contract.metrics import Metric
+
+from sn17_dashboards.model import Board, Mark, Panel, Query, increase, quantile, selected
+
+NETWORK = Board(
+    name="network",
+    title="sn17 / Network standing",
+    text="Registration, emission, and the clocks and cooldowns that guard them.",
+    panels=(
+        Panel(
+            "Registered",
+            "1 while the chain lists the hotkey.",
+            "none",
+            (Query(f"max({selected(Metric.REGISTERED)})", "registered"),),
+            kind="number",
+            base="red",
+            marks=(Mark(1, "green"),),
+            width=5,
+            height=5,
+        ),
+        Panel(
+            "Incentive",
+            "This miner's share of the subnet's incentive.",
+            "none",
+            (Query(f"max({selected(Metric.INCENTIVE)})", "share"),),
+            kind="number",
+            width=5,
+            height=5,
+        ),
+        Panel(
+            "Pruned before us",
+            "How many lose their place before this miner; 0 is the next to go.",
+            "none",
+            (Query(f"max({selected(Metric.PRUNE_POSITION)})", "miners"),),
+            kind="number",
+            base="red",
+            marks=(Mark(5, "yellow"), Mark(20, "green")),
+            width=5,
+            height=5,
+        ),
+        Panel(
+            "Blocks of immunity left",
+            "A new registration can not be pruned before they are over.",
+            "none",
+            (Query(f"max({selected(Metric.IMMUNITY_BLOCKS_LEFT)})", "blocks"),),
+            kind="number",
+            width=5,
+            height=5,
+        ),
+        Panel(
+            "Price of a registration",
+            "What a new place would cost, in TAO.",
+            "none",
+            (Query(f"max({selected(Metric.BURN_PRICE)})", "TAO"),),
+            kind="number",
+            width=4,
+            height=5,
+        ),
+        Panel(
+            "Emission",
+            "Of one epoch, as the chain states it.",
+            "none",
+            (Query(f"max({selected(Metric.EMISSION)})", "emission"),),
+        ),
+        Panel(
+            "Age of the chain snapshot",
+            "Read every 10 min; the miner goes on with an old one and says so.",
+            "s",
+            (Query(f"max({selected(Metric.CHAIN_SNAPSHOT_AGE)})", "age"),),
+            base="green",
+            marks=(Mark(1800, "yellow"), Mark(3600, "red")),
+        ),
+        Panel(
+            "Scores of accepted tasks",
+            "Half of them score above the line.",
+            "none",
+            (Query(quantile(0.5, Metric.TASK_SCORE, "validator"), "{{validator}}"),),
+            maximum=1,
+        ),
+        Panel(
+            "Clock skew",
+            "Against the validators' clocks. A few seconds slow, and every request is refused.",
+            "s",
+            (Query(f"max by (pod) ({selected(Metric.CLOCK_SKEW)})", "{{pod}}"),),
+            minimum=None,
+        ),
+        Panel(
+            "Cooldown violations",
+            "Pulls that came too early. The first hundred cost nothing, each further one 10 s.",
+            "short",
+            (
+                Query(
+                    f"sum by (validator) ({increase(f'{Metric.COOLDOWN_VIOLATIONS}_total')})",
+                    "{{validator}}",
+                ),
+            ),
+            kind="bars",
+        ),
+        Panel(
+            "Until the next pull",
+            "Seconds until a validator may be asked again; below zero it could be asked now.",
+            "s",
+            (Query(f"max by (validator) ({selected(Metric.NEXT_PULL)}) - time()", "{{validator}}"),),
+            minimum=None,
+        ),
+        Panel(
+            "Tasks in the journal",
+            "By state; open ones are resumed after a restart.",
+            "short",
+            (Query(f"sum by (state) ({selected(Metric.JOURNAL_TASKS)})", "{{state}}"),),
+        ),
+        Panel(
+            "Given up",
+            "By reason, from a closed list.",
+            "short",
+            (Query(f"sum by (reason) ({increase(f'{Metric.GIVEN_UP}_total')}) > 0", "{{reason}}"),),
+            kind="bars",
+        ),
+    ),
+)

@@ -1,0 +1,128 @@
+"""What the workers do, and the fixer behind them."""
+
+from __future__ import annotations
+
+from sn17_contract.metrics import CANARY_DRIFT_MARK, Metric
+
+from sn17_dashboards.boards.common import RECYCLES, RESTARTS, WALL, WORKERS
+from sn17_dashboards.model import Board, Mark, Panel, Query, increase, quantile, selected
+
+TASK = 'kind="task"'
+GENERATIONS = selected(f"{Metric.GENERATIONS}_total", TASK)
+
+TRELLIS = Board(
+    name="trellis",
+    title="sn17 / TRELLIS and fixer",
+    text="Generations, memory, canary and repair, by worker.",
+    annotations=(RECYCLES, RESTARTS),
+    panels=(
+        Panel(
+            "Generations by end",
+            "Per second, task generations only; canary and warm-up are left out.",
+            "ops",
+            (Query(f"sum by (outcome) (rate({GENERATIONS}[$__rate_interval])) > 0", "{{outcome}}"),),
+            kind="bars",
+        ),
+        Panel(
+            "Seconds of a generation",
+            "Task generations by stage; 35 s is the acceptance limit for the whole.",
+            "s",
+            (
+                Query(quantile(0.5, Metric.GENERATION_DURATION, "stage", TASK), "{{stage}} half"),
+                Query(
+                    quantile(0.95, Metric.GENERATION_DURATION, "stage", f'{TASK},stage="total"'),
+                    "{{stage}} 19 of 20",
+                ),
+                Query("vector(35)", "acceptance limit", "red"),
+            ),
+            base="green",
+            marks=(Mark(35, "red"),),
+        ),
+        Panel(
+            "Gaussians of an asset",
+            "Distribution over task generations.",
+            "short",
+            (
+                Query(quantile(0.1, Metric.GENERATION_GAUSSIANS, "kind", TASK), "1 of 10 below"),
+                Query(quantile(0.5, Metric.GENERATION_GAUSSIANS, "kind", TASK), "half"),
+                Query(quantile(0.9, Metric.GENERATION_GAUSSIANS, "kind", TASK), "9 of 10 below"),
+            ),
+        ),
+        Panel(
+            "Jobs in flight",
+            "The most at a time, by worker.",
+            "short",
+            (
+                Query(
+                    f"max by (pod) (max_over_time({selected(Metric.JOBS_IN_FLIGHT)}[$__rate_interval]))",
+                    "{{pod}}",
+                ),
+            ),
+        ),
+        Panel(
+            "Memory that can not be reclaimed",
+            "By worker, against the wall and the marks below it.",
+            "bytes",
+            (Query(f"max by (pod) ({selected(Metric.MEMORY_UNRECLAIMABLE, WORKERS)})", "{{pod}}"), *WALL),
+        ),
+        Panel(
+            "Working set",
+            "Counts active file pages too: what kubectl top shows, no reason to act.",
+            "bytes",
+            (Query(f"max by (pod) ({selected(Metric.MEMORY_WORKING_SET, WORKERS)})", "{{pod}}"),),
+        ),
+        Panel(
+            "Canary drift",
+            "The worker's fixed-seed canary against its first one; every statistic is scaled to the mark.",
+            "percentunit",
+            (
+                Query(f"max by (pod) ({selected(Metric.CANARY_DRIFT)})", "{{pod}}"),
+                Query(f"vector({CANARY_DRIFT_MARK:g})", "drift", "red"),
+            ),
+            base="green",
+            marks=(Mark(CANARY_DRIFT_MARK, "red"),),
+        ),
+        Panel(
+            "Out of service",
+            "Drain leases by who holds them: the operator's lapse, a person's do not.",
+            "short",
+            (Query(f"sum by (pod, by) ({selected(Metric.DRAINING, WORKERS)}) > 0", "{{pod}} by {{by}}"),),
+        ),
+        Panel(
+            "Refusals",
+            "Requests answered with an error, by code.",
+            "short",
+            (
+                Query(
+                    f"sum by (job, code) ({increase(f'{Metric.REFUSALS}_total')}) > 0",
+                    "{{job}} {{code}}",
+                ),
+            ),
+            kind="bars",
+        ),
+        Panel(
+            "GPU",
+            "Device memory by kind; empty without a GPU.",
+            "bytes",
+            (Query(f"sum by (pod, kind) ({selected(Metric.GPU_MEMORY)})", "{{pod}} {{kind}}"),),
+        ),
+        Panel(
+            "Fixes by verdict",
+            "What the fixer made of the splats.",
+            "short",
+            (
+                Query(
+                    f"sum by (policy, verdict) ({increase(f'{Metric.FIXES}_total')}) > 0",
+                    "{{policy}} {{verdict}}",
+                ),
+            ),
+            kind="bars",
+        ),
+        Panel(
+            "Seconds of a fix",
+            "By stage.",
+            "s",
+            (Query(quantile(0.95, Metric.FIX_DURATION, "stage"), "{{stage}} 19 of 20"),),
+        ),
+    ),
+)

@@ -1,0 +1,116 @@
+"""Metric names and the values of their labels."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+PREFIX: Final = "sn17_"
+
+
+class Metric(StrEnum):
+    """Full metric names; counters without the ``_total`` that the exposition adds."""
+
+    # every service
+    MEMORY_UNRECLAIMABLE = "sn17_memory_unreclaimable_bytes"
+    MEMORY_WORKING_SET = "sn17_memory_working_set_bytes"
+    MEMORY_LIMIT = "sn17_memory_limit_bytes"
+    MEMORY_MARK_RATIO = "sn17_memory_mark_ratio"
+    MEMORY_COMPONENT = "sn17_memory_component_bytes"
+    DRAINING = "sn17_draining"
+    READY = "sn17_ready"
+    REFUSALS = "sn17_refusals"
+    BOOT_INFO = "sn17_boot_info"
+    # trellis
+    GENERATIONS = "sn17_generations"
+    GENERATION_GAUSSIANS = "sn17_generation_gaussians"
+    GENERATION_DURATION = "sn17_generation_duration_seconds"
+    RECENT_GAUSSIANS_MEAN = "sn17_recent_gaussians_mean"
+    RECENT_GENERATION_P50 = "sn17_recent_generation_seconds_p50"
+    RECENT_GENERATIONS = "sn17_recent_generations"
+    JOBS_IN_FLIGHT = "sn17_jobs_in_flight"
+    LAST_PROGRESS = "sn17_last_progress_timestamp_seconds"
+    LAST_GENERATION = "sn17_last_generation_timestamp_seconds"
+    CANARY_DRIFT = "sn17_canary_drift_ratio"
+    GPU_ERRORS = "sn17_gpu_errors"
+    GPU_MEMORY = "sn17_gpu_memory_bytes"
+    SELF_RECYCLES = "sn17_self_recycles"
+    OUTPUT_FINDINGS = "sn17_output_findings"
+    DEGRADED = "sn17_degraded"
+    # fixer
+    FIXES = "sn17_fixes"
+    FIX_DURATION = "sn17_fix_duration_seconds"
+    FIX_INFLIGHT = "sn17_fix_inflight"
+    # miner
+    TASKS = "sn17_tasks"
+    TASK_SCORE = "sn17_task_score"
+    DELIVERY = "sn17_delivery_seconds"
+    COOLDOWN_IDLE = "sn17_cooldown_idle_seconds"
+    COOLDOWN_VIOLATIONS = "sn17_cooldown_violations"
+    NEXT_PULL = "sn17_next_pull_timestamp_seconds"
+    JOURNAL_TASKS = "sn17_journal_tasks"
+    TASKS_PULLED = "sn17_tasks_pulled"
+    TASKS_ENHANCED = "sn17_tasks_enhanced"
+    TASK_OVERHEAD = "sn17_task_overhead_seconds"
+    GIVEN_UP = "sn17_given_up"
+    DECISIONS = "sn17_decisions"
+    GATE_THRESHOLD = "sn17_gate_threshold"
+    INTERNAL_ERRORS = "sn17_internal_errors"
+    VALIDATORS = "sn17_validators"
+    SPOOL_BYTES = "sn17_spool_bytes"
+    CLOCK_SKEW = "sn17_clock_skew_seconds"
+    REGISTERED = "sn17_registered"
+    EMISSION = "sn17_emission"
+    INCENTIVE = "sn17_incentive"
+    STAKE = "sn17_stake"
+    IMMUNITY_BLOCKS_LEFT = "sn17_immunity_blocks_left"
+    PRUNE_POSITION = "sn17_prune_position"
+    BURN_PRICE = "sn17_burn_price"
+    CHAIN_SNAPSHOT_AGE = "sn17_chain_snapshot_age_seconds"
+    # operator
+    WORKERS = "sn17_workers"
+    ACTIONS = "sn17_actions"
+    BLOCKED = "sn17_blocked"
+    TICK_DURATION = "sn17_tick_duration_seconds"
+    TICK_AGE = "sn17_tick_age_seconds"
+    PROMETHEUS_ERRORS = "sn17_prometheus_errors"
+    API_ERRORS = "sn17_api_errors"
+    SUCCESS_RATIO = "sn17_success_ratio"
+
+
+class GenerationKind(StrEnum):
+    """``kind`` label of generations; only ``task`` ever counts as evidence."""
+
+    TASK = "task"
+    CANARY = "canary"
+    WARMUP = "warmup"
+
+
+class DegradedReason(StrEnum):
+    """``reason`` label of ``sn17_degraded``: why a worker does not trust itself. No series: it does."""
+
+    SUSPECT_OUTPUTS = "suspect_outputs"
+    DEVICE_ERROR = "device_error"
+    CANARY_UNUSABLE = "canary_unusable"
+    CANARY_FAILED = "canary_failed"
+
+
+class GenerationOutcome(StrEnum):
+    """``outcome`` label of generations."""
+
+    OK = "ok"
+    EMPTY_STRUCTURE = "empty_structure"
+    STRUCTURE_TOO_LARGE = "structure_too_large"
+    BAD_REQUEST = "bad_request"
+    MEMORY_REFUSED = "memory_refused"
+    GPU_OUT_OF_MEMORY = "gpu_out_of_memory"
+    DEVICE_ERROR = "device_error"
+    UNUSABLE = "unusable"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+CANARY_DRIFT_MARK: Final = 0.20
+"""A ``canary_drift_ratio`` above it is drift; every statistic is scaled to this mark."""
+
+RECENT_WINDOW_SECONDS: Final = 1800.0

@@ -1,0 +1,132 @@
+"""The judgement of one worker: all rules, what settings and history make of them, and the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sn17_operator.api import RuleAction, Spec
+from sn17_operator.core.model import (
+    Evidence,
+    Finding,
+    Gap,
+    Health,
+    Monitoring,
+    Outcome,
+    Phase,
+    Pod,
+    RuleClass,
+    Signal,
+    Stage,
+    Verdict,
+)
+from sn17_operator.core.rules import (
+    CANARY_DRIFT,
+    GAUSSIANS_LOW,
+    GPU_ERROR,
+    MEMORY_EMERGENCY,
+    MEMORY_HIGH,
+    SLOW,
+    STALLED,
+    UNREACHABLE,
+    Context,
+    Rule,
+    canary,
+    gaussians,
+    gpu_errors,
+    memory,
+    slow,
+    stalled,
+    unreachable,
+)
+
+FIRST_SCRAPE_SECONDS = 60.0
+
+CHAIN: Mapping[str, tuple[Rule, tuple[str, ...]]] = {
+    "memory": (memory, (MEMORY_EMERGENCY, MEMORY_HIGH)),
+    "gpu_errors": (gpu_errors, (GPU_ERROR,)),
+    "unreachable": (unreachable, (UNREACHABLE,)),
+    "stalled": (stalled, (STALLED,)),
+    "canary": (canary, (CANARY_DRIFT,)),
+    "gaussians": (gaussians, (GAUSSIANS_LOW,)),
+    "slow": (slow, (SLOW,)),
+}
+"""Name of the rule's settings in ``spec.rules``, its function and the findings it yields."""
+
+
+def findings(context: Context) -> tuple[Finding, ...]:
+    """Every rule's finding, with what the settings and the worker's history make of it."""
+    found: list[Finding] = []
+    pod, now = context.pod, context.monitoring.at
+    for name, (rule, _) in CHAIN.items():
+        action: RuleAction = getattr(context.spec.rules, name).action
+        if action is RuleAction.OFF:
+            continue
+        for finding in rule(context):
+            if finding.outcome is Outcome.BREACH and finding.rule_class is RuleClass.QUALITY:
+                until = pod.history.rest.get(finding.rule, 0.0)
+                if until > now and pod.history.rest_container == pod.container_id:
+                    finding = _with(
+                        finding,
+                        Outcome.RESTING,
+                        f"{finding.message}; its canary passed, rests for {until - now:.0f} s",
+                    )
+            if action is RuleAction.OBSERVE:
+                finding = _with(
+                    finding, finding.outcome, f"{finding.message} (observed only)", enforced=False
+                )
+            found.append(finding)
+    return tuple(found)
+
+
+def _with(finding: Finding, outcome: Outcome, message: str, *, enforced: bool = True) -> Finding:
+    return Finding(
+        finding.rule,
+        finding.rule_class,
+        outcome,
+        message,
+        finding.value,
+        finding.mark,
+        finding.sample_age,
+        finding.dwell_left,
+        finding.signals,
+        enforced,
+        finding.priority,
+    )
+
+
+def _starts(spec: Spec, pod: Pod, evidence: Evidence, age: float) -> bool:
+    """The process is young, and what is missing is missing for that reason: its first scrapes, or readiness.
+
+    A drain lease makes a worker unready too, so readiness says nothing about one that holds a lease.
+    """
+    own = (Signal.BOOT, Signal.MEMORY, Signal.JOBS)
+    gaps = (Gap.ABSENT, Gap.OTHER_INCARNATION)
+    if age < FIRST_SCRAPE_SECONDS and any(evidence.reading(signal) in gaps for signal in own):
+        return True
+    if pod.ready or age >= spec.recycle.replacement_timeout_seconds:
+        return False
+    restarted = pod.intent is not None and pod.intent.action in (Stage.RECYCLE, Stage.WARMUP)
+    unseen = evidence.reading(Signal.BOOT) in gaps
+    leased = pod.intent is not None or pod.user_cordon is not None
+    return restarted or unseen or not leased
+
+
+def judge(spec: Spec, pod: Pod, evidence: Evidence, monitoring: Monitoring) -> Verdict:
+    """The verdict about one worker. Only ``DEGRADED`` ever leads to an action."""
+    if pod.phase is not Phase.RUNNING or pod.started_at is None:
+        return Verdict(
+            Health.STARTING, (), pod.phase_message or pod.phase_reason or "the container is not running"
+        )
+    found = findings(Context(spec, pod, evidence, monitoring))
+    verdict = Verdict(Health.DEGRADED, found)
+    if breaches := verdict.breaches:
+        return Verdict(Health.DEGRADED, found, "; ".join(f.message for f in breaches))
+    if _starts(spec, pod, evidence, monitoring.at - pod.started_at):
+        return Verdict(Health.STARTING, found, "the worker is not ready yet")
+    unknown = [f for f in found if f.outcome is Outcome.UNKNOWN and f.enforced]
+    if unknown:
+        return Verdict(Health.UNKNOWN, found, "; ".join(dict.fromkeys(f.message for f in unknown)))
+    judged = [f for f in found if f.rule_class is RuleClass.QUALITY and f.outcome is not Outcome.IDLE]
+    if not judged:
+        return Verdict(Health.IDLE, found, "nothing to judge quality by")
+    return Verdict(Health.HEALTHY, found)

@@ -1,0 +1,221 @@
+"""The same judgement and planning over recorded metrics: what the operator would have done.
+
+A recording does not answer to actions. So each action that would have started is noted, its worker is taken
+as out of service for the time that a remediation usually takes, and its incarnation is not acted on again.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from sn17_operator.api import Spec
+from sn17_operator.core.evidence import Raw, Samples, attribute, windows
+from sn17_operator.core.model import (
+    Fleet,
+    Health,
+    Intent,
+    Monitoring,
+    Phase,
+    Pod,
+    RuleClass,
+    Signal,
+    Stage,
+    Worker,
+)
+from sn17_operator.core.plan import Act
+from sn17_operator.core.planner import plan
+from sn17_operator.core.policy import judge
+
+REMEDIATION_SECONDS = 180.0
+SCHEMA = "sn17.recording/v1"
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedWorker:
+    """All samples of one worker; boots are (boot id, samples)."""
+
+    uid: str
+    name: str
+    node: str | None
+    boots: tuple[tuple[str, Samples], ...]
+    series: Mapping[Signal, Samples]
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """Metrics of a fleet from ``start`` to ``end``, Unix seconds."""
+
+    start: float
+    end: float
+    scrape_interval: float
+    workers: tuple[RecordedWorker, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """An action that would have started."""
+
+    at: float
+    worker: str
+    boot_id: str | None
+    rule: str
+    message: str
+
+
+@dataclass(slots=True)
+class Report:
+    """What a replay found. Verdicts are counted in worker ticks."""
+
+    days: float
+    ticks: int = 0
+    workers: int = 0
+    decisions: list[Decision] = field(default_factory=list)
+    verdicts: Counter[str] = field(default_factory=Counter)
+    blocked: Counter[str] = field(default_factory=Counter)
+    storms: int = 0
+
+    def per_day(self) -> dict[str, float]:
+        """Actions a day and worker, by rule. On a recording of healthy workers these are the false alarms."""
+        scale = max(self.days * max(self.workers, 1), 1e-9)
+        return {
+            rule: count / scale for rule, count in sorted(Counter(d.rule for d in self.decisions).items())
+        }
+
+
+class _Track:
+    """Windows into one worker's samples by binary search."""
+
+    def __init__(self, worker: RecordedWorker) -> None:
+        self.worker = worker
+        self._times = {signal: [at for at, _ in samples] for signal, samples in worker.series.items()}
+        self._boots = [
+            (boot, samples, [at for at, _ in samples]) for boot, samples in worker.boots if samples
+        ]
+
+    def raw(self, now: float, spans: Mapping[Signal, float]) -> Raw:
+        span = spans[Signal.BOOT]
+        boots = tuple(
+            (boot, cut) for boot, samples, times in self._boots if (cut := _window(samples, times, now, span))
+        )
+        series = {
+            signal: [_window(samples, self._times[signal], now, spans[signal])]
+            for signal, samples in self.worker.series.items()
+        }
+        return Raw(boots, series)
+
+    def life(self, now: float) -> tuple[str, float] | None:
+        """The incarnation at a time and its first sample; None before the first."""
+        started = [(times[0], boot) for boot, _, times in self._boots if times[0] <= now]
+        if not started:
+            return None
+        at, boot = max(started)
+        return boot, at
+
+    def alive(self, now: float, within: float) -> bool:
+        """Any sample of the process or of ``up`` is recent: the pod was there."""
+        lists = [*(times for _, _, times in self._boots), self._times.get(Signal.UP, [])]
+        for times in lists:
+            index = bisect_right(times, now)
+            if index and now - times[index - 1] <= within:
+                return True
+        return False
+
+    def up_at(self, now: float, span: float) -> Samples:
+        samples = self.worker.series.get(Signal.UP, ())
+        return _window(samples, self._times.get(Signal.UP, []), now, span)
+
+
+def _window(samples: Samples, times: Sequence[float], now: float, span: float) -> Samples:
+    return samples[bisect_right(times, now - span) : bisect_right(times, now)]
+
+
+def replay(spec: Spec, recording: Recording, *, tick: float = 15.0) -> Report:
+    """Tick through a recording."""
+    report = Report(days=(recording.end - recording.start) / 86_400, workers=len(recording.workers))
+    tracks = [_Track(worker) for worker in recording.workers]
+    spans = windows([spec.rules], recording.scrape_interval)
+    out_until: dict[str, float] = {}
+    acted: set[tuple[str, str]] = set()
+    storm_at: float | None = None
+    stormy = False
+    for now in _ticks(recording, tick):
+        monitoring = _monitoring(recording, tracks, spans, now)
+        workers = tuple(_workers(spec, tracks, spans, monitoring, out_until, acted, now))
+        fleet = Fleet(workers, expected=len(workers), storm_at=storm_at)
+        thought = plan(spec, fleet, now)
+        report.ticks += 1
+        report.verdicts.update(str(w.verdict.health) for w in workers)
+        report.blocked.update(str(b.reason) for b in thought.blocked)
+        report.storms += thought.capacity.storm and not stormy
+        stormy, storm_at = thought.capacity.storm, thought.storm_at
+        for step in thought.steps:
+            if step.act is not Act.CORDON:
+                continue
+            boot = step.intent.boot_id if step.intent is not None else None
+            report.decisions.append(Decision(now, step.pod, boot, step.cause, step.message))
+            out_until[step.uid] = now + REMEDIATION_SECONDS
+            acted.add((step.uid, boot or ""))
+    return report
+
+
+def _ticks(recording: Recording, tick: float) -> Iterator[float]:
+    now = recording.start + tick
+    while now <= recording.end:
+        yield now
+        now += tick
+
+
+def _monitoring(
+    recording: Recording, tracks: Sequence[_Track], spans: Mapping[Signal, float], now: float
+) -> Monitoring:
+    interval, window = recording.scrape_interval, spans[Signal.UP]
+    good = [[at for at, value in track.up_at(now, window) if value > 0] for track in tracks]
+    return Monitoring(
+        at=now,
+        stale_after=2 * interval + 5,
+        scrape_interval=interval,
+        last_scrape=max((times[-1] for times in good if times), default=None),
+        coverage=float(max((len(times) for times in good), default=0)),
+        window=window,
+    )
+
+
+def _workers(
+    spec: Spec,
+    tracks: Sequence[_Track],
+    spans: Mapping[Signal, float],
+    monitoring: Monitoring,
+    out_until: Mapping[str, float],
+    acted: set[tuple[str, str]],
+    now: float,
+) -> Iterator[Worker]:
+    for track in tracks:
+        life = track.life(now)
+        if life is None or not track.alive(now, spans[Signal.UP]):
+            continue
+        boot, started = life
+        recorded = track.worker
+        pod = Pod(
+            uid=recorded.uid,
+            name=recorded.name,
+            namespace="",
+            created_at=started,
+            node=recorded.node,
+            phase=Phase.RUNNING,
+            container_id=boot,
+            started_at=started,
+            ready=True,
+        )
+        evidence = attribute(track.raw(now, spans), started, {})
+        verdict = judge(spec, pod, evidence, monitoring)
+        if now < out_until.get(recorded.uid, 0.0):
+            # As if it were being remediated: it fills the budget, and nothing new starts on it.
+            intent = Intent(Stage.WARMUP, boot, boot, "", RuleClass.MEMORY, "", now, now)
+            yield Worker(replace(pod, intent=intent), evidence, verdict)
+        elif (recorded.uid, boot) in acted and verdict.health is Health.DEGRADED:
+            yield Worker(replace(pod, history=replace(pod.history, retry_at=now + 1)), evidence, verdict)
+        else:
+            yield Worker(pod, evidence, verdict)

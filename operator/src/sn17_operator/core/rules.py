@@ -1,0 +1,403 @@
+"""The rules: each one function from the evidence about a worker to findings.
+
+Stateless: every dwell is read from raw samples of the current incarnation, so a restarted operator,
+``explain`` and ``replay`` come to the same verdict from the same samples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from sn17_contract.metrics import CANARY_DRIFT_MARK, DegradedReason
+
+from sn17_operator.api import Spec
+from sn17_operator.core.evidence import self_doubt
+from sn17_operator.core.model import (
+    Evidence,
+    Finding,
+    Gap,
+    Monitoring,
+    Outcome,
+    Pod,
+    Reading,
+    RuleClass,
+    Series,
+    Signal,
+)
+
+MEMORY_EMERGENCY = "MemoryEmergency"
+MEMORY_HIGH = "MemoryHigh"
+GPU_ERROR = "GpuError"
+UNREACHABLE = "Unreachable"
+STALLED = "Stalled"
+CANARY_DRIFT = "CanaryDrift"
+GAUSSIANS_LOW = "GaussiansLow"
+SLOW = "Slow"
+REQUESTED = "Requested"
+
+RULE_NAMES = (
+    MEMORY_EMERGENCY,
+    GPU_ERROR,
+    UNREACHABLE,
+    STALLED,
+    MEMORY_HIGH,
+    CANARY_DRIFT,
+    GAUSSIANS_LOW,
+    SLOW,
+)
+"""Gravest first; the position is a finding's priority."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """All that a rule may look at."""
+
+    spec: Spec
+    pod: Pod
+    evidence: Evidence
+    monitoring: Monitoring
+
+    def reading(self, signal: Signal) -> Reading:
+        """The signal's samples if the newest is fresh and a number, else why not."""
+        reading = self.evidence.reading(signal)
+        if isinstance(reading, Gap):
+            return reading
+        if self.monitoring.at - reading.at > self.monitoring.stale_after:
+            return Gap.STALE
+        return Gap.NOT_A_NUMBER if math.isnan(reading.value) else reading
+
+    def finding(
+        self,
+        rule: str,
+        rule_class: RuleClass,
+        outcome: Outcome,
+        message: str,
+        *,
+        value: float | None = None,
+        mark: float | None = None,
+        at: float | None = None,
+        dwell_left: float = 0.0,
+        signals: tuple[Signal, ...] = (),
+    ) -> Finding:
+        age = None if at is None else max(0.0, self.monitoring.at - at)
+        place = RULE_NAMES.index(rule)
+        return Finding(rule, rule_class, outcome, message, value, mark, age, dwell_left, signals, True, place)
+
+
+Rule = Callable[[Context], Iterator[Finding]]
+
+
+def _explain_gap(gap: Gap, what: str, context: Context, signal: Signal) -> str:
+    match gap:
+        case Gap.ABSENT:
+            return f"no sample of {what}"
+        case Gap.STALE:
+            return f"the last sample of {what} is older than {context.monitoring.stale_after:.0f} s"
+        case Gap.AMBIGUOUS:
+            return f"more than one series of {what} for this worker"
+        case Gap.NOT_A_NUMBER:
+            return f"{what} is not a number"
+        case Gap.QUERY_FAILED:
+            return f"query of {what} failed: {context.monitoring.failed.get(signal, 'no answer')}"
+        case Gap.OTHER_INCARNATION:
+            return f"samples of {what} are of an earlier life of the process"
+
+
+def trailing_run(
+    series: Series, holds: Callable[[float], bool], gap: float, since: float = -math.inf
+) -> float | None:
+    """Start time of the unbroken run of newest samples for which ``holds`` is true; None without one.
+
+    A hole longer than ``gap`` seconds ends the run: nothing is known about the time in it.
+    """
+    start: float | None = None
+    for at, value in reversed(series.samples):
+        if at < since or not holds(value) or (start is not None and start - at > gap):
+            break
+        start = at
+    return start
+
+
+def memory_ratio(context: Context) -> tuple[Series | None, Gap | None, Signal]:
+    """Unreclaimable bytes as shares of the limit; without one, the gap and the signal that has it."""
+    memory, limit = context.reading(Signal.MEMORY), context.reading(Signal.LIMIT)
+    if isinstance(memory, Gap):
+        return None, memory, Signal.MEMORY
+    if isinstance(limit, Gap):
+        return None, limit, Signal.LIMIT
+    if limit.value <= 0 or math.isinf(limit.value):
+        return None, Gap.NOT_A_NUMBER, Signal.LIMIT
+    return Series(tuple((at, value / limit.value) for at, value in memory.samples)), None, Signal.MEMORY
+
+
+def memory(context: Context) -> Iterator[Finding]:
+    """MemoryEmergency at once, MemoryHigh after its dwell."""
+    rule = context.spec.rules.memory
+    signals = (Signal.MEMORY, Signal.LIMIT)
+    series, gap, missing = memory_ratio(context)
+    for name, mark, dwell in (
+        (MEMORY_EMERGENCY, rule.emergency_percent / 100, 0.0),
+        (MEMORY_HIGH, rule.high_percent / 100, float(rule.high_for_seconds)),
+    ):
+        if series is None:
+            what = "unreclaimable memory" if missing is Signal.MEMORY else "the memory limit"
+            text = _explain_gap(gap or Gap.ABSENT, what, context, missing)
+            yield context.finding(name, RuleClass.MEMORY, Outcome.UNKNOWN, text, mark=mark, signals=signals)
+            continue
+        start = trailing_run(series, lambda v, mark=mark: v >= mark, context.monitoring.stale_after)  # type: ignore[misc]
+        left = 0.0 if start is None else max(0.0, dwell - (series.at - start))
+        text = f"unreclaimable memory is {series.value:.0%} of the limit, the mark is {mark:.0%}"
+        if start is None:
+            outcome = Outcome.OK
+        elif left > 0:
+            outcome, text = Outcome.DWELL, f"{text}, acts in {left:.0f} s if it stays"
+        else:
+            outcome = Outcome.BREACH
+            text += f" for {dwell:.0f} s" if dwell else ""
+        yield context.finding(
+            name,
+            RuleClass.MEMORY,
+            outcome,
+            text,
+            value=series.value,
+            mark=mark,
+            at=series.at,
+            dwell_left=left,
+            signals=signals,
+        )
+
+
+def _recent(
+    context: Context,
+    name: str,
+    signal: Signal,
+    minimum: int,
+    what: str,
+    mark: float,
+    breached: Callable[[float], bool],
+    show: Callable[[float], str],
+) -> Iterator[Finding]:
+    """A gauge over the incarnation's recent task generations, judged only when there are enough of them."""
+    signals = (signal, Signal.GENERATIONS)
+    count = context.reading(Signal.GENERATIONS)
+
+    def answer(outcome: Outcome, text: str, series: Series | None = None) -> Finding:
+        value, at = (None, None) if series is None else (series.value, series.at)
+        return context.finding(
+            name, RuleClass.QUALITY, outcome, text, value=value, mark=mark, at=at, signals=signals
+        )
+
+    if isinstance(count, Gap):
+        outcome = Outcome.IDLE if count is Gap.ABSENT and context.evidence.boot_id else Outcome.UNKNOWN
+        yield answer(
+            outcome, _explain_gap(count, "the number of recent generations", context, Signal.GENERATIONS)
+        )
+        return
+    if count.value < minimum:
+        yield answer(Outcome.IDLE, f"{count.value:.0f} of {minimum} generations needed to judge {what}")
+        return
+    reading = context.reading(signal)
+    if isinstance(reading, Gap):
+        yield answer(Outcome.UNKNOWN, _explain_gap(reading, what, context, signal))
+        return
+    text = f"{what} is {show(reading.value)} over {count.value:.0f} generations, the mark is {show(mark)}"
+    yield answer(Outcome.BREACH if breached(reading.value) else Outcome.OK, text, reading)
+
+
+def gaussians(context: Context) -> Iterator[Finding]:
+    """GaussiansLow: the recent mean is below the mark."""
+    rule = context.spec.rules.gaussians
+    mark = float(rule.minimum_mean)
+    yield from _recent(
+        context,
+        GAUSSIANS_LOW,
+        Signal.GAUSSIANS,
+        rule.minimum_generations,
+        "mean gaussian count",
+        mark,
+        lambda value: value < mark,
+        lambda value: f"{value:,.0f}",
+    )
+
+
+def slow(context: Context) -> Iterator[Finding]:
+    """Slow: the recent median generation takes longer than the mark."""
+    rule = context.spec.rules.slow
+    mark = float(rule.p50_seconds)
+    yield from _recent(
+        context,
+        SLOW,
+        Signal.SECONDS_P50,
+        rule.minimum_generations,
+        "median generation time",
+        mark,
+        lambda value: value > mark,
+        lambda value: f"{value:.1f} s",
+    )
+
+
+def canary(context: Context) -> Iterator[Finding]:
+    """CanaryDrift: the worker's fixed-seed canary differs from the reference by more than the tolerance."""
+    mark = context.spec.rules.canary.drift_percent / 100
+    signals = (Signal.CANARY, Signal.DEGRADED)
+    reading = context.reading(Signal.CANARY)
+    doubt = self_doubt(context.evidence)
+    drifted = isinstance(reading, Series) and reading.value > CANARY_DRIFT_MARK
+    if doubt is DegradedReason.CANARY_UNUSABLE or (doubt is DegradedReason.CANARY_FAILED and not drifted):
+        # Drift has its mark here; what fails the worker's own check of soundness has none.
+        text = f"the worker's own canary: {doubt.value.removeprefix('canary_')}"
+        yield context.finding(
+            CANARY_DRIFT, RuleClass.QUALITY, Outcome.BREACH, text, mark=mark, signals=signals
+        )
+        return
+    if isinstance(reading, Gap):
+        # Before the first canary the gauge is absent or NaN: that is nothing to judge by, not a fault.
+        quiet = reading in (Gap.ABSENT, Gap.NOT_A_NUMBER) and context.evidence.boot_id is not None
+        text = (
+            "no canary has run yet"
+            if quiet
+            else _explain_gap(reading, "canary drift", context, Signal.CANARY)
+        )
+        outcome = Outcome.IDLE if quiet else Outcome.UNKNOWN
+        yield context.finding(CANARY_DRIFT, RuleClass.QUALITY, outcome, text, mark=mark, signals=signals)
+        return
+    yield context.finding(
+        CANARY_DRIFT,
+        RuleClass.QUALITY,
+        Outcome.BREACH if reading.value > mark else Outcome.OK,
+        f"the canary is off by {reading.value:.0%}, tolerated are {mark:.0%}",
+        value=reading.value,
+        mark=mark,
+        at=reading.at,
+        signals=signals,
+    )
+
+
+def _stall_finding(
+    context: Context,
+    rule: str,
+    after: float,
+    signals: tuple[Signal, ...],
+    outcome: Outcome,
+    text: str,
+    value: float | None = None,
+    at: float | None = None,
+) -> Finding:
+    """Finding of a rule whose value is the seconds something has lasted, with ``after`` as its mark."""
+    left = 0.0 if value is None else max(0.0, after - value)
+    return context.finding(
+        rule,
+        RuleClass.STALL,
+        outcome,
+        text,
+        value=value,
+        mark=after,
+        at=at,
+        dwell_left=left,
+        signals=signals,
+    )
+
+
+def stalled(context: Context) -> Iterator[Finding]:
+    """Stalled: a job is in flight and its progress mark has not moved.
+
+    Progress is compared with itself from scrape to scrape, so no clock of the worker is compared with
+    another.
+    """
+    after = float(context.spec.rules.stalled.after_seconds)
+    signals = (Signal.JOBS, Signal.PROGRESS)
+
+    answer = partial(_stall_finding, context, STALLED, after, signals)
+
+    jobs = context.reading(Signal.JOBS)
+    if isinstance(jobs, Gap):
+        quiet = jobs is Gap.ABSENT and context.evidence.boot_id is not None
+        outcome = Outcome.IDLE if quiet else Outcome.UNKNOWN
+        yield answer(outcome, _explain_gap(jobs, "jobs in flight", context, Signal.JOBS))
+        return
+    if jobs.value <= 0:
+        yield answer(Outcome.OK, "no job is in flight", at=jobs.at)
+        return
+    progress = context.reading(Signal.PROGRESS)
+    if isinstance(progress, Gap):
+        yield answer(Outcome.UNKNOWN, _explain_gap(progress, "progress", context, Signal.PROGRESS))
+        return
+    hole = context.monitoring.stale_after
+    last = progress.value
+    still = trailing_run(progress, lambda value: value == last, hole)
+    busy = trailing_run(jobs, lambda value: value > 0, hole)
+    seconds = jobs.at - max(still or progress.at, busy or jobs.at)
+    text = f"a job has made no progress for {seconds:.0f} s, tolerated are {after:.0f} s"
+    yield answer(
+        Outcome.BREACH if seconds > after else Outcome.DWELL if seconds > 0 else Outcome.OK,
+        text,
+        seconds,
+        jobs.at,
+    )
+
+
+def unreachable(context: Context) -> Iterator[Finding]:
+    """Unreachable: the worker's scrape fails, or there is none, while the monitoring itself works.
+
+    ``up == 0`` among working targets is evidence. Everything gone at once is a fault of the monitoring.
+    """
+    after = float(context.spec.rules.unreachable.after_seconds)
+    monitoring, started = context.monitoring, context.pod.started_at
+    signals = (Signal.UP,)
+
+    answer = partial(_stall_finding, context, UNREACHABLE, after, signals)
+
+    reading = context.evidence.reading(Signal.UP)
+    if reading in (Gap.QUERY_FAILED, Gap.AMBIGUOUS, Gap.NOT_A_NUMBER) or started is None:
+        gap = reading if isinstance(reading, Gap) else Gap.ABSENT
+        yield answer(Outcome.UNKNOWN, _explain_gap(gap, "up", context, Signal.UP))
+        return
+    since, at = started, None
+    if isinstance(reading, Series):
+        fresh = monitoring.at - reading.at <= monitoring.stale_after
+        at = reading.at
+        if fresh and reading.value > 0:
+            yield answer(Outcome.OK, "the last scrape worked", at=at)
+            return
+        good = max((t for t, value in reading.samples if value > 0), default=None)
+        first_bad = next((t for t, value in reading.samples if good is None or t > good), reading.at)
+        since = max(started, good + monitoring.scrape_interval if good is not None else first_bad)
+    elif monitoring.window:
+        since = max(started, monitoring.at - monitoring.window)
+    seconds = max(0.0, monitoring.at - since)
+    if (
+        monitoring.last_scrape is None
+        or monitoring.at - monitoring.last_scrape > monitoring.stale_after
+        or monitoring.coverage * monitoring.scrape_interval + monitoring.stale_after < after
+    ):
+        yield answer(Outcome.UNKNOWN, "no other target is scraped either: the monitoring is at fault", at=at)
+        return
+    how = "cannot be scraped" if isinstance(reading, Series) else "is not scraped at all"
+    text = f"the worker {how} for {seconds:.0f} s, tolerated are {after:.0f} s; other targets work"
+    yield answer(Outcome.BREACH if seconds > after else Outcome.DWELL, text, seconds, at)
+
+
+def gpu_errors(context: Context) -> Iterator[Finding]:
+    """GpuError: the worker has counted fatal device errors."""
+    mark = float(context.spec.rules.gpu_errors.maximum)
+    signals = (Signal.GPU_ERRORS,)
+    reading = context.reading(Signal.GPU_ERRORS)
+    if isinstance(reading, Gap):
+        quiet = reading is Gap.ABSENT and context.evidence.boot_id is not None
+        outcome = Outcome.IDLE if quiet else Outcome.UNKNOWN
+        text = "none counted" if quiet else _explain_gap(reading, "device errors", context, Signal.GPU_ERRORS)
+        yield context.finding(GPU_ERROR, RuleClass.STALL, outcome, text, mark=mark, signals=signals)
+        return
+    yield context.finding(
+        GPU_ERROR,
+        RuleClass.STALL,
+        Outcome.BREACH if reading.value > mark else Outcome.OK,
+        f"{reading.value:.0f} fatal device errors, tolerated are {mark:.0f}",
+        value=reading.value,
+        mark=mark,
+        at=reading.at,
+        signals=signals,
+    )

@@ -1,0 +1,183 @@
+"""The conditions of an SN17Miner, each one function of the view."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sn17_operator.api import Spec
+from sn17_operator.core.evidence import self_doubt
+from sn17_operator.core.model import Health, Outcome, Phase, RuleClass, Worker
+from sn17_operator.core.plan import Blocked, Reason
+from sn17_operator.core.rules import GPU_ERROR
+from sn17_operator.status.codec import rfc3339
+from sn17_operator.status.view import View, doubt_word, names_of
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One condition; ``True`` of a negative one (Degraded, Paused, NodeSuspect) is the bad news."""
+
+    type: str
+    status: str
+    reason: str
+    message: str
+
+
+def conditions(view: View) -> list[Condition]:
+    """All of them, always in the same order, except Ready, whose reason is the word of the summary."""
+    return [
+        metrics_available(view),
+        remediation_allowed(view),
+        degraded_condition(view),
+        paused(view),
+        node_suspect(view),
+    ]
+
+
+def enough(view: View) -> bool:
+    capacity = view.plan.capacity
+    if not view.target_found or view.missing is not None:
+        return False
+    return capacity.expected == 0 or (capacity.available > 0 and capacity.unavailable <= capacity.budget)
+
+
+def metrics_available(view: View) -> Condition:
+    running = [w for w in view.fleet.workers if w.pod.phase is Phase.RUNNING]
+    if view.monitoring.failed:
+        signal, why = next(iter(sorted(view.monitoring.failed.items())))
+        return Condition("MetricsAvailable", "False", "QueryFailed", f"{signal}: {why}; nothing is done")
+    unknown = [w for w in running if w.verdict.health is Health.UNKNOWN]
+    if running and len(unknown) == len(running):
+        why = unknown[0].verdict.message
+        return Condition("MetricsAvailable", "False", "NoEvidence", f"no worker can be judged: {why}")
+    if unknown:
+        names = names_of(unknown)
+        return Condition("MetricsAvailable", "True", "Partial", f"{len(unknown)} cannot be judged: {names}")
+    if not running:
+        return Condition("MetricsAvailable", "Unknown", "NoWorkers", "no worker is running")
+    return Condition(
+        "MetricsAvailable", "True", "Fresh", "every worker that is past its start has fresh samples"
+    )
+
+
+FLEET_WIDE = (
+    Reason.PAUSED,
+    Reason.OBSERVE_ONLY,
+    Reason.ROLLOUT_IN_PROGRESS,
+    Reason.TOO_MANY_UNHEALTHY,
+    Reason.STORM_COOLDOWN,
+    Reason.BUDGET_EXHAUSTED,
+)
+
+
+def remediation_allowed(view: View) -> Condition:
+    blocked = view.plan.blocked
+    if view.fleet.paused is not None:
+        text = f"paused: {view.fleet.paused or 'no reason given'}"
+        return Condition("RemediationAllowed", "False", Reason.PAUSED, text)
+    if view.plan.capacity.storm:
+        text = view.plan.capacity.storm_text
+        return Condition("RemediationAllowed", "False", Reason.TOO_MANY_UNHEALTHY, text)
+    for reason in (*FLEET_WIDE, *Reason):
+        if held := [b for b in blocked if b.reason is reason]:
+            text = f"held back: {_blocked_names(held)}"
+            return Condition("RemediationAllowed", "False", reason, text)
+    return Condition("RemediationAllowed", "True", "WithinBudget", "nothing is held back")
+
+
+def _blocked_names(blocked: Sequence[Blocked]) -> str:
+    names = sorted(f"{b.pod} ({b.cause})" if b.cause else b.pod for b in blocked)
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def degraded_condition(view: View) -> Condition:
+    causes: Counter[str] = Counter()
+    for worker in view.fleet.workers:
+        if worker.pod.history.failed is not None:
+            causes[Reason.REMEDIATION_FAILED] += 1
+        for finding in worker.verdict.breaches:
+            causes[finding.rule] += 1
+        if not worker.verdict.breaches and (doubt := self_doubt(worker.evidence)) is not None:
+            causes[doubt_word(doubt)] += 1
+    if not causes:
+        return Condition(
+            "Degraded", "False", "NoneDegraded", "no worker breaches a rule, none says that it is degraded"
+        )
+    text = ", ".join(f"{rule}: {count}" for rule, count in sorted(causes.items()))
+    first = Reason.REMEDIATION_FAILED if causes[Reason.REMEDIATION_FAILED] else sorted(causes)[0]
+    return Condition("Degraded", "True", str(first), text)
+
+
+def paused(view: View) -> Condition:
+    if view.fleet.paused is None:
+        return Condition("Paused", "False", "NotPaused", "")
+    return Condition("Paused", "True", "PausedByUser", view.fleet.paused or "no reason given")
+
+
+def suspect_nodes(spec: Spec, workers: Sequence[Worker]) -> dict[str, str]:
+    """Nodes whose workers point at the node: device errors, or several that are sick in quality or stalled.
+
+    Memory does not count: equally loaded workers leak alike wherever they run. A node is not suspect when as
+    large a share of the other workers is sick too: then the cause is not the node.
+    """
+    nodes: dict[str, list[Worker]] = {}
+    for worker in workers:
+        if worker.pod.node is not None:
+            nodes.setdefault(worker.pod.node, []).append(worker)
+    sick = {w.pod.uid for w in workers if _sick(w)}
+    found: dict[str, str] = {}
+    for node, here in sorted(nodes.items()):
+        errors = [
+            w
+            for w in here
+            if any(f.rule == GPU_ERROR and f.outcome is Outcome.BREACH for f in w.verdict.findings)
+        ]
+        ill = [w for w in here if w.pod.uid in sick]
+        elsewhere = [w for w in workers if w.pod.node != node]
+        share_elsewhere = sum(w.pod.uid in sick for w in elsewhere) / len(elsewhere) if elsewhere else 0.0
+        if errors:
+            found[node] = f"device errors: {names_of(errors)}"
+        elif len(ill) >= spec.node_suspect.minimum_workers and len(ill) / len(here) > share_elsewhere:
+            found[node] = f"{len(ill)} of its {len(here)} workers are sick: {names_of(ill)}"
+    return found
+
+
+def _sick(worker: Worker) -> bool:
+    kinds = (RuleClass.QUALITY, RuleClass.STALL)
+    return worker.pod.history.failed is not None or any(
+        f.rule_class in kinds for f in worker.verdict.breaches
+    )
+
+
+def node_suspect(view: View) -> Condition:
+    found = suspect_nodes(view.spec, view.fleet.workers)
+    if not found:
+        return Condition("NodeSuspect", "False", "NoneSuspect", "")
+    return Condition(
+        "NodeSuspect", "True", "SickWorkers", "; ".join(f"{n}: {why}" for n, why in found.items())
+    )
+
+
+def merge(
+    conditions: Sequence[Condition], previous: Iterable[Mapping[str, Any]], generation: int, now: float
+) -> list[dict[str, Any]]:
+    """Conditions as the API has them; the transition time moves only when the status flips."""
+    known = {c.get("type"): c for c in previous}
+    merged = []
+    for condition in conditions:
+        old = known.get(condition.type)
+        kept = old.get("lastTransitionTime") if old and old.get("status") == condition.status else None
+        merged.append(
+            {
+                "type": condition.type,
+                "status": condition.status,
+                "reason": str(condition.reason),
+                "message": condition.message[:1024],
+                "observedGeneration": generation,
+                "lastTransitionTime": kept or rfc3339(now),
+            }
+        )
+    return merged

@@ -1,0 +1,70 @@
+"""What this process knows about each pod beyond what is written down. Losing it costs time, never safety."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass, field
+
+from sn17_operator.core.model import CanaryResult, Evidence, Health, Pod, Stage, Verdict, Worker
+
+
+@dataclass(slots=True)
+class Note:
+    """What was done to, or learnt about, one pod."""
+
+    key: tuple[str, float] = ("", 0.0)
+    """Action and time of the intent that the rest is about."""
+    acknowledged: set[Stage] = field(default_factory=set)
+    canary: CanaryResult | None = None
+    leased: bool = False
+    drained: bool = False
+    asked_at: float | None = None
+    kept: bool = False
+    container: str = ""
+    sick_since: float | None = None
+
+
+class Notes:
+    """One note per pod, brought up to date with the pod whenever it is looked at."""
+
+    def __init__(self) -> None:
+        self._notes: dict[str, Note] = {}
+
+    def of(self, pod: Pod) -> Note:
+        """The pod's note; what was about an earlier container or intent is gone from it."""
+        note = self._notes.setdefault(pod.uid, Note())
+        if note.container != pod.container_id:
+            note.container, note.sick_since, note.kept = pod.container_id, None, False
+        if not pod.kept_by_person:
+            note.kept = False
+        key = (pod.intent.action, pod.intent.at) if pod.intent is not None else ("", 0.0)
+        if note.key != key:
+            note.key, note.acknowledged, note.canary = key, set(), None
+            if pod.intent is None:
+                note.leased, note.drained, note.asked_at = False, False, None
+        return note
+
+    def keep(self, uids: Set[str]) -> None:
+        """Forget all other pods."""
+        for uid in self._notes.keys() - uids:
+            del self._notes[uid]
+
+    def worker(self, pod: Pod, evidence: Evidence, verdict: Verdict, now: float) -> Worker:
+        """The pod with all that is known about it."""
+        note = self.of(pod)
+        if verdict.health is not Health.DEGRADED:
+            note.sick_since = None
+        elif note.sick_since is None:
+            note.sick_since = now
+        return Worker(
+            pod,
+            evidence,
+            verdict,
+            frozenset(note.acknowledged),
+            note.canary,
+            note.sick_since,
+            note.leased,
+            note.drained,
+            note.asked_at,
+            note.kept,
+        )

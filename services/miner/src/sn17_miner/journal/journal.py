@@ -1,0 +1,319 @@
+"""The miner's memory: every transition is on disk before its effect happens (SQLite, WAL, full sync).
+
+Each public method that writes is one transaction that checks where the task stands, so a crash leaves either
+the old state or the new one. All methods are synchronous; the miner calls them on one thread of their own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Final
+
+from sn17_miner.core.records import Attempt, AttemptState, Task, TaskState, ValidatorRecord
+from sn17_miner.journal.reader import JournalError, JournalReader
+
+SCHEMA_VERSION: Final = 1
+PAGE_CACHE_KIB: Final = 256
+_SAFE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_SCHEMA: Final = """
+CREATE TABLE tasks (
+  n INTEGER PRIMARY KEY AUTOINCREMENT, task_id TEXT NOT NULL, validator TEXT NOT NULL, kind TEXT NOT NULL,
+  prompt TEXT NOT NULL, sent_prompt TEXT, enhancement TEXT NOT NULL, threshold REAL NOT NULL,
+  throttle REAL NOT NULL, assigned_at REAL NOT NULL, pulled_at REAL NOT NULL, idle REAL,
+  state TEXT NOT NULL,
+  submits INTEGER NOT NULL DEFAULT 0, submitted_attempt INTEGER, submit_time INTEGER, skip TEXT,
+  outcome TEXT, reason TEXT, score REAL, finished_at REAL);
+CREATE UNIQUE INDEX one_open_task ON tasks (validator) WHERE state != 'done';
+CREATE INDEX tasks_by_state ON tasks (state, n);
+CREATE INDEX tasks_by_id ON tasks (task_id);
+CREATE TABLE attempts (
+  task INTEGER NOT NULL REFERENCES tasks (n) ON DELETE CASCADE, number INTEGER NOT NULL,
+  key TEXT NOT NULL UNIQUE, worker TEXT NOT NULL, boot_id TEXT NOT NULL, seed INTEGER NOT NULL,
+  round INTEGER NOT NULL, state TEXT NOT NULL, started_at REAL NOT NULL, finished_at REAL, ply TEXT, spz TEXT,
+  report TEXT, signal TEXT, confidence REAL, error TEXT, PRIMARY KEY (task, number)) WITHOUT ROWID;
+CREATE TABLE events (
+  seq INTEGER PRIMARY KEY, task INTEGER NOT NULL REFERENCES tasks (n) ON DELETE CASCADE, at REAL NOT NULL,
+  event TEXT NOT NULL, detail TEXT NOT NULL);
+CREATE INDEX events_by_task ON events (task, seq);
+CREATE TABLE validators (
+  hotkey TEXT PRIMARY KEY, uid INTEGER NOT NULL, ip TEXT NOT NULL, port INTEGER NOT NULL,
+  stake REAL NOT NULL, cooldown_until REAL NOT NULL, learned TEXT NOT NULL) WITHOUT ROWID;
+"""
+_OPEN: Final = tuple(state for state in TaskState if state is not TaskState.DONE)
+_BEFORE_SUBMIT: Final = (TaskState.PULLED, TaskState.GENERATING, TaskState.GENERATED, TaskState.FIXED)
+
+
+class Journal(JournalReader):
+    """See the module. ``readonly`` opens an existing journal beside a running miner."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        clock: Callable[[], float] = time.time,
+        readonly: bool = False,
+        connect: Callable[..., sqlite3.Connection] = sqlite3.connect,
+    ) -> None:
+        self._clock = clock
+        where = f"file:{path}?mode={'ro' if readonly else 'rwc'}"
+        self._db = connect(where, uri=True, isolation_level=None, check_same_thread=False, timeout=10.0)
+        self._db.execute("PRAGMA foreign_keys=ON")
+        # The kernel keeps the file's pages anyway; SQLite's own copies are memory that grows for a day.
+        self._db.execute(f"PRAGMA cache_size=-{PAGE_CACHE_KIB}")
+        if not readonly:
+            self._db.execute("PRAGMA auto_vacuum=INCREMENTAL")
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.execute(f"PRAGMA journal_size_limit={8 * 1024 * 1024}")
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0 and not readonly:
+            with self._transaction():
+                for statement in _SCHEMA.split(";\n"):
+                    self._db.execute(statement)
+                self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        elif version != SCHEMA_VERSION:
+            raise JournalError(f"{path} has journal version {version}, this program reads {SCHEMA_VERSION}")
+
+    def close(self) -> None:
+        """Close the file; nothing is pending."""
+        self._db.close()
+
+    # --- transitions ----------------------------------------------------------------------------
+
+    def task_pulled(
+        self,
+        *,
+        task_id: str,
+        validator: str,
+        kind: str,
+        prompt: str,
+        threshold: float,
+        throttle: float,
+        assigned_at: float,
+        idle: float | None = None,
+        record: ValidatorRecord | None = None,
+    ) -> tuple[Task, bool]:
+        """Remember what a pull brought. The same open task again is no new one: (task, False).
+
+        Another open task of this validator was dropped by it and must be finished first. ``record`` is what
+        a restart needs to find the validator again.
+        """
+        with self._transaction():
+            if record is not None:
+                self._save(record)
+            row = self._db.execute(
+                "SELECT n, task_id FROM tasks WHERE validator=? AND state!='done'", (validator,)
+            ).fetchone()
+            if row is not None:
+                if row[1] != task_id:
+                    raise JournalError(f"{validator[:8]} still has task {row[1]} open")
+                self._event(row[0], "handed out again", "the validator still has this task assigned")
+                return self._read(row[0]), False
+            cursor = self._db.execute(
+                "INSERT INTO tasks (task_id, validator, kind, prompt, enhancement, threshold, throttle,"
+                " assigned_at, pulled_at, idle, state) VALUES (?,?,?,?,'none',?,?,?,?,?,'pulled')",
+                (task_id, validator, kind, prompt, threshold, throttle, assigned_at, self._clock(), idle),
+            )
+            n = int(cursor.lastrowid or 0)
+            waited = "" if idle is None else f", {idle:.2f} s after the cooldown with a worker free"
+            self._event(
+                n, "pulled", f"{kind} task, threshold {threshold}, free window {throttle:g} s{waited}"
+            )
+            return self._read(n), True
+
+    def enhanced(self, n: int, *, kind: str, sent_prompt: str, detail: str) -> Task:
+        """The worker gets ``sent_prompt`` in place of the prompt."""
+        with self._step(n, (TaskState.PULLED,), "enhanced", detail):
+            self._db.execute(
+                "UPDATE tasks SET enhancement=?, sent_prompt=? WHERE n=?", (kind, sent_prompt, n)
+            )
+        return self.task(n)
+
+    def attempt_started(self, n: int, *, worker: str, boot_id: str, seed: int, round_: int) -> Attempt:
+        """A worker is about to be asked; the key is new and never used again."""
+        before = (TaskState.PULLED, TaskState.FIXED)
+        with self._step(n, before, "generate", f"on {worker}, seed {seed}", TaskState.GENERATING):
+            task_id = self._db.execute("SELECT task_id FROM tasks WHERE n=?", (n,)).fetchone()[0]
+            number = 1 + int(
+                self._db.execute(
+                    "SELECT coalesce(max(number), 0) FROM attempts JOIN tasks ON n = task WHERE task_id=?",
+                    (task_id,),
+                ).fetchone()[0]
+            )
+            self._db.execute(
+                "INSERT INTO attempts (task, number, key, worker, boot_id, seed, round, state, started_at)"
+                " VALUES (?,?,?,?,?,?,?,'running',?)",
+                (n, number, job_key(task_id, number), worker, boot_id, seed, round_, self._clock()),
+            )
+        return self._attempt(n, number)
+
+    def attempt_resumed(self, attempt: Attempt, detail: str) -> None:
+        """The same key goes to the same worker again: it joins the job or gets the kept result."""
+        with self._step(attempt.task, (TaskState.GENERATING,), "resumed", detail):
+            self._expect_attempt(attempt, AttemptState.RUNNING)
+
+    def attempt_generated(self, attempt: Attempt, *, ply: str, detail: str) -> Task:
+        """The result lies in the spool, on disk."""
+        n = attempt.task
+        with self._step(n, (TaskState.GENERATING,), "generated", detail, TaskState.GENERATED):
+            self._set_attempt(
+                attempt, AttemptState.RUNNING, state="generated", ply=ply, finished_at=self._clock()
+            )
+        return self.task(n)
+
+    def attempt_failed(self, attempt: Attempt, error: str) -> Task:
+        """This generation leads nowhere, or its payload is gone. The task is back where it was before it."""
+        n = attempt.task
+        values: dict[str, Any] = {"state": "failed", "error": error, "ply": None, "spz": None}
+        if attempt.finished_at is None:
+            values["finished_at"] = self._clock()
+        with self._step(n, tuple(s for s in _OPEN if s is not TaskState.PULLED), "generation failed", error):
+            self._set_attempt(attempt, attempt.state, **values)
+            fixed = self._db.execute("SELECT 1 FROM attempts WHERE task=? AND state='fixed'", (n,)).fetchone()
+            self._db.execute("UPDATE tasks SET state=? WHERE n=?", ("fixed" if fixed else "pulled", n))
+        return self.task(n)
+
+    def attempt_fixed(
+        self, attempt: Attempt, *, spz: str, report: str, signal: str, confidence: float, detail: str
+    ) -> Task:
+        """The fixer's answer lies in the spool. The PLY is no longer needed."""
+        n = attempt.task
+        with self._step(n, (TaskState.GENERATED,), "fixed", detail, TaskState.FIXED):
+            self._set_attempt(
+                attempt,
+                AttemptState.GENERATED,
+                state="fixed",
+                ply=None,
+                spz=spz,
+                report=report,
+                signal=signal,
+                confidence=confidence,
+            )
+        return self.task(n)
+
+    def submit_started(
+        self, n: int, *, submit_time: int, attempt: int | None, skip: str | None, detail: str
+    ) -> Task:
+        """A submission is about to be sent: of an attempt's result, or of nothing, with the reason why."""
+        before = (*_BEFORE_SUBMIT, TaskState.SUBMITTING)
+        with self._step(n, before, "submit" if skip is None else "skip", detail, TaskState.SUBMITTING):
+            self._db.execute(
+                "UPDATE tasks SET submits=submits+1, submit_time=?, submitted_attempt=?, skip=? WHERE n=?",
+                (submit_time, attempt, skip, n),
+            )
+        return self.task(n)
+
+    def finished(
+        self,
+        n: int,
+        *,
+        outcome: str,
+        reason: str | None,
+        score: float | None,
+        detail: str,
+        validator: ValidatorRecord | None = None,
+    ) -> Task:
+        """The last word. A cooldown that came with it is stored in the same transaction."""
+        with self._step(n, _OPEN, outcome, detail, TaskState.DONE):
+            self._db.execute(
+                "UPDATE tasks SET outcome=?, reason=?, score=?, finished_at=?,"
+                " prompt=CASE kind WHEN 'text' THEN substr(prompt, 1, 1024) ELSE '' END,"
+                " sent_prompt=CASE kind WHEN 'text' THEN sent_prompt END WHERE n=?",
+                (outcome, reason, score, self._clock(), n),
+            )
+            self._db.execute("UPDATE attempts SET ply=NULL, spz=NULL WHERE task=?", (n,))
+            if validator is not None:
+                self._save(validator)
+        return self.task(n)
+
+    def note(self, n: int, event: str, detail: str) -> None:
+        """A decision or an observation that moves nothing."""
+        with self._transaction():
+            self._event(n, event, detail)
+
+    def save_validator(self, record: ValidatorRecord) -> None:
+        """Remember a validator, above all its cooldown."""
+        with self._transaction():
+            self._save(record)
+
+    def forget_validators(self, keep: frozenset[str]) -> int:
+        """Drop validators that left the metagraph and hold no open task; how many."""
+        with self._transaction():
+            known = {row[0] for row in self._db.execute("SELECT hotkey FROM validators")}
+            busy = {row[0] for row in self._db.execute("SELECT validator FROM tasks WHERE state!='done'")}
+            gone = known - keep - busy
+            self._db.executemany("DELETE FROM validators WHERE hotkey=?", [(hotkey,) for hotkey in gone])
+            return len(gone)
+
+    def prune(self, *, max_age: float, max_tasks: int) -> int:
+        """Forget finished tasks older than ``max_age`` seconds, and all but the newest ``max_tasks``."""
+        with self._transaction():
+            cursor = self._db.execute(
+                "DELETE FROM tasks WHERE state='done' AND (finished_at < ? OR n <= "
+                "(SELECT coalesce(max(n), 0) FROM tasks) - ?)",
+                (self._clock() - max_age, max_tasks),
+            )
+        self._db.execute("PRAGMA incremental_vacuum").fetchall()
+        return cursor.rowcount
+
+    # --- inside ---------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def _step(
+        self, n: int, before: tuple[TaskState, ...], event: str, detail: str, after: TaskState | None = None
+    ) -> Iterator[None]:
+        with self._transaction():
+            row = self._db.execute("SELECT state FROM tasks WHERE n=?", (n,)).fetchone()
+            if row is None or row[0] not in before:
+                raise JournalError(f"{event}: task {n} is {row[0] if row else 'unknown'}")
+            yield
+            if after is not None:
+                self._db.execute("UPDATE tasks SET state=? WHERE n=?", (after.value, n))
+            self._event(n, event, detail)
+
+    def _event(self, n: int, event: str, detail: str) -> None:
+        self._db.execute(
+            "INSERT INTO events (task, at, event, detail) VALUES (?,?,?,?)",
+            (n, self._clock(), event, detail[:2000]),
+        )
+
+    def _save(self, record: ValidatorRecord) -> None:
+        values = tuple(getattr(record, f.name) for f in fields(ValidatorRecord))
+        marks = ", ".join("?" * len(values))
+        self._db.execute(f"INSERT OR REPLACE INTO validators VALUES ({marks})", values)  # noqa: S608
+
+    def _expect_attempt(self, attempt: Attempt, state: AttemptState) -> None:
+        if self._attempt(attempt.task, attempt.number).state is not state:
+            raise JournalError(f"attempt {attempt.key} is not {state}")
+
+    def _set_attempt(self, attempt: Attempt, before: AttemptState, **values: Any) -> None:
+        self._expect_attempt(attempt, before)
+        columns = ", ".join(f"{name}=?" for name in values)
+        self._db.execute(
+            f"UPDATE attempts SET {columns} WHERE task=? AND number=?",  # noqa: S608
+            (*values.values(), attempt.task, attempt.number),
+        )
+
+
+def job_key(task_id: str, attempt: int) -> str:
+    """The idempotency key of one generation. A validator chooses its ids freely: odd ones are hashed."""
+    if not _SAFE_ID.fullmatch(task_id):
+        task_id = hashlib.sha256(task_id.encode(errors="surrogatepass")).hexdigest()[:32]
+    return f"{task_id}/{attempt}"

@@ -1,0 +1,160 @@
+"""The generation form: prompt or picture, seed, wishes. Everything is checked before any work starts."""
+
+from __future__ import annotations
+
+import io
+import secrets
+import warnings
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from fastapi import Request
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from sn17_contract.http import Code
+from sn17_contract.metrics import GenerationKind
+from sn17_service import Problem
+from starlette.datastructures import FormData, UploadFile
+
+from sn17_trellis.backend import Job, Sampling
+from sn17_trellis.settings import WorkerSettings
+
+IMAGE_FORMATS: Final = ("PNG", "JPEG", "WEBP")
+MAX_IMAGE_SIDE: Final = 2048
+"""Larger pictures are reduced; no image model looks at more than 518 pixels."""
+FORM_OVERHEAD_BYTES: Final = 256 * 1024
+MAX_FIELDS: Final = 16
+FORM_TYPES: Final = ("multipart/form-data", "application/x-www-form-urlencoded")
+
+
+class GenerateForm(BaseModel):
+    """Fields of ``POST /generate``; one of ``prompt`` and ``prompt_image_file`` is needed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    prompt: str | None = Field(None, description="text prompt")
+    seed: int = Field(-1, ge=-1, le=2**32 - 1, description="-1 = random")
+    preset: str | None = Field(None, pattern=r"^[a-z0-9_-]{1,32}$", description="a preset of the backend")
+    structure_steps: int | None = Field(None, ge=1, le=200)
+    structure_guidance: float | None = Field(None, ge=0, le=30)
+    latent_steps: int | None = Field(None, ge=1, le=200)
+    latent_guidance: float | None = Field(None, ge=0, le=30)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Wish:
+    """A checked request; ``asked_seed`` is -1 where any seed will do."""
+
+    job: Job
+    asked_seed: int
+
+
+async def read_form(request: Request, settings: WorkerSettings) -> tuple[GenerateForm, bytes | None]:
+    """Fields and picture bytes.
+
+    Raises:
+        Problem: not a form, an unknown, doubled or invalid field, a picture that is too large.
+    """
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type not in FORM_TYPES:
+        raise Problem(Code.BAD_REQUEST, f"send a form: {' or '.join(FORM_TYPES)}", status=415)
+    form = await request.form(
+        max_files=1, max_fields=MAX_FIELDS, max_part_size=4 * settings.max_prompt_characters + 1024
+    )
+    try:
+        return _fields(form, settings), await _picture(form, settings)
+    finally:
+        await form.close()
+
+
+def job_of(form: GenerateForm, picture: bytes | None, settings: WorkerSettings) -> Wish:
+    """The job that a form asks for. Decodes the picture: not for the event loop.
+
+    Raises:
+        Problem: prompt and picture both or neither, or a picture that can not be decoded.
+    """
+    sampling = Sampling(
+        form.preset, form.structure_steps, form.structure_guidance, form.latent_steps, form.latent_guidance
+    )
+    seed = form.seed if form.seed >= 0 else secrets.randbelow(2**31)
+    if picture is not None:
+        if form.prompt:
+            raise Problem(Code.BAD_REQUEST, "send either prompt or prompt_image_file, not both")
+        image = decode_image(picture, settings.max_image_pixels)
+        return Wish(Job(GenerationKind.TASK, seed, image=image, sampling=sampling), form.seed)
+    prompt = (form.prompt or "").strip()
+    if not prompt:
+        raise Problem(Code.BAD_PROMPT, "send a prompt (text) or a prompt_image_file")
+    if len(prompt) > settings.max_prompt_characters:
+        raise Problem(
+            Code.BAD_PROMPT,
+            f"the prompt has {len(prompt)} characters; at most {settings.max_prompt_characters} are taken",
+        )
+    if "\0" in prompt:
+        raise Problem(Code.BAD_PROMPT, "the prompt holds a NUL character")
+    return Wish(Job(GenerationKind.TASK, seed, prompt=prompt, sampling=sampling), form.seed)
+
+
+def decode_image(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
+    """RGBA pixels (h, w, 4), reduced to ``MAX_IMAGE_SIDE``.
+
+    Raises:
+        Problem: not a PNG, JPEG or WebP file, damaged, or too many pixels (told by its head).
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
+                width, height = image.size
+                if width * height > max_pixels:
+                    raise Problem(
+                        Code.BAD_IMAGE,
+                        f"the image has {width} x {height} pixels; at most {max_pixels} are taken",
+                    )
+                image.draft("RGB", (MAX_IMAGE_SIDE, MAX_IMAGE_SIDE))
+                rgba = image.convert("RGBA")
+    except Problem:
+        raise
+    except Exception as error:
+        kinds = ", ".join(IMAGE_FORMATS)
+        raise Problem(Code.BAD_IMAGE, f"the image can not be decoded; send {kinds}") from error
+    rgba.thumbnail((MAX_IMAGE_SIDE, MAX_IMAGE_SIDE))
+    return np.asarray(rgba)
+
+
+def _fields(form: FormData, settings: WorkerSettings) -> GenerateForm:
+    values: dict[str, str] = {}
+    for name, value in form.multi_items():
+        if name == "prompt_image_file":
+            continue
+        if not isinstance(value, str):
+            raise Problem(Code.BAD_REQUEST, f"{name[:64]}: a file is taken as prompt_image_file only")
+        if name in values:
+            raise Problem(Code.BAD_REQUEST, f"{name[:64]} is given twice")
+        values[name] = value
+    try:
+        return GenerateForm.model_validate(values)
+    except ValidationError as error:
+        mistakes = "; ".join(
+            f"{'.'.join(str(p)[:64] for p in item['loc'])}: {item['msg']}"
+            for item in error.errors(include_input=False, include_url=False, include_context=False)
+        )
+        known = ", ".join([*GenerateForm.model_fields, "prompt_image_file"])
+        raise Problem(Code.BAD_REQUEST, f"{mistakes} (known fields: {known})") from None
+
+
+async def _picture(form: FormData, settings: WorkerSettings) -> bytes | None:
+    parts = form.getlist("prompt_image_file")
+    if not parts:
+        return None
+    if len(parts) > 1:
+        raise Problem(Code.BAD_REQUEST, "prompt_image_file is given twice")
+    part = parts[0]
+    if not isinstance(part, UploadFile):
+        raise Problem(Code.BAD_IMAGE, "prompt_image_file must be a file part")
+    data = await part.read(settings.max_image_bytes + 1)
+    if len(data) > settings.max_image_bytes:
+        raise Problem(Code.TOO_LARGE, f"the image may have at most {settings.max_image_bytes} bytes")
+    return data
