@@ -2,7 +2,7 @@
 # Puts the pinned uv into .bootstrap, whatever this machine has: nothing is installed outside the clone.
 set -eu
 UV_VERSION=0.13.9
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 PYTHON=${PYTHON:-python3}
 "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || {
     echo "sn17 needs Python 3.11 or newer as $PYTHON; set PYTHON=/path/to/python3.11" >&2
