@@ -117,6 +117,15 @@ def test_filling_in_when_nothing_is_known(n: int) -> None:
     assert fill_opacity(splats).splats.opacity_logits.tolist() == [0.0] * n
 
 
+@pytest.mark.parametrize("offset", [(-1, 0, 0), (-1, -1, 0), (1, 1, 1), (-5, 3, 1000)])
+def test_one_known_neighbour_outside_of_its_own_cell_is_enough(offset: tuple[float, float, float]) -> None:
+    positions = np.ones((2, 3), np.float32)
+    positions[0] += np.array(offset, np.float32)
+    ones = np.ones((2, 3), np.float32)
+    splats = Splats(positions, ones, np.ones((2, 4), np.float32), np.array([np.nan, 1.5], np.float32), ones)
+    assert fill_opacity(splats).splats.opacity_logits.tolist() == [1.5, 1.5]
+
+
 @pytest.mark.parametrize("field", ["positions", "log_scales", "rotations", "f_dc"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_rows_that_are_no_numbers_are_dropped(field: str, value: float) -> None:

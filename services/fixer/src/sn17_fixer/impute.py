@@ -23,7 +23,8 @@ def local_logits(splats: Splats, missing: Mask) -> Logits:
 
     Opacity falls with the size of a gaussian and varies slowly over the object. So the known logits are split
     into a straight line over the largest log-scale and the rest, and the rest is averaged in the 27 grid
-    cells around each missing one, from the finest grid that knows enough.
+    cells around each missing one, from the finest grid that knows enough. Far from everything known the line
+    alone decides.
     """
     known = ~missing & np.isfinite(splats.opacity_logits)
     if not known.any():
@@ -37,7 +38,7 @@ def local_logits(splats: Splats, missing: Mask) -> Logits:
     out = np.zeros(len(splats))
     todo = np.flatnonzero(missing & located)
     if len(todo) and (known & located).any():
-        out[todo] = _from_grid(splats.positions, rest, known & located, todo)
+        out[todo] = np.nan_to_num(_from_grid(splats.positions, rest, known & located, todo), nan=0.0)
     lowest, highest = (float(bound) for bound in np.percentile(splats.opacity_logits[known], (0.1, 99.9)))
     filled: Logits = (out + trend)[missing].clip(lowest, highest).astype(np.float32)
     return filled
@@ -51,6 +52,7 @@ def _line(x: Values, y: Values) -> tuple[float, float]:
 
 
 def _from_grid(positions: NDArray[np.float32], rest: Values, known: Mask, todo: NDArray[np.intp]) -> Values:
+    """What the grids know about each of ``todo``; NaN where even the coarsest has no known neighbour."""
     low = positions[known].min(axis=0).astype(np.float64)
     size = max(float((positions[known].max(axis=0) - low).max()), 1e-30)
     values = rest[known]

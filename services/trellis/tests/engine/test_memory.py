@@ -233,7 +233,7 @@ from pathlib import Path
 import torch
 from sn17_service import return_heap
 from sn17_service.memory import ProcessMemory
-from sn17_contract import GenerationKind
+from sn17_contract.metrics import GenerationKind
 from sn17_splats import write_ply
 from sn17_trellis.backend import Job, Sampling
 from sn17_trellis.torch_backend import TorchBackend, TorchConfig
