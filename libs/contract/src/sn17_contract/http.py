@@ -32,6 +32,7 @@ class Code(StrEnum):
     DEGRADED = "degraded"
     OVERLOADED = "overloaded"
     GPU_OUT_OF_MEMORY = "gpu_out_of_memory"
+    JOB_KILLED_MODEL = "job_killed_model"
     # 422
     EMPTY_STRUCTURE = "empty_structure"
     STRUCTURE_TOO_LARGE = "structure_too_large"
@@ -44,6 +45,8 @@ class Code(StrEnum):
     UNAUTHORIZED = "unauthorized"
     FORBIDDEN = "forbidden"
     BOOT_ID_MISMATCH = "boot_id_mismatch"
+    LIFE_ID_MISMATCH = "life_id_mismatch"
+    NO_ROOM = "no_room"
     CONFLICT = "conflict"
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"

@@ -37,6 +37,16 @@ class Metric(StrEnum):
     SELF_RECYCLES = "sn17_self_recycles"
     OUTPUT_FINDINGS = "sn17_output_findings"
     DEGRADED = "sn17_degraded"
+    LIFE_INFO = "sn17_life_info"
+    MODEL_PROCESSES = "sn17_model_processes"
+    PROCESS_MEMORY = "sn17_process_memory_bytes"
+    SWAP_ROOM = "sn17_swap_room"
+    SWAP_THRESHOLD_RATIO = "sn17_swap_threshold_ratio"
+    SWAP_TERM = "sn17_swap_term_bytes"
+    SWAPS = "sn17_swaps"
+    SWAP_SECONDS = "sn17_swap_seconds"
+    JOBS_RERUN = "sn17_jobs_rerun"
+    MODEL_ENDS = "sn17_model_ends"
     # fixer
     FIXES = "sn17_fixes"
     FIX_DURATION = "sn17_fix_duration_seconds"
@@ -93,6 +103,27 @@ class DegradedReason(StrEnum):
     DEVICE_ERROR = "device_error"
     CANARY_UNUSABLE = "canary_unusable"
     CANARY_FAILED = "canary_failed"
+    MODEL_FAILING = "model_failing"
+    DEVICE_SUSPECT = "device_suspect"
+
+
+class SwapPhase(StrEnum):
+    """``phase`` label of ``sn17_swap_seconds``, in the order in which they happen."""
+
+    SPAWN = "spawn"
+    LOAD = "load"
+    WARMUP = "warm-up"
+    CANARY = "canary"
+    SWITCH = "switch"
+    REAP = "reap"
+
+
+class RerunCause(StrEnum):
+    """``cause`` label of ``sn17_jobs_rerun_total``: why a job ran a second time in the next life."""
+
+    KILLED = "killed"
+    CRASHED = "crashed"
+    REPLACED = "replaced"
 
 
 class GenerationOutcome(StrEnum):
@@ -106,6 +137,7 @@ class GenerationOutcome(StrEnum):
     GPU_OUT_OF_MEMORY = "gpu_out_of_memory"
     DEVICE_ERROR = "device_error"
     UNUSABLE = "unusable"
+    JOB_KILLED_MODEL = "job_killed_model"
     CANCELLED = "cancelled"
     FAILED = "failed"
 

@@ -1,0 +1,98 @@
+"""``GET /v1/worker``: what a TRELLIS worker says of itself.
+
+No field has a default: an answer without it is a wrong answer, never a good state.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from sn17_contract.http import WorkerState
+
+
+class RecycleHow(StrEnum):
+    """What is done with a model process.
+
+    ``swap``: a fresh one is made ready beside it and takes its place between two jobs. ``replace``: it ends
+    after its job and a new one starts; the worker warms up meanwhile.
+    """
+
+    SWAP = "swap"
+    REPLACE = "replace"
+
+
+class RecycleOutcome(StrEnum):
+    """How a recycle ended. Everything but ``done`` leaves the old model process at work.
+
+    ``same_output``: the fresh process makes what the old one makes, so the process is not at fault.
+    """
+
+    DONE = "done"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    SAME_OUTPUT = "same_output"
+    NO_ROOM = "no_room"
+
+
+class _Answer(BaseModel):
+    # Readers may be older than the worker.
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class JobStatus(_Answer):
+    """The job at work. ``progress_at`` is seconds since the epoch; ``steps`` 0 means not known."""
+
+    key: str | None
+    stage: str
+    step: int
+    steps: int
+    progress_at: float
+
+
+class MemoryStatus(_Answer):
+    """Bytes of the container or process; without a limit nothing can be said of how full it is."""
+
+    unreclaimable_bytes: int = Field(ge=0)
+    working_set_bytes: int = Field(ge=0)
+    limit_bytes: int | None = Field(gt=0)
+
+    @property
+    def ratio(self) -> float | None:
+        """Unreclaimable share of the limit."""
+        return None if self.limit_bytes is None else self.unreclaimable_bytes / self.limit_bytes
+
+
+class LastRecycle(_Answer):
+    """The last recycle of a model process. ``at`` (seconds since the epoch) is its end."""
+
+    how: RecycleHow
+    outcome: RecycleOutcome
+    reason: str
+    from_life: str
+    to_life: str | None
+    at: float
+
+
+class WorkerStatus(_Answer):
+    """``GET /v1/worker``.
+
+    ``boot_id`` is the service process, ``life_id`` the model process that serves (or is being started in
+    place of one that ended). ``model_processes`` counts those alive: 2 during a swap. ``recycling`` is the
+    act in progress. ``memory`` is None where the kernel does not tell.
+    """
+
+    worker: str
+    version: str
+    boot_id: str
+    life_id: str
+    state: WorkerState
+    reason: str | None
+    job: JobStatus | None
+    memory: MemoryStatus | None
+    models: tuple[str, ...]
+    gaussians_mean: float | None
+    model_processes: int = Field(ge=0)
+    recycling: RecycleHow | None
+    last_recycle: LastRecycle | None
