@@ -166,18 +166,41 @@ def admin(tmp_path: Path, answer: Callable[[httpx.Request], httpx.Response]) -> 
     return WorkerAdmin(tmp_path / "token", clock=lambda: NOW, transport=httpx.MockTransport(answer))
 
 
+MEMORY = {"unreclaimable_bytes": 5, "working_set_bytes": 6, "limit_bytes": 9}
+STATE: dict[str, Any] = {
+    "boot_id": "b",
+    "life_id": "l",
+    "draining": True,
+    "leases": [],
+    "jobs_in_flight": 0,
+}
+CANARY = {
+    "ran": True,
+    "passed": True,
+    "reason": None,
+    "drift": 0.1,
+    "first": False,
+    "same_bytes": False,
+    "gaussians": 9,
+    "findings": [],
+}
+RESULTS: dict[str, dict[str, Any]] = {
+    "resume": {"result": {"lifted": True}},
+    "cleanup": {"result": {"before": MEMORY, "after": None}},
+    "canary": {"result": CANARY},
+}
+
+
 async def test_admin_speaks_the_contract(tmp_path: Path) -> None:
     seen: list[tuple[str, Any]] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
         assert request.headers["authorization"] == "Bearer secret"
         seen.append((request.url.path, json.loads(request.content or b"null")))
-        return httpx.Response(
-            200, json={"boot_id": "b", "result": {"ran": True, "passed": True, "drift": 0.1}}
-        )
+        return httpx.Response(200, json=STATE | RESULTS.get(request.url.path.rsplit("/", 1)[-1], {}))
 
     client = admin(tmp_path, answer)
-    await client.drain(POD, "operator", "why", 60)
+    assert await client.drain(POD, "operator", "why", 60) is True
     await client.resume(POD, "operator")
     await client.cleanup(POD)
     result = await client.canary(POD)
@@ -222,10 +245,16 @@ async def test_admin_without_token_says_which_setting(tmp_path: Path) -> None:
         await WorkerAdmin(tmp_path / "none", clock=lambda: NOW).resume(POD, "operator")
 
 
-@pytest.mark.parametrize("result", [None, {}, {"passed": "yes"}, "passed"])
+@pytest.mark.parametrize("result", [None, {}, CANARY | {"passed": "perhaps"}, "passed"])
 async def test_canary_that_does_not_say_whether_it_passed_is_no_answer(tmp_path: Path, result: Any) -> None:
-    with pytest.raises(Refused, match="passed"):
-        await admin(tmp_path, lambda r: httpx.Response(200, json={"result": result})).canary(POD)
+    with pytest.raises(Refused, match="result"):
+        await admin(tmp_path, lambda r: httpx.Response(200, json=STATE | {"result": result})).canary(POD)
+
+
+async def test_an_answer_without_the_number_of_jobs_is_no_answer(tmp_path: Path) -> None:
+    said = {name: value for name, value in STATE.items() if name != "jobs_in_flight"}
+    with pytest.raises(Refused, match="jobs_in_flight"):
+        await admin(tmp_path, lambda r: httpx.Response(200, json=said)).drain(POD, "operator", "why", 60)
 
 
 async def test_canary_that_did_not_run_neither_passed_nor_failed(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import APIRouter
+from sn17_contract.admin import Canary, CanaryAnswer
 from sn17_service import MemoryReading, MemoryUnavailable
 from sn17_service.testing import ServiceThread
 
@@ -135,8 +136,19 @@ def test_cleanup_and_canary_run_what_was_registered(live: ServiceThread) -> None
     assert len(calls) == 1
     assert answer["result"]["after"]["unreclaimable_bytes"] > 0
     assert live.ops("POST", "/admin/v1/canary").json()["code"] == "not_found"
-    live.service.on_canary(lambda: {"passed": True})
-    assert live.ops("POST", "/admin/v1/canary").json()["result"] == {"passed": True}
+    passed = Canary(
+        ran=True,
+        passed=True,
+        reason=None,
+        drift=0.0,
+        first=True,
+        same_bytes=True,
+        gaussians=9,
+        findings=(),
+    )
+    live.service.on_canary(lambda: passed)
+    answer = CanaryAnswer.model_validate(live.ops("POST", "/admin/v1/canary").json())
+    assert (answer.result, answer.life_id, answer.jobs_in_flight) == (passed, None, None)
 
 
 def test_exit_wants_this_incarnation(live: ServiceThread) -> None:

@@ -130,11 +130,22 @@ class FakeWorker(Server):
         return web.json_response(
             {
                 "worker": self.name,
+                "version": "0",
                 "boot_id": self.boot_id,
+                "life_id": f"life of {self.boot_id}",
                 "state": state,
+                "reason": None,
                 "job": job,
-                "memory": {"unreclaimable_bytes": self.memory, "limit_bytes": 1 << 30},
+                "memory": {
+                    "unreclaimable_bytes": self.memory,
+                    "working_set_bytes": self.memory,
+                    "limit_bytes": 1 << 30,
+                },
                 "models": list(self.models),
+                "gaussians_mean": None,
+                "model_processes": 1,
+                "recycling": None,
+                "last_recycle": None,
             }
         )
 

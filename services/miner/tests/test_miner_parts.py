@@ -14,11 +14,12 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 from sn17_contract.http import WorkerState
+from sn17_contract.worker import JobStatus, MemoryStatus, WorkerStatus
 from sn17_miner.clients.axon import CallError
 from sn17_miner.clients.web import new_session
 from sn17_miner.clients.worker import DiskError, JobInput, WorkerClient
 from sn17_miner.core.clock_offset import Offset
-from sn17_miner.core.fleet import Fleet, JobStatus, MemoryStatus, WorkerStatus
+from sn17_miner.core.fleet import Fleet
 from sn17_miner.core.learning import Learned
 from sn17_miner.core.timing import Policy
 from sn17_miner.core.verdict import Verdict, read_answer, read_error
@@ -148,7 +149,19 @@ def status(
     name: str = "w", *, state: WorkerState = WorkerState.READY, memory: int = 1, job: JobStatus | None = None
 ) -> WorkerStatus:
     return WorkerStatus(
-        worker=name, boot_id="b", state=state, memory=MemoryStatus(unreclaimable_bytes=memory), job=job
+        worker=name,
+        version="0",
+        boot_id="b",
+        life_id="l",
+        state=state,
+        reason=None,
+        job=job,
+        memory=MemoryStatus(unreclaimable_bytes=memory, working_set_bytes=memory, limit_bytes=None),
+        models=("text", "image"),
+        gaussians_mean=None,
+        model_processes=1,
+        recycling=None,
+        last_recycle=None,
     )
 
 
@@ -189,7 +202,14 @@ def test_progress_is_a_change_of_the_job() -> None:
     fleet = Fleet(stale_after=5.0)
     fleet.discovered(["a"], forget=True)
     for now, step in ((0.0, 1), (1.0, 1), (2.0, 2), (3.0, 2)):
-        fleet.observe("a", status(state=WorkerState.BUSY, job=JobStatus(key="k", step=step)), now)
+        fleet.observe(
+            "a",
+            status(
+                state=WorkerState.BUSY,
+                job=JobStatus(key="k", stage="structure", step=step, steps=4, progress_at=0.0),
+            ),
+            now,
+        )
     assert fleet.workers["a"].moved_at == 2.0
 
 

@@ -284,7 +284,7 @@ def test_a_canary_that_may_not_run_says_why(guarded: Any, memory: Memory) -> Non
     memory.level = 900
     result = guarded.ops("POST", "/admin/v1/canary").json()["result"]
     assert result["ran"] is False
-    assert result["passed"] is False
+    assert result["passed"] is None, "what did not run proves nothing"
     assert "memory limit" in result["reason"]
 
 

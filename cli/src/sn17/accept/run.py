@@ -12,7 +12,7 @@ from sn17_splats import SplatError, read_splat
 
 from sn17.accept.measure import coverage_kept, logit_std
 from sn17.accept.prompts import acceptance_prompts
-from sn17.accept.stack import BusyError, Generation, Stack, StackError, ready
+from sn17.accept.stack import BusyError, Generation, Stack, StackError, memory_ratio, ready
 from sn17.accept.verdict import Sample
 
 IDLE_POLL_SECONDS = 0.5
@@ -72,7 +72,7 @@ class AcceptanceRun:
         watch = MemoryWatch()
         with self._watching(url, watch):
             made = self._generated(url, prompt, seed)
-        watch.see(self.stack.worker(url).memory_ratio)
+        watch.see(memory_ratio(self.stack.worker(url)))
         try:
             before = read_splat(made.ply)
         except SplatError as error:
@@ -96,17 +96,17 @@ class AcceptanceRun:
     def _generated(self, url: str, prompt: str, seed: int) -> Generation:
         deadline = self.monotonic() + self.idle_seconds
         while True:
-            view = self.stack.worker(url)
-            if ready(view):
+            status = self.stack.worker(url)
+            if ready(status):
                 try:
                     return self.stack.generate(url, prompt, seed)
                 except BusyError:
                     pass  # somebody else came first
             if self.monotonic() > deadline:
-                why = f" ({view.reason})" if view.reason else ""
+                why = f" ({status.reason})" if status.reason else ""
                 raise StackError(
-                    f"worker {view.name} was not idle for {self.idle_seconds:.0f} s, its state is "
-                    f"{view.state}{why}: stop the miner for the acceptance run "
+                    f"worker {status.worker} was not idle for {self.idle_seconds:.0f} s, its state is "
+                    f"{status.state}{why}: stop the miner for the acceptance run "
                     "(kubectl scale statefulset/sn17-miner --replicas=0)"
                 )
             self.sleep(IDLE_POLL_SECONDS)
@@ -120,7 +120,7 @@ class AcceptanceRun:
             while not done.is_set():
                 # Whether the worker is gone, the generation itself tells.
                 with suppress(StackError):
-                    watch.see(self.stack.worker(url).memory_ratio)
+                    watch.see(memory_ratio(self.stack.worker(url)))
                 done.wait(MEMORY_POLL_SECONDS)
 
         thread = threading.Thread(target=poll, name="memory-watch", daemon=True)

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import httpx
+from pydantic import ValidationError
 from sn17_contract.http import HEADER_REPORT, HEADER_WORKER, MEDIA_PLY, MEDIA_SPZ, WorkerState
+from sn17_contract.worker import WorkerStatus
 from sn17_splats import Splats, read_splat
 
 BUSY = frozenset({503})
@@ -18,18 +20,6 @@ ANSWER_SECONDS = 900.0
 
 class StackError(Exception):
     """A service is not there or refused; the message says which, what it said, and what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerView:
-    """What ``GET /v1/worker`` says, as far as it matters here."""
-
-    name: str
-    boot_id: str
-    state: str
-    reason: str
-    busy: bool
-    memory_ratio: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +45,7 @@ class Stack(Protocol):
 
     workers: tuple[str, ...]
 
-    def worker(self, url: str) -> WorkerView: ...
+    def worker(self, url: str) -> WorkerStatus: ...
 
     def generate(self, url: str, prompt: str, seed: int) -> Generation: ...
 
@@ -80,19 +70,15 @@ class HttpStack:
         )
         self._monotonic = monotonic
 
-    def worker(self, url: str) -> WorkerView:
-        """Raises StackError when it does not answer."""
-        answer = self._ask("worker", "GET", f"{url}/v1/worker", timeout=10.0).json()
-        memory = answer.get("memory") or {}
-        limit = memory.get("limit_bytes")
-        return WorkerView(
-            name=str(answer["worker"]),
-            boot_id=str(answer["boot_id"]),
-            state=str(answer["state"]),
-            reason=str(answer.get("reason") or ""),
-            busy=answer.get("job") is not None,
-            memory_ratio=memory["unreclaimable_bytes"] / limit if limit else None,
-        )
+    def worker(self, url: str) -> WorkerStatus:
+        """Raises StackError when it does not answer, or with what is no status."""
+        answer = self._ask("worker", "GET", f"{url}/v1/worker", timeout=10.0)
+        try:
+            return WorkerStatus.model_validate_json(answer.content)
+        except ValidationError as error:
+            raise StackError(
+                f"the worker at {url} is of another version: {error.error_count()} errors in its answer"
+            ) from error
 
     def generate(self, url: str, prompt: str, seed: int) -> Generation:
         """Raises StackError: refused (``busy`` is tried again by the caller), or no answer."""
@@ -134,6 +120,11 @@ class BusyError(StackError):
     """Refused for now (503): asking again later may work."""
 
 
-def ready(view: WorkerView) -> bool:
+def ready(status: WorkerStatus) -> bool:
     """Takes work and has none."""
-    return view.state == WorkerState.READY and not view.busy
+    return status.state is WorkerState.READY and status.job is None
+
+
+def memory_ratio(status: WorkerStatus) -> float | None:
+    """Share of the limit that cannot be reclaimed; None where either is unknown."""
+    return None if status.memory is None else status.memory.ratio

@@ -10,9 +10,11 @@ from typing import Any
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
+from pydantic import ValidationError
 from sn17.up.report import TaskRecord, WorkerRecord
 from sn17_contract.metrics import GenerationKind, Metric
 from sn17_contract.tasks import Outcome
+from sn17_contract.worker import WorkerStatus
 from sn17_miner.journal.journal import Journal
 
 JOURNAL_WINDOW = 100_000
@@ -36,13 +38,13 @@ class WorkerBook:
     memory_limit: int | None = None
     lives: dict[str, Incarnation] = field(default_factory=dict)
 
-    def observe(self, worker: Mapping[str, Any], exposition: str) -> None:
+    def observe(self, worker: WorkerStatus, exposition: str) -> None:
         """Take in one answer of ``GET /v1/worker`` and one of ``GET /metrics``."""
-        self.state = str(worker["state"])
-        memory = worker["memory"]
-        self.memory_peak = max(self.memory_peak, int(memory["unreclaimable_bytes"]))
-        self.memory_limit = memory["limit_bytes"]
-        life = self.lives.setdefault(str(worker["boot_id"]), Incarnation())
+        self.state = worker.state
+        if worker.memory is not None:
+            self.memory_peak = max(self.memory_peak, worker.memory.unreclaimable_bytes)
+            self.memory_limit = worker.memory.limit_bytes
+        life = self.lives.setdefault(worker.boot_id, Incarnation())
         for family in text_string_to_metric_families(exposition):
             if family.name != Metric.GENERATION_GAUSSIANS:
                 continue
@@ -72,9 +74,10 @@ class WorkerBook:
 async def observe_worker(client: httpx.AsyncClient, book: WorkerBook, *, url: str, ops_url: str) -> None:
     """Ask a worker; one that does not answer is shown as ``unreachable``."""
     try:
-        worker = (await client.get(f"{url}/v1/worker")).raise_for_status().json()
+        answer = (await client.get(f"{url}/v1/worker")).raise_for_status()
+        worker = WorkerStatus.model_validate_json(answer.content)
         exposition = (await client.get(f"{ops_url}/metrics")).raise_for_status().text
-    except httpx.HTTPError:
+    except (httpx.HTTPError, ValidationError):
         book.state = "unreachable"
         return
     book.observe(worker, exposition)

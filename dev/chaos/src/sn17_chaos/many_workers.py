@@ -175,7 +175,7 @@ class Crowd(Fleet):
                     break
             asked = json.loads(content or b"null") or {}
             status, answer = worker.admin(scope["path"].rsplit("/", 1)[-1], asked)
-            body = json.dumps({"boot_id": worker.boot_id, **answer}).encode()
+            body = json.dumps(answer).encode()
         headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})

@@ -23,6 +23,8 @@ from urllib.request import urlopen
 
 import yaml
 from sn17_cluster.client import Cluster
+from sn17_contract.admin import AdminState, Canary, Cleanup, LeaseStatus, Lifted
+from sn17_contract.http import LeaseOwner
 
 from sn17_chaos.api_proxy import Gate
 
@@ -99,7 +101,7 @@ class Worker:
                 status, answer = worker.admin(self.path.rsplit("/", 1)[-1], body)
                 if worker.gate is not None:
                     worker.gate.leave()
-                self._send(status, json.dumps({"boot_id": worker.boot_id, **answer}), "application/json")
+                self._send(status, json.dumps(answer), "application/json")
 
             def _send(self, status: int, text: str, kind: str) -> None:
                 self.send_response(status)
@@ -129,14 +131,44 @@ class Worker:
             self.leases.pop(body["by"], None)
         elif verb == "cleanup" and self.after_cleanup is not None:
             self.ratio = self.after_cleanup
-        elif verb == "canary":
-            return 200, {"result": {"passed": self.canary_passes, "drift_ratio": self.drift}}
         elif verb == "exit":
             if body["boot_id"] != self.boot_id:
                 return 409, {"code": "boot_id_mismatch", "detail": "another incarnation"}
             if self.exits:
                 self.restart()
-        return 200, {}
+        return 200, self.state() | self._results().get(verb, {})
+
+    def state(self) -> dict[str, Any]:
+        """What every admin answer holds."""
+        leases = tuple(
+            LeaseStatus(by=LeaseOwner(by), reason=reason, expires_in_seconds=None)
+            for by, reason in self.leases.items()
+        )
+        state = AdminState(
+            boot_id=self.boot_id,
+            life_id=self.boot_id,
+            draining=bool(leases),
+            leases=leases,
+            jobs_in_flight=self.jobs,
+        )
+        return state.model_dump(mode="json")
+
+    def _results(self) -> dict[str, dict[str, Any]]:
+        canary = Canary(
+            ran=True,
+            passed=self.canary_passes,
+            reason=None,
+            drift=self.drift,
+            first=False,
+            same_bytes=self.canary_passes,
+            gaussians=round(self.gaussians),
+            findings=(),
+        )
+        return {
+            "resume": {"result": Lifted(lifted=True).model_dump()},
+            "cleanup": {"result": Cleanup(before=None, after=None).model_dump()},
+            "canary": {"result": canary.model_dump(mode="json")},
+        }
 
     def restart(self) -> None:
         """A new process: another boot id, no leases, a heap that is small again."""

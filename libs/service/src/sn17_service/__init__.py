@@ -8,29 +8,24 @@ from sn17_service.memory import (
     MemoryReading,
     MemoryUnavailable,
     memory_reader,
+    memory_status,
     return_heap,
 )
-from sn17_service.ops import AdminState, DrainRequest, ExitRequest, MemoryState, ResumeRequest
 from sn17_service.problems import Problem, ProblemBody
 from sn17_service.process import die_with_parent, write_atomically
 from sn17_service.service import Service
 from sn17_service.settings import ServiceSettings, describe_settings, load_settings
 
 __all__ = [
-    "AdminState",
     "DrainLease",
-    "DrainRequest",
-    "ExitRequest",
     "Health",
     "Lease",
     "MemoryReader",
     "MemoryReading",
-    "MemoryState",
     "MemoryUnavailable",
     "Problem",
     "ProblemBody",
     "Readiness",
-    "ResumeRequest",
     "Service",
     "ServiceSettings",
     "configure_logging",
@@ -38,6 +33,7 @@ __all__ = [
     "die_with_parent",
     "load_settings",
     "memory_reader",
+    "memory_status",
     "request_id",
     "return_heap",
     "write_atomically",

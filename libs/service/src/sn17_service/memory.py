@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, Protocol
 
+from sn17_contract.worker import MemoryStatus
+
 Source = Literal["auto", "cgroup", "process"]
 
 _UNLIMITED: Final = 1 << 60
@@ -32,6 +34,17 @@ class MemoryReading:
     def ratio(self) -> float | None:
         """Unreclaimable share of the limit."""
         return None if self.limit is None else self.unreclaimable / self.limit
+
+
+def memory_status(reading: MemoryReading | None) -> MemoryStatus | None:
+    """The reading as it goes over the wire."""
+    if reading is None:
+        return None
+    return MemoryStatus(
+        unreclaimable_bytes=reading.unreclaimable,
+        working_set_bytes=reading.working_set,
+        limit_bytes=reading.limit,
+    )
 
 
 class MemoryUnavailable(OSError):  # noqa: N818

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from prometheus_client.exposition import choose_encoder
-from pydantic import BaseModel, ConfigDict, Field
+from sn17_contract.admin import (
+    AdminState,
+    CanaryAnswer,
+    Cleanup,
+    CleanupAnswer,
+    DrainRequest,
+    ExitRequest,
+    LeaseStatus,
+    Lifted,
+    ResumeAnswer,
+    ResumeRequest,
+)
 from sn17_contract.http import Code, LeaseOwner
 from sn17_contract.kubernetes import EXIT_CODE_RECYCLE
 
-from sn17_service.memory import MemoryReading, return_heap
+from sn17_service.memory import memory_status, return_heap
 from sn17_service.problems import Problem
 
 if TYPE_CHECKING:
@@ -22,60 +33,6 @@ if TYPE_CHECKING:
 
 MAX_OPS_BODY = 64 * 1024
 OPERATOR_TTL_SECONDS = 60.0
-
-
-Owner = Literal[LeaseOwner.USER, LeaseOwner.OPERATOR]
-"""Who may ask for a lease; a shutdown is never asked for."""
-
-
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class DrainRequest(_Body):
-    """A lease. The operator's always has a term; without one given it is 60 s."""
-
-    by: Owner
-    reason: str = Field(min_length=1, max_length=500)
-    ttl_seconds: float | None = Field(None, gt=0, le=86_400)
-
-
-class ResumeRequest(_Body):
-    by: Owner
-
-
-class ExitRequest(_Body):
-    boot_id: str = Field(max_length=64)
-    reason: str = Field("asked by the admin", min_length=1, max_length=500)
-
-
-class LeaseState(BaseModel):
-    by: LeaseOwner
-    reason: str
-    expires_in_seconds: float | None
-
-
-class MemoryState(BaseModel):
-    unreclaimable_bytes: int
-    working_set_bytes: int
-    limit_bytes: int | None
-
-    @classmethod
-    def of(cls, reading: MemoryReading) -> MemoryState:
-        return cls(
-            unreclaimable_bytes=reading.unreclaimable,
-            working_set_bytes=reading.working_set,
-            limit_bytes=reading.limit,
-        )
-
-
-class AdminState(BaseModel):
-    """Every admin answer."""
-
-    boot_id: str
-    draining: bool
-    leases: list[LeaseState]
-    result: dict[str, Any] | None = None
 
 
 def build_ops_app(service: Service, extra: list[APIRouter], admin_extra: list[APIRouter]) -> FastAPI:
@@ -116,17 +73,18 @@ def build_ops_app(service: Service, extra: list[APIRouter], admin_extra: list[AP
 def _admin_router(service: Service) -> APIRouter:
     router = APIRouter(prefix="/admin/v1")
 
-    def state(result: Mapping[str, Any] | None = None) -> AdminState:
-        leases = [
-            LeaseState(by=item.by, reason=item.reason, expires_in_seconds=service.seconds_left(item))
+    def state() -> dict[str, Any]:
+        leases = tuple(
+            LeaseStatus(by=item.by, reason=item.reason, expires_in_seconds=service.seconds_left(item))
             for item in service.drain.leases()
-        ]
-        return AdminState(
-            boot_id=service.boot_id,
-            draining=bool(leases),
-            leases=leases,
-            result=None if result is None else dict(result),
         )
+        return {
+            "boot_id": service.boot_id,
+            "life_id": service.life_id(),
+            "draining": bool(leases),
+            "leases": leases,
+            "jobs_in_flight": service.jobs_in_flight(),
+        }
 
     @router.post("/drain")
     async def drain(body: DrainRequest) -> AdminState:
@@ -140,18 +98,18 @@ def _admin_router(service: Service) -> APIRouter:
             service.log.info(
                 "drained", extra={"by": body.by.value, "reason": body.reason, "ttl_seconds": ttl}
             )
-        return state()
+        return AdminState(**state())
 
     @router.post("/resume")
-    async def resume(body: ResumeRequest) -> AdminState:
+    async def resume(body: ResumeRequest) -> ResumeAnswer:
         lifted = service.drain.lift(body.by)
         service.admin_called()
         if lifted:
             service.log.info("resumed", extra={"by": body.by.value})
-        return state({"lifted": lifted})
+        return ResumeAnswer(**state(), result=Lifted(lifted=lifted))
 
     @router.post("/cleanup")
-    async def cleanup() -> AdminState:
+    async def cleanup() -> CleanupAnswer:
         service.admin_called()
         before = service.read_memory()
         for call in service.cleanup_calls:
@@ -165,19 +123,16 @@ def _admin_router(service: Service) -> APIRouter:
                 "after_bytes": after.unreclaimable if after else None,
             },
         )
-        return state(
-            {
-                "before": MemoryState.of(before).model_dump() if before else None,
-                "after": MemoryState.of(after).model_dump() if after else None,
-            }
-        )
+        result = Cleanup(before=memory_status(before), after=memory_status(after))
+        return CleanupAnswer(**state(), result=result)
 
     @router.post("/canary")
-    async def canary() -> AdminState:
+    async def canary() -> CanaryAnswer:
         service.admin_called()
         if service.canary_call is None:
             raise Problem(Code.NOT_FOUND, f"{service.name} has no canary")
-        return state(await asyncio.to_thread(service.canary_call))
+        result = await asyncio.to_thread(service.canary_call)
+        return CanaryAnswer(**state(), result=result)
 
     @router.post("/exit", status_code=202)
     async def leave(body: ExitRequest) -> AdminState:
@@ -190,7 +145,7 @@ def _admin_router(service: Service) -> APIRouter:
         for call in service.exit_calls:
             call(body.reason)
         service.stop(EXIT_CODE_RECYCLE, body.reason)
-        return state()
+        return AdminState(**state())
 
     return router
 

@@ -12,11 +12,12 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from prometheus_client import CollectorRegistry
+from sn17_contract.admin import Canary
 from sn17_contract.http import Code, LeaseOwner
 
 from sn17_service.drain import DrainLease, Lease
@@ -72,7 +73,9 @@ class Service:
         )
         self.memory_marks: dict[str, float] = {}
         self.cleanup_calls: list[Callable[[], object]] = []
-        self.canary_call: Callable[[], Mapping[str, Any]] | None = None
+        self.canary_call: Callable[[], Canary] | None = None
+        self.life_id: Callable[[], str | None] = lambda: None
+        self.jobs_in_flight: Callable[[], int | None] = lambda: None
         self.exit_calls: list[Callable[[str], None]] = []
         self.on_start: list[Hook] = []
         self.on_stop: list[Hook] = []
@@ -95,7 +98,7 @@ class Service:
         """``POST /admin/v1/cleanup`` runs it on a thread; then heap goes back to the kernel."""
         self.cleanup_calls.append(call)
 
-    def on_canary(self, call: Callable[[], Mapping[str, Any]]) -> None:
+    def on_canary(self, call: Callable[[], Canary]) -> None:
         """``POST /admin/v1/canary`` runs it on a thread and answers with what it returns."""
         self.canary_call = call
 

@@ -5,10 +5,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import httpx
-from sn17_contract.http import Code
+from pydantic import BaseModel, ValidationError
+from sn17_contract.admin import (
+    AdminState,
+    CanaryAnswer,
+    CleanupAnswer,
+    DrainRequest,
+    ExitRequest,
+    Owner,
+    ResumeAnswer,
+    ResumeRequest,
+)
+from sn17_contract.http import Code, LeaseOwner
+from sn17_service.problems import ProblemBody
 
 from sn17_operator.core.model import CanaryResult, Pod
 from sn17_operator.ports import OtherIncarnation, Refused
@@ -18,6 +30,8 @@ log = logging.getLogger("sn17.operator")
 QUICK_SECONDS = 5.0
 CLEANUP_SECONDS = 60.0
 CANARY_SECONDS = 140.0
+
+Answer = TypeVar("Answer", bound=BaseModel)
 
 
 class WorkerAdmin:
@@ -40,35 +54,35 @@ class WorkerAdmin:
         await self._client.aclose()
 
     async def drain(self, pod: Pod, by: str, reason: str, ttl_seconds: float | None) -> bool:
-        answer = await self._post(
-            pod, "drain", {"by": by, "reason": reason or "-", "ttl_seconds": ttl_seconds}
-        )
-        return answer.get("jobs_in_flight") == 0
+        asked = DrainRequest(by=_owner(by), reason=reason or "-", ttl_seconds=ttl_seconds)
+        answer = await self._post(pod, "drain", asked, AdminState)
+        return answer.jobs_in_flight == 0
 
     async def resume(self, pod: Pod, by: str) -> None:
-        await self._post(pod, "resume", {"by": by})
+        await self._post(pod, "resume", ResumeRequest(by=_owner(by)), ResumeAnswer)
 
     async def cleanup(self, pod: Pod) -> None:
-        await self._post(pod, "cleanup", None, CLEANUP_SECONDS)
+        await self._post(pod, "cleanup", None, CleanupAnswer, CLEANUP_SECONDS)
 
     async def canary(self, pod: Pod) -> CanaryResult:
-        answer = await self._post(pod, "canary", None, CANARY_SECONDS)
-        result = answer.get("result")
-        passed = result.get("passed") if isinstance(result, dict) else None
-        if not isinstance(result, dict) or not isinstance(passed, bool):
-            raise Refused("bad_answer", "the worker did not say whether its canary passed")
-        if result.get("ran") is False:
-            return CanaryResult(self._clock(), None, str(result.get("reason") or "it did not run")[:300])
-        details = {k: v for k, v in result.items() if k != "passed" and isinstance(v, str | int | float)}
-        text = ", ".join(f"{key} {value}" for key, value in details.items())
-        return CanaryResult(self._clock(), passed, text[:300])
+        result = (await self._post(pod, "canary", None, CanaryAnswer, CANARY_SECONDS)).result
+        if not result.ran or result.passed is None:
+            return CanaryResult(self._clock(), None, (result.reason or "it did not run")[:300])
+        details = result.model_dump(exclude={"ran", "passed"}, exclude_none=True)
+        text = ", ".join(f"{key} {value}" for key, value in details.items() if value != ())
+        return CanaryResult(self._clock(), result.passed, text[:300])
 
     async def exit(self, pod: Pod, boot_id: str, reason: str) -> None:
-        await self._post(pod, "exit", {"boot_id": boot_id, "reason": reason})
+        await self._post(pod, "exit", ExitRequest(boot_id=boot_id, reason=reason), AdminState)
 
     async def _post(
-        self, pod: Pod, verb: str, body: dict[str, Any] | None, timeout: float = QUICK_SECONDS
-    ) -> dict[str, Any]:
+        self,
+        pod: Pod,
+        verb: str,
+        body: BaseModel | None,
+        wanted: type[Answer],
+        timeout: float = QUICK_SECONDS,
+    ) -> Answer:
         if pod.address is None:
             raise Refused("no_address", "the worker has no address")
         if self._token_file is None:
@@ -82,22 +96,31 @@ class WorkerAdmin:
         try:
             response = await self._client.post(
                 f"{pod.address}/admin/v1/{verb}",
-                json=body,
+                json=None if body is None else body.model_dump(mode="json"),
                 headers={"Authorization": f"Bearer {token}"},
                 timeout=httpx.Timeout(timeout, connect=QUICK_SECONDS),
             )
-            answer = response.json()
         except httpx.TimeoutException as error:
             raise Refused("timeout", f"{verb}: no answer in {timeout:.0f} s") from error
         except httpx.HTTPError as error:
             raise Refused("unreachable", f"{verb}: {type(error).__name__}: {error}") from error
-        except ValueError as error:
-            raise Refused("bad_answer", f"{verb}: the answer is not JSON") from error
-        if not isinstance(answer, dict):
-            raise Refused("bad_answer", f"{verb}: the answer is not an object")
         if response.is_success:
-            return answer
-        code, detail = answer.get("code"), str(answer.get("detail") or response.reason_phrase)[:300]
-        if code == Code.BOOT_ID_MISMATCH:
+            try:
+                return wanted.model_validate_json(response.content)
+            except ValidationError as error:
+                first = error.errors()[0]
+                where = ".".join(map(str, first["loc"]))
+                raise Refused("bad_answer", f"{verb}: wrong answer: {where}: {first['msg']}") from error
+        try:
+            problem = ProblemBody.model_validate_json(response.content)
+        except ValidationError:
+            text = f"{verb}: {response.status_code} {response.reason_phrase} without a problem's code"
+            raise Refused("bad_answer", text) from None
+        detail = problem.detail[:300]
+        if problem.code is Code.BOOT_ID_MISMATCH:
             raise OtherIncarnation(detail)
         raise Refused(f"http_{response.status_code}", f"{verb}: {detail}")
+
+
+def _owner(by: str) -> Owner:
+    return LeaseOwner.USER if by == LeaseOwner.USER else LeaseOwner.OPERATOR

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from sn17_contract.admin import Canary
 from sn17_contract.metrics import CANARY_DRIFT_MARK
 from sn17_service import write_atomically
 
@@ -33,6 +34,24 @@ class CanaryVerdict:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    def answer(self) -> Canary:
+        """What the admin is told."""
+        return Canary(ran=True, reason=None, **asdict(self))
+
+
+def not_run(reason: str) -> Canary:
+    """A canary that proves nothing, because it did not run."""
+    return Canary(
+        ran=False,
+        passed=None,
+        reason=reason,
+        drift=None,
+        first=None,
+        same_bytes=None,
+        gaussians=None,
+        findings=(),
+    )
 
 
 class CanaryBook:

@@ -18,9 +18,9 @@ from sn17_contract.http import (
     HEADER_WORKER,
     MEDIA_PLY,
     Code,
-    WorkerState,
 )
-from sn17_service import MemoryState, Problem, Service
+from sn17_contract.worker import JobStatus, WorkerStatus
+from sn17_service import Problem, Service, memory_status
 
 from sn17_trellis.faults import AnswerFaults
 from sn17_trellis.generate_form import FORM_OVERHEAD_BYTES, GenerateForm, Wish, job_of, read_form
@@ -36,29 +36,6 @@ CALLER_GONE: Final = 499
 MEDIA_BYTES: Final = "application/octet-stream"
 KEY: Final = re.compile(r"[\x21-\x7e]{1,200}")
 GENERATE: Final = ("/generate", "/generate/")
-
-
-class JobState(BaseModel):
-    """``progress_at`` is seconds since the epoch; ``steps`` 0 means not known."""
-
-    key: str | None
-    stage: str
-    step: int
-    steps: int
-    progress_at: float
-
-
-class WorkerAnswer(BaseModel):
-    """``GET /v1/worker``."""
-
-    worker: str
-    boot_id: str
-    state: WorkerState
-    reason: str | None
-    job: JobState | None
-    memory: MemoryState | None
-    models: list[str]
-    gaussians_mean: float | None
 
 
 class JobAnswer(BaseModel):
@@ -114,7 +91,7 @@ def build_app(service: Service, settings: WorkerSettings, worker: Worker) -> Fas
         }
 
     @app.get("/v1/worker", summary="What the worker is doing and whether it takes work")
-    async def state() -> WorkerAnswer:
+    async def state() -> WorkerStatus:
         return _state(door)
 
     @app.delete("/v1/jobs/{key:path}", summary="Cancel a job, or drop its kept result")
@@ -127,29 +104,34 @@ def build_app(service: Service, settings: WorkerSettings, worker: Worker) -> Fas
     return app
 
 
-def _state(door: _Door) -> WorkerAnswer:
+def _state(door: _Door) -> WorkerStatus:
     worker = door.worker
     refusal = worker.refusal()
     active = worker.active
-    reading = door.service.read_memory()
     reason = refusal.detail if refusal is not None and refusal.code is not Code.BUSY else worker.degraded
-    return WorkerAnswer(
-        worker=door.settings.worker_name,
-        boot_id=door.service.boot_id,
-        state=worker.state,
-        reason=reason,
-        job=JobState(
+    job = None
+    if active is not None:
+        job = JobStatus(
             key=active.key,
             stage=active.stage,
             step=active.step,
             steps=active.steps,
             progress_at=active.progress_at,
         )
-        if active is not None
-        else None,
-        memory=MemoryState.of(reading) if reading is not None else None,
-        models=list(worker.models),
+    return WorkerStatus(
+        worker=door.settings.worker_name,
+        version=door.service.version,
+        boot_id=door.service.boot_id,
+        life_id=worker.life_id,
+        state=worker.state,
+        reason=reason,
+        job=job,
+        memory=memory_status(door.service.read_memory()),
+        models=worker.models,
         gaussians_mean=worker.recent.read().gaussians_mean,
+        model_processes=1,
+        recycling=None,
+        last_recycle=None,
     )
 
 

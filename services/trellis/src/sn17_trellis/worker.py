@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final
 
+from sn17_contract.admin import Canary
 from sn17_contract.http import Code, WorkerState
 from sn17_contract.kubernetes import EXIT_CODE_RECYCLE, MODEL_MISSING
 from sn17_contract.metrics import GenerationKind, GenerationOutcome
@@ -22,7 +23,7 @@ from sn17_trellis.backend import (
     Job,
     ModelMissing,
 )
-from sn17_trellis.canary import CanaryBook
+from sn17_trellis.canary import CanaryBook, not_run
 from sn17_trellis.degradation import Trust
 from sn17_trellis.encode import Encoded, UnusableOutput, encode, keep
 from sn17_trellis.guard import Guard, Marks, SelfRecycle
@@ -108,9 +109,19 @@ class Worker:
         return self._backend.models if self._admission.started else ()
 
     @property
+    def life_id(self) -> str:
+        """The model process that serves; it is this very process."""
+        return self._service.boot_id
+
+    @property
     def active(self) -> Running | None:
         """The job that is being generated."""
         return self._hands.active
+
+    @property
+    def jobs_in_flight(self) -> int:
+        """Jobs being generated or encoded."""
+        return self._hands.count
 
     @property
     def degraded(self) -> str | None:
@@ -171,9 +182,9 @@ class Worker:
         """Free what can be freed, after the job at work. Blocks."""
         self._wait_for(self._thread.call(self._free))
 
-    def canary(self) -> dict[str, Any]:
+    def canary(self) -> Canary:
         """Run the canary after the job at work and judge it. Blocks."""
-        result: dict[str, Any] = self._wait_for(self._thread.call(self._run_canary))
+        result: Canary = self._wait_for(self._thread.call(self._run_canary))
         return result
 
     def pending(self) -> list[Future[StoredResult]]:
@@ -270,10 +281,10 @@ class Worker:
         seconds = self._service.monotonic() - self._last_canary
         return self._trust.degraded is not None and seconds >= CANARY_RETRY_SECONDS
 
-    def _run_canary(self) -> dict[str, Any]:
+    def _run_canary(self) -> Canary:
         running = Running(self._backend.canary(), "", self._service.clock())
         if not self._claim(running):
-            return {"ran": False, "passed": False, "reason": "a job came first"}
+            return not_run("a job came first")
         self._tasks_since_canary = 0
         self._last_canary = started = self._service.monotonic()
         peak = Peak(self._service.read_memory)
@@ -282,7 +293,7 @@ class Worker:
             encoded = self._encode(running, generation)
         except Problem as problem:
             self._log.warning("the canary did not run: %s", problem)
-            return {"ran": False, "passed": False, "reason": problem.detail}
+            return not_run(problem.detail)
         finally:
             self._hands.drop()
         peak.look()
@@ -291,7 +302,7 @@ class Worker:
         if self._settings.guard == "on":
             peak.say(self._settings.guard_refuse_ratio)
         verdict = self._trust.canary(self._backend.identity, encoded.quality, digest(encoded.ply))
-        return {"ran": True, **verdict.as_dict()}
+        return verdict.answer()
 
     def _encode(self, running: Running, generation: Generation) -> Encoded:
         """As :func:`encode`.

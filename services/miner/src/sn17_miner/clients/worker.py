@@ -17,10 +17,10 @@ from sn17_contract.http import (
     Code,
     WorkerState,
 )
+from sn17_contract.worker import WorkerStatus
 from sn17_service.problems import ProblemBody
 
 from sn17_miner.clients.web import read_bounded, short, within
-from sn17_miner.core.fleet import WorkerStatus
 
 _SMALL: Final = 1 << 20
 _STATES: Final = {

@@ -2,46 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
 from sn17_contract.http import WorkerState
-
-
-class JobStatus(BaseModel):
-    """``job`` of ``GET /v1/worker``."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    key: str | None = None
-    stage: str | None = None
-    step: int | None = None
-    steps: int | None = None
-    progress_at: float | None = None
-
-
-class MemoryStatus(BaseModel):
-    """``memory`` of ``GET /v1/worker``, bytes."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    unreclaimable_bytes: int | None = None
-    limit_bytes: int | None = None
-
-
-class WorkerStatus(BaseModel):
-    """``GET /v1/worker``."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    worker: str
-    boot_id: str
-    state: WorkerState
-    job: JobStatus | None = None
-    memory: MemoryStatus | None = None
-    models: tuple[str, ...] = ("text", "image")
+from sn17_contract.worker import WorkerStatus
 
 
 @dataclass(slots=True)
@@ -90,7 +57,7 @@ class Fleet:
         worker = self.workers.get(url)
         if worker is None:
             return
-        moved = (status.boot_id, status.job)
+        moved = (status.boot_id, status.life_id, status.job)
         if moved != worker.moved:
             worker.moved, worker.moved_at = moved, now
         worker.status, worker.seen_at, worker.last_error = status, now, None
@@ -174,7 +141,7 @@ class Fleet:
             worker.free_since = now
 
 
-def _preference(worker: Worker) -> tuple[int, int, str]:
+def _preference(worker: Worker) -> tuple[int, float, str]:
     status = worker.status
-    memory = (status.memory.unreclaimable_bytes if status and status.memory else None) or 0
+    memory = status.memory.unreclaimable_bytes if status and status.memory else math.inf
     return (-len(status.models) if status else 0, memory, worker.url)
