@@ -258,7 +258,7 @@ async def test_an_answer_without_the_number_of_jobs_is_no_answer(tmp_path: Path)
 
 
 async def test_canary_that_did_not_run_neither_passed_nor_failed(tmp_path: Path) -> None:
-    body = {"result": {"ran": False, "passed": False, "reason": "a job came first"}}
+    body = STATE | {"result": CANARY | {"ran": False, "passed": None, "reason": "a job came first"}}
     result = await admin(tmp_path, lambda r: httpx.Response(200, json=body)).canary(POD)
     assert (result.passed, result.message) == (None, "a job came first")
 
