@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -32,13 +33,13 @@ def breaches(contract: dict[str, Any]) -> Iterator[Edit]:
                         break
         case "layers":
             layers = [layer.split(" | ") for layer in contract["layers"]]
-            for higher, lower in zip(layers, layers[1:], strict=False):
+            for higher, lower in itertools.pairwise(layers):
                 yield lower[0], f"import {higher[0]}"
             for layer in layers:
-                for one, other in zip(layer, layer[1:], strict=False):
+                for one, other in itertools.pairwise(layer):
                     yield one, f"import {other}"
         case "independence":
-            for one, other in zip(contract["modules"], contract["modules"][1:], strict=False):
+            for one, other in itertools.pairwise(contract["modules"]):
                 yield one, f"import {other}"
         case "acyclic_siblings":
             for package in contract["ancestors"]:
@@ -79,6 +80,7 @@ def check(copy: Path) -> Iterator[Callable[[list[dict[str, Any]], list[Edit]], t
             capture_output=True,
             text=True,
             timeout=100,
+            check=False,
         )
         return done.returncode, done.stdout + done.stderr
 
