@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest_splats import FIELDS, make_splats
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from plyfile import PlyData
@@ -102,7 +103,7 @@ FLOATS = st.floats(width=32) | st.sampled_from([np.nan, np.inf, -np.inf, -0.0, 1
 
 
 @given(arrays(np.float32, st.tuples(st.integers(1, 12), st.just(14)), elements=FLOATS))
-@settings(max_examples=60, deadline=None)
+@examples(max_examples=60, deadline=None)
 def test_text_reads_as_plyfile_reads_it(values: np.ndarray) -> None:
     columns = (values[:, :3], values[:, 3:6], values[:, 6:10], values[:, 10], values[:, 11:])
     binary = PlyData.read(io.BytesIO(write_ply(Splats(*columns))))
@@ -174,7 +175,7 @@ def test_text_with_other_elements_and_blank_lines_is_read() -> None:
     ],
 )
 def test_text_that_is_no_table_is_refused(body: bytes) -> None:
-    with pytest.raises(SplatError, match="ascii PLY is (cut short|not readable)"):
+    with pytest.raises(SplatError, match=r"ascii PLY is (cut short|not readable)"):
         read_ply(TEXT_HEAD + body)
 
 
