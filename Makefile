@@ -41,11 +41,12 @@ test-long: sync ## The long forms of the tests that need Python only
 test-cluster: sync tools ## Chart and operator on a real API server, Prometheus and helm (needs Go, no root)
 	@SN17_REQUIRE_CLUSTER=1 .venv/bin/python -m pytest -m "cluster and not node and not slow"
 
-lint: sync ## ruff, mypy --strict, import-linter
+lint: sync ## ruff, mypy --strict, import-linter, licences
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
+	@.venv/bin/python dev/tools/licences.py
 
 format: sync ## Format and fix what can be fixed
 	@.venv/bin/ruff format .

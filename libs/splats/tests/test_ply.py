@@ -1,10 +1,16 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 import pytest
 from conftest_splats import FIELDS, make_splats
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from plyfile import PlyData
 from sn17_splats import Limits, SplatError, Splats, SplatTooLarge, is_canonical, read_ply, write_ply
 
 
@@ -61,7 +67,6 @@ def test_reading_takes_views_of_the_bytes() -> None:
 def test_other_writers_read_back(tmp_path) -> None:
     """meshio and plyfile read our files, and we read theirs, comments, doubles and text included."""
     import meshio
-    from plyfile import PlyData
 
     splats = make_splats(300)
     path = tmp_path / "ours.ply"
@@ -81,6 +86,97 @@ def test_other_writers_read_back(tmp_path) -> None:
         back = read_ply(out.getvalue())
         for name in FIELDS[:-1]:
             np.testing.assert_allclose(getattr(back, name), getattr(splats, name), rtol=1e-6)
+
+
+@pytest.mark.parametrize("degree", [0, 1, 2, 3])
+@pytest.mark.parametrize("normals", [True, False])
+def test_plyfile_reads_what_we_write(degree: int, normals: bool) -> None:
+    """Another implementation of the format sees the same bits under the same names."""
+    splats = make_splats(40, degree=degree)
+    splats.opacity_logits[:3] = np.inf, -np.inf, np.nan
+    vertex = PlyData.read(io.BytesIO(write_ply(splats, normals=normals)))["vertex"]
+    assert_same(from_plyfile(vertex), splats)
+    assert ("nx" in vertex) == normals
+
+
+FLOATS = st.floats(width=32) | st.sampled_from([np.nan, np.inf, -np.inf, -0.0, 1e-45, 3.4e38])
+
+
+@given(arrays(np.float32, st.tuples(st.integers(1, 12), st.just(14)), elements=FLOATS))
+@examples(max_examples=60, deadline=None)
+def test_text_reads_as_plyfile_reads_it(values: np.ndarray) -> None:
+    columns = (values[:, :3], values[:, 3:6], values[:, 6:10], values[:, 10], values[:, 11:])
+    binary = PlyData.read(io.BytesIO(write_ply(Splats(*columns))))
+    out = io.BytesIO()
+    PlyData(binary.elements, text=True).write(out)
+    theirs = from_plyfile(PlyData.read(io.BytesIO(out.getvalue()))["vertex"])
+    assert_same(read_ply(out.getvalue()), theirs)
+
+
+def from_plyfile(vertex: Any) -> Splats:
+    """A splat from the columns of a vertex element, whatever their order in the file."""
+
+    def group(*names: str) -> np.ndarray:
+        return np.stack([vertex[name] for name in names], axis=1)
+
+    rest = sorted((p.name for p in vertex.properties if p.name.startswith("f_rest_")), key=len)
+    return Splats(
+        positions=group("x", "y", "z"),
+        log_scales=group("scale_0", "scale_1", "scale_2"),
+        rotations=group("rot_0", "rot_1", "rot_2", "rot_3"),
+        opacity_logits=vertex["opacity"],
+        f_dc=group("f_dc_0", "f_dc_1", "f_dc_2"),
+        f_rest=group(*rest) if rest else None,
+    )
+
+
+TEXT_HEAD = b"""ply
+format ascii 1.0
+element vertex 2
+property uchar red
+property float x
+property float y
+property float z
+property float opacity
+property double scale_0
+property float scale_1
+property float scale_2
+property float rot_0
+property float rot_1
+property float rot_2
+property float rot_3
+property float f_dc_0
+property float f_dc_1
+property float f_dc_2
+element face 1
+property list uchar int vertex_index
+end_header
+"""
+TEXT_ROW = b"255 " + b" ".join(b"%d.5" % i for i in range(14)) + b"\n"
+
+
+def test_text_with_other_elements_and_blank_lines_is_read() -> None:
+    splats = read_ply(TEXT_HEAD + TEXT_ROW + b"\n" + TEXT_ROW + b"3 0 1 2\n")
+    assert len(splats) == 2
+    assert splats.positions[1].tolist() == [0.5, 1.5, 2.5]
+    assert splats.log_scales[1].tolist() == [4.5, 5.5, 6.5]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        TEXT_ROW,  # one of two
+        TEXT_ROW + TEXT_ROW[:-6],  # a column short
+        TEXT_ROW + TEXT_ROW.replace(b"3.5", b"three"),
+        TEXT_ROW + b"\xff" * 200,
+        TEXT_ROW + b"1" * 100_000,  # one endless number
+        TEXT_ROW + b"1 " * 100_000 + b"x",  # one endless line
+        TEXT_ROW + b"\x00" * 200,
+    ],
+)
+def test_text_that_is_no_table_is_refused(body: bytes) -> None:
+    with pytest.raises(SplatError, match=r"ascii PLY is (cut short|not readable)"):
+        read_ply(TEXT_HEAD + body)
 
 
 def test_gsply_reads_what_we_write(tmp_path) -> None:
@@ -149,6 +245,7 @@ HEAD, BODY = header_and_body(BASE)
         ),
         (HEAD.replace(b"binary_little_endian", b"ascii") + b"1 2 3 x " * 100, "not readable"),
         (HEAD.replace(b"binary_little_endian", b"ascii") + b"1 2\n", "cut short"),
+        (HEAD.replace(b"binary_little_endian", b"ascii") + b"\n" * 500, "cut short"),
     ],
 )  # fmt: skip
 def test_what_is_no_splat_is_refused_with_the_reason(data: bytes, message: str) -> None:

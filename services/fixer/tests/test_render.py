@@ -15,7 +15,7 @@ from sn17_fixer.render.camera import Camera, validator_camera
 from sn17_fixer.render.check import check_render
 from sn17_fixer.render.metrics import psnr, ssim
 from sn17_fixer.render.preview import preview_png
-from sn17_fixer.render.raster import rasterise_numpy
+from sn17_fixer.render.raster_numpy import rasterise_numpy
 from sn17_fixer.render.scene import Model, project, render, to_bytes, validator_model
 from sn17_splats import SplatError, Splats
 

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sn17_fixer.diagnosis import diagnose
-from sn17_fixer.scan import COLUMNS, Scan, scan_numpy
+from sn17_fixer.scan.columns import COLUMNS, Scan
+from sn17_fixer.scan.numpy_pass import scan_numpy
 from sn17_splats import Splats, read_ply, write_ply
 
 scan_numba = pytest.importorskip("sn17_fixer.scan.numba_pass", reason="numba is not installed").scan_numba

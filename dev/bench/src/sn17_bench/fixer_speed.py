@@ -18,7 +18,7 @@ import zstandard
 from sn17_fixer.diagnosis import diagnose
 from sn17_fixer.policy import FixOptions, fix
 from sn17_fixer.render.check import check_render
-from sn17_fixer.scan import scan_numpy
+from sn17_fixer.scan.numpy_pass import scan_numpy
 from sn17_splats import Splats, encode_spz, read_ply, write_ply
 from sn17_splats.spz import spz_payload
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, GCCollector, PlatformCollector, ProcessCollector
@@ -12,8 +11,7 @@ from prometheus_client.registry import Collector
 from sn17_contract.http import Code, LeaseOwner
 from sn17_contract.metrics import Metric as MetricName
 
-if TYPE_CHECKING:
-    from sn17_service.service import Service
+from sn17_service.state import ServiceState
 
 
 def new_registry() -> CollectorRegistry:
@@ -36,32 +34,32 @@ def refusals(registry: CollectorRegistry) -> Counter:
 class ServiceCollector(Collector):
     """Memory, marks, drain leases, readiness and identity, read at each scrape."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, state: ServiceState) -> None:
+        self._state = state
 
     def describe(self) -> list[Metric]:
         return []
 
     def collect(self) -> Iterator[Metric]:
-        service = self._service
+        state = self._state
         yield from self._memory()
-        held = {lease.by for lease in service.drain.leases()}
+        held = {lease.by for lease in state.drain.leases()}
         draining = GaugeMetricFamily(
             MetricName.DRAINING, "Out of service on behalf of this owner.", labels=["by"]
         )
         for owner in LeaseOwner:
             draining.add_metric([owner.value], float(owner in held))
         yield draining
-        ready = not service.readiness.reasons()
+        ready = not state.readiness.reasons()
         yield GaugeMetricFamily(MetricName.READY, "Takes work.", value=float(ready))
         info = GaugeMetricFamily(
             MetricName.BOOT_INFO, "This incarnation.", labels=["boot_id", "service", "version"]
         )
-        info.add_metric([service.boot_id, service.name, service.version], 1.0)
+        info.add_metric([state.boot_id, state.name, state.version], 1.0)
         yield info
 
     def _memory(self) -> Iterator[Metric]:
-        reading = self._service.read_memory()
+        reading = self._state.read_memory()
         if reading is not None:
             yield GaugeMetricFamily(
                 MetricName.MEMORY_UNRECLAIMABLE,
@@ -82,6 +80,6 @@ class ServiceCollector(Collector):
         marks = GaugeMetricFamily(
             MetricName.MEMORY_MARK_RATIO, "Marks of the guard as shares of the limit.", labels=["mark"]
         )
-        for name, ratio in self._service.memory_marks.items():
+        for name, ratio in self._state.memory_marks.items():
             marks.add_metric([name], ratio)
         yield marks

@@ -7,7 +7,6 @@ import contextlib
 import functools
 import logging
 import os
-import secrets
 import signal
 import socket
 import threading
@@ -17,19 +16,17 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from prometheus_client import CollectorRegistry
-from sn17_contract.admin import Canary
-from sn17_contract.http import Code, LeaseOwner
+from sn17_contract.http import Code
 
-from sn17_service.drain import DrainLease, Lease
-from sn17_service.health import Health, Readiness
-from sn17_service.memory import MemoryReader, MemoryReading, MemoryUnavailable, memory_reader
+from sn17_service.memory import MemoryReader
 from sn17_service.metrics import ServiceCollector, new_registry, refusals
 from sn17_service.middleware import RequestLayer
-from sn17_service.ops import build_ops_app
+from sn17_service.ops import MAX_OPS_BODY, add_ops_routes
 from sn17_service.problems import PROBLEM_SCHEMA, install_problems
-from sn17_service.process import die_with_parent, write_ready_file, write_termination_reason
+from sn17_service.process import die_with_parent, write_ready_file
 from sn17_service.server import ThreadServer, listen, make_server, port_of
 from sn17_service.settings import ServiceSettings
+from sn17_service.state import ServiceState
 
 _LOOP_BEAT_SECONDS = 1.0
 _LOOP_SILENCE_SECONDS = 30.0
@@ -38,7 +35,7 @@ _HARD_STOP_SECONDS = 5.0
 Hook = Callable[[], Awaitable[None]]
 
 
-class Service:
+class Service(ServiceState):
     """What every pod needs once.
 
     Register checks, hooks and background tasks, then ``raise SystemExit(service.main(app))``. Hooks of
@@ -56,55 +53,19 @@ class Service:
         monotonic: Callable[[], float] = time.monotonic,
         memory: MemoryReader | None = None,
     ) -> None:
-        self.name = name
-        self.version = version
-        self.settings = settings
-        self.clock = clock
-        self.monotonic = monotonic
-        self.boot_id = secrets.token_hex(8)
-        self.log = logging.getLogger(f"sn17.{name}")
+        super().__init__(name, version, settings, clock=clock, monotonic=monotonic, memory=memory)
         self.registry: CollectorRegistry = new_registry()
         self.refusals = refusals(self.registry)
-        self.drain = DrainLease(monotonic)
-        self.health = Health(monotonic)
-        self.readiness = Readiness()
-        self.memory: MemoryReader = memory or memory_reader(
-            settings.memory_source, settings.memory_limit_bytes
-        )
-        self.memory_marks: dict[str, float] = {}
-        self.cleanup_calls: list[Callable[[], object]] = []
-        self.canary_call: Callable[[], Canary] | None = None
-        self.life_id: Callable[[], str | None] = lambda: None
-        self.jobs_in_flight: Callable[[], int | None] = lambda: None
-        self.exit_calls: list[Callable[[str], None]] = []
         self.on_start: list[Hook] = []
         self.on_stop: list[Hook] = []
         self.port: int | None = None
         self.ops_port: int | None = None
-        self.last_admin_call: float | None = None
         self._background: dict[str, Hook] = {}
         self._ops_routers: list[APIRouter] = []
         self._admin_routers: list[APIRouter] = []
-        self._memory_failed = False
-        self._stop_lock = threading.Lock()
-        self._stop: tuple[int, str] | None = None
-        self._wake: Callable[[], None] = lambda: None
-        self.readiness.add("draining", self._not_draining)
         self.registry.register(ServiceCollector(self))
 
     # --- what a service registers -----------------------------------------------------------------
-
-    def on_cleanup(self, call: Callable[[], object]) -> None:
-        """``POST /admin/v1/cleanup`` runs it on a thread; then heap goes back to the kernel."""
-        self.cleanup_calls.append(call)
-
-    def on_canary(self, call: Callable[[], Canary]) -> None:
-        """``POST /admin/v1/canary`` runs it on a thread and answers with what it returns."""
-        self.canary_call = call
-
-    def on_exit(self, call: Callable[[str], None]) -> None:
-        """``POST /admin/v1/exit`` calls it with the reason before the process stops."""
-        self.exit_calls.append(call)
 
     def background(self, name: str, task: Hook) -> None:
         """Run ``task`` beside the servers. If it fails the process ends with code 1; returning is fine."""
@@ -140,50 +101,13 @@ class Service:
 
     def ops_app(self) -> FastAPI:
         """The application of the ops port."""
-        return build_ops_app(self, self._ops_routers, self._admin_routers)
-
-    # --- state ------------------------------------------------------------------------------------
+        app = self.new_app(f"{self.name} ops", MAX_OPS_BODY, probes=True)
+        add_ops_routes(app, self, self.registry, self._ops_routers, self._admin_routers)
+        return app
 
     def count_refusal(self, code: Code) -> None:
+        """Count one request that was answered with an error."""
         self.refusals.labels(code.value).inc()
-
-    def read_memory(self) -> MemoryReading | None:
-        """The reading, or None where the kernel does not tell: unknown is not zero, and not full."""
-        try:
-            reading = self.memory.read()
-        except MemoryUnavailable as error:
-            if not self._memory_failed:
-                self.log.warning("memory is unknown: %s", error)
-            self._memory_failed = True
-            return None
-        self._memory_failed = False
-        return reading
-
-    def seconds_left(self, lease: Lease) -> float | None:
-        return None if lease.expires is None else max(0.0, lease.expires - self.monotonic())
-
-    def admin_called(self) -> None:
-        self.last_admin_call = self.monotonic()
-
-    @property
-    def stopping(self) -> str | None:
-        """The reason, once the process is on its way out."""
-        return self._stop[1] if self._stop else None
-
-    def stop(self, exit_code: int, reason: str) -> None:
-        """Drain, finish what runs, exit. From any thread; the first call decides code and reason."""
-        with self._stop_lock:
-            if self._stop is not None:
-                return
-            self._stop = (exit_code, reason)
-        self.drain.hold(LeaseOwner.SHUTDOWN, reason)
-        self.log.info("stopping", extra={"reason": reason, "exit_code": exit_code})
-        write_termination_reason(self.settings.termination_log, reason)
-        self._wake()
-
-    def _not_draining(self) -> tuple[bool, str]:
-        lease = self.drain.current
-        return lease is None, f"{lease.by.value}: {lease.reason}" if lease else ""
 
     # --- life -------------------------------------------------------------------------------------
 
@@ -208,7 +132,7 @@ class Service:
             die_with_parent()
         loop = asyncio.get_running_loop()
         stopped = asyncio.Event()
-        self._wake = functools.partial(_set_from_any_thread, loop, stopped)
+        self._stop_asked = functools.partial(_set_from_any_thread, loop, stopped)
         data_socket = listen(settings.host, settings.port) if data_app is not None else None
         try:
             ops_socket = listen(settings.host, settings.ops_port)
@@ -233,7 +157,7 @@ class Service:
             finally:
                 self.health.unwatch("event_loop")
                 await asyncio.to_thread(ops.stop)
-        return self._stop[0] if self._stop else 1
+        return self.exit_code
 
     async def _serve(
         self,
@@ -262,7 +186,7 @@ class Service:
             )
         self._announce()
         await stopped.wait()
-        if self._stop is None:
+        if self.stopping is None:
             self.stop(1, "the data server ended by itself")
         watchdog = self._hard_stop_later()
         try:
@@ -328,8 +252,7 @@ class Service:
 
     def _hard_stop_later(self) -> threading.Timer:
         """End the process even if a hook, a thread or the loop hangs."""
-        code = self._stop[0] if self._stop else 1
-        return _leave_later(2 * self.settings.grace_seconds + _HARD_STOP_SECONDS, code, self.log)
+        return _leave_later(2 * self.settings.grace_seconds + _HARD_STOP_SECONDS, self.exit_code, self.log)
 
 
 def _set_from_any_thread(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -150,7 +151,7 @@ def read_ply(data: Buffer, limits: Limits = Limits()) -> Splats:
     """Read a splat from the bytes of a PLY file.
 
     Binary files become views of ``data`` without a copy wherever the columns of a group are float32 side
-    by side; big-endian and other types are converted by numpy, ascii by plyfile. Comments, normals, extra
+    by side; big-endian and other types and text are converted by numpy. Comments, normals, extra
     properties and what follows the vertices are ignored.
 
     Raises :class:`SplatError` for anything else and :class:`SplatTooLarge` over ``limits``, before memory
@@ -192,16 +193,21 @@ def _read_ascii(data: Buffer, header: PlyHeader) -> NDArray[Any]:
     have = memoryview(data).nbytes - header.vertex_offset
     if have + 1 < 2 * header.count * len(header.properties):
         raise SplatError(f"the ascii PLY is cut short: {header.count} vertices do not fit in {have} bytes")
-    from plyfile import PlyData  # only odd files pay for the import
-
+    lines = filter(bytes.strip, io.BytesIO(memoryview(data)[header.vertex_offset :]))
+    rows = itertools.islice(lines, header.count)
+    first = next(rows, None)
+    if first is None:
+        raise SplatError("the ascii PLY is cut short: no vertex is there")
     try:
-        element = PlyData.read(io.BytesIO(data))["vertex"]
-    except Exception as error:  # plyfile and numpy raise a dozen kinds on hostile text
+        values = np.loadtxt(itertools.chain([first], rows), comments=None, ndmin=2)
+    except ValueError as error:
         raise SplatError(f"the ascii PLY is not readable: {error}") from error
-    table: NDArray[Any] = np.asarray(element.data)
-    if table.shape != (header.count,):
-        raise SplatError("the ascii PLY is cut short")
-    return table
+    if values.shape != (header.count, len(header.properties)):
+        raise SplatError(
+            f"the ascii PLY is cut short or not readable: {header.count} vertices of "
+            f"{len(header.properties)} numbers should be there, {values.shape[0]} of {values.shape[1]} are"
+        )
+    return values.view([(name, values.dtype) for name, _ in header.properties])[:, 0]
 
 
 def _columns(table: NDArray[Any], names: tuple[str, ...]) -> Float32:

@@ -25,7 +25,8 @@ from sn17_fixer.model import (
 )
 from sn17_fixer.reference import TRELLIS, Reference
 from sn17_fixer.rows import ZERO_QUATERNION, good_rows
-from sn17_fixer.scan import (
+from sn17_fixer.scan import default_scanner
+from sn17_fixer.scan.columns import (
     BINS_PER_LOGIT,
     COLUMNS,
     HISTOGRAM_LOW,
@@ -35,7 +36,6 @@ from sn17_fixer.scan import (
     SCALES,
     Scan,
     Scanner,
-    default_scanner,
 )
 from sn17_fixer.steps.placement import VALIDATOR_EXTENT
 from sn17_fixer.strays import find_strays, generous_box

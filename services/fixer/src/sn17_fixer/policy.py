@@ -13,7 +13,7 @@ from sn17_fixer.diagnosis import diagnose, double_activation_clamp, signature_of
 from sn17_fixer.model import Diagnosis, PolicyName, Reason, RenderCheck, Repair, Scalar, Step, Verdict
 from sn17_fixer.reference import TRELLIS, Reference
 from sn17_fixer.render.check import check_render
-from sn17_fixer.scan import SCALES, Scanner
+from sn17_fixer.scan.columns import SCALES, Scanner
 from sn17_fixer.steps.opacity import (
     COLLAPSED_TO,
     COLLAPSED_TO_TRELLIS,

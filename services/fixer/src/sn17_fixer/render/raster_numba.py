@@ -1,4 +1,4 @@
-"""The compositing of :mod:`.raster`, compiled: one gaussian after the other, row by row."""
+"""Front-to-back compositing of footprints, compiled: one gaussian after the other, row by row."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from sn17_fixer.compiled import kernel
-from sn17_fixer.render.raster import F32, LAST_LIGHT, MAX_ALPHA, MIN_ALPHA, Footprints
+from sn17_fixer.render.footprints import F32, LAST_LIGHT, MAX_ALPHA, MIN_ALPHA, Footprints
 
 _HALF = np.float32(0.5)
 _MIN = np.float32(MIN_ALPHA)

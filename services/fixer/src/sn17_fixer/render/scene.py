@@ -11,7 +11,8 @@ from sn17_splats import SplatError, Splats, alpha
 from sn17_splats.statistics import SH_C0
 
 from sn17_fixer.render.camera import Camera
-from sn17_fixer.render.raster import MIN_ALPHA, Footprints, default_rasteriser
+from sn17_fixer.render.footprints import MIN_ALPHA, Footprints
+from sn17_fixer.render.raster import default_rasteriser
 from sn17_fixer.rows import good_rows
 from sn17_fixer.steps.placement import VALIDATOR_EXTENT
 

@@ -1,4 +1,4 @@
-"""The pass of :mod:`sn17_fixer.scan`, compiled."""
+"""The pass, compiled."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from sn17_splats import Splats
 
 from sn17_fixer.compiled import kernel
 from sn17_fixer.gates import TRANSPARENT_LOGIT
-from sn17_fixer.scan import BINS, BINS_PER_LOGIT, COLUMNS, HISTOGRAM_LOW, OPACITY, TAME, Scan, pivots
+from sn17_fixer.scan.columns import BINS, BINS_PER_LOGIT, COLUMNS, HISTOGRAM_LOW, OPACITY, TAME, Scan, pivots
 
 _WIDTH = len(COLUMNS)
 _OPACITY = OPACITY
