@@ -112,6 +112,22 @@ def test_unknown_memory_no_limit_and_a_guard_that_is_off_never_refuse(
     assert guard.check() is None
 
 
+def test_a_guard_without_a_limit_says_that_it_does_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    limits = [None, None, LIMIT, LIMIT, None]
+    guard = Guard(
+        Marks(0.75, 0.88),
+        enabled=True,
+        read=lambda: MemoryReading(1, 0, limits.pop(0), {}),
+        cleanup=lambda: None,
+        monotonic=lambda: 0,
+    )
+    with caplog.at_level("INFO", "sn17.trellis.guard"):
+        while limits:
+            guard.check()
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO", "WARNING"]
+    assert "SN17_MEMORY_LIMIT_BYTES" in caplog.records[0].message
+
+
 def test_a_self_recycle_waits_and_happens_once_per_interval_across_restarts(tmp_path: Path) -> None:
     now = [10_000.0]
 

@@ -68,6 +68,20 @@ def test_the_kernels_count_finds_a_killed_process_in_a_container_that_goes_on(tm
     assert judged(watch) == []
 
 
+def test_a_node_with_cgroup_v2_is_read_as_well(tmp_path: Path) -> None:
+    watch = MemoryWatch()
+    folder = tmp_path / "kubepods/burstable/pod1234/life-1"
+    folder.mkdir(parents=True)
+    (folder / "memory.current").write_text(str(GIB))
+    (folder / "memory.max").write_text(str(GIB))
+    for second in range(20):
+        (folder / "memory.stat").write_text(f"anon {int((0.2 + 0.04 * second) * GIB)}\n")
+        (folder / "memory.events").write_text(f"oom {second // 19}\noom_kill {second // 19}\n")
+        watch.look([tmp_path], [POD], 1000.0 + second)
+    assert [kill.at for kill in watch.kills] == [1019.0]
+    assert judged(watch) == ["killed_in_sight"]
+
+
 def test_what_a_killed_container_no_longer_holds_is_not_how_it_stood_before(tmp_path: Path) -> None:
     watch = MemoryWatch()
     for second in range(20):

@@ -7,7 +7,6 @@ the kubelet or the worker itself is not. kubelet's word on how a container ended
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from sn17_cluster.stack import terminations
-from sn17_service.memory import CgroupV1Memory, MemoryUnavailable
+from sn17_service import MemoryUnavailable
+from sn17_service.cgroups import memory_cgroup
 
 from sn17_chaos.history import MemorySample, OomKill
-
-_KILLS = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
 
 
 def containers(groups: Iterable[Path], pod: Mapping[str, Any]) -> list[Path]:
@@ -53,9 +51,9 @@ class MemoryWatch:
     def _sample(self, folder: Path, worker: str, now: float) -> None:
         life = folder.name
         # In this order: memory that a kill has freed is read only after the kill has been counted.
-        ratio = CgroupV1Memory(folder).read().ratio
-        counted = _KILLS.search((folder / "memory.oom_control").read_text())
-        known, count = self._counted.get(life, 0), int(counted[1]) if counted else 0
+        memory = memory_cgroup(folder)
+        ratio = memory.read().ratio
+        known, count = self._counted.get(life, 0), memory.events().oom_kill
         if count > known:
             self._counted[life] = count
             self.kills.append(OomKill(now, worker, life))

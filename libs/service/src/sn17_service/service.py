@@ -212,6 +212,7 @@ class Service(ServiceState):
             self.stop(1, f"{name} failed")
 
     def _announce(self) -> None:
+        reading = self.read_memory()
         self.log.info(
             "listening",
             extra={
@@ -221,6 +222,8 @@ class Service(ServiceState):
                 "boot_id": self.boot_id,
                 "version": self.version,
                 "memory": self.memory.name,
+                "memory_limit_bytes": reading.limit if reading else None,
+                "memory_level": reading.level if reading else None,
             },
         )
         if self.settings.ready_file is not None:

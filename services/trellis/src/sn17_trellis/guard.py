@@ -42,6 +42,7 @@ class Guard:
         self._cleanup = cleanup
         self._monotonic = monotonic
         self._refusing_since: float | None = None
+        self._without_limit = False
 
     @property
     def refusing_since(self) -> float | None:
@@ -72,7 +73,15 @@ class Guard:
 
     def _ratio(self) -> float:
         reading = self._read()
-        return 0.0 if reading is None or reading.ratio is None else reading.ratio
+        if reading is None:
+            return 0.0
+        if (reading.ratio is None) != self._without_limit:
+            self._without_limit = not self._without_limit
+            if self._without_limit:
+                log.warning("no memory limit is known: the guard does nothing; set SN17_MEMORY_LIMIT_BYTES")
+            else:
+                log.info("a memory limit is known: the guard is on", extra={"limit_bytes": reading.limit})
+        return reading.ratio or 0.0
 
 
 class SelfRecycle:
