@@ -33,9 +33,9 @@ from sn17_operator.core.model import (
 from sn17_operator.core.planner import plan
 from sn17_operator.explain import explain_pod
 from sn17_operator.ports import Missing, Ratios
-from sn17_operator.status.conditions import suspect_nodes
 from sn17_operator.status import codec as written
 from sn17_operator.status import render as statuses
+from sn17_operator.status.conditions import suspect_nodes
 from sn17_operator.status.view import View
 
 NOW = 1_700_000_000.0
