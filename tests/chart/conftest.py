@@ -6,16 +6,14 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from chart_cases import CHART, PRELOADED, ChartError
 from sn17_cluster.plugin import unavailable
 from sn17_cluster.requirements import MissingError, require_tools
 
-ROOT = Path(__file__).resolve().parents[2]
-CHART = ROOT / "charts" / "sn17"
 KUBERNETES = "1.34.4"
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 
@@ -86,7 +84,7 @@ TOGGLES: dict[str, tuple[str, ...]] = {
     "common-labels": ("--set", "commonLabels.team=mining"),
 }
 
-ALL = {**PRESETS, **TOGGLES}
+ALL = {name: (*PRELOADED, *arguments) for name, arguments in {**PRESETS, **TOGGLES}.items()}
 
 
 @dataclass(frozen=True)
@@ -116,10 +114,6 @@ class Render:
         return next(pod for name, pod in self.pods() if name == component)
 
 
-class ChartError(Exception):
-    """Helm refused the values; the message is what it said."""
-
-
 @dataclass(frozen=True)
 class Chart:
     """The chart and the tools that were built to work with it."""
@@ -138,7 +132,8 @@ class Chart:
     def text(self, *args: str, tool: str = "helm", release: str = "sn17", namespace: str = "mining") -> str:
         # Named, since a Helm built from source may not know which Kubernetes it was built for.
         version = f"--kube-version={KUBERNETES}"
-        return self.run(tool, "template", release, str(CHART), version, "--namespace", namespace, *args)
+        where = ("--namespace", namespace)
+        return self.run(tool, "template", release, str(CHART), version, *where, *PRELOADED, *args)
 
     def render(
         self, *args: str, tool: str = "helm", release: str = "sn17", namespace: str = "mining"

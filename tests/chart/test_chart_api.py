@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from chart_cases import PRELOADED
 from sn17.accept.port_forward import Release as AcceptedRelease
 from sn17.accept.stack import StackError
 from sn17_cluster.client import Cluster, CommandError
@@ -146,19 +147,31 @@ def test_every_toggle_installs(
 ) -> None:
     wanted = [a for a in arguments[variant] if not a.startswith("--api-versions")]
     assert "STATUS: deployed" in cluster.helm(
-        "install", "sn17", str(CHART), "-n", namespace, *wanted, tool=tool
+        "install", "sn17", str(CHART), "-n", namespace, *PRELOADED, *wanted, tool=tool
     )
 
 
 def test_notes_name_what_is_missing_and_how_to_mend_it(cluster: Cluster, namespace: str) -> None:
-    out = cluster.helm("install", "sn17", str(CHART), "-n", namespace)
+    out = cluster.helm("install", "sn17", str(CHART), "-n", namespace, *PRELOADED)
     assert "sn17 wallet secret" in out
     assert "trellis.model.revision=COMMIT" in out
     cluster.kubectl("create", "secret", "generic", "sn17-hotkey", "--from-literal=hotkey={}", "-n", namespace)
     out = cluster.helm(
-        "upgrade", "sn17", str(CHART), "-n", namespace, "--set", "trellis.model.existingClaim=w"
+        "upgrade", "sn17", str(CHART), "-n", namespace, *PRELOADED, "--set", "trellis.model.existingClaim=w"
     )
     assert "Still missing" not in out
+
+
+def test_a_larger_journal_is_told_how_and_does_not_break_the_upgrade(
+    cluster: Cluster, namespace: str
+) -> None:
+    release = ("sn17", str(CHART), "-n", namespace, *PRELOADED)
+    cluster.helm("install", *release, "--set", "miner.persistence.size=1Gi")
+    out = cluster.helm("upgrade", *release, "--set", "miner.persistence.size=7Gi")
+    found = cluster.get("statefulset", "sn17-miner", namespace=namespace)["spec"]["volumeClaimTemplates"]
+    assert found[0]["spec"]["resources"]["requests"]["storage"] == "1Gi"
+    assert "patch pvc state-sn17-miner-0" in out
+    assert '"storage":"7Gi"' in out
 
 
 @pytest.mark.parametrize("tool", ["helm", "helm3"])
@@ -172,7 +185,7 @@ def test_upgrade_and_rollback_keep_what_must_be_kept(cluster: Cluster, namespace
         text: str = deployment["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"]
         return text
 
-    release = ("sn17", str(CHART), "-n", namespace)
+    release = ("sn17", str(CHART), "-n", namespace, *PRELOADED)
     cluster.helm("install", *release, tool=tool)
     first = token()
     assert len(first) >= 32
@@ -199,7 +212,7 @@ def test_an_upgrade_that_changes_nothing_restarts_nothing(cluster: Cluster, name
         objects = [o for kind in kinds for o in cluster.get(kind, namespace=namespace)]
         return {o["metadata"]["name"]: o["metadata"]["generation"] for o in objects}
 
-    release = ("sn17", str(CHART), "-n", namespace)
+    release = ("sn17", str(CHART), "-n", namespace, *PRELOADED)
     cluster.helm("install", *release)
     before = generations()
     cluster.helm("upgrade", *release)
@@ -209,7 +222,16 @@ def test_an_upgrade_that_changes_nothing_restarts_nothing(cluster: Cluster, name
 def test_two_releases_in_two_namespaces_side_by_side(cluster: Cluster) -> None:
     with cluster.namespace("one", RESTRICTED) as one, cluster.namespace("two", RESTRICTED) as two:
         for namespace in (one, two):
-            cluster.helm("install", "sn17", str(CHART), "-n", namespace, "--set", "crds.upgrade.enabled=true")
+            cluster.helm(
+                "install",
+                "sn17",
+                str(CHART),
+                "-n",
+                namespace,
+                *PRELOADED,
+                "--set",
+                "crds.upgrade.enabled=true",
+            )
         cluster.helm("uninstall", "sn17", "-n", one)
         assert cluster.get("deployment", "sn17-trellis", namespace=two)
         assert cluster.get("sn17miner", "sn17", namespace=two)
@@ -236,7 +258,7 @@ def test_monitoring_objects_come_when_their_kinds_are_there(cluster: Cluster, na
     names = [f"{plural}.monitoring.coreos.com" for plural in kinds]
     try:
         cluster.wait_established(*names)
-        cluster.helm("install", "sn17", str(CHART), "-n", namespace)
+        cluster.helm("install", "sn17", str(CHART), "-n", namespace, *PRELOADED)
         assert cluster.get("podmonitors", "sn17", namespace=namespace)
         assert cluster.get("prometheusrules", "sn17", namespace=namespace)["spec"]["groups"]
         cluster.helm("uninstall", "sn17", "-n", namespace)
@@ -253,7 +275,7 @@ def test_the_command_line_finds_its_way_in(
     with pytest.raises(StackError, match="helm list -A"):
         release.acceptance()
     named = "acceptance.gaussiansMean=1,fullnameOverride=other"
-    cluster.helm("install", "sn17", str(CHART), "-n", namespace, "--set", named)
+    cluster.helm("install", "sn17", str(CHART), "-n", namespace, *PRELOADED, "--set", named)
     assert release.acceptance()["gaussians_mean"] == 1
     secret = cluster.get("secret", "other-admin-token", namespace=namespace)
     assert release.admin_token() == base64.b64decode(secret["data"]["token"]).decode()
@@ -270,7 +292,7 @@ def can(cluster: Cluster, account: str, verb: str, what: str, namespace: str) ->
 
 
 def test_the_operator_may_do_its_work_and_nothing_else(cluster: Cluster, namespace: str) -> None:
-    cluster.helm("install", "sn17", str(CHART), "-n", namespace)
+    cluster.helm("install", "sn17", str(CHART), "-n", namespace, *PRELOADED)
     operator = f"{namespace}:sn17-operator"
     needed = [
         *((verb, "sn17miners.sn17.io") for verb in ("get", "list", "watch")),
@@ -299,14 +321,14 @@ def test_the_operator_may_do_its_work_and_nothing_else(cluster: Cluster, namespa
 
 @pytest.mark.parametrize("component", ["trellis", "miner", "fixer", "grafana"])
 def test_the_others_may_do_nothing(cluster: Cluster, namespace: str, component: str) -> None:
-    cluster.helm("install", "sn17", str(CHART), "-n", namespace)
+    cluster.helm("install", "sn17", str(CHART), "-n", namespace, *PRELOADED)
     account = f"{namespace}:sn17-{component}"
     assert not can(cluster, account, "get", "pods", namespace)
     assert not can(cluster, account, "get", "secrets", namespace)
 
 
 def test_the_budget_holds_healthy_workers_and_lets_sick_ones_go(cluster: Cluster, namespace: str) -> None:
-    cluster.helm("install", "sn17", str(CHART), "-n", namespace, "--set", "trellis.replicas=2")
+    cluster.helm("install", "sn17", str(CHART), "-n", namespace, *PRELOADED, "--set", "trellis.replicas=2")
     cluster.kubectl(
         "wait",
         "--for=jsonpath={.status.replicas}=2",

@@ -214,3 +214,89 @@ def test_a_prometheus_of_ones_own_may_be_let_in(rendered: Callable[[str], Any]) 
         assert allowed(release.of("NetworkPolicy"), theirs, ends[component], 9090)
         assert not allowed(release.of("NetworkPolicy"), theirs, ends[component], 10006)
     assert allowed(release.of("NetworkPolicy"), theirs, ends["grafana"], 3000)
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a cluster keeps its API server and its DNS, as its documentation says."""
+
+    api_server: str
+    api_port: int
+    dns_port: int = 53
+    validator: str = "203.0.113.7"
+
+
+SITES = {
+    "kubeadm": Site("10.0.0.10", 6443),
+    "kind": Site("172.18.0.2", 6443),
+    "kind, IPv6 only": Site("fc00:f853:ccd:e793::2", 6443, validator="2001:db8::7"),
+    "k3s": Site("192.168.1.10", 6443),
+    "k3d": Site("172.20.0.3", 6443),
+    "minikube": Site("192.168.49.2", 8443),
+    "MicroK8s": Site("192.168.1.20", 16443),
+    "OpenShift": Site("10.0.142.9", 6443, dns_port=5353),
+    "RKE2": Site("10.11.12.13", 6443),
+    "EKS": Site("10.0.37.4", 443),
+    "GKE": Site("172.16.0.2", 443),
+    "AKS": Site("20.50.1.1", 443),
+    "dual stack": Site("fd00:10::10", 6443, validator="2001:db8::7"),
+    "public address": Site("198.51.100.9", 443),
+}
+
+
+def resolves(policies: Sequence[Mapping[str, Any]], pod: Peer, port: int) -> bool:
+    """Whether a pod may ask a DNS server at this port, by UDP and by TCP."""
+    own = [p["spec"] for p in policies if selects(p["spec"]["podSelector"], pod.labels)]
+    open_ports = {
+        (entry["protocol"], entry["port"])
+        for policy in own
+        for rule in policy["egress"] or []
+        if "to" not in rule
+        for entry in rule["ports"]
+    }
+    return {("UDP", port), ("TCP", port)} <= open_ports
+
+
+@pytest.mark.parametrize("name", list(SITES))
+def test_the_defaults_work_on_the_clusters_that_people_run(rendered: Callable[[str], Any], name: str) -> None:
+    site = SITES[name]
+    release = rendered("single-gpu")
+    policies = release.of("NetworkPolicy")
+    ends = peers(release)
+    server = Peer("API server", {}, address=site.api_server)
+    for component in ("operator", "prometheus"):
+        assert allowed(policies, ends[component], server, site.api_port), component
+    for component in ("operator", "prometheus", "miner", "trellis", "grafana"):
+        assert resolves(policies, ends[component], site.dns_port), component
+    validator = Peer("validator", {}, address=site.validator)
+    assert allowed(policies, ends["miner"], validator, 8100)
+    assert not allowed(policies, ends["fixer"], validator, 8100)
+
+
+@pytest.mark.parametrize("address", ["10.1.2.3", "192.168.7.7", "fd12::7"])
+def test_a_subtensor_at_a_private_address_is_reached_by_a_value(chart: Any, address: str) -> None:
+    target = Peer("subtensor", {}, address=address)
+    closed = chart.render()
+    assert not allowed(closed.of("NetworkPolicy"), peers(closed)["miner"], target, 9944)
+    width = 128 if ":" in address else 32
+    block = f'[{{"ipBlock":{{"cidr":"{address}/{width}"}}}}]'
+    opened = chart.render("--set-json", f"networkPolicy.minerTo={block}")
+    assert allowed(opened.of("NetworkPolicy"), peers(opened)["miner"], target, 9944)
+    assert not allowed(opened.of("NetworkPolicy"), peers(opened)["fixer"], target, 9944)
+
+
+def test_exceptions_are_of_their_ranges_family(rendered: Callable[[str], Any], variant: str) -> None:
+    """The API server refuses a block whose exceptions lie outside of it."""
+    blocks = [
+        entry["ipBlock"]
+        for policy in rendered(variant).of("NetworkPolicy")
+        for rule in policy["spec"]["egress"] or []
+        for entry in rule.get("to", [])
+        if "ipBlock" in entry
+    ]
+    for block in blocks:
+        outer = ipaddress.ip_network(block["cidr"])
+        for text in block.get("except", []):
+            inner = ipaddress.ip_network(text)
+            assert inner.version == outer.version
+            assert inner.prefixlen > outer.prefixlen

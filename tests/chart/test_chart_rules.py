@@ -341,7 +341,7 @@ def test_the_rendered_annotations_read_well(chart: Any, promtool: str, tmp_path:
     expected = {
         "summary": "sn17-trellis-a holds 91% of its memory limit",
         "description": "The operator should have recycled it by now; beyond the limit the kernel kills it.",
-        "runbook_url": "docs/runbooks/SN17MemoryNearLimit.md",
+        "runbook": "docs/runbooks/SN17MemoryNearLimit.md",
     }
     labels = {"severity": "critical", "pod": "sn17-trellis-a", "namespace": "mining", "release": "sn17"}
     alert = {"exp_labels": labels, "exp_annotations": expected}

@@ -11,6 +11,7 @@ import pytest
 from sn17_contract.metrics import Metric
 from sn17_dashboards.__main__ import FOLDER, main
 from sn17_dashboards.boards import BOARDS
+from sn17_dashboards.boards.thresholds import filled_in
 from sn17_dashboards.grafana import to_json
 
 # Process metrics of prometheus_client that the boards use as well.
@@ -23,7 +24,7 @@ UNITS = {
 
 
 def boards() -> dict[str, Mapping[str, Any]]:
-    return {path.stem: json.loads(path.read_text()) for path in FOLDER.glob("*.json")}
+    return {path.stem: json.loads(filled_in(path.read_text())) for path in FOLDER.glob("*.json")}
 
 
 def panels() -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -100,8 +101,14 @@ def test_no_denominator_can_be_zero(name: str, expr: str) -> None:
 
 @pytest.mark.parametrize(("name", "panel"), list(panels()))
 def test_units_are_those_of_the_metrics(name: str, panel: Mapping[str, Any]) -> None:
-    unit = panel["fieldConfig"]["defaults"]["unit"]
+    columns = {
+        override["matcher"]["options"]: setting["value"]
+        for override in panel["fieldConfig"]["overrides"]
+        for setting in override["properties"]
+        if setting["id"] == "unit"
+    }
     for target in panel["targets"]:
+        unit = columns.get(target["legendFormat"], panel["fieldConfig"]["defaults"]["unit"])
         metrics = re.findall(r"\b((?:sn17|process)_[a-z0-9_]+)", target["expr"])
         if unit not in UNITS or not metrics or "/" in target["expr"]:
             continue

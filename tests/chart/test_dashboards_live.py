@@ -20,6 +20,7 @@ from sn17.up.collect import assigned_tasks, read_tasks
 from sn17.up.report import build
 from sn17_cluster.client import Cluster
 from sn17_dashboards.__main__ import FOLDER, PICTURES
+from sn17_dashboards.boards.thresholds import filled_in as in_numbers
 from sn17_dashboards.draw import chosen, draw_boards
 from sn17_dashboards.prometheus import Window, filled_in, query_range
 from typer.testing import CliRunner
@@ -66,6 +67,7 @@ def live(api: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Liv
         preset = str(CHART / "values-laptop.yaml")
         api.helm(
             "install", "sn17", str(CHART), "-n", namespace, "-f", preset,
+            "--set", "grafana.enabled=false",
             "--set-json", f"operator.spec.rules.memory={json.dumps(QUICK_MEMORY_RULE)}",
         )  # fmt: skip
         with LiveRelease(api, namespace, folder, SETTINGS) as release:
@@ -91,7 +93,7 @@ def _until_it_has_a_story(release: LiveRelease) -> None:
 
 @pytest.fixture(scope="module")
 def boards() -> dict[str, Any]:
-    return {path.stem: json.loads(path.read_text()) for path in FOLDER.glob("*.json")}
+    return {path.stem: json.loads(in_numbers(path.read_text())) for path in FOLDER.glob("*.json")}
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,14 @@
+{{- /* First part of every object's name. A Service's name must begin with a letter, a release's need not. */ -}}
 {{- define "sn17.fullname" -}}
-{{- default .Release.Name .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- $name := toString (default .Release.Name .Values.fullnameOverride) -}}
+{{- if not (regexMatch "^[a-z]" $name) }}{{ $name = printf "sn17-%s" $name }}{{ end -}}
+{{- $name | trunc 40 | trimSuffix "-" -}}
 {{- end -}}
 
 {{- /* Labels that select a component's pods. Takes (dict "root" $ "component" name). */ -}}
 {{- define "sn17.selector" -}}
 app.kubernetes.io/name: sn17
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 
@@ -14,7 +17,7 @@ app.kubernetes.io/component: {{ .component }}
 {{ include "sn17.selector" . }}
 app.kubernetes.io/part-of: sn17
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service | quote }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
 {{- with .root.Values.commonLabels }}
 {{ toYaml . }}
@@ -26,7 +29,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{ include "sn17.selector" . }}
 app.kubernetes.io/part-of: sn17
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service | quote }}
 {{- with .root.Values.commonLabels }}
 {{ toYaml . }}
 {{- end }}
@@ -34,7 +37,10 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 
 {{- /* Reference of one of the sn17 images. Takes (dict "root" $ "image" values "suffix" "-torch"). */ -}}
 {{- define "sn17.image" -}}
-{{- $registry := .root.Values.image.registry -}}
+{{- $registry := default .root.Values.global.imageRegistry .root.Values.image.registry -}}
+{{- if and (empty $registry) (not .root.Values.image.preloaded) -}}
+{{- fail "image.registry: name the registry that holds your sn17 images (none are published; `make images` builds them), or set image.preloaded=true when they are loaded into the nodes (kind, k3d), as values-laptop.yaml does" -}}
+{{- end -}}
 {{- $repository := ternary .image.repository (printf "%s/%s" (trimSuffix "/" $registry) .image.repository) (empty $registry) -}}
 {{- if .image.digest -}}
 {{ $repository }}@{{ .image.digest }}
@@ -50,19 +56,19 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 
 {{- /* What every pod's spec begins with. Takes (dict "root" $ "account" name "token" bool "values" component values). */ -}}
 {{- define "sn17.podSpec" -}}
-serviceAccountName: {{ .account }}
+serviceAccountName: {{ .account | quote }}
 automountServiceAccountToken: {{ .token }}
 enableServiceLinks: false
 securityContext:
   {{- toYaml .root.Values.podSecurityContext | nindent 2 }}
-{{- with .root.Values.image.pullSecrets }}
+{{- with concat .root.Values.global.imagePullSecrets .root.Values.image.pullSecrets }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ kindIs "map" . | ternary (get (kindIs "map" . | ternary . dict) "name") . | quote }}
   {{- end }}
 {{- end }}
 {{- with .values.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with .values.nodeSelector }}
 nodeSelector:
@@ -81,8 +87,11 @@ affinity:
 {{- /* Environment of a service: the chart's settings, replaced by the user's, in a fixed order.
        Takes (dict "root" $ "settings" dict "overrides" dict). A name stands once: server-side apply refuses doubles. */ -}}
 {{- define "sn17.env" -}}
+{{- with .extra }}
+{{- toYaml . }}
+{{- end }}
 {{- $common := dict
-  "SN17_HOST" "0.0.0.0"
+  "SN17_HOST" "any"
   "SN17_LOG_FORMAT" .root.Values.log.format
   "SN17_LOG_LEVEL" .root.Values.log.level -}}
 {{- $all := merge (dict) .overrides .settings $common -}}
@@ -175,4 +184,28 @@ affinity:
 {{- define "sn17.auto" -}}
 {{- $switch := toString .switch -}}
 {{- if or (eq $switch "true") (and (eq $switch "auto") (.root.Capabilities.APIVersions.Has .api)) -}}true{{- end -}}
+{{- end -}}
+
+{{- /* Resources of a worker: from `trellis.memory`, `cpu` and `gpu`; `trellis.resources` comes over them. */ -}}
+{{- define "sn17.trellisResources" -}}
+{{- $values := .Values.trellis -}}
+{{- $requests := dict "cpu" (toString $values.cpu.request) "memory" $values.memory.limit -}}
+{{- $limits := dict "memory" $values.memory.limit -}}
+{{- with $values.cpu.limit }}{{ $_ := set $limits "cpu" (toString .) }}{{ end -}}
+{{- if and (eq $values.backend "torch") $values.gpu.enabled }}{{ $_ := set $limits $values.gpu.resource $values.gpu.count }}{{ end -}}
+{{- $resources := mergeOverwrite (dict "requests" $requests "limits" $limits) (deepCopy $values.resources) -}}
+{{- if ne (toString $resources.requests.memory) (toString $resources.limits.memory) -}}
+{{- fail "trellis.resources: the memory request must equal the limit, so that the node has the memory that a worker's thresholds are shares of; set trellis.memory.limit" -}}
+{{- end -}}
+{{- toYaml $resources -}}
+{{- end -}}
+
+{{- /* Size in the miner's claim template: the one it was installed with, else the value. */ -}}
+{{- define "sn17.journalSize" -}}
+{{- $installed := lookup "apps/v1" "StatefulSet" .Release.Namespace (printf "%s-miner" (include "sn17.fullname" .)) -}}
+{{- $size := .Values.miner.persistence.size -}}
+{{- range dig "spec" "volumeClaimTemplates" list ($installed | default dict) -}}
+{{- if eq .metadata.name "state" }}{{ $size = .spec.resources.requests.storage }}{{ end -}}
+{{- end -}}
+{{- $size -}}
 {{- end -}}

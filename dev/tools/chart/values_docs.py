@@ -100,17 +100,26 @@ KNOWN: dict[str, dict[str, Any]] = {
     "additionalLabels": STRINGS,
     "labels": STRINGS,
     "podAnnotations": STRINGS,
+    "podLabels": STRINGS,
+    "annotations": STRINGS,
+    **dict.fromkeys(
+        ("extraEnv", "extraVolumes", "extraVolumeMounts"), listed({"type": "object", "required": ["name"]})
+    ),
     "nodeSelector": STRINGS,
     "affinity": fields("nodeAffinity", "podAffinity", "podAntiAffinity"),
     "tolerations": listed(fields("key", "operator", "value", "effect", "tolerationSeconds")),
     "topologySpreadConstraints": listed(fields(*SPREAD)),
-    "pullSecrets": listed({"type": "string"}),
+    **dict.fromkeys(
+        ("pullSecrets", "imagePullSecrets"), listed({"anyOf": [{"type": "string"}, fields("name")]})
+    ),
     "alertmanagers": listed({"type": "string"}),
     "disabled": listed({"type": "string"}),
     "cidrs": listed({"type": "string"}),
     "except": listed({"type": "string"}),
     "fetchPorts": listed({"type": "integer"}),
-    **dict.fromkeys(("modelHubTo", "metricsFrom", "grafanaFrom", "prometheusTo", "alertmanagerTo"), PEERS),
+    **dict.fromkeys(
+        ("modelHubTo", "minerTo", "metricsFrom", "grafanaFrom", "prometheusTo", "alertmanagerTo"), PEERS
+    ),
     "podSecurityContext": fields(*SECURITY, *POD_SECURITY),
     "containerSecurityContext": fields(*SECURITY, *CONTAINER_SECURITY),
     "resources": RESOURCES,

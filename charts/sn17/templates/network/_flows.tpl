@@ -56,7 +56,7 @@ outside:
   trellis: [dns, modelHub]
   {{- end }}
   {{- if .Values.miner.enabled }}
-  miner: [dns{{ if not .Values.localValidators.enabled }}, internet{{ end }}]
+  miner: [dns{{ if not .Values.localValidators.enabled }}, internet{{ else if .Values.networkPolicy.minerTo }}, minerPeers{{ end }}]
   {{- end }}
   {{- if .Values.operator.enabled }}
   operator: [dns, apiServer{{ if not $bundled }}, prometheus{{ end }}]
@@ -92,8 +92,10 @@ ports:
 {{- $network := .root.Values.networkPolicy -}}
 {{- if eq .destination "dns" -}}
 - ports:
-    - {protocol: UDP, port: 53}
-    - {protocol: TCP, port: 53}
+    {{- range $network.dnsPorts }}
+    - {protocol: UDP, port: {{ . }}}
+    - {protocol: TCP, port: {{ . }}}
+    {{- end }}
 {{- else if eq .destination "apiServer" -}}
 - to:
     {{- range $network.apiServer.cidrs }}
@@ -102,22 +104,27 @@ ports:
   {{- include "sn17.policyPorts" $network.apiServer.ports | nindent 2 }}
 {{- else if or (eq .destination "internet") (eq .destination "modelHub") -}}
 - to:
-    {{- range $network.internet.cidrs }}
+    {{- range $cidr := $network.internet.cidrs }}
     - ipBlock:
-        cidr: {{ . | quote }}
-        {{- with $network.internet.except }}
+        cidr: {{ $cidr | quote }}
+        {{- $except := list }}
+        {{- range $network.internet.except }}
+        {{- if eq (contains ":" .) (contains ":" $cidr) }}{{ $except = append $except . }}{{ end }}
+        {{- end }}
+        {{- with $except }}
         except:
           {{- toYaml . | nindent 10 }}
         {{- end }}
     {{- end }}
-    {{- if eq $.destination "modelHub" }}
-    {{- with $network.modelHubTo }}
+    {{- with ternary $network.modelHubTo $network.minerTo (eq $.destination "modelHub") }}
     {{- toYaml . | nindent 4 }}
-    {{- end }}
     {{- end }}
   {{- if eq .destination "modelHub" }}
   {{- include "sn17.policyPorts" $network.fetchPorts | nindent 2 }}
   {{- end }}
+{{- else if eq .destination "minerPeers" -}}
+- to:
+    {{- toYaml $network.minerTo | nindent 4 }}
 {{- else -}}
 {{- $peers := ternary $network.prometheusTo $network.alertmanagerTo (eq .destination "prometheus") -}}
 - to:

@@ -20,7 +20,7 @@ scrape_configs:
     kubernetes_sd_configs:
       - role: pod
         namespaces:
-          names: [{{ .Release.Namespace }}]
+          names: [{{ .Release.Namespace | quote }}]
         selectors:
           - role: pod
             label: app.kubernetes.io/part-of=sn17,app.kubernetes.io/instance={{ .Release.Name }}

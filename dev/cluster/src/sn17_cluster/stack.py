@@ -15,6 +15,8 @@ from sn17_cluster.client import Cluster, CommandError
 from sn17_cluster.requirements import REPOSITORY
 
 CHART = REPOSITORY / "charts" / "sn17"
+WITHOUT_REGISTRY = {"image": {"preloaded": True}, "grafana": {"enabled": False}}
+"""Images are loaded into the nodes; that of Grafana is not among them."""
 POLL_SECONDS = 0.5
 
 Object = Mapping[str, Any]
@@ -106,7 +108,7 @@ class Stack:
 
     def _helm(self, verb: str, values: Object, preset: str, wait: bool) -> None:
         path = self.cluster.kubeconfig.parent / f"values-{self.namespace}.json"
-        path.write_text(json.dumps(values))
+        path.write_text(json.dumps({**WITHOUT_REGISTRY, **values}))
         files = [f"--values={CHART / preset}", f"--values={path}"]
         waiting = ["--wait", "--timeout=180s"] if wait else []
         self.cluster.helm(verb, self.release, str(CHART), "-n", self.namespace, *files, *waiting)

@@ -25,13 +25,19 @@ _MAX_HEAD_BYTES = 64 * 1024
 def listen(host: str, port: int) -> socket.socket:
     """A listening TCP socket; port 0 picks a free one.
 
+    Host ``any`` is every address of the machine: IPv6 and IPv4 on one socket, IPv4 alone without IPv6.
+
     Raises:
         OSError: the address is taken or not ours; the message names it.
     """
+    both = host == "any" and socket.has_dualstack_ipv6()
+    host = host if host != "any" else "::" if both else "0.0.0.0"
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # asyncio turns Nagle's algorithm off only where the protocol is named; else answers wait 40 ms for ACKs.
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if both:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     try:
         sock.bind((host, port))
         sock.listen(_BACKLOG)

@@ -32,7 +32,9 @@ class ServiceSettings(BaseSettings):
         env_prefix=ENV_PREFIX, env_nested_delimiter=ENV_DELIMITER, extra="forbid", frozen=True
     )
 
-    host: str = Field("127.0.0.1", description="address both ports listen on; images set 0.0.0.0")
+    host: str = Field(
+        "127.0.0.1", description="address both ports listen on; any: every address, IPv4 and IPv6"
+    )
     port: Port = Field(0, description="data port; 0 picks a free one")
     ops_port: Port = Field(
         OPS_PORT, description="port of health, ready, metrics and admin; 0 picks a free one"

@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MultipleLocator
 from PIL import Image
 
+from sn17_dashboards.boards import thresholds
 from sn17_dashboards.prometheus import Series, Window, filled_in, query_range
 
 PALETTE = ("#73bf69", "#f2cc0c", "#5794f2", "#ff780a", "#e02f44", "#b877d9", "#19c5c5", "#c8f2c2", "#a16a3a")
@@ -55,7 +56,7 @@ def draw_boards(folder: Path, url: str, seconds: float, into: Path) -> int:
     with httpx.Client(base_url=url.rstrip("/"), timeout=30) as client:
         variables = chosen(client, window)
         for path in sorted(folder.glob("*.json")):
-            board = json.loads(path.read_text())
+            board = json.loads(thresholds.filled_in(path.read_text()))
             empty += [f"{path.stem}: {title}" for title in _draw(board, client, variables, window, into)]
     for name in empty:
         sys.stderr.write(f"no series: {name}\n")
@@ -69,6 +70,7 @@ def chosen(client: httpx.Client, window: Window, span: str = "15m") -> dict[str,
     return {
         "namespace": labels.get("namespace", ""),
         "release": labels.get("release", ""),
+        "validator": ".*",
         "window": span,
         # Four scrapes and more, as Grafana computes it from the scrape interval.
         "__rate_interval": f"{max(20, round(window.step * 2))}s",
@@ -108,7 +110,9 @@ def _draw(
         if all(constant for _, _, constant in lines):
             empty.append(panel["title"])
         _frame(axes, panel)
-        if panel["type"] == "stat":
+        if panel["type"] == "table":
+            _table(axes, panel, lines)
+        elif panel["type"] == "stat":
             # An instant query, as Grafana makes it, does not know what has ended.
             now = window.end - 2 * window.step
             _numbers(axes, panel, [line for line in lines if line[0].samples[-1][0] >= now])
@@ -255,6 +259,32 @@ def _numbers(
         axes.text(x, 0.3, name, color=INK, fontsize=8, ha="center", va="center")
     if not lines:
         axes.text(0.5, 0.5, defaults["noValue"], color=INK, ha="center")
+
+
+def _table(
+    axes: Axes, panel: Mapping[str, Any], lines: Sequence[tuple[Series, Mapping[str, Any], str]]
+) -> None:
+    """Rows by the label that the series have in common, a column per query."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    units = {
+        each["matcher"]["options"]: next(p["value"] for p in each["properties"] if p["id"] == "unit")
+        for each in panel["fieldConfig"]["overrides"]
+    }
+    columns = [target["legendFormat"] for target in panel["targets"]]
+    cells: dict[str, dict[str, str]] = {}
+    for series, target, _ in lines:
+        row = cells.setdefault(" ".join(series.labels.values()), {})
+        column = target["legendFormat"]
+        row[column] = formatted(series.samples[-1][1], units[column])
+    rows = [
+        ["", *columns],
+        *([name, *(row.get(c, "-") for c in columns)] for name, row in sorted(cells.items())),
+    ]
+    for y, row_cells in enumerate(rows):
+        for x, text in enumerate(row_cells):
+            at = ((x + 0.03) / len(rows[0]), 1 - (y + 0.6) / max(4, len(rows)))
+            axes.text(*at, text, color=INK, fontsize=9, transform=axes.transAxes, va="center")
 
 
 def _legend(pattern: str, labels: Mapping[str, str]) -> str:

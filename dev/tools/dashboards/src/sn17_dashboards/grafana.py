@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import warnings
+from typing import cast
 
 # The SDK recommends its builders for schema v2, which needs Grafana 12; v1 is read by all that are in use.
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     from grafana_foundation_sdk.builders import common as common_builders
     from grafana_foundation_sdk.builders import dashboard as dashboards
-    from grafana_foundation_sdk.builders import prometheus, stat, timeseries
+    from grafana_foundation_sdk.builders import prometheus, stat, table, timeseries
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import common
 from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models.dashboard import DynamicConfigValue
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-from sn17_dashboards.model import Annotation, Board, Panel, Query
+from sn17_dashboards.model import SELECTOR, Annotation, Board, Panel, Query, Threshold
 
 SOURCE = common.DataSourceRef(type_val="prometheus", uid="${datasource}")
 TAG = "sn17"
@@ -46,7 +48,14 @@ def to_json(board: Board) -> str:
         builder = builder.with_variable(variable)
     for panel in board.panels:
         builder = builder.with_panel(_panel(panel))
-    return json.dumps(builder.build(), cls=JSONEncoder, indent=2, sort_keys=True) + "\n"
+    return json.dumps(builder.build(), cls=_Encoder, indent=2, sort_keys=True) + "\n"
+
+
+class _Encoder(JSONEncoder):
+    """A threshold that the chart fills in stands as the string ``@name@`` where Grafana wants a number."""
+
+    def default(self, o: object) -> object:
+        return str(o) if isinstance(o, Threshold) else super().default(o)
 
 
 def _variables() -> list[
@@ -66,6 +75,11 @@ def _variables() -> list[
         dashboards.DatasourceVariable("datasource").label("Prometheus").type("prometheus"),
         labels("namespace", "label_values(sn17_boot_info, namespace)"),
         labels("release", 'label_values(sn17_boot_info{namespace="$namespace"}, release)'),
+        labels("validator", f"label_values(sn17_tasks_pulled_total{{{SELECTOR}}}, validator)")
+        .label("Validator")
+        .multi(True)
+        .include_all(True)
+        .all_value(".*"),
         dashboards.CustomVariable("window")
         .label("Window")
         .values("15m,1h,4h,24h")
@@ -86,7 +100,9 @@ def _annotation(annotation: Annotation) -> dashboards.AnnotationQuery:
     )
 
 
-def _panel(panel: Panel) -> stat.Panel | timeseries.Panel:
+def _panel(panel: Panel) -> stat.Panel | timeseries.Panel | table.Panel:
+    if panel.kind == "table":
+        return _table(panel)
     return _number(panel) if panel.kind == "number" else _graph(panel)
 
 
@@ -103,7 +119,8 @@ def _target(query: Query, index: int, *, instant: bool) -> prometheus.Dataquery:
 
 def _thresholds(panel: Panel) -> dashboards.ThresholdsConfig:
     steps = [models.Threshold(value=None, color=panel.base)]
-    steps += [models.Threshold(value=mark.value, color=mark.colour) for mark in panel.marks]
+    # The encoder writes a threshold of the chart as text, which the chart turns into a number.
+    steps += [models.Threshold(value=cast(float, mark.value), color=mark.colour) for mark in panel.marks]
     return dashboards.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(steps)
 
 
@@ -125,6 +142,37 @@ def _number(panel: Panel) -> stat.Panel:
     )
     for index, query in enumerate(panel.queries):
         builder = builder.with_target(_target(query, index, instant=True))
+    return builder
+
+
+def _table(panel: Panel) -> table.Panel:
+    columns = {f"Value #{chr(ord('A') + index)}": query.legend for index, query in enumerate(panel.queries)}
+    order = {name: place for place, name in enumerate((panel.key, *columns))}
+    organise = {
+        "excludeByName": {"Time": True},
+        "indexByName": order,
+        "renameByName": {**columns, panel.key: panel.key.capitalize()},
+    }
+    builder = (
+        table.Panel()
+        .title(panel.title)
+        .description(panel.text)
+        .datasource(SOURCE)
+        .unit(panel.unit)
+        .no_value("no data")
+        .thresholds(_thresholds(panel))
+        .with_transformation(models.DataTransformerConfig(id_val="merge", options={}))
+        .with_transformation(models.DataTransformerConfig(id_val="organize", options=organise))
+        .span(panel.width)
+        .height(panel.height)
+    )
+    for index, query in enumerate(panel.queries):
+        target = _target(query, index, instant=True).format(PromQueryFormat.TABLE)
+        builder = builder.with_target(target)
+        settings = [DynamicConfigValue(id_val="unit", value=query.unit or panel.unit)]
+        if panel.marks and (query.unit or panel.unit) == panel.unit:
+            settings.append(DynamicConfigValue(id_val="custom.cellOptions", value={"type": "color-text"}))
+        builder = builder.override_by_name(query.legend, settings)
     return builder
 
 
@@ -165,6 +213,9 @@ def _graph(panel: Panel) -> timeseries.Panel:
         builder = builder.with_target(_target(query, index, instant=False))
         if query.constant:
             builder = builder.override_by_query(chr(ord("A") + index), _dashed(query.constant))
+    for name, colour in panel.colours:
+        fixed = DynamicConfigValue(id_val="color", value={"mode": "fixed", "fixedColor": colour})
+        builder = builder.override_by_name(name, [fixed])
     return builder
 
 

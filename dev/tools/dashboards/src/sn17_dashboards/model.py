@@ -8,6 +8,9 @@ from typing import Literal
 SELECTOR = 'namespace="$namespace",release="$release"'
 """Label matchers of every query: one release, whatever else the Prometheus scrapes."""
 
+VALIDATOR = 'validator=~"$validator"'
+"""Label matcher of what is known by validator; the board's variable chooses some or all."""
+
 Unit = Literal["percentunit", "bytes", "s", "short", "none", "ops"]
 """Grafana's unit names: a share of 1, bytes, seconds, a count, a bare number, events per second."""
 
@@ -23,31 +26,53 @@ class Query:
     legend: str
     constant: Colour | None = None
     """A line to compare with (a limit, a target), drawn dashed in this colour."""
+    unit: Unit | None = None
+    """Of a table's column; elsewhere the panel's holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """A number that the chart fills in for each release from its values (``sn17.thresholds``)."""
+
+    name: str
+    default: float
+    """What the chart's own values make of it; for pictures and tests."""
+
+    def __str__(self) -> str:
+        """In queries and texts."""
+        return f"@{self.name}@"
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
     """From ``value`` on, in the panel's unit, things have this colour."""
 
-    value: float
+    value: float | Threshold
     colour: Colour
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One picture. ``marks`` begin at the second colour: below the first mark stands ``base``."""
+    """One picture. ``marks`` begin at the second colour: below the first mark stands ``base``.
+
+    A table has a row per label set and a column per query, named by the query's legend; its first column
+    shows the label ``key``.
+    """
 
     title: str
     text: str
     unit: Unit
     queries: tuple[Query, ...]
-    kind: Literal["lines", "bars", "number"] = "lines"
+    kind: Literal["lines", "bars", "number", "table"] = "lines"
     base: Literal["green", "red", "text"] = "text"
     marks: tuple[Mark, ...] = ()
     minimum: float | None = 0
     maximum: float | None = None
     width: int = 12
     height: int = 8
+    key: str = ""
+    colours: tuple[tuple[str, Colour], ...] = ()
+    """Fixed colours of series by the name their legend gives."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 from sn17_contract.metrics import Metric
 
-from sn17_dashboards.model import Annotation, Colour, Mark, Query, increase, selected
+from sn17_dashboards.boards.thresholds import (
+    CORDON,
+    EMERGENCY,
+    SUCCESS_EXPECTED,
+    SUCCESS_GOOD,
+    SUCCESS_LEAST,
+)
+from sn17_dashboards.model import Annotation, Colour, Mark, Query, Threshold, increase, selected
 
-# The design's targets for the share of accepted tasks: least, expected, good.
-TARGETS = (0.45, 0.55, 0.58)
+TARGETS = {"least": SUCCESS_LEAST, "expected": SUCCESS_EXPECTED, "good": SUCCESS_GOOD}
 TARGET_COLOURS: tuple[Colour, ...] = ("orange", "yellow", "green")
-TARGET_MARKS = tuple(Mark(at, colour) for at, colour in zip(TARGETS, TARGET_COLOURS, strict=True))
+TARGET_MARKS = tuple(Mark(at, colour) for at, colour in zip(TARGETS.values(), TARGET_COLOURS, strict=True))
 TARGET_LINES = tuple(
-    Query(f"vector({mark.value})", f"target {mark.value:.0%}", mark.colour) for mark in TARGET_MARKS
+    Query(f"vector({mark.value})", f"{name} target", mark.colour)
+    for name, mark in zip(TARGETS, TARGET_MARKS, strict=True)
 )
 
 WORKERS = 'job="trellis"'
 LIMIT = f"max({selected(Metric.MEMORY_LIMIT, WORKERS)})"
 GUARD_MARKS: dict[str, Colour] = {"refuse": "purple", "cleanup": "blue"}
-OPERATOR_MARKS: dict[str, tuple[float, Colour]] = {"emergency": (0.9, "orange"), "cordon": (0.8, "yellow")}
-"""Shares of the limit at which the operator acts by default (the SN17Miner's rules.memory)."""
+OPERATOR_MARKS: dict[str, tuple[Threshold, Colour]] = {
+    "emergency": (EMERGENCY, "orange"),
+    "high": (CORDON, "yellow"),
+}
+"""Shares of the limit at which the operator acts (the SN17Miner's rules.memory)."""
 
 
 def _guard_mark(name: str) -> str:
@@ -27,7 +37,7 @@ def _guard_mark(name: str) -> str:
 
 
 WALL = (
-    Query(LIMIT, "wall (memory limit)", "red"),
+    Query(LIMIT, "memory limit", "red"),
     *(Query(f"{at} * {LIMIT}", f"operator: {name}", colour) for name, (at, colour) in OPERATOR_MARKS.items()),
     *(Query(_guard_mark(name), f"worker's guard: {name}", colour) for name, colour in GUARD_MARKS.items()),
 )
@@ -39,6 +49,13 @@ RECYCLES = Annotation(
     expr=f"{increase(ACTIONS, EXITS, '$__rate_interval')} > 0",
     title="{{action}}: {{reason}}",
     colour="purple",
+)
+BOOTS = selected(Metric.BOOT_INFO)
+UPGRADES = Annotation(
+    name="Upgrades",
+    expr=f"count by (service, version) ({BOOTS}) unless count by (service, version) ({BOOTS} offset 5m)",
+    title="{{service}} {{version}}",
+    colour="blue",
 )
 RESTARTS = Annotation(
     name="Worker restarts",

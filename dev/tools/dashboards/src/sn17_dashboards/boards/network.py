@@ -44,7 +44,7 @@ NETWORK = Board(
         ),
         Panel(
             "Blocks of immunity left",
-            "A new registration can not be pruned before they are over.",
+            "A new registration cannot be pruned before they are over.",
             "none",
             (Query(f"max({selected(Metric.IMMUNITY_BLOCKS_LEFT)})", "blocks"),),
             kind="number",
@@ -106,6 +106,17 @@ NETWORK = Board(
             "s",
             (Query(f"max by (validator) ({selected(Metric.NEXT_PULL)}) - time()", "{{validator}}"),),
             minimum=None,
+        ),
+        Panel(
+            "Idle after a cooldown",
+            "From the end of a cooldown to the next pull while a worker was free.",
+            "s",
+            (
+                Query(quantile(0.5, Metric.COOLDOWN_IDLE, "validator"), "{{validator}} p50"),
+                Query(quantile(0.95, Metric.COOLDOWN_IDLE, "validator"), "{{validator}} p95"),
+            ),
+            base="green",
+            marks=(Mark(1, "yellow"), Mark(5, "red")),
         ),
         Panel(
             "Tasks in the journal",

@@ -62,11 +62,11 @@ OPERATOR = Board(
         ),
         Panel(
             "Seconds of a tick",
-            "Half and 19 of 20.",
+            "p50 and p95.",
             "s",
             (
-                Query(quantile(0.5, Metric.TICK_DURATION, "pod"), "half"),
-                Query(quantile(0.95, Metric.TICK_DURATION, "pod"), "19 of 20"),
+                Query(quantile(0.5, Metric.TICK_DURATION, "pod"), "p50"),
+                Query(quantile(0.95, Metric.TICK_DURATION, "pod"), "p95"),
             ),
         ),
         Panel(

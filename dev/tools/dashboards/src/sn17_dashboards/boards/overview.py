@@ -1,73 +1,129 @@
-"""Is it earning, is it healthy: eight panels at most."""
+"""Is it earning, why not, and is it healthy: eight panels at most."""
 
 from __future__ import annotations
 
 from sn17_contract.metrics import Metric
 
-from sn17_dashboards.boards.common import RECYCLES, RESTARTS, TARGET_LINES, TARGET_MARKS, WALL, WORKERS
-from sn17_dashboards.model import Board, Mark, Panel, Query, increase, quantile, selected
+from sn17_dashboards.boards.common import (
+    RECYCLES,
+    RESTARTS,
+    TARGET_LINES,
+    TARGET_MARKS,
+    UPGRADES,
+    WALL,
+    WORKERS,
+)
+from sn17_dashboards.boards.thresholds import ACCEPTANCE_GAUSSIANS, DEGRADED_GAUSSIANS
+from sn17_dashboards.model import VALIDATOR, Board, Colour, Mark, Panel, Query, increase, quantile, selected
 
 TASKS = f"{Metric.TASKS}_total"
 PULLED = f"{Metric.TASKS_PULLED}_total"
-ACCEPTED = increase(TASKS, 'outcome="accepted"')
-JUDGED = increase(TASKS, 'outcome!="skipped"')
+ACCEPTED = increase(TASKS, f'outcome="accepted",{VALIDATOR}')
+JUDGED = increase(TASKS, f'outcome!="skipped",{VALIDATOR}')
+SUCCESS = f"sum by (validator) ({ACCEPTED}) / (sum by (validator) ({JUDGED}) > 0)"
+HANDED_OUT = increase(PULLED, VALIDATOR)
+SCORE = Metric.TASK_SCORE
+
+
+def yesterday(matchers: str) -> str:
+    return f"sum by (validator) (increase({selected(TASKS, f'{matchers},{VALIDATOR}')}[$window] offset 1d))"
+
+
+SUCCESS_YESTERDAY = f"""{yesterday('outcome="accepted"')} / ({yesterday('outcome!="skipped"')} > 0)"""
+
+OUTCOME_COLOURS: tuple[tuple[str, Colour], ...] = (
+    ("accepted", "green"),
+    ("rejected", "red"),
+    ("unvalidated", "orange"),
+    ("expired", "purple"),
+    ("given_up", "yellow"),
+    ("skipped", "gray"),
+)
 
 OVERVIEW = Board(
     name="overview",
     title="sn17 / Overview",
-    text="What the validators accepted, and whether the workers stay below the wall.",
-    annotations=(RECYCLES, RESTARTS),
+    text="What each validator accepted, why the rest was not accepted, and whether the workers are healthy.",
+    annotations=(UPGRADES, RECYCLES, RESTARTS),
     panels=(
         Panel(
-            "Success by validator",
-            "Accepted of all tasks that were not skipped. Read it beside the yield: skipping must not look "
-            "like winning. Targets 45, 55 and 58 %.",
+            "Validators",
+            "Success: accepted of all tasks that were not skipped. Yield: accepted of all that were pulled. "
+            "The change is against the same window a day before.",
             "percentunit",
             (
+                Query(SUCCESS, "Success"),
                 Query(
-                    f"sum by (validator) ({ACCEPTED}) / (sum by (validator) ({JUDGED}) > 0)",
-                    "{{validator}}",
+                    f"sum by (validator) ({ACCEPTED}) / (sum by (validator) ({HANDED_OUT}) > 0)",
+                    "Yield",
                 ),
-                Query(f"sum({ACCEPTED}) / (sum({JUDGED}) > 0)", "all"),
-                *TARGET_LINES,
+                Query(f"sum by (validator) ({HANDED_OUT})", "Tasks", unit="short"),
+                Query(
+                    f"sum by (validator) ({increase(f'{SCORE}_sum', VALIDATOR)})"
+                    f" / (sum by (validator) ({increase(f'{SCORE}_count', VALIDATOR)}) > 0)",
+                    "Mean score",
+                    unit="none",
+                ),
+                Query(f"{SUCCESS} - {SUCCESS_YESTERDAY}", "Change in a day", unit="none"),
             ),
+            kind="table",
+            key="validator",
             base="red",
             marks=TARGET_MARKS,
-            maximum=1,
+            minimum=None,
+            width=24,
+            height=6,
         ),
         Panel(
-            "Yield by validator",
-            "Accepted of all tasks that were pulled, skipped ones included.",
+            "Success by validator",
+            "Accepted of all tasks that were not skipped, with the targets.",
             "percentunit",
-            (
-                Query(
-                    f"sum by (validator) ({ACCEPTED}) / (sum by (validator) ({increase(PULLED)}) > 0)",
-                    "{{validator}}",
-                ),
-                Query(f"sum({ACCEPTED}) / (sum({increase(PULLED)}) > 0)", "all"),
-                *TARGET_LINES,
-            ),
+            (Query(SUCCESS, "{{validator}}"), *TARGET_LINES),
             base="red",
             marks=TARGET_MARKS,
             maximum=1,
         ),
         Panel(
             "Tasks by outcome",
-            "How many tasks the two shares are made of.",
+            "How the tasks of the window ended.",
             "short",
-            (Query(f"sum by (validator, outcome) ({increase(TASKS)}) > 0", "{{validator}} {{outcome}}"),),
+            (Query(f"sum by (outcome) ({increase(TASKS, VALIDATOR)}) > 0", "{{outcome}}"),),
+            kind="bars",
+            colours=OUTCOME_COLOURS,
+        ),
+        Panel(
+            "Why tasks were not accepted",
+            "Outcomes other than accepted by validator, and the reasons for giving up. One task's story: "
+            "`sn17 tasks explain N`.",
+            "short",
+            (
+                Query(
+                    "sum by (outcome, validator) ("
+                    + increase(TASKS, f'outcome=~"rejected|unvalidated|expired|skipped",{VALIDATOR}')
+                    + ") > 0",
+                    "{{validator}} {{outcome}}",
+                ),
+                Query(
+                    f"sum by (reason) ({increase(f'{Metric.GIVEN_UP}_total')}) > 0", "given up: {{reason}}"
+                ),
+            ),
             kind="bars",
         ),
         Panel(
-            "Workers",
-            "Workers by the operator's verdict.",
-            "short",
-            (Query(f"sum by (state) ({selected(Metric.WORKERS)}) > 0", "{{state}}"),),
-            kind="number",
+            "Delivery",
+            "From the pull to the verdict. Up to 30 s cost nothing; beyond, every second costs throughput.",
+            "s",
+            (
+                Query(quantile(0.5, Metric.DELIVERY, "validator", VALIDATOR), "{{validator}} p50"),
+                Query(quantile(0.95, Metric.DELIVERY, "validator", VALIDATOR), "{{validator}} p95"),
+                Query("vector(30)", "free of cost below", "gray"),
+            ),
+            base="green",
+            marks=(Mark(30, "yellow"), Mark(60, "red")),
         ),
         Panel(
-            "Memory against the wall",
-            "What can not be reclaimed, by worker. Purple: the operator recycled one; red: one restarted.",
+            "Memory against the limit",
+            "Memory that cannot be reclaimed, by worker. Purple: the operator recycled one; red: a restart.",
             "bytes",
             (
                 Query(
@@ -79,39 +135,25 @@ OVERVIEW = Board(
         ),
         Panel(
             "Gaussians of recent tasks",
-            "Mean over the last 30 min of this incarnation. Below 150,000 a worker counts as degraded; the "
-            "acceptance run wants more than 350,000.",
+            f"Mean over the last 30 min. Below {DEGRADED_GAUSSIANS} a worker counts as degraded; the "
+            f"acceptance run wants more than {ACCEPTANCE_GAUSSIANS}.",
             "short",
             (
                 Query(f"max by (pod) ({selected(Metric.RECENT_GAUSSIANS_MEAN)})", "{{pod}}"),
-                Query("vector(150000)", "degraded below", "orange"),
-                Query("vector(350000)", "acceptance mean", "green"),
+                Query(f"vector({DEGRADED_GAUSSIANS})", "degraded below", "orange"),
+                Query(f"vector({ACCEPTANCE_GAUSSIANS})", "acceptance mean", "green"),
             ),
             base="red",
-            marks=(Mark(150_000, "yellow"), Mark(350_000, "green")),
+            marks=(Mark(DEGRADED_GAUSSIANS, "yellow"), Mark(ACCEPTANCE_GAUSSIANS, "green")),
         ),
         Panel(
-            "Delivery",
-            "Pull to verdict. Up to 30 s cost nothing; beyond, every second costs throughput.",
-            "s",
-            (
-                Query(quantile(0.5, Metric.DELIVERY, "validator"), "{{validator}} half"),
-                Query(quantile(0.9, Metric.DELIVERY, "validator"), "{{validator}} 9 of 10"),
-                Query("vector(30)", "free of cost below", "gray"),
-            ),
-            base="green",
-            marks=(Mark(30, "yellow"), Mark(60, "red")),
-        ),
-        Panel(
-            "Idle after a cooldown",
-            "From the end of a cooldown to the next pull while a worker was free.",
-            "s",
-            (
-                Query(quantile(0.5, Metric.COOLDOWN_IDLE, "validator"), "{{validator}} half"),
-                Query(quantile(0.95, Metric.COOLDOWN_IDLE, "validator"), "{{validator}} 19 of 20"),
-            ),
-            base="green",
-            marks=(Mark(1, "yellow"), Mark(5, "red")),
+            "Workers",
+            "Workers by the operator's verdict.",
+            "short",
+            (Query(f"sum by (state) ({selected(Metric.WORKERS)}) > 0", "{{state}}"),),
+            kind="number",
+            width=24,
+            height=5,
         ),
     ),
 )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from sn17_contract.metrics import CANARY_DRIFT_MARK, Metric
+from sn17_contract.metrics import Metric
 
 from sn17_dashboards.boards.common import RECYCLES, RESTARTS, WALL, WORKERS
+from sn17_dashboards.boards.thresholds import ACCEPTANCE_SECONDS, CANARY_DRIFT
 from sn17_dashboards.model import Board, Mark, Panel, Query, increase, quantile, selected
 
 TASK = 'kind="task"'
@@ -25,27 +26,27 @@ TRELLIS = Board(
         ),
         Panel(
             "Seconds of a generation",
-            "Task generations by stage; 35 s is the acceptance limit for the whole.",
+            f"Task generations by stage; the whole should take at most {ACCEPTANCE_SECONDS} s.",
             "s",
             (
-                Query(quantile(0.5, Metric.GENERATION_DURATION, "stage", TASK), "{{stage}} half"),
+                Query(quantile(0.5, Metric.GENERATION_DURATION, "stage", TASK), "{{stage}} p50"),
                 Query(
                     quantile(0.95, Metric.GENERATION_DURATION, "stage", f'{TASK},stage="total"'),
-                    "{{stage}} 19 of 20",
+                    "{{stage}} p95",
                 ),
-                Query("vector(35)", "acceptance limit", "red"),
+                Query(f"vector({ACCEPTANCE_SECONDS})", "acceptance limit", "red"),
             ),
             base="green",
-            marks=(Mark(35, "red"),),
+            marks=(Mark(ACCEPTANCE_SECONDS, "red"),),
         ),
         Panel(
             "Gaussians of an asset",
             "Distribution over task generations.",
             "short",
             (
-                Query(quantile(0.1, Metric.GENERATION_GAUSSIANS, "kind", TASK), "1 of 10 below"),
-                Query(quantile(0.5, Metric.GENERATION_GAUSSIANS, "kind", TASK), "half"),
-                Query(quantile(0.9, Metric.GENERATION_GAUSSIANS, "kind", TASK), "9 of 10 below"),
+                Query(quantile(0.1, Metric.GENERATION_GAUSSIANS, "kind", TASK), "p10"),
+                Query(quantile(0.5, Metric.GENERATION_GAUSSIANS, "kind", TASK), "p50"),
+                Query(quantile(0.9, Metric.GENERATION_GAUSSIANS, "kind", TASK), "p90"),
             ),
         ),
         Panel(
@@ -61,7 +62,7 @@ TRELLIS = Board(
         ),
         Panel(
             "Memory that can not be reclaimed",
-            "By worker, against the wall and the marks below it.",
+            "By worker, against the limit and the thresholds below it.",
             "bytes",
             (Query(f"max by (pod) ({selected(Metric.MEMORY_UNRECLAIMABLE, WORKERS)})", "{{pod}}"), *WALL),
         ),
@@ -77,10 +78,10 @@ TRELLIS = Board(
             "percentunit",
             (
                 Query(f"max by (pod) ({selected(Metric.CANARY_DRIFT)})", "{{pod}}"),
-                Query(f"vector({CANARY_DRIFT_MARK:g})", "drift", "red"),
+                Query(f"vector({CANARY_DRIFT})", "drift", "red"),
             ),
             base="green",
-            marks=(Mark(CANARY_DRIFT_MARK, "red"),),
+            marks=(Mark(CANARY_DRIFT, "red"),),
         ),
         Panel(
             "Out of service",
@@ -122,7 +123,7 @@ TRELLIS = Board(
             "Seconds of a fix",
             "By stage.",
             "s",
-            (Query(quantile(0.95, Metric.FIX_DURATION, "stage"), "{{stage}} 19 of 20"),),
+            (Query(quantile(0.95, Metric.FIX_DURATION, "stage"), "{{stage}} p95"),),
         ),
     ),
 )

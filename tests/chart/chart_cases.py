@@ -1,0 +1,15 @@
+"""What several test files of the chart share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+CHART = ROOT / "charts" / "sn17"
+
+PRELOADED = ("--set", "image.preloaded=true")
+"""Images that the nodes have, so that no registry must be named."""
+
+
+class ChartError(Exception):
+    """Helm refused the values; the message is what it said."""
