@@ -104,17 +104,36 @@ def test_what_cannot_run_says_why(services: Services) -> None:
     assert "--fixer" in half.output
 
 
+def booked(n: int, outcome: str | None, validator: str = "5abc", uid: int = 7) -> dict[str, Any]:
+    """A task as the miner's ops port shows it."""
+    return {
+        "n": n,
+        "task_id": f"t{n}",
+        "validator": validator,
+        "uid": uid,
+        "kind": "text",
+        "prompt": "a red sphere",
+        "enhancement": "none",
+        "state": "done" if outcome else "generating",
+        "outcome": outcome,
+        "reason": None,
+        "score": None,
+        "pulled_at": 4e9,
+        "finished_at": None,
+        "submits": 1,
+        "attempts": [],
+        "events": None,
+    }
+
+
 class _Books(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.headers["Authorization"] != "Bearer right":
             self.send_error(401)
             return
         outcomes = ["accepted"] * 6 + ["rejected"] * 4 + [None]
-        tasks = [
-            {"n": n, "validator": "5abc", "outcome": o, "pulled_at": 4e9, "finished_at": None, "submits": 1}
-            for n, o in enumerate(outcomes)
-        ]
-        body = json.dumps({"tasks": tasks, "counts": {}}).encode()
+        tasks = [booked(n, outcome) for n, outcome in enumerate(outcomes)]
+        body = json.dumps({"tasks": tasks, "counts": {}, "windows": []}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from sn17.accept.measure import coverage_kept, logit_std
 from sn17.accept.prompts import PROMPTS, acceptance_prompts
 from sn17.accept.verdict import Check, Grade, Sample, Thresholds, interval95, judge
-from sn17.accept.watch import BookedTask, tally
 from sn17.accept.watch import judge as judge_books
-from sn17_contract.tasks import Outcome
+from sn17.accept.watch import tally
+from sn17_contract.fixer import FixVerdict
+from sn17_contract.tasks import Enhancement, Outcome, TaskKind, TaskState, TaskView
 from sn17_scene import parse
 from sn17_splats import Splats
 
@@ -27,7 +28,7 @@ def sample(**changes: object) -> Sample:
         "gaussians": 400_000,
         "seconds": 10.0,
         "memory_ratio": 0.4,
-        "verdict": "repaired",
+        "verdict": FixVerdict.REPAIRED,
         "changed": True,
         "logit_std_before": 5.0,
         "logit_std_after": 5.0,
@@ -59,7 +60,7 @@ def test_a_healthy_run_passes() -> None:
         ({"seconds": 35.0}, "measured", "slowest generation"),
         ({"memory_ratio": 0.8}, "measured", "memory"),
         ({"memory_ratio": None}, "measured", "memory"),
-        ({"verdict": "unrepairable"}, "measured", "unrepairable assets"),
+        ({"verdict": FixVerdict.UNREPAIRABLE}, "measured", "unrepairable assets"),
         ({"logit_std_after": 4.4}, "measured", "opacity spread kept by the fix"),
         ({"coverage_kept": 0.9}, "measured", "front view kept by the fix"),
         ({"logit_std_after": 9.5}, "phase1", "opacity std where phase1 acted"),
@@ -143,8 +144,27 @@ def test_spread_ignores_what_is_not_finite() -> None:
     assert logit_std(cloud(np.inf, 4)) is None
 
 
-def booked(n: int, outcome: Outcome | None, pulled_at: float = 100.0) -> BookedTask:
-    return BookedTask(n, "v", outcome, pulled_at, None, 1)
+def booked(
+    n: int, outcome: Outcome | None, pulled_at: float = 100.0, *, validator: str = "v", uid: int | None = 7
+) -> TaskView:
+    return TaskView(
+        n=n,
+        task_id=f"t{n}",
+        validator=validator,
+        uid=uid,
+        kind=TaskKind.TEXT,
+        prompt="a red sphere",
+        enhancement=Enhancement.NONE,
+        state=TaskState.DONE if outcome else TaskState.GENERATING,
+        outcome=outcome,
+        reason=None,
+        score=None,
+        pulled_at=pulled_at,
+        finished_at=None,
+        submits=1,
+        attempts=(),
+        events=None,
+    )
 
 
 def test_success_and_yield_are_both_counted_and_skipping_does_not_look_like_winning() -> None:

@@ -6,7 +6,8 @@ from fixer_splats import assert_same_bits, shell
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from sn17_fixer.model import PolicyName, Reason, RenderCheck, Verdict
+from sn17_contract.fixer import FixVerdict
+from sn17_fixer.model import PolicyName, Reason, RenderCheck
 from sn17_fixer.policy import FixOptions, fix
 from sn17_splats import SplatError, Splats, decode_spz, encode_spz, read_splat
 
@@ -26,7 +27,7 @@ def test_a_healthy_splat_comes_out_as_it_went_in(policy: PolicyName) -> None:
     splats = shell()
     fixed = fix(splats, FixOptions(policy=policy, checker=never))
     assert fixed.splats is splats
-    assert fixed.verdict is Verdict.HEALTHY
+    assert fixed.verdict is FixVerdict.HEALTHY
     assert not any(step.changed for step in fixed.steps)
 
 
@@ -34,7 +35,7 @@ def test_a_healthy_splat_comes_out_as_it_went_in(policy: PolicyName) -> None:
 def test_real_splats_keep_their_bits_but_for_infinities(real_splats, file: str) -> None:
     splats = read_splat((real_splats / file).read_bytes())
     fixed = fix(splats)
-    assert fixed.verdict is Verdict.HEALTHY
+    assert fixed.verdict is FixVerdict.HEALTHY
     assert_same_bits(fixed.splats, splats, "positions", "log_scales", "rotations", "f_dc")
     finite = np.isfinite(splats.opacity_logits)
     np.testing.assert_array_equal(fixed.splats.opacity_logits[finite], splats.opacity_logits[finite])
@@ -45,7 +46,7 @@ def test_dim_splats_of_other_origin_are_respected_by_measured_and_not_by_phase1(
     splats = shell(trellis=False, mean=-2.08, std=1.47)
     assert fix(splats).splats is splats
     fixed = fix(splats, PHASE1)
-    assert fixed.verdict is Verdict.REPAIRED
+    assert fixed.verdict is FixVerdict.REPAIRED
     assert Reason.LOW_MEAN_LOGIT in fixed.reasons
     assert_same_bits(fixed.splats, splats, "positions", "log_scales", "rotations", "f_dc")
 
@@ -53,7 +54,7 @@ def test_dim_splats_of_other_origin_are_respected_by_measured_and_not_by_phase1(
 def test_a_transparent_asset_of_the_generator_is_matched_where_the_render_agrees() -> None:
     splats = shell()
     fixed = fix(with_logits(splats, splats.opacity_logits - splats.opacity_logits.mean() - 6.9))
-    assert fixed.verdict is Verdict.REPAIRED
+    assert fixed.verdict is FixVerdict.REPAIRED
     assert Reason.VISIBLY_TRANSPARENT in fixed.reasons
     np.testing.assert_allclose(fixed.splats.opacity_logits, splats.opacity_logits, atol=0.1)
 
@@ -77,7 +78,7 @@ def test_the_render_decides(answers, changed, names) -> None:
     fixed = fix(splats, FixOptions(checker=checks(*answers)))
     assert [step.name for step in fixed.steps] == names
     assert fixed.steps[-1].changed == changed
-    assert (fixed.verdict is Verdict.REPAIRED) == bool(changed)
+    assert (fixed.verdict is FixVerdict.REPAIRED) == bool(changed)
     if not changed:
         assert fixed.splats is splats
 
@@ -109,7 +110,7 @@ def test_what_is_fixed_passes_through_spz_and_is_healthy_there(damage: str) -> N
     splats = shell(n=12_800)
     once = fix(with_logits(splats, DAMAGES[damage](splats.opacity_logits)))
     again = fix(decode_spz(encode_spz(once.splats)))
-    assert again.verdict is Verdict.HEALTHY
+    assert again.verdict is FixVerdict.HEALTHY
     assert again.after.gates.passed
 
 
@@ -141,7 +142,7 @@ def test_every_bad_row_goes_and_all_else_stays() -> None:
     splats.log_scales[6, 0] = np.inf
     splats.log_scales[7, 0] = 3.0
     fixed = fix(splats)
-    assert fixed.verdict is Verdict.REPAIRED
+    assert fixed.verdict is FixVerdict.REPAIRED
     assert len(fixed.splats) == 9596
     kept = np.delete(np.arange(9600), [3, 4, 5, 6])
     assert_same_bits(fixed.splats, splats.select(kept), "positions", "rotations", "f_dc", "opacity_logits")
@@ -174,7 +175,7 @@ def test_none_changes_nothing_at_all() -> None:
 @pytest.mark.parametrize("policy", list(PolicyName))
 def test_too_few_gaussians_are_unrepairable(policy: PolicyName) -> None:
     fixed = fix(shell(n=6400), FixOptions(policy=policy))
-    assert fixed.verdict is Verdict.UNREPAIRABLE
+    assert fixed.verdict is FixVerdict.UNREPAIRABLE
     assert Reason.TOO_FEW_GAUSSIANS in fixed.reasons
 
 
@@ -182,7 +183,7 @@ def test_placement_is_a_stage_of_its_own() -> None:
     splats = shell()
     splats.positions[:] += np.float32(0.3)
     fixed = fix(splats, FixOptions(place=True))
-    assert fixed.verdict is Verdict.HEALTHY
+    assert fixed.verdict is FixVerdict.HEALTHY
     assert [step.name for step in fixed.steps if step.changed] == ["place"]
     assert fixed.after.extents.max_extent == pytest.approx(1.5, rel=1e-5)
     assert fixed.after.extents.alpha_factor == pytest.approx(1.0, rel=1e-5)

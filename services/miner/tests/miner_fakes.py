@@ -220,11 +220,29 @@ class FakeWorker(Server):
         return web.json_response({"key": key, "result": "cancelled"})
 
 
+def report_of(verdict: str = "healthy", *, gates_pass: bool = True) -> dict[str, Any]:
+    """A complete report as the fixer sends it."""
+    return {
+        "schema": "sn17.fixer/v1",
+        "verdict": verdict,
+        "reasons": [],
+        "gaussians_in": 9000,
+        "gaussians_out": 9000,
+        "alpha_mean": 0.6,
+        "transparent_share": 0.1,
+        "logit_mean": 0.5,
+        "logit_std": 4.0,
+        "pos_inf": 0,
+        "gates_pass": gates_pass,
+        "steps": [],
+    }
+
+
 @dataclass
 class FakeFixer(Server):
     """``script``: statuses, ``reset`` or reports of the next answers; then ``report``."""
 
-    report: dict[str, Any] = field(default_factory=lambda: {"verdict": "healthy", "gates_pass": True})
+    report: dict[str, Any] = field(default_factory=report_of)
     script: deque[Any] = field(default_factory=deque)
     received: list[bytes] = field(default_factory=list)
     on_fix: Callable[[str], Awaitable[None]] | None = None
@@ -242,7 +260,9 @@ class FakeFixer(Server):
             return reset(request)
         if isinstance(report, int):
             return problem(report, "bad_splat" if report == 422 else "overloaded")
-        headers = {"SN17-Report": json.dumps(report), "Content-Type": "application/x-spz-404"}
+        headers = {"Content-Type": "application/x-spz-404"}
+        if report != "no report":
+            headers["SN17-Report"] = report if isinstance(report, str) else json.dumps(report)
         return web.Response(body=SPZ, headers=headers)
 
 

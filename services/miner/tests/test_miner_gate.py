@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sn17_miner.clients.fixer import FixReport
+from sn17_contract.fixer import FixReport, FixVerdict
 from sn17_miner.core.gate import (
     Evidence,
     Situation,
@@ -32,7 +32,22 @@ CALM = Situation(
     seeds_left=2,
     worker_free=True,
 )
-GOOD, BAD = FixReport(verdict="healthy"), FixReport(verdict="repaired", gates_pass=False)
+GOOD = FixReport(
+    schema_="sn17.fixer/v1",
+    verdict=FixVerdict.HEALTHY,
+    reasons=(),
+    gaussians_in=9000,
+    gaussians_out=9000,
+    alpha_mean=0.6,
+    transparent_share=0.1,
+    logit_mean=0.5,
+    logit_std=4.0,
+    pos_inf=0,
+    gates_pass=True,
+    steps=(),
+)
+REPAIRED = GOOD.model_copy(update={"verdict": FixVerdict.REPAIRED})
+BAD = REPAIRED.model_copy(update={"gates_pass": False})
 
 
 def test_signals() -> None:
@@ -41,7 +56,7 @@ def test_signals() -> None:
     assert signal_of(GOOD, 0.6999) == "score:0.65"
     assert signal_of(GOOD, 7.0) == "score:1.00"
     assert signal_of(BAD, 0.99) == "fails_checks"
-    assert signal_of(FixReport(verdict="brand new"), None) == "repaired"
+    assert signal_of(REPAIRED, None) == "repaired"
 
 
 def test_a_good_result_is_submitted_at_once() -> None:

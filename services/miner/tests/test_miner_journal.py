@@ -16,9 +16,10 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from sn17_miner.core.records import AttemptState, Task, TaskState, ValidatorRecord
+from sn17_contract.tasks import AttemptState, Outcome, TaskState
+from sn17_miner.core.records import Task, ValidatorRecord
 from sn17_miner.journal.journal import Journal, job_key
-from sn17_miner.journal.reader import JournalError
+from sn17_miner.journal.reader import Ended, JournalError
 
 RECORD = ValidatorRecord("validator0", 3, "10.0.0.1", 8000, 5000.0, 1234.0, "{}")
 
@@ -69,7 +70,7 @@ def test_the_whole_way_of_a_task(journal: Journal) -> None:
         "accepted",
     ]
     assert journal.counts() == {"done": 1}
-    assert journal.outcomes(0) == [("validator0", "accepted", None, 1)]
+    assert journal.outcomes(0) == [Ended("validator0", Outcome.ACCEPTED, None, 1)]
 
 
 def test_the_same_task_again_is_not_a_second_one(journal: Journal) -> None:

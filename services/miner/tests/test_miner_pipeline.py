@@ -6,7 +6,7 @@ import base64
 import time
 
 import pytest
-from miner_fakes import SPZ
+from miner_fakes import SPZ, report_of
 from miner_harness import Harness
 from sn17_protocol import ChainSnapshot, ImageTask, TextTask
 
@@ -493,7 +493,7 @@ async def test_what_fails_the_checks_is_tried_with_other_seeds_then_skipped_for_
     harness: Harness,
 ) -> None:
     worker, validator = await harness.worker(), await harness.validator()
-    harness.fixer.report = {"verdict": "repaired", "gates_pass": False, "reasons": ["too few"]}
+    harness.fixer.report = report_of("repaired", gates_pass=False)
     await harness.run()
     assert len({asked["seed"] for asked in worker.asked}) == 3
     assert harness.task().outcome == "skipped"
@@ -504,8 +504,25 @@ async def test_what_fails_the_checks_is_tried_with_other_seeds_then_skipped_for_
 async def test_splats_beyond_repair_are_given_up_by_that_name(harness: Harness) -> None:
     await harness.worker()
     await harness.validator()
-    harness.fixer.report = {"verdict": "unrepairable", "gates_pass": False}
+    harness.fixer.report = report_of("unrepairable", gates_pass=False)
     await harness.run()
+    assert (harness.task().outcome, harness.task().reason) == ("given_up", "unrepairable")
+
+
+INCOMPLETE = '{"schema": "sn17.fixer/v1", "verdict": "healthy", "gates_pass": true}'
+
+
+@pytest.mark.parametrize("report", ["no report", "{}", "not JSON", INCOMPLETE])
+async def test_an_answer_without_a_complete_report_is_a_busy_fixer(harness: Harness, report: str) -> None:
+    """A proxy that drops or cuts the header must not turn every splat into a healthy one."""
+    await harness.worker()
+    await harness.validator()
+    harness.fixer.script.append(report)
+    harness.fixer.report = report_of("unrepairable", gates_pass=False)
+    await harness.run()
+    busy = [event.detail for event in harness.events() if event.event == "fixer busy"]
+    assert len(busy) == 1
+    assert "SN17-Report" in busy[0]
     assert (harness.task().outcome, harness.task().reason) == ("given_up", "unrepairable")
 
 

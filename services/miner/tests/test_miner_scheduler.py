@@ -10,11 +10,10 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from sn17_contract.tasks import Phase
 from sn17_miner.core.learning import Learned
 from sn17_miner.core.scheduler import (
-    HOLDING,
     FreeWorker,
-    Phase,
     Plan,
     Pull,
     Scheduler,
@@ -156,7 +155,6 @@ def test_quarantine_stake_and_self() -> None:
 def test_a_quarantined_validator_finishes_the_task_it_gave() -> None:
     made = scheduler(neuron(1), quarantine=frozenset({"validator1"}))
     made.resume(START, "validator1", "t")
-    made.on_submitting("validator1")
     made.on_finished(START, "validator1", START + 1)
     assert made.plan(START + 10, FREE).pulls == ()
 
@@ -276,32 +274,25 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.scheduler.on_unregistered(self.now, hotkey, self.now + 3600)
 
     def _holding(self) -> list[str]:
-        return sorted(h for h, lane in self.scheduler.lanes.items() if lane.phase in HOLDING)
+        return sorted(h for h, lane in self.scheduler.lanes.items() if lane.phase is Phase.BUSY)
 
     @precondition(lambda self: self._holding())
     @rule(
         data=st.data(),
-        step=st.sampled_from(["generate", "lose worker", "submit", "finish", "finish", "dropped"]),
+        step=st.sampled_from(["finish", "finish", "dropped"]),
     )
     def advance(self, data: st.DataObject, step: str) -> None:
         hotkey = data.draw(st.sampled_from(self._holding()))
-        lane, book = self.scheduler.lanes[hotkey], self.world.books[hotkey]
-        if step == "generate" and lane.phase is Phase.ASSIGNED:
-            self.scheduler.on_generating(hotkey)
-        elif step == "lose worker" and lane.phase is Phase.GENERATING:
-            self.scheduler.on_waiting(hotkey)
-        elif step == "submit":
-            self.scheduler.on_submitting(hotkey)
-        elif step in ("finish", "dropped"):
-            book.task = None
-            for worker in self.world.workers.values():
-                if worker.held_by == hotkey:
-                    worker.held_by = None
-            if step == "dropped":
-                self.scheduler.on_dropped(self.now, hotkey)
-            else:
-                book.cooldown_until = float(int(self.now + data.draw(st.sampled_from([270, 300, 900]))))
-                self.scheduler.on_finished(self.now, hotkey, book.cooldown_until)
+        book = self.world.books[hotkey]
+        book.task = None
+        for worker in self.world.workers.values():
+            if worker.held_by == hotkey:
+                worker.held_by = None
+        if step == "dropped":
+            self.scheduler.on_dropped(self.now, hotkey)
+        else:
+            book.cooldown_until = float(int(self.now + data.draw(st.sampled_from([270, 300, 900]))))
+            self.scheduler.on_finished(self.now, hotkey, book.cooldown_until)
 
     @rule(data=st.data())
     def worker_comes_or_goes(self, data: st.DataObject) -> None:
@@ -322,7 +313,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             current[uid] = current[uid].model_copy(update={"port": 1000 + self.count % 5000})
         else:
             current[uid] = neuron(uid, hotkey=f"successor{self.count}", stake=1.0)
-        held = {h for h, lane in self.scheduler.lanes.items() if lane.phase in HOLDING or h in self.pulling}
+        held = set(self._holding()) | set(self.pulling)
         self.scheduler.sync(self.now, current.values())
         assert held <= set(self.scheduler.lanes), "a validator was dropped with a task or a call in hand"
         for hotkey in self.scheduler.lanes:
@@ -352,7 +343,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def books_agree(self) -> None:
         if hasattr(self, "scheduler"):
             for hotkey, lane in self.scheduler.lanes.items():
-                assert (lane.phase in HOLDING) == (self.world.books[hotkey].task is not None)
+                assert (lane.phase is Phase.BUSY) == (self.world.books[hotkey].task is not None)
 
 
 class TestScheduler(SchedulerMachine.TestCase):  # type: ignore[misc,valid-type]

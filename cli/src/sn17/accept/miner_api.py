@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import httpx
-from sn17_contract.tasks import Outcome
+from pydantic import ValidationError
+from sn17_contract.tasks import TaskList, TaskView
 
 from sn17.accept.stack import StackError
-from sn17.accept.watch import BookedTask
 
 PAGE = 1000
 
@@ -21,9 +20,9 @@ class MinerBooks:
         self._url = url.rstrip("/")
         self._client = client or httpx.Client(timeout=15, trust_env=False)
         self._headers = {"Authorization": f"Bearer {token}"}
-        self._tasks: dict[int, BookedTask] = {}
+        self._tasks: dict[int, TaskView] = {}
 
-    def read(self) -> list[BookedTask]:
+    def read(self) -> list[TaskView]:
         """All tasks seen so far, newest answer first applied.
 
         Raises:
@@ -40,21 +39,15 @@ class MinerBooks:
             )
         if not answer.is_success:
             raise StackError(f"the miner at {self._url} answered {answer.status_code}: {answer.text[:200]}")
-        for task in answer.json()["tasks"]:
-            self._tasks[int(task["n"])] = _task(task)
+        try:
+            found = TaskList.model_validate_json(answer.content)
+        except ValidationError as error:
+            raise StackError(
+                f"the answer of {self._url}/v1/tasks is no task list ({error.error_count()} errors):"
+                " is this the miner's ops port, of the same version?"
+            ) from error
+        self._tasks.update((task.n, task) for task in found.tasks)
         return list(self._tasks.values())
-
-
-def _task(task: dict[str, Any]) -> BookedTask:
-    outcome = task.get("outcome")
-    return BookedTask(
-        n=int(task["n"]),
-        validator=str(task["validator"]),
-        outcome=Outcome(outcome) if outcome else None,
-        pulled_at=float(task["pulled_at"]),
-        finished_at=task.get("finished_at"),
-        submits=int(task.get("submits", 0)),
-    )
 
 
 def read_token(path: Path) -> str:

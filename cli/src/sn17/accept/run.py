@@ -78,7 +78,6 @@ class AcceptanceRun:
         except SplatError as error:
             raise StackError(f"the worker's answer to {prompt!r} is no splat: {error}") from error
         fixed = self.stack.fix(made.ply, self.policy, as_ply=True)
-        changed = any(step.get("changed") for step in fixed.report.get("steps", []))
         return Sample(
             prompt=prompt,
             seed=seed,
@@ -86,8 +85,8 @@ class AcceptanceRun:
             gaussians=len(before),
             seconds=made.seconds,
             memory_ratio=watch.ratio,
-            verdict=str(fixed.report.get("verdict", "unknown")),
-            changed=changed,
+            verdict=fixed.report.verdict,
+            changed=fixed.report.changed,
             logit_std_before=logit_std(before),
             logit_std_after=logit_std(fixed.splats),
             coverage_kept=coverage_kept(before, fixed.splats),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import httpx
+from sn17_contract.fixer import FixVerdict
 from sn17_contract.metrics import Metric
 from sn17_splats import SplatError, read_splat
 
@@ -48,8 +49,8 @@ class Smoke:
         except (StackError, SplatError) as error:
             yield Check("the fixer encodes it", "-", "an asset for validators", Grade.FAIL, str(error))
             return
-        verdict = str(fixed.report.get("verdict", "unknown"))
-        good = Grade.PASS if verdict in ("healthy", "repaired") and len(fixed.splats) else Grade.FAIL
+        verdict = fixed.report.verdict
+        good = Grade.PASS if verdict is not FixVerdict.UNREPAIRABLE and len(fixed.splats) else Grade.FAIL
         yield Check("the fixer encodes it", f"{verdict}, {fixed.size:,} bytes", "healthy or repaired", good)
         if self.prometheus:
             yield self._scraped(self.prometheus, deadline)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any, Protocol
 
 import httpx
 from pydantic import ValidationError
+from sn17_contract.fixer import FixReport, ReportError
 from sn17_contract.http import HEADER_REPORT, HEADER_WORKER, MEDIA_PLY, MEDIA_SPZ, WorkerState
 from sn17_contract.worker import WorkerStatus
 from sn17_splats import Splats, read_splat
@@ -36,7 +36,7 @@ class Fix:
     """The fixer's answer: the repaired splat and its compact report."""
 
     splats: Splats
-    report: dict[str, Any]
+    report: FixReport
     size: int
 
 
@@ -88,7 +88,7 @@ class HttpStack:
         return Generation(answer.content, self._monotonic() - started, answer.headers.get(HEADER_WORKER, url))
 
     def fix(self, ply: bytes, policy: str, *, as_ply: bool) -> Fix:
-        """Raises StackError: refused, or no answer, or an asset that cannot be read."""
+        """Raises StackError: refused, or no answer, or an answer without a complete report."""
         answer = self._ask(
             "fixer",
             "POST",
@@ -97,7 +97,10 @@ class HttpStack:
             content=ply,
             headers={"accept": MEDIA_PLY if as_ply else MEDIA_SPZ, "content-type": MEDIA_PLY},
         )
-        report: dict[str, Any] = json.loads(answer.headers.get(HEADER_REPORT, "{}"))
+        try:
+            report = FixReport.from_header(answer.headers.get(HEADER_REPORT))
+        except ReportError as error:
+            raise StackError(f"the fixer at {self._fixer}: {error}") from error
         return Fix(read_splat(answer.content), report, len(answer.content))
 
     def _ask(self, who: str, method: str, url: str, **arguments: Any) -> httpx.Response:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final
 
+from sn17_contract.fixer import FixVerdict
+
 # Two-sided 95 % quantiles of Student's t by degrees of freedom; beyond 30 the normal one is close enough.
 _T95: Final = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
@@ -63,7 +65,7 @@ class Sample:
     gaussians: int
     seconds: float
     memory_ratio: float | None
-    verdict: str
+    verdict: FixVerdict
     changed: bool
     logit_std_before: float | None
     logit_std_after: float | None
@@ -141,7 +143,7 @@ def _memory(samples: Sequence[Sample], thresholds: Thresholds) -> Check:
 
 
 def _repairable(samples: Sequence[Sample]) -> Check:
-    bad = [s for s in samples if s.verdict == "unrepairable"]
+    bad = [s for s in samples if s.verdict is FixVerdict.UNREPAIRABLE]
     text = "; ".join(f"{s.prompt!r} seed {s.seed}" for s in bad[:3])
     return Check("unrepairable assets", str(len(bad)), "0", Grade.FAIL if bad else Grade.PASS, text)
 

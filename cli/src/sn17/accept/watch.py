@@ -7,24 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sn17_contract.tasks import Outcome
+from sn17_contract.tasks import Outcome, TaskView
 
 from sn17.accept.verdict import Check, Grade
 
 TARGETS: Final = (0.45, 0.55, 0.58)
 """The design's marks for the share of accepted tasks: least, expected, good."""
-
-
-@dataclass(frozen=True, slots=True)
-class BookedTask:
-    """One task of ``GET /v1/tasks``; ``outcome`` is None while it is under way."""
-
-    n: int
-    validator: str
-    outcome: Outcome | None
-    pulled_at: float
-    finished_at: float | None
-    submits: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +39,7 @@ class Tally:
         return self.outcomes[Outcome.ACCEPTED] / self.pulled if self.pulled else None
 
 
-def tally(tasks: Iterable[BookedTask], since: float) -> Tally:
+def tally(tasks: Iterable[TaskView], since: float) -> Tally:
     """Tasks pulled since then that have ended; what is still under way counts for nothing yet."""
     ended = [t for t in tasks if t.pulled_at >= since and t.outcome is not None]
     return Tally(len(ended), Counter(t.outcome for t in ended if t.outcome is not None))

@@ -10,8 +10,7 @@ from typing import Annotated
 import httpx
 import typer
 from rich.console import Console
-from sn17_miner.core.records import TaskState
-from sn17_miner.journal.views import TaskList, TaskView
+from sn17_contract.tasks import TaskList, TaskState, TaskView
 
 from sn17.tasks.source import OpsPort, SourceError, TaskSource, find_journal
 from sn17.tasks.tables import story, task_table, window_table

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import httpx
-from sn17_miner.journal.views import TaskList, TaskView, list_tasks, open_story
+from sn17_contract.tasks import TaskList, TaskView
+from sn17_miner.journal.views import list_tasks, open_story
 
 JOURNAL = "journal.sqlite"
 

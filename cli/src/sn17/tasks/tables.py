@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
-from sn17_miner.journal.views import TaskView, Window
+from sn17_contract.tasks import AttemptView, TaskView, Window
 
 _COLOURS = {
     "accepted": "green",
@@ -79,16 +80,24 @@ def story(task: TaskView) -> Iterator[RenderableType]:
     )
     for attempt in task.attempts:
         took = "-" if attempt.finished_at is None else f"{attempt.finished_at - attempt.started_at:.1f} s"
-        found = escape(attempt.error or attempt.signal or "")
+        found = escape(_found(attempt))
         where = f"{escape(attempt.key)} on {attempt.worker}"
         yield f"  generation {where}: {attempt.state}, {took}, seed {attempt.seed}. {found}"
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("s", justify="right")
     table.add_column("event", no_wrap=True)
     table.add_column("why")
-    for event in task.events:
+    for event in task.events or ():
         table.add_row(f"{event.at - task.pulled_at:.2f}", event.event, escape(event.detail))
     yield table
+
+
+def _found(attempt: AttemptView) -> str:
+    if attempt.failure is not None:
+        return f"{attempt.failure}: {attempt.error}"
+    if attempt.signal is None:
+        return ""
+    return attempt.signal if attempt.score is None else f"{attempt.signal} {attempt.score:.2f}"
 
 
 def _outcome(task: TaskView) -> str:
@@ -107,5 +116,5 @@ def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.1%}"
 
 
-def _counts(counts: dict[str, int]) -> str:
+def _counts(counts: Mapping[Any, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in sorted(counts.items(), key=lambda i: -i[1])) or "-"

@@ -1,8 +1,70 @@
-"""How a task ends."""
+"""Tasks: how far they are, how they end, and the answers of ``/v1/tasks`` and ``/v1/validators``."""
 
 from __future__ import annotations
 
 from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class TaskKind(StrEnum):
+    """What the prompt is."""
+
+    TEXT = "text"
+    IMAGE = "image"
+
+
+class TaskState(StrEnum):
+    """How far a task has come. ``DONE`` has an outcome; every other is resumed after a restart."""
+
+    PULLED = "pulled"
+    GENERATING = "generating"
+    GENERATED = "generated"
+    FIXED = "fixed"
+    SUBMITTING = "submitting"
+    DONE = "done"
+
+
+class AttemptState(StrEnum):
+    """How far one generation has come."""
+
+    RUNNING = "running"
+    GENERATED = "generated"
+    FIXED = "fixed"
+    FAILED = "failed"
+
+
+class Failure(StrEnum):
+    """Why a generation led nowhere."""
+
+    LOST = "lost"
+    """Its worker went away or made no progress, or the result disappeared from the disk."""
+    BROKEN = "broken"
+    """The worker answered with an error of its own, or with what is no splat."""
+    REFUSED = "refused"
+    """The worker did not take it."""
+    SEED = "seed"
+    """This seed gives nothing; another may."""
+    PROMPT = "prompt"
+    """No worker will ever take this prompt."""
+
+
+class Signal(StrEnum):
+    """The class of evidence of a result. ``score``: a validation service's score stands beside it."""
+
+    HEALTHY = "healthy"
+    REPAIRED = "repaired"
+    FAILS_CHECKS = "fails_checks"
+    UNREPAIRABLE = "unrepairable"
+    SCORE = "score"
+
+
+class Enhancement(StrEnum):
+    """What the worker gets in place of the prompt."""
+
+    NONE = "none"
+    TEXT = "text"
+    IMAGE = "image"
 
 
 class Outcome(StrEnum):
@@ -29,3 +91,146 @@ class GivenUpReason(StrEnum):
     REFUSED_BY_VALIDATOR = "refused_by_validator"
     ANSWER_LOST = "answer_lost"
     FIXER_UNAVAILABLE = "fixer_unavailable"
+
+
+class Shape(BaseModel):
+    """A part of an answer. Fields that a newer miner adds are ignored; none that it lacks is made up."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
+
+
+class AttemptView(Shape):
+    """One generation; Unix seconds. ``score`` belongs to the signal of the same name, 0 to 1."""
+
+    key: str
+    worker: str
+    seed: int
+    state: AttemptState
+    started_at: float
+    finished_at: float | None
+    signal: Signal | None
+    score: float | None
+    confidence: float | None
+    failure: Failure | None
+    error: str | None
+
+
+class EventView(Shape):
+    """One line of a task's story; Unix seconds."""
+
+    at: float
+    event: str
+    detail: str
+
+
+class TaskView(Shape):
+    """A task as people see it; never a whole image. Unix seconds.
+
+    ``validator`` is the hotkey, ``uid`` its number on the subnet where it is still known. ``events`` is None
+    in a list and the whole story in the answer for one task.
+    """
+
+    n: int
+    task_id: str
+    validator: str
+    uid: int | None
+    kind: TaskKind
+    prompt: str
+    enhancement: Enhancement
+    state: TaskState
+    outcome: Outcome | None
+    reason: GivenUpReason | None
+    score: float | None
+    pulled_at: float
+    finished_at: float | None
+    submits: int
+    attempts: tuple[AttemptView, ...]
+    events: tuple[EventView, ...] | None
+
+
+class Tally(Shape):
+    """Tasks that ended. Success leaves skipped ones out, yield does not: shown side by side, so that skipping
+    does not look like winning. Shares are 0 to 1, None where nothing ended.
+    """
+
+    ended: int
+    outcomes: dict[Outcome, int]
+    reasons: dict[GivenUpReason, int]
+    success: float | None
+    yield_: float | None = Field(alias="yield")
+    in_time: float | None
+    """Share of judged results that were delivered within the free window."""
+
+
+class ValidatorTally(Tally):
+    """The tasks of one validator."""
+
+    validator: str
+    uid: int | None
+
+
+class Window(Tally):
+    """The last ``hours``, all validators together and one by one."""
+
+    hours: int
+    validators: tuple[ValidatorTally, ...]
+
+
+class TaskList(Shape):
+    """``GET /v1/tasks``: the newest tasks; the counts by state and the windows are of the validators asked for."""
+
+    tasks: tuple[TaskView, ...]
+    counts: dict[TaskState, int]
+    windows: tuple[Window, ...]
+
+
+class Phase(StrEnum):
+    """Where a validator stands."""
+
+    READY = "ready"
+    PULLING = "pulling"
+    BUSY = "busy"
+    """It has a task of ours; ``TaskState`` says how far that is."""
+    COOLING = "cooling"
+    RESTING = "resting"
+    QUARANTINED = "quarantined"
+
+
+class ValidatorView(Shape):
+    """One validator: where it stands and what was learned. Seconds; ``next_pull`` Unix seconds."""
+
+    hotkey: str
+    uid: int
+    address: str
+    stake: float
+    phase: Phase
+    reason: str
+    next_pull: float | None
+    task_id: str | None
+    failures: int
+    throttle: float
+    threshold: float
+    base_cooldown: float
+    penalty: float
+    acceptance: float
+    delivery: float | None
+    clock_offset: float
+    gate_break_even: float
+
+
+class WorkerView(Shape):
+    """One worker as the miner sees it; ``reason`` says why it is not free."""
+
+    url: str
+    name: str
+    state: str | None
+    free: bool
+    reason: str | None
+
+
+class ValidatorList(Shape):
+    """``GET /v1/validators``; ``not_pulling`` says why no task is asked for, None while tasks are."""
+
+    validators: tuple[ValidatorView, ...]
+    workers: tuple[WorkerView, ...]
+    not_pulling: str | None

@@ -11,6 +11,7 @@ from typing import Annotated, Final, TypeVar
 
 from fastapi import FastAPI, Query, Request, Response
 from prometheus_client import Counter, Gauge, Histogram
+from sn17_contract.fixer import FixVerdict
 from sn17_contract.http import HEADER_REPORT, MEDIA_PLY, MEDIA_SPZ, Code
 from sn17_contract.metrics import Metric
 from sn17_service import Service
@@ -19,7 +20,7 @@ from sn17_splats import Limits, SplatError, SplatTooLarge
 from starlette.requests import ClientDisconnect
 
 from sn17_fixer.admission import PEAK_FACTOR, MemoryBudget, Reservation
-from sn17_fixer.model import PolicyName, Verdict
+from sn17_fixer.model import PolicyName
 from sn17_fixer.policy import FixOptions
 from sn17_fixer.reference import TRELLIS, Reference
 from sn17_fixer.render.camera import IMAGE_SIZE
@@ -55,7 +56,7 @@ class FixerApp:
         self._reference = _reference(settings)
         self._fixes = Counter(Metric.FIXES, "Splats fixed.", ["policy", "verdict"], registry=service.registry)
         for policy in PolicyName:
-            for verdict in Verdict:
+            for verdict in FixVerdict:
                 self._fixes.labels(policy.value, verdict.value)
         duration = Histogram(
             Metric.FIX_DURATION,

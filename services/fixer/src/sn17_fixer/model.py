@@ -25,14 +25,6 @@ class PolicyName(StrEnum):
     NONE = "none"
 
 
-class Verdict(StrEnum):
-    """What became of a splat. ``unrepairable``: the validator's gates would still refuse it."""
-
-    HEALTHY = "healthy"
-    REPAIRED = "repaired"
-    UNREPAIRABLE = "unrepairable"
-
-
 class Reason(StrEnum):
     """Findings of a diagnosis; closed, so that they can be counted."""
 

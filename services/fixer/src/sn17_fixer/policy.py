@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
+from sn17_contract.fixer import FixVerdict
 from sn17_splats import SplatError, Splats
 
 from sn17_fixer.diagnosis import diagnose, double_activation_clamp, signature_of
-from sn17_fixer.model import Diagnosis, PolicyName, Reason, RenderCheck, Repair, Scalar, Step, Verdict
+from sn17_fixer.model import Diagnosis, PolicyName, Reason, RenderCheck, Repair, Scalar, Step
 from sn17_fixer.reference import TRELLIS, Reference
 from sn17_fixer.render.check import check_render
 from sn17_fixer.scan.columns import SCALES, Scanner
@@ -56,7 +57,7 @@ class Fixed:
     before: Diagnosis
     after: Diagnosis
     steps: tuple[Step, ...]
-    verdict: Verdict
+    verdict: FixVerdict
     reasons: tuple[Reason, ...]
 
 
@@ -94,9 +95,9 @@ def fix(splats: Splats, options: FixOptions = FixOptions(), *, scanner: Scanner 
     changed = any(step.changed for step in run.steps)
     after = diagnose(run.splats, scanner=scanner, reference=options.reference) if changed else before
     repairs = any(step.changed for step in run.steps if step.name not in ("clamp_infinities", "place"))
-    verdict = Verdict.REPAIRED if repairs else Verdict.HEALTHY
+    verdict = FixVerdict.REPAIRED if repairs else FixVerdict.HEALTHY
     if not after.gates.passed:
-        verdict = Verdict.UNREPAIRABLE
+        verdict = FixVerdict.UNREPAIRABLE
         reasons += [reason for reason in after.reasons if reason not in reasons]
     return Fixed(run.splats, before, after, tuple(run.steps), verdict, tuple(reasons))
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from pydantic import TypeAdapter
-from sn17_contract.http import FIXER_SCHEMA, REPORT_HEADER_MAX_BYTES
-from sn17_service.problems import compact_json
+from sn17_contract.fixer import FixReport, FixStep
+from sn17_contract.http import FIXER_SCHEMA
 
 from sn17_fixer.model import Diagnosis, Step
 from sn17_fixer.policy import Fixed
@@ -42,25 +42,22 @@ def diagnosis_report(diagnosis: Diagnosis) -> FullReport:
 
 
 def header_report(fixed: Fixed) -> str:
-    """The compact report of the ``SN17-Report`` header: ASCII, at most 4 KiB."""
+    """The compact report of the ``SN17-Report`` header."""
     after = fixed.after
-    report: dict[str, Any] = {
-        "schema": FIXER_SCHEMA,
-        "verdict": fixed.verdict,
-        "reasons": list(fixed.reasons),
-        "gaussians_in": fixed.before.gaussians,
-        "gaussians_out": after.gaussians,
-        "alpha_mean": _rounded(after.opacity.alpha.mean),
-        "transparent_share": _rounded(after.opacity.transparent_share),
-        "logit_mean": _rounded(after.opacity.logit.mean),
-        "logit_std": _rounded(after.opacity.logit.std),
-        "pos_inf": fixed.before.opacity.pos_inf,
-        "gates_pass": after.gates.passed,
-        "steps": [{"name": step.name, "changed": step.changed} for step in fixed.steps if step.changed],
-    }
-    text = compact_json(report)
-    assert len(text) <= REPORT_HEADER_MAX_BYTES, "reasons and steps are closed lists"
-    return text
+    return FixReport(
+        schema_=FIXER_SCHEMA,
+        verdict=fixed.verdict,
+        reasons=tuple(reason.value for reason in fixed.reasons),
+        gaussians_in=fixed.before.gaussians,
+        gaussians_out=after.gaussians,
+        alpha_mean=_rounded(after.opacity.alpha.mean),
+        transparent_share=_rounded(after.opacity.transparent_share),
+        logit_mean=_rounded(after.opacity.logit.mean),
+        logit_std=_rounded(after.opacity.logit.std),
+        pos_inf=fixed.before.opacity.pos_inf,
+        gates_pass=after.gates.passed,
+        steps=tuple(FixStep(name=step.name, changed=step.changed) for step in fixed.steps if step.changed),
+    ).to_header()
 
 
 def _rounded(value: float | None) -> float | None:

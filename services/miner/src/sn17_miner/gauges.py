@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from sn17_contract.metrics import Metric
+from sn17_contract.tasks import Phase, TaskState
 
 from sn17_miner.core import gate
-from sn17_miner.core.records import TaskState
-from sn17_miner.core.scheduler import Phase
 from sn17_miner.metrics import label
 from sn17_miner.miner import Miner
 
@@ -41,7 +40,7 @@ def gauges(miner: Miner) -> Iterable[Row]:
             Metric.JOURNAL_TASKS,
             "Tasks in the journal.",
             {"state": state.value},
-            miner.counts.get(state.value, 0),
+            miner.counts.get(state, 0),
         )
     yield Metric.SPOOL_BYTES, "Payloads on disk.", {}, miner.spool_bytes
     yield Metric.CLOCK_SKEW, "Validators' clocks minus ours, median.", {}, miner.clock_skew()

@@ -11,9 +11,10 @@ import logging
 from dataclasses import dataclass
 from typing import IO, Final
 
+from sn17_contract.fixer import FixReport
 from sn17_contract.tasks import GivenUpReason
 
-from sn17_miner.clients.fixer import FixerBusyError, FixReport, SplatRefusedError
+from sn17_miner.clients.fixer import FixerBusyError, SplatRefusedError
 from sn17_miner.clients.scorer import ScorerError
 from sn17_miner.clients.worker import (
     Generated,
@@ -75,7 +76,6 @@ class Generation:
                 return await self.context.journal(Journal.attempt_failed, attempt, error)
         try:
             attempt = await self._started(task, attempt, worker)
-            self.context.scheduler.on_generating(task.validator)
             return await self._run(task, attempt, worker)
         finally:
             self.context.pool.release(worker.url)
@@ -117,7 +117,6 @@ class Generation:
             if worker.status is not None and task.kind in worker.status.models:
                 return worker
             pool.release(worker.url)
-        self.context.scheduler.on_waiting(task.validator)
         seconds = self.context.left(task)
         if task.best is not None:
             seconds = min(seconds, _ANOTHER_SEED_WAIT)
@@ -338,5 +337,6 @@ def seed_of(task_id: str, round_: int) -> int:
 
 
 def _described(report: FixReport, signal: str, chance: float) -> str:
-    reasons = f" ({', '.join(str(r) for r in report.reasons[:5])})" if report.reasons else ""
-    return f"{report.verdict}{reasons}, {report.gaussians_out} gaussians; {signal}: confidence {chance:.2f}"
+    reasons = f" ({', '.join(report.reasons[:5])})" if report.reasons else ""
+    found = f"{report.verdict.value}{reasons}, {report.gaussians_out} gaussians"
+    return f"{found}; {signal}: confidence {chance:.2f}"

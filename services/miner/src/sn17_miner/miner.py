@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from sn17_contract.tasks import Phase, TaskState
 from sn17_protocol import ChainSnapshot, Neuron, PullTask
 
 from sn17_miner.chain.feed import ChainFeed
@@ -17,7 +18,7 @@ from sn17_miner.context import Context
 from sn17_miner.core.fleet import Worker
 from sn17_miner.core.learning import Learned
 from sn17_miner.core.records import Task
-from sn17_miner.core.scheduler import FreeWorker, Phase, Pull
+from sn17_miner.core.scheduler import FreeWorker, Pull
 from sn17_miner.generation import holder
 from sn17_miner.journal.journal import Journal
 from sn17_miner.journal.reader import JournalError
@@ -60,7 +61,7 @@ class Miner:
     running: dict[int, asyncio.Task[Any]] = field(default_factory=dict)
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     why_not_pulling: str | None = "starting"
-    counts: dict[str, int] = field(default_factory=dict)
+    counts: dict[TaskState, int] = field(default_factory=dict)
     spool_bytes: int = 0
     spool_full: str | None = None
     _said: str | None = None

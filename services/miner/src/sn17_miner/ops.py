@@ -6,79 +6,38 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel
 from sn17_contract.http import Code
+from sn17_contract.tasks import TaskList, TaskState, TaskView, ValidatorList, ValidatorView, WorkerView
 from sn17_service import Problem
 
 from sn17_miner.core import gate
-from sn17_miner.core.records import TaskState
 from sn17_miner.core.scheduler import Lane
-from sn17_miner.journal.views import TaskList, TaskView, list_tasks, open_story
+from sn17_miner.journal.views import list_tasks, open_story
 from sn17_miner.miner import Miner
 
 
-class ValidatorView(BaseModel):
-    """One validator: where it stands and what was learned."""
-
-    hotkey: str
-    uid: int
-    address: str
-    stake: float
-    phase: str
-    reason: str
-    next_pull: float | None
-    task_id: str | None
-    failures: int
-    throttle: float
-    threshold: float
-    base_cooldown: float
-    penalty: float
-    acceptance: float
-    delivery: float | None
-    clock_offset: float
-    gate_break_even: float
-
-    @classmethod
-    def of(cls, lane: Lane) -> ValidatorView:
-        """The view of a lane."""
-        learned = lane.learned
-        return cls(
-            hotkey=lane.neuron.hotkey,
-            uid=lane.neuron.uid,
-            address=lane.neuron.address,
-            stake=lane.neuron.stake,
-            phase=lane.phase.value,
-            reason=lane.reason,
-            next_pull=lane.next_pull,
-            task_id=lane.task_id,
-            failures=lane.failures,
-            throttle=learned.throttle,
-            threshold=learned.threshold,
-            base_cooldown=learned.base_cooldown,
-            penalty=learned.penalty,
-            acceptance=learned.acceptance,
-            delivery=learned.delivery,
-            clock_offset=learned.offset.estimate,
-            gate_break_even=gate.break_even(learned.acceptance, learned.base_cooldown, learned.penalty),
-        )
-
-
-class WorkerView(BaseModel):
-    """One worker as the miner sees it."""
-
-    url: str
-    name: str
-    state: str | None
-    free: bool
-    reason: str | None
-
-
-class ValidatorList(BaseModel):
-    """``GET /v1/validators``."""
-
-    validators: list[ValidatorView]
-    workers: list[WorkerView]
-    not_pulling: str | None
+def validator_view(lane: Lane) -> ValidatorView:
+    """A lane as people see it."""
+    learned = lane.learned
+    return ValidatorView(
+        hotkey=lane.neuron.hotkey,
+        uid=lane.neuron.uid,
+        address=lane.neuron.address,
+        stake=lane.neuron.stake,
+        phase=lane.phase,
+        reason=lane.reason,
+        next_pull=lane.next_pull,
+        task_id=lane.task_id,
+        failures=lane.failures,
+        throttle=learned.throttle,
+        threshold=learned.threshold,
+        base_cooldown=learned.base_cooldown,
+        penalty=learned.penalty,
+        acceptance=learned.acceptance,
+        delivery=learned.delivery,
+        clock_offset=learned.offset.estimate,
+        gate_break_even=gate.break_even(learned.acceptance, learned.base_cooldown, learned.penalty),
+    )
 
 
 @dataclass(slots=True)
@@ -136,8 +95,8 @@ def routes(place: Place) -> APIRouter:
             for w in list(fleet.workers.values())
         ]
         return ValidatorList(
-            validators=[ValidatorView.of(lane) for lane in list(miner.context.scheduler.lanes.values())],
-            workers=workers,
+            validators=tuple(validator_view(lane) for lane in list(miner.context.scheduler.lanes.values())),
+            workers=tuple(workers),
             not_pulling=miner.why_not_pulling,
         )
 

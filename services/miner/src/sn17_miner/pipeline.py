@@ -6,12 +6,12 @@ import asyncio
 import logging
 from dataclasses import dataclass
 
-from sn17_contract.tasks import GivenUpReason, Outcome
+from sn17_contract.tasks import GivenUpReason, Outcome, TaskState
 
 from sn17_miner.context import Context
 from sn17_miner.core import gate
 from sn17_miner.core.fleet import Worker
-from sn17_miner.core.records import Task, TaskState
+from sn17_miner.core.records import Task
 from sn17_miner.generation import Generation, GiveUpError, holder
 from sn17_miner.journal.journal import Journal
 from sn17_miner.prompts import Enhancer
@@ -111,7 +111,6 @@ class Pipeline:
         if attempt is None:
             raise error
         _log.error("%s", error, extra={"task": n})
-        self.context.scheduler.on_lost(task.validator)
         return await self.context.journal(Journal.attempt_failed, attempt, f"lost: {error}")
 
     async def _tell(self, n: int, error: Exception) -> None:

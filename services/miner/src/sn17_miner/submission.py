@@ -8,13 +8,13 @@ import logging
 from dataclasses import dataclass
 from typing import Final
 
-from sn17_contract.tasks import GivenUpReason, Outcome
+from sn17_contract.tasks import GivenUpReason, Outcome, TaskState
 from sn17_protocol import SubmitResults, sign_result
 
 from sn17_miner.clients.axon import Answer, CallError
 from sn17_miner.context import Context
 from sn17_miner.core import gate
-from sn17_miner.core.records import Task, TaskState
+from sn17_miner.core.records import Task
 from sn17_miner.core.verdict import Reading, Verdict, read_answer, read_error
 from sn17_miner.journal.journal import Journal
 from sn17_miner.metrics import label
@@ -59,7 +59,6 @@ class Submission:
         resumed = task.state is TaskState.SUBMITTING
         if resumed:
             skip = task.skip
-        context.scheduler.on_submitting(task.validator)
         progress = _Progress(maybe_judged=task.submits > 0)
         if resumed:
             await self._wait_for_lock(task)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Final
 from urllib.parse import urlencode
 
 import aiohttp
-from pydantic import BaseModel, ConfigDict, ValidationError
+from sn17_contract.fixer import FixReport, ReportError
 from sn17_contract.http import HEADER_REPORT, MEDIA_PLY, MEDIA_SPZ
 
 from sn17_miner.clients.web import read_bounded, short, within
@@ -20,19 +20,7 @@ class FixerBusyError(Exception):
 
 
 class SplatRefusedError(Exception):
-    """It can not read this splat: the generation was bad."""
-
-
-class FixReport(BaseModel):
-    """``SN17-Report``; what is not named here is kept."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    verdict: str = "healthy"
-    reasons: list[Any] = []
-    gaussians_out: int | None = None
-    gates_pass: bool = True
-    transparent_share: float | None = None
+    """It cannot read this splat: the generation was bad."""
 
 
 class FixerClient:
@@ -47,7 +35,13 @@ class FixerClient:
         self._max_bytes = max_bytes
 
     async def fix(self, ply: Path, file: IO[bytes]) -> FixReport:
-        """Send the splat, write the SPZ to ``file``. Raises FixerBusyError or SplatRefusedError."""
+        """Send the splat, write the SPZ to ``file``.
+
+        Raises:
+            FixerBusyError: no usable answer; one without a complete report is none, for nothing is known
+                about its splat.
+            SplatRefusedError: the fixer cannot read this splat.
+        """
         try:
             with ply.open("rb") as source:
                 async with self._session.post(
@@ -64,11 +58,11 @@ class FixerClient:
                         raise FixerBusyError(f"{response.status}: {body}")
                     if not response.headers.get("Content-Type", "").startswith(MEDIA_SPZ):
                         raise FixerBusyError("the answer is no SPZ: is this the fixer's address?")
-                    report = FixReport.model_validate_json(response.headers.get(HEADER_REPORT, "{}"))
+                    report = FixReport.from_header(response.headers.get(HEADER_REPORT))
                     await self._stream(response, file)
                     return report
-        except ValidationError as error:
-            raise FixerBusyError(f"{HEADER_REPORT}: {error.error_count()} errors") from error
+        except ReportError as error:
+            raise FixerBusyError(str(error)) from error
         except TimeoutError as error:
             raise FixerBusyError(f"no answer within {self._timeout:g} s") from error
         except (aiohttp.ClientError, OSError) as error:

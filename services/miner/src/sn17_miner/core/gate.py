@@ -15,7 +15,7 @@ from enum import StrEnum
 from math import exp, floor
 from typing import Final
 
-from sn17_miner.clients.fixer import FixReport
+from sn17_contract.fixer import FixReport
 
 PRIOR_WEIGHT: Final = 4.0
 HALF_LIFE: Final = 4 * 3600.0
@@ -40,7 +40,7 @@ def signal_of(report: FixReport, score: float | None) -> str:
     if score is not None:
         steps = floor(min(1.0, max(0.0, score)) / SCORE_STEP + 1e-9)
         return f"{_SCORE}{steps * SCORE_STEP:.2f}"
-    return report.verdict if report.verdict in _PRIOR else "repaired"
+    return report.verdict.value
 
 
 def confidence(signal: str, evidence: Evidence, *, threshold: float, now: float) -> float:

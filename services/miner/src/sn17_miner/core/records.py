@@ -3,27 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
-
-class TaskState(StrEnum):
-    """How far a task has come. ``DONE`` has an outcome; every other is resumed after a restart."""
-
-    PULLED = "pulled"
-    GENERATING = "generating"
-    GENERATED = "generated"
-    FIXED = "fixed"
-    SUBMITTING = "submitting"
-    DONE = "done"
-
-
-class AttemptState(StrEnum):
-    """How far one generation has come."""
-
-    RUNNING = "running"
-    GENERATED = "generated"
-    FIXED = "fixed"
-    FAILED = "failed"
+from sn17_contract.tasks import AttemptState, TaskState
 
 
 @dataclass(frozen=True, slots=True)

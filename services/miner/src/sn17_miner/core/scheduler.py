@@ -8,31 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from math import sqrt
 from random import Random
 from statistics import median
 
+from sn17_contract.tasks import Phase
 from sn17_protocol import Neuron
 
 from sn17_miner.core.learning import Learned
 from sn17_miner.core.timing import Policy
 
-
-class Phase(StrEnum):
-    """Where a validator stands."""
-
-    READY = "ready"
-    PULLING = "pulling"
-    ASSIGNED = "assigned"
-    GENERATING = "generating"
-    SUBMITTING = "submitting"
-    COOLING = "cooling"
-    RESTING = "resting"
-    QUARANTINED = "quarantined"
-
-
-HOLDING = frozenset({Phase.ASSIGNED, Phase.GENERATING, Phase.SUBMITTING})
 _WAITING = frozenset({Phase.COOLING, Phase.RESTING})
 
 
@@ -151,7 +136,7 @@ class Scheduler:
     def resume(self, now: float, hotkey: str, task_id: str) -> None:
         """The journal holds an unfinished task of this validator."""
         lane = self.lanes[hotkey]
-        lane.task_id, lane.phase, lane.reason, lane.wake_at = task_id, Phase.ASSIGNED, "resumed", now
+        lane.task_id, lane.phase, lane.reason, lane.wake_at = task_id, Phase.BUSY, "resumed", now
 
     # --- what to do -----------------------------------------------------------------------------
 
@@ -196,7 +181,7 @@ class Scheduler:
     def on_task(self, now: float, hotkey: str, task_id: str) -> None:
         """The pull brought a task, new or still assigned."""
         lane = self._expect(hotkey, Phase.PULLING)
-        lane.phase, lane.reason, lane.wake_at = Phase.ASSIGNED, "task", now
+        lane.phase, lane.reason, lane.wake_at = Phase.BUSY, "task", now
         lane.task_id = task_id
 
     def on_cooldown(self, now: float, hotkey: str, until: float) -> None:
@@ -220,22 +205,6 @@ class Scheduler:
         lane = self._expect(hotkey, Phase.PULLING)
         lane.failures += 1
         self._rest(lane, now, self._backoff(self.policy.failure_rest, lane.failures), "failing")
-
-    def on_generating(self, hotkey: str) -> None:
-        """A worker has the task."""
-        self._move(hotkey, Phase.GENERATING, {Phase.ASSIGNED, Phase.GENERATING})
-
-    def on_waiting(self, hotkey: str) -> None:
-        """The task waits for a worker again."""
-        self._move(hotkey, Phase.ASSIGNED, {Phase.ASSIGNED, Phase.GENERATING})
-
-    def on_lost(self, hotkey: str) -> None:
-        """The result is gone: the task needs a worker again."""
-        self._move(hotkey, Phase.ASSIGNED, set(HOLDING))
-
-    def on_submitting(self, hotkey: str) -> None:
-        """The result, or the skip, is on its way."""
-        self._move(hotkey, Phase.SUBMITTING, set(HOLDING))
 
     def on_finished(self, now: float, hotkey: str, cooldown_until: float) -> None:
         """The validator had the last word. ``cooldown_until`` by its clock."""
@@ -267,14 +236,14 @@ class Scheduler:
         return lane
 
     def _drop_if_done(self, lane: Lane, *, finished: bool = False) -> bool:
-        busy = lane.phase is Phase.PULLING or (lane.phase in HOLDING and not finished)
+        busy = lane.phase is Phase.PULLING or (lane.phase is Phase.BUSY and not finished)
         if lane.leaving and not busy:
             del self.lanes[lane.neuron.hotkey]
             return True
         return False
 
     def _end(self, hotkey: str) -> Lane | None:
-        lane = self._expect(hotkey, *HOLDING)
+        lane = self._expect(hotkey, Phase.BUSY)
         lane.task_id = None
         if self._drop_if_done(lane, finished=True):
             return None
@@ -288,10 +257,6 @@ class Scheduler:
         if lane.phase not in phases:
             raise SchedulerError(f"{hotkey[:8]} is {lane.phase}, expected {' or '.join(phases)}")
         return lane
-
-    def _move(self, hotkey: str, phase: Phase, allowed: set[Phase]) -> None:
-        lane = self._expect(hotkey, *allowed)
-        lane.phase, lane.reason = phase, phase.value
 
     def _ready(self, lane: Lane, at: float, reason: str) -> None:
         lane.phase, lane.wake_at, lane.reason = Phase.READY, at, reason

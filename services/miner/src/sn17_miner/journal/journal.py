@@ -16,7 +16,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
-from sn17_miner.core.records import Attempt, AttemptState, Task, TaskState, ValidatorRecord
+from sn17_contract.tasks import AttemptState, TaskState
+
+from sn17_miner.core.records import Attempt, Task, ValidatorRecord
 from sn17_miner.journal.reader import JournalError, JournalReader
 
 SCHEMA_VERSION: Final = 1

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from sn17_miner.core.records import Attempt, AttemptState, Event, Task, TaskState, ValidatorRecord
+from sn17_contract.tasks import AttemptState, GivenUpReason, Outcome, TaskState
+
+from sn17_miner.core.records import Attempt, Event, Task, ValidatorRecord
 
 _TASK_COLUMNS: Final = ", ".join(f.name for f in fields(Task) if f.name != "attempts")
 _ATTEMPT_COLUMNS: Final = ", ".join(f.name for f in fields(Attempt))
@@ -14,6 +16,33 @@ _ATTEMPT_COLUMNS: Final = ", ".join(f.name for f in fields(Attempt))
 
 class JournalError(RuntimeError):
     """The transition does not fit the state on disk, or the file is not this journal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A choice of tasks by the beginnings of hotkey and id; None chooses all."""
+
+    validator: str | None = None
+    task_id: str | None = None
+
+    def clause(self) -> tuple[str, list[Any]]:
+        """A condition for WHERE and its values."""
+        where, values = ["1"], list[Any]()
+        for column, start in (("validator", self.validator), ("task_id", self.task_id)):
+            if start is not None:
+                where.append(f"substr({column}, 1, ?) = ?")
+                values += [len(start), start]
+        return " AND ".join(where), values
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """So many tasks of a validator ended this way."""
+
+    validator: str
+    outcome: Outcome
+    reason: GivenUpReason | None
+    count: int
 
 
 class JournalReader:
@@ -39,16 +68,10 @@ class JournalReader:
         task_id: str | None = None,
     ) -> list[Task]:
         """The newest tasks; ``validator`` and ``task_id`` may be beginnings."""
-        where, values = ["1"], list[Any]()
-        for clause, value in (("state=?", state),):
-            if value is not None:
-                where.append(clause)
-                values.append(value)
-        for column, start in (("validator", validator), ("task_id", task_id)):
-            if start is not None:
-                where.append(f"substr({column}, 1, ?) = ?")
-                values += [len(start), start]
-        query = f"SELECT n FROM tasks WHERE {' AND '.join(where)} ORDER BY n DESC LIMIT ?"  # noqa: S608
+        where, values = Chosen(validator, task_id).clause()
+        if state is not None:
+            where, values = f"{where} AND state=?", [*values, state]
+        query = f"SELECT n FROM tasks WHERE {where} ORDER BY n DESC LIMIT ?"  # noqa: S608
         return [self._read(row[0]) for row in self._db.execute(query, (*values, limit)).fetchall()]
 
     def events(self, n: int) -> list[Event]:
@@ -56,29 +79,35 @@ class JournalReader:
         rows = self._db.execute("SELECT task, at, event, detail FROM events WHERE task=? ORDER BY seq", (n,))
         return [Event(*row) for row in rows]
 
-    def counts(self) -> dict[str, int]:
+    def counts(self, chosen: Chosen = Chosen()) -> dict[TaskState, int]:
         """Tasks by state."""
-        return {
-            row[0]: row[1] for row in self._db.execute("SELECT state, count(*) FROM tasks GROUP BY state")
-        }
+        where, values = chosen.clause()
+        rows = self._db.execute(f"SELECT state, count(*) FROM tasks WHERE {where} GROUP BY state", values)  # noqa: S608
+        return {TaskState(row[0]): row[1] for row in rows}
 
-    def outcomes(self, since: float) -> list[tuple[str, str, str | None, int]]:
-        """(validator, outcome, reason, count) of tasks finished since then."""
+    def outcomes(self, since: float, chosen: Chosen = Chosen()) -> list[Ended]:
+        """Tasks finished since then, counted."""
+        where, values = chosen.clause()
         rows = self._db.execute(
-            "SELECT validator, outcome, reason, count(*) FROM tasks WHERE state='done' AND finished_at >= ?"
-            " GROUP BY 1, 2, 3",
-            (since,),
+            "SELECT validator, outcome, reason, count(*) FROM tasks"  # noqa: S608
+            f" WHERE state='done' AND finished_at >= ? AND {where} GROUP BY 1, 2, 3",
+            (since, *values),
         )
-        return [(row[0], row[1], row[2], row[3]) for row in rows]
+        return [Ended(r[0], Outcome(r[1]), GivenUpReason(r[2]) if r[2] else None, r[3]) for r in rows]
 
-    def deliveries(self, since: float) -> tuple[int, int]:
-        """(within the free window, all) of results that got a verdict since then."""
-        row = self._db.execute(
-            "SELECT coalesce(sum(finished_at - assigned_at <= throttle), 0), count(*) FROM tasks"
-            " WHERE outcome IN ('accepted', 'rejected') AND finished_at >= ?",
-            (since,),
-        ).fetchone()
-        return int(row[0]), int(row[1])
+    def deliveries(self, since: float, chosen: Chosen = Chosen()) -> dict[str, tuple[int, int]]:
+        """Per validator (within the free window, all) results that got a verdict since then."""
+        where, values = chosen.clause()
+        rows = self._db.execute(
+            "SELECT validator, sum(finished_at - assigned_at <= throttle), count(*) FROM tasks"  # noqa: S608
+            f" WHERE outcome IN ('accepted', 'rejected') AND finished_at >= ? AND {where} GROUP BY 1",
+            (since, *values),
+        )
+        return {row[0]: (int(row[1]), int(row[2])) for row in rows}
+
+    def uids(self) -> dict[str, int]:
+        """The uid of every validator that is remembered, by hotkey."""
+        return dict(self._db.execute("SELECT hotkey, uid FROM validators").fetchall())
 
     def validators(self) -> list[ValidatorRecord]:
         """All that are remembered."""

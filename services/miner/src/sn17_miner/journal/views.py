@@ -2,148 +2,124 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel, Field
-from sn17_contract.tasks import Outcome
+from sn17_contract.tasks import (
+    AttemptView,
+    Enhancement,
+    EventView,
+    Failure,
+    GivenUpReason,
+    Outcome,
+    Signal,
+    TaskKind,
+    TaskList,
+    TaskView,
+    ValidatorTally,
+    Window,
+)
 
-from sn17_miner.core.records import Task
+from sn17_miner.core.records import Attempt, Event, Task
 from sn17_miner.journal.journal import Journal
-from sn17_miner.journal.reader import JournalError
+from sn17_miner.journal.reader import Chosen, Ended, JournalError
 
 
-class AttemptView(BaseModel):
-    """One generation."""
+def task_view(task: Task, uid: int | None, events: Iterable[Event] | None = None) -> TaskView:
+    """A journal row as people see it."""
+    told = (
+        None if events is None else tuple(EventView(at=e.at, event=e.event, detail=e.detail) for e in events)
+    )
+    return TaskView(
+        n=task.n,
+        task_id=task.task_id,
+        validator=task.validator,
+        uid=uid,
+        kind=TaskKind(task.kind),
+        prompt=task.log_id,
+        enhancement=Enhancement(task.enhancement),
+        state=task.state,
+        outcome=Outcome(task.outcome) if task.outcome else None,
+        reason=GivenUpReason(task.reason) if task.reason else None,
+        score=task.score,
+        pulled_at=task.pulled_at,
+        finished_at=task.finished_at,
+        submits=task.submits,
+        attempts=tuple(_attempt_view(attempt) for attempt in task.attempts),
+        events=told,
+    )
 
-    key: str
-    worker: str
-    seed: int
-    state: str
-    started_at: float
-    finished_at: float | None
-    signal: str | None
-    confidence: float | None
-    error: str | None
+
+def _attempt_view(attempt: Attempt) -> AttemptView:
+    signal, _, score = (attempt.signal or "").partition(":")
+    failure, _, error = (attempt.error or "").partition(": ")
+    return AttemptView(
+        key=attempt.key,
+        worker=attempt.worker,
+        seed=attempt.seed,
+        state=attempt.state,
+        started_at=attempt.started_at,
+        finished_at=attempt.finished_at,
+        signal=Signal(signal) if signal else None,
+        score=float(score) if score else None,
+        confidence=attempt.confidence,
+        failure=Failure(failure) if failure else None,
+        error=error or None,
+    )
 
 
-class EventView(BaseModel):
-    """One line of the story."""
-
-    at: float
-    event: str
-    detail: str
-
-
-class TaskView(BaseModel):
-    """A task as people see it; never a whole image."""
-
-    n: int
-    task_id: str
-    validator: str
-    kind: str
-    prompt: str
-    enhancement: str
-    state: str
-    outcome: str | None
-    reason: str | None
-    score: float | None
-    pulled_at: float
-    finished_at: float | None
-    submits: int
-    attempts: list[AttemptView]
-    events: list[EventView] = []
-
-    @classmethod
-    def of(cls, task: Task, events: Iterable[EventView] = ()) -> TaskView:
-        """The view of a journal row."""
-        attempts = [
-            AttemptView(
-                key=a.key,
-                worker=a.worker,
-                seed=a.seed,
-                state=a.state.value,
-                started_at=a.started_at,
-                finished_at=a.finished_at,
-                signal=a.signal,
-                confidence=a.confidence,
-                error=a.error,
+def window(
+    hours: int, outcomes: Iterable[Ended], deliveries: Mapping[str, tuple[int, int]], uids: Mapping[str, int]
+) -> Window:
+    """What ended within ``hours``; ``deliveries`` (in time, all) per validator."""
+    ended = list(outcomes)
+    names = sorted({row.validator for row in ended})
+    return Window(
+        hours=hours,
+        **_shares(ended, deliveries.values()),
+        validators=tuple(
+            ValidatorTally(
+                validator=name,
+                uid=uids.get(name),
+                **_shares([row for row in ended if row.validator == name], [deliveries.get(name, (0, 0))]),
             )
-            for a in task.attempts
-        ]
-        return cls(
-            n=task.n,
-            task_id=task.task_id,
-            validator=task.validator,
-            kind=task.kind,
-            prompt=task.log_id,
-            enhancement=task.enhancement,
-            state=task.state.value,
-            outcome=task.outcome,
-            reason=task.reason,
-            score=task.score,
-            pulled_at=task.pulled_at,
-            finished_at=task.finished_at,
-            submits=task.submits,
-            attempts=attempts,
-            events=list(events),
-        )
+            for name in names
+        ),
+    )
 
 
-class Window(BaseModel):
-    """Tasks that ended within the last hours. Success leaves skipped ones out, yield does not: shown side by
-    side, so that skipping does not look like winning.
-    """
-
-    hours: int
-    ended: int
-    outcomes: dict[str, int]
-    reasons: dict[str, int]
-    success: float | None
-    yield_: float | None = Field(alias="yield")
-    in_time: float | None
-    """Share of judged results that were delivered within the free window."""
-
-    @classmethod
-    def of(
-        cls, hours: int, rows: Iterable[tuple[str, str, str | None, int]], deliveries: tuple[int, int]
-    ) -> Window:
-        """From (validator, outcome, reason, count) rows and (in time, all) deliveries."""
-        outcomes, reasons = Counter[str](), Counter[str]()
-        for _, outcome, reason, count in rows:
-            outcomes[outcome] += count
-            if reason is not None:
-                reasons[reason] += count
-        ended, accepted = outcomes.total(), outcomes[Outcome.ACCEPTED]
-        tried = ended - outcomes[Outcome.SKIPPED]
-        values = {
-            "success": accepted / tried if tried else None,
-            "yield": accepted / ended if ended else None,
-        }
-        values["in_time"] = deliveries[0] / deliveries[1] if deliveries[1] else None
-        return cls(hours=hours, ended=ended, outcomes=dict(outcomes), reasons=dict(reasons), **values)
-
-
-class TaskList(BaseModel):
-    """``GET /v1/tasks``."""
-
-    tasks: list[TaskView]
-    counts: dict[str, int]
-    windows: list[Window]
+def _shares(rows: Iterable[Ended], deliveries: Iterable[tuple[int, int]]) -> dict[str, Any]:
+    outcomes, reasons = Counter[Outcome](), Counter[GivenUpReason]()
+    for row in rows:
+        outcomes[row.outcome] += row.count
+        if row.reason is not None:
+            reasons[row.reason] += row.count
+    ended, accepted = outcomes.total(), outcomes[Outcome.ACCEPTED]
+    tried = ended - outcomes[Outcome.SKIPPED]
+    counted = list(deliveries)
+    in_time, judged = sum(d[0] for d in counted), sum(d[1] for d in counted)
+    return {
+        "ended": ended,
+        "outcomes": {outcome: count for outcome, count in outcomes.items() if count},
+        "reasons": dict(reasons),
+        "success": accepted / tried if tried else None,
+        "yield": accepted / ended if ended else None,
+        "in_time": in_time / judged if judged else None,
+    }
 
 
 def open_story(path: Path, n: int) -> TaskView | None:
     """A task with its story, read beside the running miner."""
-    journal = Journal(path, readonly=True)
-    try:
-        events = [EventView(at=e.at, event=e.event, detail=e.detail) for e in journal.events(n)]
-        return TaskView.of(journal.task(n), events)
-    except JournalError:
-        return None
-    finally:
-        journal.close()
+    with contextlib.closing(Journal(path, readonly=True)) as journal:
+        try:
+            task = journal.task(n)
+        except JournalError:
+            return None
+        return task_view(task, journal.uids().get(task.validator), journal.events(n))
 
 
 def list_tasks(
@@ -155,13 +131,17 @@ def list_tasks(
     task_id: str | None = None,
     clock: Callable[[], float] = time.time,
 ) -> TaskList:
-    """The newest tasks, read beside the running miner."""
-    journal = Journal(path, readonly=True)
-    try:
+    """The newest tasks, read beside the running miner. The summary follows the filter by validator."""
+    with contextlib.closing(Journal(path, readonly=True)) as journal:
         tasks = journal.tasks(limit=limit, state=state, validator=validator, task_id=task_id)
-        now = clock()
-        starts = {hours: now - hours * 3600.0 for hours in (1, 4)}
-        windows = [Window.of(h, journal.outcomes(t), journal.deliveries(t)) for h, t in starts.items()]
-        return TaskList(tasks=[TaskView.of(task) for task in tasks], counts=journal.counts(), windows=windows)
-    finally:
-        journal.close()
+        now, uids = clock(), journal.uids()
+        chosen = Chosen(validator)
+        windows = (
+            window(hours, journal.outcomes(since, chosen), journal.deliveries(since, chosen), uids)
+            for hours, since in ((hours, now - hours * 3600.0) for hours in (1, 4))
+        )
+        return TaskList(
+            tasks=tuple(task_view(task, uids.get(task.validator)) for task in tasks),
+            counts=journal.counts(chosen),
+            windows=tuple(windows),
+        )
