@@ -9,16 +9,8 @@ import pytest
 import real
 from bittensor_wallet import Keypair
 from sn17_miner.clients.axon import AxonClient, CallError
-from sn17_protocol import (
-    GetVersion,
-    Neuron,
-    PullTask,
-    SubmitResults,
-    Synapse,
-    TransportError,
-    build_request,
-    read_response,
-)
+from sn17_protocol import GetVersion, Neuron, PullTask, SubmitResults, Synapse
+from sn17_protocol.transport import TransportError, build_request, read_response
 
 KEYPAIR = Keypair.create_from_uri("//OurMiner")
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import real
 import splat_maker
-from sn17_protocol import sign_result
+from sn17_protocol.signing import sign_result
 
 
 def target(network):

@@ -8,7 +8,8 @@ import uuid
 
 import aiohttp
 import pytest
-from sn17_protocol import EMPTY_BODY_HASH, PullTask, SubmitResults, build_request
+from sn17_protocol import PullTask, SubmitResults
+from sn17_protocol.transport import EMPTY_BODY_HASH, build_request
 
 SECOND = 1_000_000_000
 

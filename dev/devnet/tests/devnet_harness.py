@@ -11,7 +11,9 @@ from sn17_devnet.faults import FaultPlan
 from sn17_devnet.tasks import TaskSource
 from sn17_devnet.validator import AxonOptions, Validator
 from sn17_devnet.validator_state import Rules, Verdict
-from sn17_protocol import PullTask, SubmitResults, build_request, read_response, sign_result
+from sn17_protocol import PullTask, SubmitResults
+from sn17_protocol.signing import sign_result
+from sn17_protocol.transport import build_request, read_response
 
 MINER = Keypair.create_from_uri("//Miner")
 OTHER = Keypair.create_from_uri("//Other")

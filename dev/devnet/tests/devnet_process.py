@@ -12,7 +12,10 @@ import uuid
 from pathlib import Path
 
 import httpx
-from sn17_protocol import PullTask, SubmitResults, build_request, load_hotkey, read_response, sign_result
+from sn17_protocol import PullTask, SubmitResults
+from sn17_protocol.signing import sign_result
+from sn17_protocol.transport import build_request, read_response
+from sn17_protocol.wallet import load_hotkey
 
 
 class Devnet:

@@ -17,7 +17,8 @@ from devnet_process import Devnet, mode, mutations
 from sn17_devnet.network import Network
 from sn17_devnet.picture import render_front
 from sn17_devnet.settings import DevnetSettings
-from sn17_protocol import ChainSnapshot, PullTask, TransportError
+from sn17_protocol import ChainSnapshot, PullTask
+from sn17_protocol.transport import TransportError
 from sn17_splats import write_ply
 
 

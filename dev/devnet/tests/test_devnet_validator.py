@@ -10,13 +10,8 @@ import pytest
 from devnet_harness import MINER, OTHER
 from sn17_devnet.faults import FaultRule
 from sn17_devnet.validator_state import Verdict
-from sn17_protocol import (
-    GetVersion,
-    PullTask,
-    Synapse,
-    TransportError,
-    parse_request_headers,
-)
+from sn17_protocol import GetVersion, PullTask, Synapse
+from sn17_protocol.transport import TransportError, parse_request_headers
 
 
 async def test_from_pull_to_feedback(local):

@@ -9,7 +9,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from sn17_devnet.ledger import Ledger
 from sn17_devnet.tasks import Commission
 from sn17_devnet.validator_state import Books, Rules, UnknownMinerError, Validation, Verdict
-from sn17_protocol import ResultSignatureError, TextTask
+from sn17_protocol import TextTask
+from sn17_protocol.signing import ResultSignatureError
 
 MINERS = {2: "miner-a", 3: "miner-b"}
 START = 1_000_000.25

@@ -4,7 +4,7 @@ import pytest
 from bittensor_wallet import Keypair
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sn17_protocol import ResultSignatureError, result_message, sign_result, verify_result
+from sn17_protocol.signing import ResultSignatureError, result_message, sign_result, verify_result
 
 MINER = Keypair.create_from_uri("//Miner")
 VALIDATOR = Keypair.create_from_uri("//Validator").ss58_address

@@ -6,11 +6,10 @@ import pytest
 from bittensor_wallet import Keypair
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sn17_protocol import (
+from sn17_protocol import PullTask, SubmitResults
+from sn17_protocol.transport import (
     EMPTY_BODY_HASH,
     NonceBook,
-    PullTask,
-    SubmitResults,
     TransportError,
     WireRequest,
     build_request,

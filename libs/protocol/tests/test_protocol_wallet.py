@@ -4,7 +4,7 @@ import stat
 
 import pytest
 from bittensor_wallet import Keypair
-from sn17_protocol import WalletError, load_hotkey, write_hotkey
+from sn17_protocol.wallet import WalletError, load_hotkey, write_hotkey
 
 MNEMONIC = Keypair.generate_mnemonic()
 KEYPAIR = Keypair.create_from_mnemonic(MNEMONIC)

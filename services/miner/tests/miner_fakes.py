@@ -14,19 +14,9 @@ from typing import Any
 
 from aiohttp import web
 from bittensor_wallet import Keypair
-from sn17_protocol import (
-    ChainSnapshot,
-    Feedback,
-    ImageTask,
-    Neuron,
-    NonceBook,
-    PullTask,
-    SubmitResults,
-    TextTask,
-    TransportError,
-    parse_request_headers,
-    verify_result,
-)
+from sn17_protocol import ChainSnapshot, Feedback, ImageTask, Neuron, PullTask, SubmitResults, TextTask
+from sn17_protocol.signing import verify_result
+from sn17_protocol.transport import NonceBook, TransportError, parse_request_headers
 
 PLY = b"ply\nformat binary_little_endian 1.0\n" + b"x" * 5000
 SPZ = b"spz" * 1000

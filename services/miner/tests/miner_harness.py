@@ -19,7 +19,8 @@ from sn17_miner.journal.journal import Journal
 from sn17_miner.journal.thread import JournalThread
 from sn17_miner.miner import Miner
 from sn17_miner.settings import MinerSettings
-from sn17_protocol import Neuron, write_hotkey
+from sn17_protocol import Neuron
+from sn17_protocol.wallet import write_hotkey
 from sn17_service import Service
 
 

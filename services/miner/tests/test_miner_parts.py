@@ -15,14 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sn17_contract.http import WorkerState
 from sn17_contract.worker import JobStatus, MemoryStatus, WorkerStatus
-from sn17_miner.clients.axon import CallError
 from sn17_miner.clients.web import new_session
 from sn17_miner.clients.worker import DiskError, JobInput, WorkerClient
 from sn17_miner.core.clock_offset import Offset
 from sn17_miner.core.fleet import Fleet
 from sn17_miner.core.learning import Learned
 from sn17_miner.core.timing import Policy
-from sn17_miner.core.verdict import Verdict, read_answer, read_error
+from sn17_miner.core.verdict import CallError, Verdict, read_answer, read_error
 from sn17_miner.pool import Pool, by_dns
 from sn17_miner.prompts import enhance_image, enhance_text
 from sn17_miner.spool import Spool, SpoolError

@@ -10,7 +10,7 @@ from bittensor_wallet import Keypair
 from pydantic import ValidationError
 from sn17_miner.app import hotkey_of, serve
 from sn17_miner.settings import MinerSettings
-from sn17_protocol import WalletError, write_hotkey
+from sn17_protocol.wallet import WalletError, write_hotkey
 
 GOOD: dict[str, Any] = {
     "hotkey_file": "hotkey",

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from sn17_contract.tasks import GivenUpReason, Outcome
-from sn17_miner.core.records import Task, TaskState
+from sn17_contract.tasks import GivenUpReason, Outcome, TaskState
+from sn17_miner.core.records import Task
 from sn17_miner.journal.journal import Journal
 
 SCALE = 0.01

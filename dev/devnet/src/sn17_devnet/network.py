@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from bittensor_wallet import Keypair
-from sn17_protocol import ChainSnapshot, Neuron, load_hotkey, write_hotkey
+from sn17_protocol import ChainSnapshot, Neuron
+from sn17_protocol.wallet import load_hotkey, write_hotkey
 
 from sn17_devnet.faults import FaultPlan, FaultRule
 from sn17_devnet.judging import judge

@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from bittensor_wallet import Keypair
 from pydantic import ValidationError
-from sn17_protocol import EMPTY_BODY_HASH, SYNAPSES, Synapse, TerminalInfo, TransportError, TransportHeaders
+from sn17_protocol import SYNAPSES, Synapse, TerminalInfo
+from sn17_protocol.transport import EMPTY_BODY_HASH, TransportError, TransportHeaders
 
 AXON_VERSION: Final = 9_009_000
 

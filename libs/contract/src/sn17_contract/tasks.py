@@ -177,7 +177,7 @@ class Window(Tally):
 
 
 class TaskList(Shape):
-    """``GET /v1/tasks``: the newest tasks; the counts by state and the windows are of the validators asked for."""
+    """``GET /v1/tasks``: the newest tasks; counts by state and windows are of the validators asked for."""
 
     tasks: tuple[TaskView, ...]
     counts: dict[TaskState, int]

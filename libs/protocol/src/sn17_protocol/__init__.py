@@ -1,4 +1,8 @@
-"""Wire format and signatures of Bittensor subnet 17: models, transport, signing, keys. No network."""
+"""Wire format and signatures of Bittensor subnet 17: models, transport, signing, keys. No network.
+
+The names here are plain data. ``transport``, ``signing`` and ``wallet`` load the wallet library and are
+imported by their own names, so that whoever decides by these values needs no keys.
+"""
 
 from sn17_protocol.models import (
     QUALITY_THRESHOLD,
@@ -13,30 +17,9 @@ from sn17_protocol.models import (
     TerminalInfo,
     TextTask,
 )
-from sn17_protocol.signing import (
-    DECLARATION,
-    ResultSignatureError,
-    result_message,
-    sign_result,
-    verify_result,
-)
 from sn17_protocol.snapshot import ChainSnapshot, Neuron
-from sn17_protocol.transport import (
-    EMPTY_BODY_HASH,
-    NonceBook,
-    TransportError,
-    TransportHeaders,
-    WireRequest,
-    build_request,
-    parse_request_headers,
-    read_response,
-    request_headers,
-)
-from sn17_protocol.wallet import WalletError, find_coldkey, load_hotkey, write_hotkey
 
 __all__ = [
-    "DECLARATION",
-    "EMPTY_BODY_HASH",
     "QUALITY_THRESHOLD",
     "SYNAPSES",
     "ChainSnapshot",
@@ -44,26 +27,10 @@ __all__ = [
     "GetVersion",
     "ImageTask",
     "Neuron",
-    "NonceBook",
     "PullTask",
-    "ResultSignatureError",
     "SubmitResults",
     "Synapse",
     "Task",
     "TerminalInfo",
     "TextTask",
-    "TransportError",
-    "TransportHeaders",
-    "WalletError",
-    "WireRequest",
-    "build_request",
-    "find_coldkey",
-    "load_hotkey",
-    "parse_request_headers",
-    "read_response",
-    "request_headers",
-    "result_message",
-    "sign_result",
-    "verify_result",
-    "write_hotkey",
 ]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import aiohttp
 from bittensor_wallet import Keypair
-from sn17_protocol import WalletError, load_hotkey
+from sn17_protocol.wallet import WalletError, load_hotkey
 from sn17_service import Service
 
 from sn17_miner import lock, ops

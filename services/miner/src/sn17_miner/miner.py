@@ -12,13 +12,14 @@ from sn17_contract.tasks import Phase, TaskState
 from sn17_protocol import ChainSnapshot, Neuron, PullTask
 
 from sn17_miner.chain.feed import ChainFeed
-from sn17_miner.clients.axon import Answer, CallError
+from sn17_miner.clients.axon import Answer
 from sn17_miner.clients.web import short
 from sn17_miner.context import Context
 from sn17_miner.core.fleet import Worker
 from sn17_miner.core.learning import Learned
 from sn17_miner.core.records import Task
 from sn17_miner.core.scheduler import FreeWorker, Pull
+from sn17_miner.core.verdict import CallError
 from sn17_miner.generation import holder
 from sn17_miner.journal.journal import Journal
 from sn17_miner.journal.reader import JournalError

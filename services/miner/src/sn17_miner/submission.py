@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from sn17_contract.tasks import GivenUpReason, Outcome, TaskState
-from sn17_protocol import SubmitResults, sign_result
+from sn17_protocol import SubmitResults
+from sn17_protocol.signing import sign_result
 
-from sn17_miner.clients.axon import Answer, CallError
+from sn17_miner.clients.axon import Answer
 from sn17_miner.context import Context
 from sn17_miner.core import gate
 from sn17_miner.core.records import Task
-from sn17_miner.core.verdict import Reading, Verdict, read_answer, read_error
+from sn17_miner.core.verdict import CallError, Reading, Verdict, read_answer, read_error
 from sn17_miner.journal.journal import Journal
 from sn17_miner.metrics import label
 

@@ -11,35 +11,16 @@ from typing import Final, Generic, TypeVar
 
 import aiohttp
 from bittensor_wallet import Keypair
-from sn17_protocol import (
-    Neuron,
-    PullTask,
-    SubmitResults,
-    Synapse,
-    TransportError,
-    build_request,
-    read_response,
-)
+from sn17_protocol import Neuron, PullTask, SubmitResults, Synapse
+from sn17_protocol.transport import TransportError, build_request, read_response
 
 from sn17_miner.clients.web import never_sent, read_bounded, short, within
+from sn17_miner.core.verdict import CallError
 
 MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
 """An image task carries its image as base64: 20 MB make 27."""
 
 S = TypeVar("S", bound=Synapse)
-
-
-class CallError(Exception):
-    """A call without a usable answer.
-
-    ``status`` is None when nothing reached the validator, 408 for a timeout, 503 for a broken connection,
-    422 for an unreadable answer, else what it answered.
-    """
-
-    def __init__(self, status: int | None, message: str) -> None:
-        super().__init__(f"{status or 'not sent'}: {message}")
-        self.status = status
-        self.message = message
 
 
 @dataclass(frozen=True, slots=True)

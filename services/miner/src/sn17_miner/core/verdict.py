@@ -7,7 +7,18 @@ from enum import StrEnum
 
 from sn17_protocol import SubmitResults
 
-from sn17_miner.clients.axon import CallError
+
+class CallError(Exception):
+    """A call without a usable answer.
+
+    ``status`` is None when nothing reached the validator, 408 for a timeout, 503 for a broken connection,
+    422 for an unreadable answer, else what it answered.
+    """
+
+    def __init__(self, status: int | None, message: str) -> None:
+        super().__init__(f"{status or 'not sent'}: {message}")
+        self.status = status
+        self.message = message
 
 
 class Verdict(StrEnum):
