@@ -20,6 +20,13 @@ from typer.testing import CliRunner
 NOW = 1_700_000_000.0
 RUNNER = CliRunner()
 EXPLANATION = {
+    "miner": "sn17",
+    "at": "2026-01-01T00:00:00Z",
+    "bootId": "b",
+    "lifeId": "l",
+    "containerId": "c",
+    "strategy": "Swap",
+    "intent": None,
     "pod": "w1",
     "node": "n1",
     "state": "Degraded",
@@ -31,7 +38,7 @@ EXPLANATION = {
             "outcome": "Breach",
             "message": "unreclaimable memory is 85% of the limit",
             "value": 0.85,
-            "mark": 0.8,
+            "threshold": 0.8,
             "sampleAgeSeconds": 4.2,
             "dwellLeftSeconds": 0.0,
             "queries": ["sn17_memory_unreclaimable_bytes[95s]"],
@@ -67,7 +74,7 @@ def leak(tmp_path: Path) -> Path:
 def test_replay_of_a_file(leak: Path) -> None:
     result = RUNNER.invoke(app, ["replay", "--file", str(leak), "--json"])
     assert result.exit_code == 0, result.output
-    report = json.loads(result.output)
+    (report,) = json.loads(result.output)["reports"]
     assert [(action["worker"], action["rule"]) for action in report["actions"]] == [("w1", "MemoryHigh")]
     table = RUNNER.invoke(app, ["replay", "--file", str(leak)])
     assert "MemoryHigh" in table.output
@@ -77,7 +84,20 @@ def test_replay_with_other_settings(leak: Path, tmp_path: Path) -> None:
     spec = tmp_path / "miner.yaml"
     spec.write_text("spec: {targetRef: {name: x}, rules: {memory: {action: 'Off'}}}")
     result = RUNNER.invoke(app, ["replay", "--file", str(leak), "--spec", str(spec), "--json"])
-    assert json.loads(result.output)["actions"] == []
+    (report,) = json.loads(result.output)["reports"]
+    assert report["actions"] == []
+
+
+def test_two_specs_over_one_recording_show_what_would_have_been_different(leak: Path, tmp_path: Path) -> None:
+    specs = []
+    for name, action in (("as-is", "Enforce"), ("blind", "'Off'")):
+        specs.append(tmp_path / f"{name}.yaml")
+        specs[-1].write_text(f"rules: {{memory: {{action: {action}}}}}")
+    arguments = ["replay", "--file", str(leak), "--spec", str(specs[0]), "--spec", str(specs[1])]
+    reports = json.loads(RUNNER.invoke(app, [*arguments, "--json"]).output)["reports"]
+    assert [(Path(r["spec"]).stem, len(r["actions"])) for r in reports] == [("as-is", 1), ("blind", 0)]
+    table = RUNNER.invoke(app, arguments, env={"COLUMNS": "200"})
+    assert "What if" in table.output
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,13 @@ after they took effect, as a crash would.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from prometheus_client import CollectorRegistry
-from sn17_contract.metrics import DegradedReason
+from sn17_contract.admin import Owner
+from sn17_contract.http import LeaseOwner
 from sn17_operator.api import Rules, Spec
 from sn17_operator.controller import Controller
 from sn17_operator.core.evidence import Raw, Samples, windows
@@ -28,6 +29,7 @@ from sn17_operator.core.model import (
     UserCordon,
 )
 from sn17_operator.core.plan import Step
+from sn17_operator.core.signals import DRAINING, INFO_LABELS
 from sn17_operator.ports import (
     Announcement,
     Conflict,
@@ -38,6 +40,7 @@ from sn17_operator.ports import (
     Refused,
     Target,
 )
+from sn17_operator.status.resource import Status
 from sn17_operator.telemetry import Telemetry
 
 TICK = 15.0
@@ -88,7 +91,7 @@ class SimWorker:
     ready_at: float = START
     restart_at: float | None = None
     gone_at: float | None = None
-    leases: dict[str, float | None] = field(default_factory=dict)
+    leases: dict[LeaseOwner, float | None] = field(default_factory=dict)
     cordoned_since: float | None = None
 
     @property
@@ -291,14 +294,13 @@ class World:
             self._sample(uid, Signal.JOBS, "", float(worker.job_until is not None))
             self._sample(uid, Signal.PROGRESS, "", worker.progress)
             if worker.says:
-                place = list(DegradedReason).index(DegradedReason(worker.says)) + 1.0
-                self._sample(uid, Signal.DEGRADED, "", place)
+                self._sample(uid, Signal.DEGRADED, worker.says, 1.0)
             if self.now >= worker.ready_at:
                 bad = worker.bad_checkpoint and worker.boot > 0
                 self._sample(uid, Signal.CANARY, "", 0.5 if bad else 0.02)
             left = worker.left_over if worker.boot else 0.0
             self._sample(uid, Signal.POD_MEMORY, "", (worker.memory + left) * LIMIT)
-            for by, signal in (("user", Signal.DRAINING_USER), ("operator", Signal.DRAINING_OPERATOR)):
+            for by, signal in DRAINING.items():
                 self._sample(uid, signal, "", float(by in worker.leases))
 
     def _sample(self, uid: str, signal: Signal, label: str, value: float) -> None:
@@ -317,17 +319,25 @@ class SimMetrics:
         if not world.prometheus_up:
             failed = dict.fromkeys(Signal, "unreachable: refused")
             return Measurement(Monitoring(now, 2 * TICK + 5, TICK, failed, None, 0.0, spans[Signal.UP]), {})
-        boots: dict[str, list[tuple[str, Samples]]] = {}
+        infos: dict[Signal, dict[str, list[tuple[str, Samples]]]] = {signal: {} for signal in INFO_LABELS}
         series: dict[str, dict[Signal, list[Samples]]] = {}
         for (uid, signal, label), samples in world.samples.items():
             kept = tuple((at, value) for at, value in samples if at > now - spans[signal])
             if not kept:
                 continue
-            if signal is Signal.BOOT:
-                boots.setdefault(uid, []).append((label, kept))
+            if signal in INFO_LABELS:
+                infos[signal].setdefault(uid, []).append((label, kept))
             else:
                 series.setdefault(uid, {}).setdefault(signal, []).append(kept)
-        workers = {uid: Raw(tuple(boots.get(uid, ())), series.get(uid, {})) for uid in {*boots, *series}}
+        workers = {
+            uid: Raw(
+                tuple(infos[Signal.BOOT].get(uid, ())),
+                series.get(uid, {}),
+                tuple(infos[Signal.DEGRADED].get(uid, ())),
+                tuple(infos[Signal.LIFE].get(uid, ())),
+            )
+            for uid in series
+        }
         recent = [at for at in world.scrapes if at > now - spans[Signal.UP]]
         monitoring = Monitoring(
             now, 2 * TICK + 5, TICK, {}, recent[-1] if recent else None, float(len(recent)), spans[Signal.UP]
@@ -371,7 +381,7 @@ class SimHost:
 
     async def miners(self) -> Sequence[Miner]:
         world = self.world
-        return [Miner("m", "m", "ns", world.spec, 1, world.paused, dict(world.status))]
+        return [Miner("m", "m", "ns", world.spec, 1, world.paused, Status.read(world.status))]
 
     async def target(self, miner: Miner, now: float) -> Target:
         self._admit("target")
@@ -441,10 +451,10 @@ class SimHost:
         self.world.events.append((self.world.now, pod.name if pod else "", announcement.reason))
         self.effected()
 
-    async def write_status(self, miner: Miner, status: Mapping[str, Any]) -> None:
+    async def write_status(self, miner: Miner, status: Status) -> None:
         self._admit("status")
         self.effect()
-        self.world.status = {**self.world.status, **status}
+        self.world.status = {**self.world.status, **status.written()}
         if (word := self.world.status.get("status")) and word not in self.world.words[-1:]:
             self.world.words.append(word)
         self.effected()
@@ -467,13 +477,13 @@ class SimAdmin:
             raise Refused("http_401", "unauthorized")
         return worker
 
-    async def drain(self, pod: Pod, by: str, reason: str, ttl_seconds: float | None) -> bool:
+    async def drain(self, pod: Pod, by: Owner, reason: str, ttl_seconds: float | None) -> bool:
         worker = self._worker(pod)
         worker.leases[by] = None if ttl_seconds is None else self.world.now + ttl_seconds
         self.host.effected()
         return worker.job_until is None
 
-    async def resume(self, pod: Pod, by: str) -> None:
+    async def resume(self, pod: Pod, by: Owner) -> None:
         self._worker(pod).leases.pop(by, None)
         self.host.effected()
 

@@ -17,6 +17,7 @@ from fleet_simulation import SPEC, spec_with
 from hypothesis import given
 from hypothesis import strategies as st
 from kubernetes.aio.client.configuration import Configuration
+from sn17_contract.http import LeaseOwner
 from sn17_operator.adapters import annotations, objects, record
 from sn17_operator.adapters.admin import WorkerAdmin
 from sn17_operator.adapters.kube import ApiError, KubeApi
@@ -26,6 +27,7 @@ from sn17_operator.adapters.store import Store
 from sn17_operator.core.model import History, Intent, Phase, Pod, RuleClass, Signal, Stage
 from sn17_operator.core.plan import Act, Reason, Step
 from sn17_operator.core.replay import RecordedWorker, Recording, replay
+from sn17_operator.core.signals import METRICS
 from sn17_operator.ports import OtherIncarnation, Refused
 
 NOW = 1_700_000_000.0
@@ -93,7 +95,7 @@ async def test_every_query_asks_for_one_time_and_keeps_the_prefix() -> None:
     await prometheus(answer, selector='namespace="a",').measure(NOW, [SPEC.rules])
     assert {url.path for url in seen} == {"/prefix/api/v1/query"}
     assert {url.params["time"] for url in seen} == {"1700000000.000"}
-    assert len(seen) <= 18, "one query per signal, whatever the number of workers"
+    assert len(seen) == len(METRICS) + 4, "one query per signal, whatever the number of workers"
 
 
 def test_queries_look_back_as_far_as_the_longest_dwell() -> None:
@@ -200,8 +202,8 @@ async def test_admin_speaks_the_contract(tmp_path: Path) -> None:
         return httpx.Response(200, json=STATE | RESULTS.get(request.url.path.rsplit("/", 1)[-1], {}))
 
     client = admin(tmp_path, answer)
-    assert await client.drain(POD, "operator", "why", 60) is True
-    await client.resume(POD, "operator")
+    assert await client.drain(POD, LeaseOwner.OPERATOR, "why", 60) is True
+    await client.resume(POD, LeaseOwner.OPERATOR)
     await client.cleanup(POD)
     result = await client.canary(POD)
     await client.exit(POD, "b", "why")
@@ -240,9 +242,9 @@ async def test_admin_refusals_have_a_name(
 
 async def test_admin_without_token_says_which_setting(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="SN17_ADMIN_TOKEN_FILE"):
-        await WorkerAdmin(None, clock=lambda: NOW).resume(POD, "operator")
+        await WorkerAdmin(None, clock=lambda: NOW).resume(POD, LeaseOwner.OPERATOR)
     with pytest.raises(Refused, match="cannot be read"):
-        await WorkerAdmin(tmp_path / "none", clock=lambda: NOW).resume(POD, "operator")
+        await WorkerAdmin(tmp_path / "none", clock=lambda: NOW).resume(POD, LeaseOwner.OPERATOR)
 
 
 @pytest.mark.parametrize("result", [None, {}, CANARY | {"passed": "perhaps"}, "passed"])
@@ -254,7 +256,9 @@ async def test_canary_that_does_not_say_whether_it_passed_is_no_answer(tmp_path:
 async def test_an_answer_without_the_number_of_jobs_is_no_answer(tmp_path: Path) -> None:
     said = {name: value for name, value in STATE.items() if name != "jobs_in_flight"}
     with pytest.raises(Refused, match="jobs_in_flight"):
-        await admin(tmp_path, lambda r: httpx.Response(200, json=said)).drain(POD, "operator", "why", 60)
+        await admin(tmp_path, lambda r: httpx.Response(200, json=said)).drain(
+            POD, LeaseOwner.OPERATOR, "why", 60
+        )
 
 
 async def test_canary_that_did_not_run_neither_passed_nor_failed(tmp_path: Path) -> None:

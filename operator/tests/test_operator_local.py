@@ -8,15 +8,15 @@ import json
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 from sn17_operator.adapters.local import LocalEvent, LocalOperator, default_spec
 from sn17_operator.adapters.local_scrape import LocalWorker, Scraper, WorkerState
 from sn17_operator.core.model import Monitoring, Signal
+from sn17_operator.status.resource import Status
 
 MIB = 1024 * 1024
 
@@ -99,7 +99,7 @@ async def test_leaking_worker_is_restarted_and_its_neighbour_is_left_alone(tmp_p
         if event.reason == "WorkerHealed":
             healed.set()
 
-    statuses: list[Mapping[str, Any]] = []
+    statuses: list[Status] = []
     spec = default_spec(rules={"memory": {"highForSeconds": 1, "clearForSeconds": 2}}, maxUnavailable=1)
     async with supervised(leaking, sound) as workers:
         operator = LocalOperator(
@@ -138,8 +138,8 @@ async def test_leaking_worker_is_restarted_and_its_neighbour_is_left_alone(tmp_p
             assert set(answers) <= {200, 503}
             explained = operator.explain("b")
             assert explained is not None
-            assert {rule["rule"] for rule in explained["rules"]} >= {"MemoryHigh", "GaussiansLow", "Stalled"}
-            assert statuses[-1]["recycles"] == 1
+            assert {rule.rule for rule in explained.rules} >= {"MemoryHigh", "GaussiansLow", "Stalled"}
+            assert statuses[-1].recycles == 1
         finally:
             for task in (loading, running):
                 task.cancel()
@@ -150,7 +150,7 @@ async def test_a_persons_cordon_holds_and_is_lifted(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("secret")
     one = Supervisor(tmp_path, "a")
     async with supervised(one) as workers:
-        seen: asyncio.Queue[Mapping[str, Any]] = asyncio.Queue()
+        seen: asyncio.Queue[Status] = asyncio.Queue()
         operator = LocalOperator(
             workers,
             token_file=tmp_path / "token",
@@ -161,17 +161,17 @@ async def test_a_persons_cordon_holds_and_is_lifted(tmp_path: Path) -> None:
         running = asyncio.create_task(operator.run())
         try:
             async with asyncio.timeout(60), httpx.AsyncClient() as client:
-                while (await seen.get())["ready"] != "1/1":
+                while (await seen.get()).ready != "1/1":
                     pass
                 operator.cordon("a", "look at it")
-                while (await seen.get())["cordoned"] != 1:
+                while (await seen.get()).cordoned != 1:
                     pass
                 worker = (await client.get(f"{workers[0].data_url}/v1/worker")).json()
                 while worker["state"] != "draining":
                     await asyncio.sleep(0.1)
                     worker = (await client.get(f"{workers[0].data_url}/v1/worker")).json()
                 operator.uncordon("a")
-                while (await seen.get())["ready"] != "1/1":
+                while (await seen.get()).ready != "1/1":
                     pass
         finally:
             running.cancel()

@@ -9,8 +9,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 from sn17_operator.adapters.admin import QUICK_SECONDS
 from sn17_operator.adapters.kube import ApiError
+from sn17_operator.core.plan import Reason
 from sn17_operator.loop import LEAST_LIMIT_SECONDS, Waker, run_ticks
-from sn17_operator.ports import Ratios
+from sn17_operator.status.resource import State
+from sn17_operator.status.view import Ratios
 from sn17_operator.telemetry import Telemetry
 
 
@@ -104,12 +106,12 @@ def test_gauges_of_what_is_gone_go_too() -> None:
     registry = CollectorRegistry()
     telemetry = Telemetry(registry, lambda: 0.0)
     telemetry.begin()
-    telemetry.fleet(["Healthy", "Recycling"], ["Paused"], {"1h": Ratios(0.9, 0.8)})
+    telemetry.fleet([State.HEALTHY, State.RECYCLING], [Reason.PAUSED], {"1h": Ratios(0.9, 0.8)})
     telemetry.end()
     assert registry.get_sample_value("sn17_workers", {"state": "Recycling"}) == 1
     assert registry.get_sample_value("sn17_success_ratio", {"window": "1h"}) == 0.9
     telemetry.begin()
-    telemetry.fleet(["Healthy"], [], {})
+    telemetry.fleet([State.HEALTHY], [], {})
     telemetry.end()
     assert registry.get_sample_value("sn17_workers", {"state": "Recycling"}) == 0
     assert registry.get_sample_value("sn17_success_ratio", {"window": "1h"}) is None

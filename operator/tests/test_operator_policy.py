@@ -23,23 +23,14 @@ from sn17_operator.core.model import (
     Phase,
     Pod,
     Reading,
+    RuleName,
     Series,
     Signal,
     Verdict,
 )
 from sn17_operator.core.policy import judge
 from sn17_operator.core.remediation import RESOLVE_SECONDS
-from sn17_operator.core.rules import (
-    CANARY_DRIFT,
-    GAUSSIANS_LOW,
-    GPU_ERROR,
-    MEMORY_EMERGENCY,
-    MEMORY_HIGH,
-    SLOW,
-    STALLED,
-    UNREACHABLE,
-    trailing_run,
-)
+from sn17_operator.core.rules import CHAIN, GRAVITY, trailing_run
 
 NOW = 10_000.0
 LIMIT = 1_000.0
@@ -76,11 +67,11 @@ def judged(
     return judge(spec, pod, Evidence("b", healthy(**changes)), monitoring)
 
 
-def finding(verdict: Verdict, rule: str) -> Finding:
+def finding(verdict: Verdict, rule: RuleName) -> Finding:
     return next(f for f in verdict.findings if f.rule == rule)
 
 
-def outcome(rule: str, **changes: Reading) -> Outcome:
+def outcome(rule: RuleName, **changes: Reading) -> Outcome:
     return finding(judged(**changes), rule).outcome
 
 
@@ -100,23 +91,23 @@ def test_all_is_well() -> None:
     ],
 )
 def test_memory_high(values: Sequence[float], expected: Outcome) -> None:
-    assert outcome(MEMORY_HIGH, MEMORY=series(*values)) is expected
+    assert outcome(RuleName.MEMORY_HIGH, MEMORY=series(*values)) is expected
 
 
 def test_memory_high_needs_an_unbroken_run() -> None:
     broken = Series(((NOW - 120, 850.0), (NOW - 5, 850.0)))
-    assert outcome(MEMORY_HIGH, MEMORY=broken) is Outcome.DWELL
+    assert outcome(RuleName.MEMORY_HIGH, MEMORY=broken) is Outcome.DWELL
 
 
 def test_memory_emergency_has_no_dwell() -> None:
-    assert outcome(MEMORY_EMERGENCY, MEMORY=series(300, 900)) is Outcome.BREACH
-    assert outcome(MEMORY_EMERGENCY, MEMORY=series(300, 899)) is Outcome.OK
+    assert outcome(RuleName.MEMORY_EMERGENCY, MEMORY=series(300, 900)) is Outcome.BREACH
+    assert outcome(RuleName.MEMORY_EMERGENCY, MEMORY=series(300, 899)) is Outcome.OK
 
 
 @pytest.mark.parametrize("limit", [series(0), series(math.inf), series(math.nan), Gap.ABSENT, Gap.AMBIGUOUS])
 def test_memory_without_a_limit_is_unknown(limit: Reading) -> None:
     verdict = judged(LIMIT=limit, MEMORY=series(950, 950, 950))
-    assert finding(verdict, MEMORY_HIGH).outcome is Outcome.UNKNOWN
+    assert finding(verdict, RuleName.MEMORY_HIGH).outcome is Outcome.UNKNOWN
     assert verdict.health is Health.UNKNOWN
 
 
@@ -131,17 +122,17 @@ def test_memory_without_a_limit_is_unknown(limit: Reading) -> None:
     ],
 )
 def test_gaussians(mean: float, count: float, expected: Outcome) -> None:
-    assert outcome(GAUSSIANS_LOW, GAUSSIANS=series(mean), GENERATIONS=series(count)) is expected
+    assert outcome(RuleName.GAUSSIANS_LOW, GAUSSIANS=series(mean), GENERATIONS=series(count)) is expected
 
 
 def test_single_small_healthy_mean_of_eight_is_no_verdict() -> None:
     # 350,000 is what an acceptance asks for; healthy means of eight fall below it in a quarter of cases.
-    assert outcome(GAUSSIANS_LOW, GAUSSIANS=series(300_000), GENERATIONS=series(8)) is Outcome.OK
+    assert outcome(RuleName.GAUSSIANS_LOW, GAUSSIANS=series(300_000), GENERATIONS=series(8)) is Outcome.OK
 
 
 @pytest.mark.parametrize(("p50", "expected"), [(35.0, Outcome.OK), (35.1, Outcome.BREACH)])
 def test_slow(p50: float, expected: Outcome) -> None:
-    assert outcome(SLOW, SECONDS_P50=series(p50)) is expected
+    assert outcome(RuleName.SLOW, SECONDS_P50=series(p50)) is expected
 
 
 @pytest.mark.parametrize(
@@ -156,7 +147,7 @@ def test_slow(p50: float, expected: Outcome) -> None:
     ],
 )
 def test_canary(drift: Reading, expected: Outcome) -> None:
-    assert outcome(CANARY_DRIFT, CANARY=drift) is expected
+    assert outcome(RuleName.CANARY_DRIFT, CANARY=drift) is expected
 
 
 @pytest.mark.parametrize(
@@ -171,13 +162,13 @@ def test_canary(drift: Reading, expected: Outcome) -> None:
     ],
 )
 def test_stalled(jobs: Reading, progress: Reading, expected: Outcome) -> None:
-    assert outcome(STALLED, JOBS=jobs, PROGRESS=progress) is expected
+    assert outcome(RuleName.STALLED, JOBS=jobs, PROGRESS=progress) is expected
 
 
 def test_stalled_compares_no_clocks() -> None:
     """A worker whose clock is years off makes progress all the same."""
     moving = series(*[v / 10 for v in range(12)])
-    assert outcome(STALLED, JOBS=series(*[1.0] * 12), PROGRESS=moving) is Outcome.OK
+    assert outcome(RuleName.STALLED, JOBS=series(*[1.0] * 12), PROGRESS=moving) is Outcome.OK
 
 
 @pytest.mark.parametrize(
@@ -196,13 +187,13 @@ def test_stalled_compares_no_clocks() -> None:
 )
 def test_unreachable(up: Reading, monitoring: Monitoring, expected: Outcome) -> None:
     verdict = judged(monitoring=monitoring, UP=up)
-    assert finding(verdict, UNREACHABLE).outcome is expected
+    assert finding(verdict, RuleName.UNREACHABLE).outcome is expected
 
 
 def test_unreachable_worker_that_just_started_has_time() -> None:
     young = Pod("u", "w", "ns", 0.0, phase=Phase.RUNNING, container_id="c", started_at=NOW - 60, ready=True)
     verdict = judged(pod=young, UP=Gap.ABSENT)
-    assert finding(verdict, UNREACHABLE).outcome is Outcome.DWELL
+    assert finding(verdict, RuleName.UNREACHABLE).outcome is Outcome.DWELL
 
 
 @pytest.mark.parametrize(
@@ -210,7 +201,7 @@ def test_unreachable_worker_that_just_started_has_time() -> None:
     [(series(0), Outcome.OK), (series(1), Outcome.BREACH), (Gap.ABSENT, Outcome.IDLE)],
 )
 def test_gpu_errors(errors: Reading, expected: Outcome) -> None:
-    assert outcome(GPU_ERROR, GPU_ERRORS=errors) is expected
+    assert outcome(RuleName.GPU_ERROR, GPU_ERRORS=errors) is expected
 
 
 @pytest.mark.parametrize("signal", [Signal.MEMORY, Signal.LIMIT, Signal.GENERATIONS, Signal.GAUSSIANS])
@@ -235,7 +226,7 @@ def test_idle_is_neither_good_nor_bad() -> None:
 def test_breach_outweighs_what_is_unknown() -> None:
     verdict = judged(MEMORY=series(950, 950, 950), GENERATIONS=Gap.AMBIGUOUS)
     assert verdict.health is Health.DEGRADED
-    assert [f.rule for f in verdict.breaches] == [MEMORY_EMERGENCY, MEMORY_HIGH]
+    assert [f.rule for f in verdict.breaches] == [RuleName.MEMORY_EMERGENCY, RuleName.MEMORY_HIGH]
 
 
 def test_rule_that_is_off_or_observed_does_not_degrade() -> None:
@@ -243,21 +234,21 @@ def test_rule_that_is_off_or_observed_does_not_degrade() -> None:
     assert judged(spec=off, MEMORY=series(950, 950, 950)).health is Health.HEALTHY
     observed = judged(spec=spec_with(rules={"memory": {"action": "Observe"}}), MEMORY=series(950, 950, 950))
     assert observed.health is Health.HEALTHY
-    assert finding(observed, MEMORY_HIGH).outcome is Outcome.BREACH
-    assert not finding(observed, MEMORY_HIGH).enforced
+    assert finding(observed, RuleName.MEMORY_HIGH).outcome is Outcome.BREACH
+    assert not finding(observed, RuleName.MEMORY_HIGH).enforced
 
 
 def test_rest_after_a_canary_holds_for_that_incarnation_only() -> None:
     low = {"GAUSSIANS": series(50_000)}
-    rest = History(rest={GAUSSIANS_LOW: NOW + 60}, rest_container="c")
+    rest = History(rest={RuleName.GAUSSIANS_LOW: NOW + 60}, rest_container="c")
     resting = Pod(
         "u", "w", "ns", 0.0, phase=Phase.RUNNING, container_id="c", started_at=1.0, ready=True, history=rest
     )
-    assert finding(judged(pod=resting, **low), GAUSSIANS_LOW).outcome is Outcome.RESTING
+    assert finding(judged(pod=resting, **low), RuleName.GAUSSIANS_LOW).outcome is Outcome.RESTING
     reborn = Pod(
         "u", "w", "ns", 0.0, phase=Phase.RUNNING, container_id="d", started_at=1.0, ready=True, history=rest
     )
-    assert finding(judged(pod=reborn, **low), GAUSSIANS_LOW).outcome is Outcome.BREACH
+    assert finding(judged(pod=reborn, **low), RuleName.GAUSSIANS_LOW).outcome is Outcome.BREACH
 
 
 def test_container_that_does_not_run_is_starting() -> None:
@@ -376,5 +367,7 @@ def test_default(path: str) -> None:
 
 
 def test_every_rule_is_enforced_by_default_and_resolving_takes_at_most_three_minutes() -> None:
-    assert {getattr(SPEC.rules, name).action for name in type(SPEC.rules).model_fields} == {"Enforce"}
+    assert {rule.action(SPEC.rules) for rule in CHAIN} == {"Enforce"}
+    assert len(CHAIN) == len(type(SPEC.rules).model_fields), "each rule has its settings, and none has two"
+    assert sorted(GRAVITY) == sorted(name for rule in CHAIN for name in rule.names)
     assert RESOLVE_SECONDS == 180

@@ -22,6 +22,7 @@ from sn17_operator.core.model import (
     Phase,
     Pod,
     RuleClass,
+    RuleName,
     Series,
     Signal,
     Stage,
@@ -32,11 +33,11 @@ from sn17_operator.core.model import (
 )
 from sn17_operator.core.planner import plan
 from sn17_operator.explain import explain_pod
-from sn17_operator.ports import Missing, Ratios
-from sn17_operator.status import codec as written
-from sn17_operator.status import render as statuses
+from sn17_operator.status.codec import flips, worth_writing
 from sn17_operator.status.conditions import suspect_nodes
-from sn17_operator.status.view import View
+from sn17_operator.status.render import render as statuses
+from sn17_operator.status.resource import EvictionRecord, Status, Summary, rfc3339
+from sn17_operator.status.view import Missing, Ratios, View
 
 NOW = 1_700_000_000.0
 
@@ -56,7 +57,7 @@ def worker(index: int = 0, health: Health = Health.HEALTHY, *found: Finding, **p
     return Worker(Pod(**{**base, **pod}), Evidence("b"), Verdict(health, found))
 
 
-def breach(rule: str, rule_class: RuleClass) -> Finding:
+def breach(rule: RuleName, rule_class: RuleClass) -> Finding:
     return Finding(rule, rule_class, Outcome.BREACH, f"{rule} is breached", priority=5)
 
 
@@ -83,9 +84,9 @@ def render(
         found,
         missing,
         ratios or {},
-        previous or {},
+        Status.read(previous or {}),
     )
-    return statuses.render(view, now)
+    return statuses(view, now).written()
 
 
 def condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
@@ -99,7 +100,7 @@ def test_every_condition_is_there_from_the_first_visit() -> None:
     assert all(c["reason"] and c["observedGeneration"] == 3 for c in status["conditions"])
 
 
-LOW = breach("GaussiansLow", RuleClass.QUALITY)
+LOW = breach(RuleName.GAUSSIANS_LOW, RuleClass.QUALITY)
 WAITING = {
     "phase": Phase.PENDING,
     "phase_reason": "Unschedulable",
@@ -116,7 +117,7 @@ RECYCLING = Intent(Stage.RECYCLE, "b", "c0", "MemoryHigh", RuleClass.MEMORY, "fu
         ("TargetNotFound", {"workers": [], "found": False}),
         ("ScaledToZero", {"workers": [], "expected": 0}),
         ("NoWorkers", {"workers": [worker(0, Health.STARTING, **WAITING)]}),
-        ("HotkeyMissing", {"workers": [worker()], "missing": Missing("HotkeyMissing", "make it")}),
+        ("HotkeyMissing", {"workers": [worker()], "missing": Missing(Summary.HOTKEY_MISSING, "make it")}),
         ("Paused", {"workers": [worker()], "paused": "upgrade"}),
         (
             "MetricsUnavailable",
@@ -148,7 +149,7 @@ def test_nothing_known_is_a_dash_and_never_zero() -> None:
 
 def test_columns_are_coarse() -> None:
     readings = {Signal.GAUSSIANS: Series(((NOW, 354_321.0),)), Signal.GENERATIONS: Series(((NOW, 9.0),))}
-    memory = Finding("MemoryHigh", RuleClass.MEMORY, Outcome.OK, "", value=0.613)
+    memory = Finding(RuleName.MEMORY_HIGH, RuleClass.MEMORY, Outcome.OK, "", value=0.613)
     one = replace(worker(0, Health.HEALTHY, memory), evidence=Evidence("b", readings))
     status = render([one], ratios={"1h": Ratios(0.974, 0.9), "4h": Ratios(None, None)})
     assert [status[key] for key in ("gaussians", "memory", "success", "yield")] == [
@@ -190,8 +191,30 @@ def test_totals_only_grow_and_count_nothing_twice() -> None:
 
 def test_evictions_are_read_back_as_written() -> None:
     record = Eviction("u", "w", "n", "hung", NOW, "v", True)
-    assert written.evictions_from({"evictions": [written.eviction_to_dict(record)]}) == (record,)
-    assert written.evictions_from({"evictions": [{"uid": "u"}, {"time": "never"}]}) == ()
+    status = Status(evictions=(EvictionRecord.of(record),))
+    (read,) = Status.read(status.written()).evictions or ()
+    assert read.eviction() == record
+
+
+def test_what_another_version_wrote_never_stops_the_tick() -> None:
+    known = render([worker(0, Health.DEGRADED, LOW)])
+    strange = {
+        **known,
+        "status": "Levitating",
+        "recycles": "many",
+        "novelty": {"a": 1},
+        "evictions": [
+            {"uid": "u"},
+            {"uid": "v", "time": "never"},
+            {"uid": "w", "time": "2026-01-01T00:00:00Z"},
+        ],
+        "conditions": [*known["conditions"], {"type": "Weather", "status": "True"}],
+    }
+    read = Status.read(strange)
+    assert (read.status, read.recycles) == (None, None)
+    assert [record.uid for record in read.evictions or ()] == ["w"]
+    assert [c.type for c in read.conditions or ()] == [c["type"] for c in known["conditions"]]
+    assert render([worker()], previous=strange)["status"] == "Healthy"
 
 
 def test_transition_time_moves_only_when_the_status_flips() -> None:
@@ -199,31 +222,32 @@ def test_transition_time_moves_only_when_the_status_flips() -> None:
     second = render([worker()], previous=first, now=NOW + 100)
     assert condition(second, "Ready")["lastTransitionTime"] == condition(first, "Ready")["lastTransitionTime"]
     third = render([worker(0, Health.DEGRADED, LOW)], previous=second, now=NOW + 200)
-    assert condition(third, "Degraded")["lastTransitionTime"] == written.rfc3339(NOW + 200)
+    assert condition(third, "Degraded")["lastTransitionTime"] == rfc3339(NOW + 200)
 
 
 def test_figures_alone_are_written_at_most_every_half_minute() -> None:
     old = render([worker()])
     moved = {**old, "memory": "55%"}
-    assert not written.worth_writing(moved, old, 29)
-    assert written.worth_writing(moved, old, 30)
-    assert not written.worth_writing(dict(old), old, 1e9)
     happened = {**old, "recycles": 1}
-    assert written.worth_writing(happened, old, 0)
+    before = Status.read(old)
+    assert not worth_writing(Status.read(moved), before, 29)
+    assert worth_writing(Status.read(moved), before, 30)
+    assert not worth_writing(Status.read(old), before, 1e9)
+    assert worth_writing(Status.read(happened), before, 0)
 
 
 def test_flip_is_told_once() -> None:
     good = render([worker()])
     bad = render([worker(0, Health.DEGRADED, LOW)], previous=good)
-    assert [reason for reason, _, _ in written.flips(bad, good)] == ["GaussiansLow"]
-    assert written.flips(bad, bad) == []
-    assert written.flips(good, {}) == [], "good news at the start is no news"
+    assert [flip.reason for flip in flips(Status.read(bad), Status.read(good))] == ["GaussiansLow"]
+    assert flips(Status.read(bad), Status.read(bad)) == []
+    assert flips(Status.read(good), Status()) == [], "good news at the start is no news"
 
 
 # --- nodes --------------------------------------------------------------------------------------------
 
-GPU = breach("GpuError", RuleClass.STALL)
-FULL = breach("MemoryHigh", RuleClass.MEMORY)
+GPU = breach(RuleName.GPU_ERROR, RuleClass.STALL)
+FULL = breach(RuleName.MEMORY_HIGH, RuleClass.MEMORY)
 
 
 @pytest.mark.parametrize(
@@ -253,11 +277,11 @@ async def test_explain_shows_every_rule_and_what_comes_next() -> None:
     (snapshot,) = sim.controller.snapshots.values()
     found = explain_pod(snapshot, sim.workers[0].pod.name)
     assert found is not None
-    rules = {rule["rule"]: rule for rule in found["rules"]}
+    rules = {rule.rule: rule for rule in found.rules}
     assert len(rules) == 8
-    assert rules["MemoryEmergency"]["outcome"] == "Breach"
-    assert rules["MemoryEmergency"]["value"] == pytest.approx(0.95)
-    assert rules["MemoryEmergency"]["mark"] == 0.9
-    assert found["next"].startswith("held back by ObserveOnly")
-    assert found["budget"]["maxUnavailable"] == 1
+    assert rules["MemoryEmergency"].outcome == "Breach"
+    assert rules["MemoryEmergency"].value == pytest.approx(0.95)
+    assert rules["MemoryEmergency"].threshold == 0.9
+    assert found.next.startswith("held back by ObserveOnly")
+    assert found.budget.max_unavailable == 1
     assert explain_pod(snapshot, "nobody") is None

@@ -13,7 +13,7 @@ import pytest
 from sn17_chaos.real_fleet import LIMIT, SCRAPE_SECONDS, Prometheus, Worker, free_port
 from sn17_contract.metrics import DegradedReason
 from sn17_operator.adapters.local import default_spec
-from sn17_operator.adapters.prometheus import REASONS, PrometheusMetrics, PrometheusSettings
+from sn17_operator.adapters.prometheus import PrometheusMetrics, PrometheusSettings
 from sn17_operator.adapters.record import fetch
 from sn17_operator.core.evidence import Raw, attribute
 from sn17_operator.core.model import Evidence, Gap, Health, Phase, Pod, Signal, Verdict
@@ -91,6 +91,10 @@ async def until(metrics: PrometheusMetrics, true: Callable[[Seen], Any], uid: st
             await asyncio.sleep(0.2)
 
 
+UNSEEN = (Signal.PROGRESS, Signal.POD_MEMORY, Signal.DEGRADED)
+"""A time, what cAdvisor shows, and what has a reason in place of a value."""
+
+
 async def test_every_signal_is_read(
     prometheus: Prometheus, metrics: PrometheusMetrics, worker: Worker
 ) -> None:
@@ -100,10 +104,12 @@ async def test_every_signal_is_read(
     seen = await until(metrics, lambda s: s.value(Signal.MEMORY) is not None and s.value(Signal.UP) == 1)
     assert seen.found.monitoring.failed == {}
     assert seen.evidence.boot_id == worker.boot_id
-    assert {
-        signal: seen.value(signal) for signal in Signal if signal not in (Signal.PROGRESS, Signal.POD_MEMORY)
-    } == {
+    assert {signal: seen.value(signal) for signal in Signal if signal not in UNSEEN} == {
         Signal.BOOT: 1,
+        Signal.LIFE: 1,
+        Signal.MODEL_PROCESSES: None,
+        Signal.SWAP_ROOM: None,
+        Signal.SWAP_THRESHOLD: None,
         Signal.MEMORY: 0.3 * LIMIT,
         Signal.LIMIT: LIMIT,
         Signal.GAUSSIANS: 350_000,
@@ -112,11 +118,11 @@ async def test_every_signal_is_read(
         Signal.JOBS: 1,
         Signal.CANARY: 0.01,
         Signal.GPU_ERRORS: 3,
-        Signal.DEGRADED: REASONS[DegradedReason.SUSPECT_OUTPUTS],
         Signal.UP: 1,
         Signal.DRAINING_USER: 1,
         Signal.DRAINING_OPERATOR: 0,
     }
+    assert seen.evidence.doubt is DegradedReason.SUSPECT_OUTPUTS
     progress = seen.value(Signal.PROGRESS)
     assert progress is not None
     assert abs(progress - time.time()) < 30

@@ -21,6 +21,7 @@ from sn17_operator.adapters.store import Store
 from sn17_operator.core.model import History, Intent, Pod, RuleClass, Stage
 from sn17_operator.core.plan import Act, Reason, Step
 from sn17_operator.ports import Announcement, Conflict, Disrupted, Miner, Refused
+from sn17_operator.status.resource import Status
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 
@@ -174,19 +175,19 @@ async def test_status_is_replaced_as_a_whole_and_a_part_leaves_the_rest(
     host: KubeHost, fleet: tuple[Miner, Pod], api_with_crd: Cluster, namespace: str
 ) -> None:
     miner, _ = fleet
-    full = {"status": "Healthy", "lastRecycleTime": "2026-01-01T00:00:00Z", "conditions": []}
+    full = Status.read({"status": "Healthy", "lastRecycleTime": "2026-01-01T00:00:00Z", "conditions": []})
     await host.write_status(miner, full)
-    await host.write_status(miner, {"evictions": [{"uid": "u", "time": "2026-01-01T00:00:00Z"}]})
+    await host.write_status(miner, Status.read({"evictions": [{"uid": "u", "time": "2026-01-01T00:00:00Z"}]}))
     stored = api_with_crd.get("sn17miner", "m", namespace=namespace)["status"]
     assert stored["status"] == "Healthy"
     assert stored["evictions"][0]["uid"] == "u"
     (miner,) = await host.miners()
-    await host.write_status(miner, {"status": "Paused", "conditions": [], "evictions": []})
+    await host.write_status(miner, Status.read({"status": "Paused", "conditions": [], "evictions": []}))
     stored = api_with_crd.get("sn17miner", "m", namespace=namespace)["status"]
     assert "lastRecycleTime" not in stored
     gone = dataclasses.replace(miner, name="none")
     with pytest.raises(Refused, match="status"):
-        await host.write_status(gone, {"status": "Healthy", "conditions": []})
+        await host.write_status(gone, Status.read({"status": "Healthy", "conditions": []}))
 
 
 async def test_api_calls_of_a_tick_do_not_grow_with_healthy_workers(

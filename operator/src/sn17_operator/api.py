@@ -16,7 +16,6 @@ Seconds = Annotated[int, Field(ge=1, le=86_400)]
 Percent = Annotated[int, Field(ge=1, le=100)]
 Name = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")]
 
-SHARE_PATTERN = r"^(100|[1-9][0-9]?)%$"
 Share = Annotated[
     int | str,
     WithJsonSchema(
@@ -69,20 +68,15 @@ def _cel(rule: str, message: str) -> dict[str, Any]:
     return {"x-kubernetes-validations": [{"rule": rule, "message": message}]}
 
 
-class Reference(Model):
-    """An object of the same namespace."""
-
-    name: Name
-
-
-class TargetReference(Reference):
-    """The Deployment of workers."""
+class TargetReference(Model):
+    """The Deployment of workers, in the same namespace."""
 
     model_config = ConfigDict(
         json_schema_extra=_cel(
             "self == oldSelf", "targetRef may not change: create another SN17Miner instead"
         )
     )
+    name: Name
 
 
 class MemoryRule(Model):
@@ -207,7 +201,6 @@ class Spec(Model):
     """What an SN17Miner asks for. Only the target is required."""
 
     target_ref: TargetReference
-    miner_ref: Reference | None = None
     hotkey_secret_name: Name | None = None
     mode: Mode = Mode.RECYCLE
     strategy: Strategy = Strategy.RESTART_CONTAINER

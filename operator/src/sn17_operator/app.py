@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections.abc import Awaitable, Callable
 
 import kopf
 from fastapi import APIRouter, HTTPException
+from sn17_contract.explain import Explanation
 from sn17_service.service import Service
 
 from sn17_operator import handlers
@@ -86,7 +88,15 @@ class Operator:
             await lease.release()
             await asyncio.gather(admin.close(), metrics.close(), api.close())
 
-    async def _watch_and_tick(self, namespace, store, waker, lease, tick, beat) -> None:  # type: ignore[no-untyped-def]
+    async def _watch_and_tick(
+        self,
+        namespace: str,
+        store: Store,
+        waker: Waker,
+        lease: Lease,
+        tick: Callable[[], Awaitable[None]],
+        beat: Callable[[], None],
+    ) -> None:
         settings = kopf.OperatorSettings()
         handlers.configure(settings, self.settings.selector)
         registry = handlers.build_registry(store, waker)
@@ -120,7 +130,7 @@ class Operator:
         router = APIRouter()
 
         @router.get("/v1/explain/{pod}")
-        def explain(pod: str) -> dict[str, object]:
+        def explain(pod: str) -> Explanation:
             """Why a worker is judged as it is, and what would happen next."""
             if self.controller is None or not self.controller.snapshots:
                 raise HTTPException(503, self._standby or "no tick has finished yet")

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+
+from sn17_contract.http import LeaseOwner
 
 from sn17_operator.core.evidence import Raw, attribute, within_fleet
 from sn17_operator.core.model import CanaryResult, Fleet, Pod, Stage, Worker
@@ -28,14 +29,9 @@ from sn17_operator.ports import (
     Refused,
     Target,
 )
-from sn17_operator.status.codec import (
-    eviction_to_dict,
-    evictions_from,
-    flips,
-    parse_time,
-    worth_writing,
-)
+from sn17_operator.status.codec import flips, worth_writing
 from sn17_operator.status.render import render
+from sn17_operator.status.resource import EvictionRecord, Status
 from sn17_operator.status.view import View, state_of
 from sn17_operator.telemetry import Telemetry
 from sn17_operator.tracker import Notes
@@ -53,7 +49,7 @@ class Snapshot:
     fleet: Fleet
     plan: Plan
     measurement: Measurement
-    status: Mapping[str, Any]
+    status: Status
     at: float
 
 
@@ -61,9 +57,9 @@ class Snapshot:
 class _Written:
     """The last status of one SN17Miner; ``told`` is the last one whose flips were made Events."""
 
-    status: Mapping[str, Any]
+    status: Status
     at: float
-    told: Mapping[str, Any]
+    told: Status
     stored: bool
 
 
@@ -126,9 +122,8 @@ class Controller:
         thought = plan(miner.spec, fleet, now)
         if any(step.eviction for step in thought.steps):
             # The record of an eviction is written before the eviction: a chain of them must survive a crash.
-            await self._host.write_status(
-                miner, {"evictions": [eviction_to_dict(e) for e in thought.evictions]}
-            )
+            records = tuple(EvictionRecord.of(e) for e in thought.evictions)
+            await self._host.write_status(miner, Status(evictions=records))
         fleet, held = await self._carry_out(miner, fleet, thought)
         # What is told is how things stand after the acts, not before.
         fleet = replace(fleet, evictions=thought.evictions)
@@ -165,7 +160,7 @@ class Controller:
         )
         return {worker.pod.uid for worker in fleet.workers}
 
-    def _previous(self, miner: Miner) -> Mapping[str, Any]:
+    def _previous(self, miner: Miner) -> Status:
         """The newest status known: our own last write may not have come back through the watch yet."""
         written = self._written.get(miner.uid)
         return written.status if written is not None else miner.status
@@ -178,8 +173,8 @@ class Controller:
             expected=target.expected or 0,
             rollout=target.rollout,
             paused=miner.paused,
-            storm_at=parse_time(previous.get("lastStormTime")),
-            evictions=evictions_from(previous),
+            storm_at=previous.last_storm_time,
+            evictions=tuple(record.eviction() for record in previous.evictions or ()),
         )
 
     def _worker(self, miner: Miner, pod: Pod, measurement: Measurement, now: float) -> Worker:
@@ -277,20 +272,20 @@ class Controller:
                 reason = f"{step.cause}: {intent.reason}" if intent is not None else step.message
                 note.asked_at = self._clock() if note.asked_at is None else note.asked_at
                 note.drained = await admin.drain(
-                    pod, "operator", reason[:500], miner.spec.drain.lease_seconds
+                    pod, LeaseOwner.OPERATOR, reason[:500], miner.spec.drain.lease_seconds
                 )
                 note.leased = True
             case Act.UNCORDON:
-                await admin.resume(pod, "operator")
+                await admin.resume(pod, LeaseOwner.OPERATOR)
             case Act.NOTE if step.reason is Reason.WORKER_RESTARTED:
                 # A lease meant for the life that has ended may have reached the one after it. If this does
                 # not, it runs out by itself.
-                await self._quietly(admin.resume(pod, "operator"))
+                await self._quietly(admin.resume(pod, LeaseOwner.OPERATOR))
             case Act.USER_CORDON:
-                await admin.drain(pod, "user", step.message[:500], None)
+                await admin.drain(pod, LeaseOwner.USER, step.message[:500], None)
                 note.kept = True
             case Act.USER_UNCORDON:
-                await admin.resume(pod, "user")
+                await admin.resume(pod, LeaseOwner.USER)
             case Act.EXIT:
                 if intent is None or intent.boot_id is None:
                     raise Refused(
@@ -345,9 +340,7 @@ class Controller:
         except Refused as error:
             log.warning("an Event could not be posted: %s", error)
 
-    async def _tell(
-        self, miner: Miner, rendered: dict[str, Any], previous: Mapping[str, Any], now: float
-    ) -> None:
+    async def _tell(self, miner: Miner, rendered: Status, previous: Status, now: float) -> None:
         before = self._written.get(miner.uid)
         again = before is not None and not before.stored
         since = float("inf") if before is None else now - before.at
@@ -362,8 +355,8 @@ class Controller:
             self._written[miner.uid] = _Written(rendered, now, told, stored=False)
             return
         self._written[miner.uid] = _Written(rendered, now, rendered, stored=True)
-        for reason, message, bad in flips(rendered, told):
-            await self._announce(miner, None, Announcement(reason, message, bad))
+        for flip in flips(rendered, told):
+            await self._announce(miner, None, Announcement(flip.reason, flip.message, flip.bad))
 
 
 def _changes(pod: Pod, step: Step) -> bool:

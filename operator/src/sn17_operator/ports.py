@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
+
+from sn17_contract.admin import Owner
 
 from sn17_operator.api import Rules, Spec
 from sn17_operator.core.evidence import Raw
 from sn17_operator.core.model import CanaryResult, Monitoring, Pod, Rollout
 from sn17_operator.core.plan import Step
+from sn17_operator.status.resource import Status
+from sn17_operator.status.view import Missing, Ratios
 
 
 class Refused(Exception):  # noqa: N818
@@ -51,16 +55,8 @@ class Miner:
     spec: Spec
     generation: int = 0
     paused: str | None = None
-    status: Mapping[str, Any] = field(default_factory=dict)
+    status: Status = field(default_factory=Status)
     instance: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Missing:
-    """Something that a person must supply before the release can work."""
-
-    word: str
-    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +70,6 @@ class Target:
     rollout: Rollout | None = None
     missing: Missing | None = None
     miner_pods: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Ratios:
-    """Success and yield of a miner over a window, or None without finished tasks."""
-
-    success: float | None
-    yielded: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +117,9 @@ class Host(Protocol):
 
     async def announce(self, miner: Miner, pod: Pod | None, step: Announcement) -> None: ...
 
-    async def write_status(self, miner: Miner, status: Mapping[str, Any]) -> None: ...
+    async def write_status(self, miner: Miner, status: Status) -> None:
+        """Write a status. One without conditions is a part: what it does not name stays."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +134,11 @@ class Announcement:
 class Admin(Protocol):
     """The workers' admin endpoints. Every method raises ``Refused`` when it did not work."""
 
-    async def drain(self, pod: Pod, by: str, reason: str, ttl_seconds: float | None) -> bool:
+    async def drain(self, pod: Pod, by: Owner, reason: str, ttl_seconds: float | None) -> bool:
         """Take or renew a lease; true when the worker says that no job is in flight."""
         ...
 
-    async def resume(self, pod: Pod, by: str) -> None: ...
+    async def resume(self, pod: Pod, by: Owner) -> None: ...
 
     async def cleanup(self, pod: Pod) -> None: ...
 

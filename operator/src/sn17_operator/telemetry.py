@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from sn17_contract.metrics import Metric
 
-from sn17_operator.ports import Ratios
-
-STATES = ("Healthy", "Degraded", "Unknown", "Idle", "Starting", "Cordoned", "Recycling")
+from sn17_operator.core.plan import Reason
+from sn17_operator.status.resource import State
+from sn17_operator.status.view import Ratios
 
 
 class Telemetry:
@@ -49,7 +49,7 @@ class Telemetry:
         self._last_tick = monotonic()
         age = Gauge(Metric.TICK_AGE, "Seconds since the last tick that was finished.", registry=registry)
         age.set_function(lambda: monotonic() - self._last_tick)
-        self._states: Tally[str] = Tally()
+        self._states: Tally[State] = Tally()
         self._ratios: dict[str, float] = {}
         self.end()
 
@@ -57,16 +57,16 @@ class Telemetry:
         self._states.clear()
         self._ratios.clear()
 
-    def fleet(self, states: Sequence[str], blocked: Sequence[str], ratios: Mapping[str, Ratios]) -> None:
+    def fleet(self, states: Sequence[State], blocked: Sequence[Reason], ratios: Mapping[str, Ratios]) -> None:
         self._states.update(states)
         for reason in blocked:
-            self._blocked.labels(str(reason)).inc()
+            self._blocked.labels(reason).inc()
         for window, ratio in ratios.items():
             if ratio.success is not None:
                 self._ratios[window] = ratio.success
 
     def end(self) -> None:
-        for state in STATES:
+        for state in State:
             self._workers.labels(state).set(self._states[state])
         self._success.clear()
         for window, value in self._ratios.items():

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from kubernetes.aio import config
+from pydantic import ValidationError
+from sn17_contract.explain import Explanation
 from sn17_contract.http import OPS_PORT
 from sn17_contract.kubernetes import (
     ANNOTATION_CORDON,
@@ -119,7 +121,7 @@ class Steering:
         statuses = raw.get("status", {}).get("containerStatuses") or ()
         return tuple(sorted(str(status.get("containerID")) for status in statuses))
 
-    async def explain(self, pod: str) -> dict[str, Any]:
+    async def explain(self, pod: str) -> Explanation:
         """What the operator thinks of a worker, asked through the API server's proxy."""
         operators = await self._call(
             "GET",
@@ -131,9 +133,11 @@ class Steering:
             name = item["metadata"]["name"]
             try:
                 path = f"/api/v1/namespaces/{self.namespace}/pods/{name}:{OPS_PORT}/proxy/v1/explain/{pod}"
-                return await self._api.request("GET", path)
+                return Explanation.model_validate(await self._api.request("GET", path))
             except ApiError as error:
                 told = str(error)
+            except ValidationError:
+                told = f"the answer of {name} is not of this form: is it of this release?"
         raise SteeringError(f"no explanation of {pod}: {told}")
 
     async def spec(self, miner: str | None) -> Mapping[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json as jsonlib
 import sys
 import time
 from collections.abc import Coroutine
@@ -14,10 +13,12 @@ from urllib.request import urlopen
 
 import typer
 from rich.console import Console
+from sn17_contract.explain import Explanation
+from sn17_contract.replay import ReplayAnswer
 
 from sn17.ops.cluster import Steering, SteeringError
 from sn17.ops.replay import ReplayOptions, run_replay
-from sn17.ops.tables import explanation, report_table
+from sn17.ops.tables import explanation, report_tables
 
 app = typer.Typer(name="ops", help="Steer the workers of a cluster.", no_args_is_help=True)
 
@@ -123,7 +124,7 @@ def explain(
     comes next.
     """
 
-    async def work() -> dict[str, Any]:
+    async def work() -> Explanation:
         if url is not None:
             return await asyncio.to_thread(_fetch, f"{url.rstrip('/')}/v1/explain/{pod}")
         async with Steering.connect(namespace) as steering:
@@ -131,20 +132,19 @@ def explain(
 
     found = _run(work())
     if json:
-        typer.echo(jsonlib.dumps(found, indent=2))
+        typer.echo(found.model_dump_json(by_alias=True, indent=2))
     else:
         console = Console()
         for part in explanation(found):
             console.print(part)
 
 
-def _fetch(url: str) -> dict[str, Any]:
+def _fetch(url: str) -> Explanation:
     if not url.startswith(("http://", "https://")):
         raise SteeringError("--url must begin with http:// or https://")
     try:
         with urlopen(url, timeout=10) as answer:  # noqa: S310
-            found: dict[str, Any] = jsonlib.load(answer)
-            return found
+            return Explanation.model_validate_json(answer.read())
     except (URLError, ValueError, OSError) as error:
         raise SteeringError(f"no explanation from {url}: {error}") from error
 
@@ -156,7 +156,10 @@ def replay(
     since: Annotated[str, typer.Option(help="How far back, e.g. 90m, 24h, 7d.")] = "24h",
     record: Annotated[Path | None, typer.Option(help="Keep what was fetched (.json or .json.gz).")] = None,
     spec: Annotated[
-        Path | None, typer.Option(help="YAML with the spec of an SN17Miner. Default: its defaults.")
+        list[Path] | None,
+        typer.Option(
+            help="YAML with the spec of an SN17Miner; give it twice to compare two. Default: the defaults."
+        ),
     ] = None,
     miner: Miner = None,
     namespace: Namespace = None,
@@ -167,21 +170,29 @@ def replay(
 ) -> None:
     """What the operator would have done: its judgement and planning over recorded metrics."""
 
-    async def work() -> Any:
+    async def work() -> ReplayAnswer:
         settings: dict[str, Any] | None = None
         if miner is not None:
             async with Steering.connect(namespace) as steering:
                 settings = dict(await steering.spec(miner))
         options = ReplayOptions(
-            prometheus, file, since, record, spec, settings, selector, scrape_interval, bearer_token_file
+            prometheus,
+            file,
+            since,
+            record,
+            tuple(spec or ()),
+            settings,
+            selector,
+            scrape_interval,
+            bearer_token_file,
         )
         return await run_replay(options, now=time.time())
 
     report = _run(work())
     if json:
-        typer.echo(jsonlib.dumps(report, indent=2))
+        typer.echo(report.model_dump_json(by_alias=True, indent=2))
     else:
-        Console().print(report_table(report))
+        Console().print(report_tables(report))
 
 
 def _tell(done: bool, wait: float, yes: str, no: str) -> None:

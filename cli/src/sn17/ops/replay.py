@@ -1,20 +1,21 @@
-"""Fetch or read a recording, replay it, and make a report of it."""
+"""Fetch or read a recording, replay it by one spec or several, and make a report of it."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
+from sn17_contract.replay import ReplayAnswer, ReplayedAction, ReplayReport
 from sn17_operator.adapters.local import default_spec
 from sn17_operator.adapters.prometheus import PrometheusMetrics, PrometheusSettings, QueryError
 from sn17_operator.adapters.record import RecordingError, fetch, read, write
 from sn17_operator.api import Spec
 from sn17_operator.core.replay import Recording, replay
-from sn17_operator.status.codec import rfc3339
+from sn17_operator.status.resource import rfc3339
 
 from sn17.ops.cluster import SteeringError
 
@@ -29,8 +30,9 @@ class ReplayOptions:
     file: Path | None
     since: str
     record: Path | None
-    spec_file: Path | None
+    spec_files: tuple[Path, ...]
     spec: dict[str, Any] | None
+    """Settings in a cluster, in place of the defaults."""
     selector: str
     scrape_interval: float
     bearer_token_file: Path | None
@@ -48,28 +50,44 @@ def seconds(text: str) -> float:
     return float(found[1]) * UNITS[found[2]]
 
 
-async def run_replay(options: ReplayOptions, *, now: float) -> dict[str, Any]:
-    """The report as plain values.
+async def run_replay(options: ReplayOptions, *, now: float) -> ReplayAnswer:
+    """A report for each spec over one recording: what would have been different.
 
     Raises:
         SteeringError: no such recording, no Prometheus, or settings that are not a spec.
     """
-    spec = _spec(options)
+    specs = _specs(options)
     recording = await _recording(options, now)
     if options.record is not None:
         write(recording, options.record)
-    report = replay(spec, recording)
-    return {
-        "start": rfc3339(recording.start),
-        "end": rfc3339(recording.end),
-        "workers": report.workers,
-        "ticks": report.ticks,
-        "actions": [{**asdict(d), "at": rfc3339(d.at)} for d in report.decisions],
-        "actionsPerWorkerAndDay": {rule: round(rate, 4) for rule, rate in report.per_day().items()},
-        "verdicts": dict(report.verdicts),
-        "heldBack": dict(report.blocked),
-        "shortCircuits": report.storms,
-    }
+    return ReplayAnswer(reports=tuple(_report(name, spec, recording) for name, spec in specs))
+
+
+def _report(name: str, spec: Spec, recording: Recording) -> ReplayReport:
+    found = replay(spec, recording)
+    return ReplayReport(
+        spec=name,
+        start=rfc3339(recording.start),
+        end=rfc3339(recording.end),
+        workers=found.workers,
+        ticks=found.ticks,
+        actions=tuple(
+            ReplayedAction(
+                at=rfc3339(d.at),
+                worker=d.worker,
+                boot_id=d.boot_id,
+                life_id=d.life_id,
+                rule=d.rule,
+                act=d.act,
+                message=d.message,
+            )
+            for d in found.decisions
+        ),
+        actions_per_worker_and_day={rule: round(rate, 4) for rule, rate in found.per_day().items()},
+        verdicts=dict(found.verdicts),
+        held_back=dict(found.blocked),
+        short_circuits=found.storms,
+    )
 
 
 async def _recording(options: ReplayOptions, now: float) -> Recording:
@@ -99,18 +117,26 @@ async def _recording(options: ReplayOptions, now: float) -> Recording:
     return recording
 
 
-def _spec(options: ReplayOptions) -> Spec:
-    found: dict[str, Any] = dict(options.spec or {})
-    if options.spec_file is not None:
-        try:
-            loaded = yaml.safe_load(options.spec_file.read_text())
-        except (OSError, yaml.YAMLError) as error:
-            raise SteeringError(f"{options.spec_file}: {error}") from error
-        if not isinstance(loaded, dict):
-            raise SteeringError(f"{options.spec_file}: not a spec")
-        found = dict(loaded.get("spec") or loaded)
-    found.pop("targetRef", None)
+def _specs(options: ReplayOptions) -> list[tuple[str, Spec]]:
+    """Each spec with its name; with one file, or none, the one that is asked about."""
+    base = dict(options.spec or {})
+    if not options.spec_files:
+        return [("cluster" if options.spec else "defaults", _spec(base))]
+    return [(str(path), _spec(_settings(path))) for path in options.spec_files]
+
+
+def _settings(path: Path) -> dict[str, Any]:
     try:
-        return default_spec(**found)
+        loaded = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise SteeringError(f"{path}: {error}") from error
+    if not isinstance(loaded, dict):
+        raise SteeringError(f"{path}: not a spec")
+    return dict(loaded.get("spec") or loaded)
+
+
+def _spec(found: dict[str, Any]) -> Spec:
+    try:
+        return default_spec(**{name: value for name, value in found.items() if name != "targetRef"})
     except ValidationError as error:
         raise SteeringError(f"the settings are not those of an SN17Miner: {error}") from error

@@ -2,73 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
+from sn17_contract.explain import Explanation
+from sn17_contract.replay import ReplayAnswer, ReplayReport
 
 COLOURS = {"Ok": "green", "Breach": "red", "Dwell": "yellow", "Unknown": "magenta", "Resting": "cyan"}
 SHOWN_ACTIONS = 50
 
 
-def explanation(found: Mapping[str, Any]) -> Iterator[RenderableType]:
+def explanation(found: Explanation) -> Iterator[RenderableType]:
     """One worker as the operator sees it."""
     yield Text.assemble(
-        (found["pod"], "bold"),
-        f" on {found.get('node') or '-'}: {found['state']}, verdict {found['verdict']}",
+        (found.pod, "bold"),
+        f" on {found.node or '-'}: {found.state}, verdict {found.verdict}, strategy {found.strategy}",
     )
-    if found.get("message"):
-        yield Text(found["message"])
-    table = Table("RULE", "OUTCOME", "VALUE", "MARK", "SAMPLE AGE", "DWELL LEFT", "WHY")
-    for rule in found["rules"]:
+    if found.message:
+        yield Text(found.message)
+    table = Table("RULE", "OUTCOME", "VALUE", "THRESHOLD", "SAMPLE AGE", "DWELL LEFT", "WHY")
+    for rule in found.rules:
         table.add_row(
-            rule["rule"],
-            Text(rule["outcome"], style=COLOURS.get(rule["outcome"], "")),
-            _number(rule["value"]),
-            _number(rule["mark"]),
-            _seconds(rule["sampleAgeSeconds"]),
-            _seconds(rule["dwellLeftSeconds"] or None),
-            rule["message"],
+            rule.rule,
+            Text(rule.outcome, style=COLOURS.get(rule.outcome, "")),
+            _number(rule.value),
+            _number(rule.threshold),
+            _seconds(rule.sample_age_seconds),
+            _seconds(rule.dwell_left_seconds or None),
+            rule.message,
         )
     yield table
-    budget = found["budget"]
+    budget = found.budget
     yield Text(
-        f"budget: {budget['unavailable']} of {budget['expected']} out of service, {budget['inFlight']} being "
-        f"remediated, {budget['maxUnavailable']} may be; quality verdicts: {budget['qualityVerdicts']}, "
-        f"{budget['maxUnhealthy']} may be"
+        f"budget: {budget.unavailable} of {budget.expected} out of service, {budget.in_flight} being "
+        f"remediated, {budget.max_unavailable} may be; quality verdicts: {budget.quality_verdicts}, "
+        f"{budget.max_unhealthy} may be"
     )
-    yield Text.assemble("next: ", (found["next"], "bold"))
+    yield Text.assemble("next: ", (found.next, "bold"))
     yield Text("queries:")
-    for query in dict.fromkeys(query for rule in found["rules"] for query in rule["queries"]):
+    for query in dict.fromkeys(query for rule in found.rules for query in rule.queries):
         yield Text(f"  {query}", style="dim")
 
 
-def report_table(report: Mapping[str, Any]) -> RenderableType:
-    """What a replay found."""
-    total = sum(report["verdicts"].values()) or 1
-    shares = ", ".join(f"{name} {count / total:.1%}" for name, count in sorted(report["verdicts"].items()))
-    span = f"{report['start']} to {report['end']}"
-    head = Text(f"{span}: {report['workers']} workers, {report['ticks']} ticks; {shares}")
+def report_tables(answer: ReplayAnswer) -> RenderableType:
+    """What a replay found: one summary of all specs, then each by itself."""
+    parts: list[RenderableType] = []
+    if len(answer.reports) > 1:
+        compared = Table("SPEC", "ACTIONS", "SWAPS", "SHORT-CIRCUITS", "HELD BACK", title="What if")
+        for report in answer.reports:
+            swaps = sum(action.act == "Swap" for action in report.actions)
+            held = sum(report.held_back.values())
+            figures = (len(report.actions), swaps, report.short_circuits, held)
+            compared.add_row(report.spec, *map(str, figures))
+        parts.append(compared)
+    return Group(*parts, *(part for report in answer.reports for part in _report(report)))
+
+
+def _report(report: ReplayReport) -> Iterator[RenderableType]:
+    total = sum(report.verdicts.values()) or 1
+    shares = ", ".join(f"{name} {count / total:.1%}" for name, count in sorted(report.verdicts.items()))
+    span = f"{report.start} to {report.end}"
+    yield Text(f"{report.spec}, {span}: {report.workers} workers, {report.ticks} ticks; {shares}")
     rates = Table("RULE", "ACTIONS", "PER WORKER AND DAY", title="What it would have done")
-    actions = report["actions"]
-    for rule, rate in report["actionsPerWorkerAndDay"].items():
-        rates.add_row(rule, str(sum(action["rule"] == rule for action in actions)), f"{rate:.3f}")
-    if not actions:
+    for rule, rate in report.actions_per_worker_and_day.items():
+        rates.add_row(rule, str(sum(action.rule == rule for action in report.actions)), f"{rate:.3f}")
+    if not report.actions:
         rates.add_row("none", "0", "0")
-    listed = Table("AT", "WORKER", "RULE", "WHY")
-    for action in actions[:SHOWN_ACTIONS]:
-        listed.add_row(action["at"], action["worker"], action["rule"], action["message"])
-    parts: list[RenderableType] = [head, rates]
-    if actions:
-        parts.append(listed)
-    if len(actions) > SHOWN_ACTIONS:
-        parts.append(Text(f"and {len(actions) - SHOWN_ACTIONS} more: --json shows all"))
-    if report["heldBack"]:
-        held = ", ".join(f"{reason} {count}" for reason, count in sorted(report["heldBack"].items()))
-        parts.append(Text(f"held back (worker ticks): {held}"))
-    return Group(*parts)
+    yield rates
+    if report.actions:
+        listed = Table("AT", "WORKER", "RULE", "ACT", "WHY")
+        for action in report.actions[:SHOWN_ACTIONS]:
+            listed.add_row(action.at, action.worker, action.rule, action.act, action.message)
+        yield listed
+    if len(report.actions) > SHOWN_ACTIONS:
+        yield Text(f"and {len(report.actions) - SHOWN_ACTIONS} more: --json shows all")
+    if report.held_back:
+        held = ", ".join(f"{reason} {count}" for reason, count in sorted(report.held_back.items()))
+        yield Text(f"held back (worker ticks): {held}")
 
 
 def _number(value: float | None) -> str:

@@ -70,7 +70,7 @@ async def healing(session: Session, *, enabled: bool) -> AsyncIterator[LocalOper
 
 def under_way(operator: LocalOperator | None) -> bool:
     """Whether the operator has taken a worker out of service and not yet put it back."""
-    return operator is not None and bool(operator.status.get("cordoned") or operator.status.get("recycling"))
+    return operator is not None and bool(operator.status.cordoned or operator.status.recycling)
 
 
 def _report_end(session: Session, task: asyncio.Task[None]) -> None:

@@ -38,6 +38,7 @@ from sn17_operator.core.policy import judge
 from sn17_operator.core.replay import RecordedWorker, Recording, replay
 from sn17_operator.loop import uncollected
 from sn17_operator.status.render import render
+from sn17_operator.status.resource import Status
 from sn17_operator.status.view import View
 
 NOW = 1_700_000_000.0
@@ -100,8 +101,8 @@ def think(spec: Spec, pods: list[Pod], raws: dict[str, Raw]) -> dict[str, Any]:
         workers.append(Worker(pod, evidence, judge(spec, pod, evidence, monitoring)))
     fleet = Fleet(tuple(workers), len(pods))
     thought = plan(spec, fleet, NOW)
-    view = View(spec, 1, fleet, thought, monitoring, True, None, {}, {})
-    return render(view, NOW)
+    view = View(spec, 1, fleet, thought, monitoring, True, None, {}, Status())
+    return render(view, NOW).written()
 
 
 def decide(sizes: list[int]) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from sn17_contract.admin import (
     ResumeAnswer,
     ResumeRequest,
 )
-from sn17_contract.http import Code, LeaseOwner
+from sn17_contract.http import Code
 from sn17_service.problems import ProblemBody
 
 from sn17_operator.core.model import CanaryResult, Pod
@@ -53,13 +53,13 @@ class WorkerAdmin:
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def drain(self, pod: Pod, by: str, reason: str, ttl_seconds: float | None) -> bool:
-        asked = DrainRequest(by=_owner(by), reason=reason or "-", ttl_seconds=ttl_seconds)
+    async def drain(self, pod: Pod, by: Owner, reason: str, ttl_seconds: float | None) -> bool:
+        asked = DrainRequest(by=by, reason=reason or "-", ttl_seconds=ttl_seconds)
         answer = await self._post(pod, "drain", asked, AdminState)
         return answer.jobs_in_flight == 0
 
-    async def resume(self, pod: Pod, by: str) -> None:
-        await self._post(pod, "resume", ResumeRequest(by=_owner(by)), ResumeAnswer)
+    async def resume(self, pod: Pod, by: Owner) -> None:
+        await self._post(pod, "resume", ResumeRequest(by=by), ResumeAnswer)
 
     async def cleanup(self, pod: Pod) -> None:
         await self._post(pod, "cleanup", None, CleanupAnswer, CLEANUP_SECONDS)
@@ -120,7 +120,3 @@ class WorkerAdmin:
         if problem.code is Code.BOOT_ID_MISMATCH:
             raise OtherIncarnation(detail)
         raise Refused(f"http_{response.status_code}", f"{verb}: {detail}")
-
-
-def _owner(by: str) -> Owner:
-    return LeaseOwner.USER if by == LeaseOwner.USER else LeaseOwner.OPERATOR

@@ -14,8 +14,10 @@ from sn17_operator.adapters.kube import MERGE_PATCH, ApiError, KubeApi
 from sn17_operator.adapters.store import Store
 from sn17_operator.core.model import Pod
 from sn17_operator.core.plan import Step
-from sn17_operator.ports import Announcement, Conflict, Disrupted, Miner, Missing, Refused, Target
-from sn17_operator.status.codec import parse_time, rfc3339
+from sn17_operator.ports import Announcement, Conflict, Disrupted, Miner, Refused, Target
+from sn17_operator.status.codec import parse_time
+from sn17_operator.status.resource import Status, Summary, rfc3339
+from sn17_operator.status.view import Missing
 
 log = logging.getLogger("sn17.operator")
 
@@ -148,7 +150,7 @@ class KubeHost:
             if words is None and raw["status"].get("phase") == "Pending" and now - created > 30:
                 words = await self._failed_mount(raw["metadata"]["uid"])
             if words is not None:
-                return Missing("HotkeyMissing", self._hotkey_advice(miner, words))
+                return Missing(Summary.HOTKEY_MISSING, self._hotkey_advice(miner, words))
         return None
 
     def _hotkey_advice(self, miner: Miner, words: str) -> str:
@@ -245,7 +247,7 @@ class KubeHost:
         }
         await self._api.request("POST", self._path("api/v1", "events"), body=body)
 
-    async def write_status(self, miner: Miner, status: Mapping[str, Any]) -> None:
+    async def write_status(self, miner: Miner, status: Status) -> None:
         try:
             raw = await self._api.request(
                 "PATCH",
@@ -263,13 +265,14 @@ class KubeHost:
         return "/".join(("", api, "namespaces", self._namespace, *parts))
 
 
-def _with_removals(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+def _with_removals(old: Status, new: Status) -> dict[str, Any]:
     """A merge patch keeps what it does not name; a whole status (one with conditions) must not leave old
     fields.
     """
-    if "conditions" not in new:
-        return dict(new)
-    return {**{key: None for key in old if key not in new}, **new}
+    written = new.written()
+    if new.conditions is None:
+        return written
+    return {**{key: None for key in old.written() if key not in written}, **written}
 
 
 def _component(raw: Mapping[str, Any]) -> str | None:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry
+from sn17_contract.explain import Explanation
 
 from sn17_operator.adapters.admin import WorkerAdmin
 from sn17_operator.adapters.local_scrape import LocalWorker, Scraper, WorkerState
@@ -26,6 +27,7 @@ from sn17_operator.core.plan import Step
 from sn17_operator.explain import explain_pod
 from sn17_operator.loop import Waker, run_ticks
 from sn17_operator.ports import Announcement, Disrupted, Miner, Target
+from sn17_operator.status.resource import Status
 from sn17_operator.telemetry import Telemetry
 
 log = logging.getLogger("sn17.operator")
@@ -52,7 +54,7 @@ class LocalHost:
         *,
         clock: Callable[[], float],
         on_event: Callable[[LocalEvent], None],
-        on_status: Callable[[Mapping[str, Any]], None],
+        on_status: Callable[[Status], None],
         restart: Callable[[str], Awaitable[None]] | None,
     ) -> None:
         self._states = states
@@ -62,7 +64,7 @@ class LocalHost:
         self._on_status = on_status
         self._restart = restart
         self.paused: str | None = None
-        self.status: dict[str, Any] = {}
+        self.status = Status()
 
     def may_act(self) -> bool:
         return True
@@ -98,8 +100,9 @@ class LocalHost:
         )
         self._on_event(event)
 
-    async def write_status(self, miner: Miner, status: Mapping[str, Any]) -> None:
-        self.status = {**self.status, **status}
+    async def write_status(self, miner: Miner, status: Status) -> None:
+        fields = {name: getattr(status, name) for name in status.model_fields_set}
+        self.status = self.status.model_copy(update=fields)
         self._on_status(self.status)
 
 
@@ -150,7 +153,7 @@ class LocalOperator:
         neighbours: Sequence[str] = (),
         spec: Spec | None = None,
         on_event: Callable[[LocalEvent], None] = lambda event: None,
-        on_status: Callable[[Mapping[str, Any]], None] = lambda status: None,
+        on_status: Callable[[Status], None] = lambda status: None,
         restart: Callable[[str], Awaitable[None]] | None = None,
         tick_seconds: float = 2.0,
         scrape_seconds: float = 1.0,
@@ -197,7 +200,7 @@ class LocalOperator:
             await self._scraper.close()
 
     @property
-    def status(self) -> Mapping[str, Any]:
+    def status(self) -> Status:
         """The status as an SN17Miner would have it; empty before the first tick."""
         return self._host.status
 
@@ -205,7 +208,7 @@ class LocalOperator:
         """A worker has come back at other addresses."""
         self._states[worker.name].worker = worker
 
-    def explain(self, name: str) -> dict[str, Any] | None:
+    def explain(self, name: str) -> Explanation | None:
         """As ``sn17 explain``; None before the first tick or for an unknown name."""
         for snapshot in self._controller.snapshots.values():
             if (found := explain_pod(snapshot, name)) is not None:

@@ -13,14 +13,15 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 from sn17_contract.metrics import Metric
 
-from sn17_operator.adapters.prometheus import METRICS, REASONS, SUMMED
 from sn17_operator.api import Rules
 from sn17_operator.core.evidence import Raw, Samples, windows
 from sn17_operator.core.model import History, Intent, Monitoring, Signal, UserCordon
+from sn17_operator.core.signals import DRAINING, INFO_LABELS, METRICS, SUMMED
 from sn17_operator.ports import Measurement
 
 SCRAPE_TIMEOUT_SECONDS = 2.0
 KEPT_SAMPLES = 1_000
+KEPT_LIVES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,8 @@ class WorkerState:
     user_cordon: UserCordon | None = None
     recycle_requested: str | None = None
     boots: dict[str, deque[tuple[float, float]]] = field(default_factory=dict)
+    doubts: dict[str, deque[tuple[float, float]]] = field(default_factory=dict)
+    lives: dict[str, deque[tuple[float, float]]] = field(default_factory=dict)
     series: dict[Signal, deque[tuple[float, float]]] = field(default_factory=dict)
 
     def sample(self, signal: Signal, at: float, value: float) -> None:
@@ -119,23 +122,24 @@ class Scraper:
 
     def _take(self, state: WorkerState, at: float, text: str) -> None:
         sums: dict[Signal, float] = {}
-        boot = ""
+        boot = life = ""
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
                 if sample.name == Metric.BOOT_INFO:
                     boot = sample.labels.get("boot_id", "")
+                elif sample.name == Metric.LIFE_INFO:
+                    life = sample.labels.get("life_id", "")
                 elif sample.name == Metric.READY:
                     state.ready = sample.value > 0
                 elif sample.name == Metric.DRAINING:
-                    signal = {"user": Signal.DRAINING_USER, "operator": Signal.DRAINING_OPERATOR}.get(
-                        sample.labels.get("by", "")
-                    )
+                    signal = DRAINING.get(sample.labels.get("by", ""))
                     if signal is not None:
                         state.sample(signal, at, sample.value)
                 elif sample.name in self._wanted:
                     signal = self._wanted[sample.name][0]
                     if signal is Signal.DEGRADED:
-                        state.sample(signal, at, REASONS.get(sample.labels.get("reason", ""), 0.0))
+                        reason = sample.labels.get(INFO_LABELS[signal], "")
+                        state.doubts.setdefault(reason, deque(maxlen=KEPT_SAMPLES)).append((at, sample.value))
                     elif signal in SUMMED:
                         sums[signal] = sums.get(signal, 0.0) + sample.value
                     else:
@@ -147,9 +151,14 @@ class Scraper:
         if boot != state.boot_id:
             state.boot_id, state.started_at = boot, at
             state.restarts += 1
-            state.boots = {boot: deque(maxlen=KEPT_SAMPLES)}
+            state.boots, state.lives = {boot: deque(maxlen=KEPT_SAMPLES)}, {}
             state.version += 1
         state.boots[boot].append((at, 1.0))
+        if life:
+            # A worker may have any number of lives: only the last few can still be in a window.
+            for old in list(state.lives)[:-KEPT_LIVES]:
+                del state.lives[old]
+            state.lives.setdefault(life, deque(maxlen=KEPT_SAMPLES)).append((at, 1.0))
         state.running, state.why = True, ""
 
     async def measure(self, now: float, rules: Sequence[Rules]) -> Measurement:
@@ -162,6 +171,8 @@ class Scraper:
             name: Raw(
                 tuple((boot, recent(samples, Signal.BOOT)) for boot, samples in state.boots.items()),
                 {signal: [recent(samples, signal)] for signal, samples in state.series.items()},
+                tuple((why, recent(samples, Signal.DEGRADED)) for why, samples in state.doubts.items()),
+                tuple((life, recent(samples, Signal.LIFE)) for life, samples in state.lives.items()),
             )
             for name, state in self._states.items()
         }

@@ -11,8 +11,10 @@ from sn17_contract.kubernetes import ANNOTATION_PAUSED, GROUP, LABEL_INSTANCE
 from sn17_operator.adapters.annotations import read
 from sn17_operator.api import Spec
 from sn17_operator.core.model import Phase, Pod, Rollout, Termination
-from sn17_operator.ports import Miner, Missing
+from sn17_operator.ports import Miner
 from sn17_operator.status.codec import parse_time
+from sn17_operator.status.resource import Status, Summary
+from sn17_operator.status.view import Missing
 
 Json = Mapping[str, Any]
 
@@ -153,7 +155,7 @@ def miner(raw: Json) -> Miner:
         spec=spec,
         generation=int(meta.get("generation") or 0),
         paused=(meta.get("annotations") or {}).get(ANNOTATION_PAUSED),
-        status=raw.get("status") or {},
+        status=Status.read(raw.get("status") or {}),
         instance=(meta.get("labels") or {}).get(LABEL_INSTANCE),
     )
 
@@ -185,7 +187,7 @@ def matches(selector: Json, labels: Mapping[str, str]) -> bool:
     return True
 
 
-WORDS = ("HotkeyMissing", "ModelMissing")
+WORDS = (Summary.HOTKEY_MISSING, Summary.MODEL_MISSING)
 
 
 def missing_in_status(raw: Json) -> Missing | None:

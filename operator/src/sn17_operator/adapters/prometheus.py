@@ -17,12 +17,14 @@ from typing import Annotated, Any
 
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from sn17_contract.metrics import DegradedReason, Metric
+from sn17_contract.metrics import Metric
 
 from sn17_operator.api import Rules
 from sn17_operator.core.evidence import Raw, Samples, windows
 from sn17_operator.core.model import Monitoring, Signal
-from sn17_operator.ports import Measurement, Ratios
+from sn17_operator.core.signals import INFO_LABELS, METRICS, SUMMED
+from sn17_operator.ports import Measurement
+from sn17_operator.status.view import Ratios
 
 log = logging.getLogger("sn17.operator")
 
@@ -95,29 +97,6 @@ class _Answer(BaseModel):
     error: str = ""
     warnings: list[str] = Field(default_factory=list)
 
-
-METRICS: Mapping[Signal, tuple[str, str]] = {
-    Signal.BOOT: (Metric.BOOT_INFO, ""),
-    Signal.MEMORY: (Metric.MEMORY_UNRECLAIMABLE, ""),
-    Signal.LIMIT: (Metric.MEMORY_LIMIT, ""),
-    Signal.GAUSSIANS: (Metric.RECENT_GAUSSIANS_MEAN, ""),
-    Signal.GENERATIONS: (Metric.RECENT_GENERATIONS, ""),
-    Signal.SECONDS_P50: (Metric.RECENT_GENERATION_P50, ""),
-    Signal.JOBS: (Metric.JOBS_IN_FLIGHT, ""),
-    Signal.PROGRESS: (Metric.LAST_PROGRESS, ""),
-    Signal.CANARY: (Metric.CANARY_DRIFT, ""),
-    Signal.GPU_ERRORS: (f"{Metric.GPU_ERRORS}_total", ""),
-    Signal.DEGRADED: (Metric.DEGRADED, ""),
-    Signal.DRAINING_USER: (Metric.DRAINING, 'by="user"'),
-    Signal.DRAINING_OPERATOR: (Metric.DRAINING, 'by="operator"'),
-    Signal.UP: ("up", ""),
-}
-"""Metric and matchers of each signal; every series must carry ``pod_uid``."""
-
-SUMMED: Mapping[Signal, str] = {Signal.GPU_ERRORS: "kind"}
-"""Signals whose series differ by a label of their own and are added up."""
-
-REASONS = {reason.value: float(place) for place, reason in enumerate(DegradedReason, 1)}
 
 _POD_UID = re.compile(r"pod([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12})")
 
@@ -292,7 +271,7 @@ def _scalar(results: list[Result]) -> float | None:
 
 def gather(answers: Mapping[Signal, Sequence[Result]]) -> dict[str, Raw]:
     """Series by worker: pod uid to signal to its series."""
-    boots: dict[str, list[tuple[str, Samples]]] = {}
+    infos: dict[Signal, dict[str, list[tuple[str, Samples]]]] = {signal: {} for signal in INFO_LABELS}
     series: dict[str, dict[Signal, list[Samples]]] = {}
     summed: dict[tuple[str, Signal], dict[str, Samples]] = {}
     for signal, results in answers.items():
@@ -301,13 +280,9 @@ def gather(answers: Mapping[Signal, Sequence[Result]]) -> dict[str, Raw]:
             if uid is None:
                 continue
             samples = tuple((at, float(value)) for at, value in result.values)
-            if signal is Signal.DEGRADED:
-                # A reason gives way to another from scrape to scrape; together they are one series.
-                place = REASONS.get(result.metric.get("reason", ""), 0.0)
-                known = summed.setdefault((uid, signal), {})
-                known[result.metric.get("reason", "")] = tuple((at, place) for at, _ in samples)
-            elif signal is Signal.BOOT:
-                boots.setdefault(uid, []).append((result.metric.get("boot_id", ""), samples))
+            if signal in INFO_LABELS:
+                said = result.metric.get(INFO_LABELS[signal], "")
+                infos[signal].setdefault(uid, []).append((said, samples))
             elif signal in SUMMED:
                 label = result.metric.get(SUMMED[signal], "")
                 known = summed.setdefault((uid, signal), {})
@@ -322,7 +297,15 @@ def gather(answers: Mapping[Signal, Sequence[Result]]) -> dict[str, Raw]:
             for at, value in samples:
                 totals[at] = totals.get(at, 0.0) + value
         series.setdefault(uid, {}).setdefault(signal, []).append(tuple(sorted(totals.items())))
-    return {uid: Raw(tuple(boots.get(uid, ())), series.get(uid, {})) for uid in boots.keys() | series.keys()}
+    return {
+        uid: Raw(
+            tuple(infos[Signal.BOOT].get(uid, ())),
+            series.get(uid, {}),
+            tuple(infos[Signal.DEGRADED].get(uid, ())),
+            tuple(infos[Signal.LIFE].get(uid, ())),
+        )
+        for uid in infos[Signal.BOOT].keys() | series.keys()
+    }
 
 
 def _uid(signal: Signal, labels: Mapping[str, str]) -> str | None:

@@ -13,19 +13,30 @@ from sn17_operator.core.model import Evidence, Gap, Monitoring, Reading, Series,
 
 Samples = tuple[tuple[float, float], ...]
 
+Labelled = tuple[tuple[str, Samples], ...]
+"""Series that say something by a label: (its value, samples)."""
+
 POD_SIGNALS = frozenset({Signal.UP, Signal.POD_MEMORY})
-"""Signals of the pod, not of the process in it: no scrape of the worker itself delivers them."""
+"""Signals of the pod, not of the processes in it: no scrape of the worker itself delivers them."""
+
+SERVICE_SIGNALS = frozenset(
+    {Signal.BOOT, Signal.MODEL_PROCESSES, Signal.DRAINING_USER, Signal.DRAINING_OPERATOR}
+)
+"""Signals of the service process, whichever model process lives in it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Raw:
     """Raw samples about one worker: per signal all its series, each with its labels' identity.
 
-    ``boots`` are the series of the boot marker: (boot id, samples).
+    ``boots`` are the series of the boot marker by boot id, ``lives`` those of the life marker by life id,
+    ``doubts`` those of the worker's own word that it is degraded by reason.
     """
 
-    boots: tuple[tuple[str, Samples], ...] = ()
+    boots: Labelled = ()
     series: Mapping[Signal, Sequence[Samples]] = field(default_factory=dict)
+    doubts: Labelled = ()
+    lives: Labelled = ()
 
 
 def within_fleet(monitoring: Monitoring, raws: Iterable[Raw]) -> Monitoring:
@@ -42,18 +53,17 @@ def within_fleet(monitoring: Monitoring, raws: Iterable[Raw]) -> Monitoring:
 
 
 def attribute(raw: Raw, started_at: float | None, failed: Mapping[Signal, str]) -> Evidence:
-    """Keep what belongs to the newest incarnation and what is unambiguous.
+    """Keep what belongs to the newest life of the newest incarnation and what is unambiguous.
 
-    All metrics of one scrape carry the same timestamp, so a sample belongs to an incarnation exactly when
-    that incarnation's boot marker has a sample at the same time. Samples from before ``started_at`` (when
+    All metrics of one scrape carry the same timestamp, so a sample belongs to an incarnation or a life
+    exactly when that one's marker has a sample at the same time. Samples from before ``started_at`` (when
     the container started) belong to an earlier one whatever they say. Two series of one signal at the same
-    time are ambiguous.
+    time are ambiguous. A worker without a life marker is one process: its boot marker is its life's.
     """
     boot, own = _newest_boot(raw.boots, started_at)
-    known = not isinstance(boot, Gap)
-    # With one incarnation in sight its samples need no sorting out, only those outside its time.
-    first, last = (own[0][0], own[-1][0]) if known and len(raw.boots) == 1 else (math.inf, -math.inf)
-    times: frozenset[float] | None = None
+    life, lived = (boot, own) if isinstance(boot, Gap) else _newest_life(raw.lives, boot, own, failed)
+    service = _Marker(boot, own, len(raw.boots) == 1)
+    model = _Marker(life, lived, len(raw.boots) == 1 and len(raw.lives) <= 1)
     readings: dict[Signal, Reading] = dict.fromkeys(failed, Gap.QUERY_FAILED)
     for signal, several in raw.series.items():
         if signal in failed:
@@ -67,46 +77,84 @@ def attribute(raw: Raw, started_at: float | None, failed: Mapping[Signal, str]) 
             readings[signal] = Gap.NOT_A_NUMBER
         elif signal in POD_SIGNALS:
             readings[signal] = Series(found[0])
-        elif isinstance(boot, Gap):
-            readings[signal] = boot
-        elif found[0][0][0] >= first and found[0][-1][0] <= last:
-            readings[signal] = Series(found[0])
         else:
-            times = times or frozenset(at for at, _ in own)
-            kept = tuple((at, value) for at, value in found[0] if at in times)
-            readings[signal] = Series(kept) if kept else Gap.OTHER_INCARNATION
+            readings[signal] = (service if signal in SERVICE_SIGNALS else model).keep(found[0])
     if Signal.BOOT in failed:
         readings.update({s: Gap.QUERY_FAILED for s in Signal if s not in POD_SIGNALS})
         return Evidence(None, readings)
-    readings[Signal.BOOT] = boot if isinstance(boot, Gap) else Series(own)
-    return Evidence(None if isinstance(boot, Gap) else boot, readings)
+    if isinstance(boot, Gap):
+        readings[Signal.BOOT] = boot
+        return Evidence(None, readings)
+    readings[Signal.BOOT] = Series(own)
+    if isinstance(life, Gap):
+        return Evidence(boot, readings)
+    readings[Signal.LIFE] = Series(lived)
+    doubt = None if Signal.DEGRADED in failed else _doubt(raw.doubts, lived[-1][0])
+    return Evidence(boot, readings, doubt, life, lived[0][0])
 
 
-def _newest_boot(
-    boots: tuple[tuple[str, Samples], ...], started_at: float | None
-) -> tuple[str | Gap, Samples]:
+class _Marker:
+    """The samples of one incarnation or life, or why none is known; ``alone``: no other is in sight."""
+
+    def __init__(self, identity: str | Gap, own: Samples, alone: bool) -> None:
+        self._gap = identity if isinstance(identity, Gap) else None
+        self._own = own
+        # With one in sight its samples need no sorting out, only those outside its time.
+        within = alone and self._gap is None
+        self._first, self._last = (own[0][0], own[-1][0]) if within else (math.inf, -math.inf)
+        self._times: frozenset[float] | None = None
+
+    def keep(self, samples: Samples) -> Reading:
+        if self._gap is not None:
+            return self._gap
+        if samples[0][0] >= self._first and samples[-1][0] <= self._last:
+            return Series(samples)
+        if self._times is None:
+            self._times = frozenset(at for at, _ in self._own)
+        times = self._times
+        kept = tuple((at, value) for at, value in samples if at in times)
+        return Series(kept) if kept else Gap.OTHER_INCARNATION
+
+
+def _newest_boot(boots: Labelled, started_at: float | None) -> tuple[str | Gap, Samples]:
     """The newest incarnation and the samples of its boot marker, or why there is none."""
     since = -math.inf if started_at is None else started_at
     current = [(boot, own) for boot, samples in boots if (own := _since(samples, since))]
     if not current:
         return (Gap.OTHER_INCARNATION if boots else Gap.ABSENT), ()
-    boot, samples = max(current, key=lambda item: item[1][-1][0])
+    return _newest(current)
+
+
+def _newest_life(
+    lives: Labelled, boot: str, own: Samples, failed: Mapping[Signal, str]
+) -> tuple[str | Gap, Samples]:
+    """The newest life of an incarnation and the samples of its marker; without any it is the incarnation."""
+    if Signal.LIFE in failed:
+        return Gap.QUERY_FAILED, ()
+    if not lives:
+        return boot, own
+    times = frozenset(at for at, _ in own)
+    found = ((life, tuple(s for s in samples if s[0] in times)) for life, samples in lives)
+    current = [(life, samples) for life, samples in found if samples]
+    return _newest(current) if current else (boot, own)
+
+
+def _newest(current: Sequence[tuple[str, Samples]]) -> tuple[str | Gap, Samples]:
+    identity, samples = max(current, key=lambda item: item[1][-1][0])
     # A second scrape of the same worker, or two workers behind one identity: nobody knows which is right.
     if any(other is not samples and other[-1][0] >= samples[0][0] for _, other in current):
         return Gap.AMBIGUOUS, ()
-    return boot, samples
+    return identity, samples
 
 
 def _since(samples: Samples, at: float) -> Samples:
     return samples if samples and samples[0][0] >= at else tuple(s for s in samples if s[0] >= at)
 
 
-def self_doubt(evidence: Evidence) -> DegradedReason | None:
-    """Why the worker itself said, at its newest scrape, that it is degraded; None when it did not."""
-    said, scraped = evidence.series(Signal.DEGRADED), evidence.series(Signal.BOOT)
-    if said is None or scraped is None or said.at < scraped.at:
-        return None
-    return next((r for place, r in enumerate(DegradedReason, 1) if place == said.value), None)
+def _doubt(doubts: Labelled, at: float) -> DegradedReason | None:
+    """The reason, of those this version knows, that has a sample at a time."""
+    said = {reason for reason, samples in doubts if samples and samples[-1][0] == at}
+    return next((reason for reason in DegradedReason if reason in said), None)
 
 
 def windows(rules: Sequence[Rules], interval: float) -> dict[Signal, float]:
@@ -121,5 +169,5 @@ def windows(rules: Sequence[Rules], interval: float) -> dict[Signal, float]:
     found[Signal.MEMORY] = memory
     found[Signal.JOBS] = found[Signal.PROGRESS] = stalled
     found[Signal.UP] = unreachable
-    found[Signal.BOOT] = max(memory, stalled)
+    found[Signal.BOOT] = found[Signal.LIFE] = max(memory, stalled)
     return found

@@ -6,11 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from sn17_contract.metrics import DegradedReason
+
 
 class Signal(StrEnum):
     """One measured quantity of a worker."""
 
     BOOT = "boot"
+    LIFE = "life"
+    MODEL_PROCESSES = "model_processes"
+    SWAP_ROOM = "swap_room"
+    SWAP_THRESHOLD = "swap_threshold"
     MEMORY = "memory"
     LIMIT = "limit"
     GAUSSIANS = "gaussians"
@@ -21,7 +27,7 @@ class Signal(StrEnum):
     CANARY = "canary"
     GPU_ERRORS = "gpu_errors"
     DEGRADED = "degraded"
-    """Why the worker does not trust itself: position in ``DegradedReason``, from 1."""
+    """Why the worker does not trust itself: the reason is a label, so it has no series of numbers."""
     UP = "up"
     POD_MEMORY = "pod_memory"
     DRAINING_USER = "draining_user"
@@ -61,12 +67,25 @@ Reading = Series | Gap
 class Evidence:
     """What the metrics say about one worker.
 
-    ``readings`` hold only samples of the incarnation ``boot_id`` (except ``UP`` and ``POD_MEMORY``, which
-    belong to the pod). A signal that is not in the mapping counts as ``Gap.ABSENT``.
+    An incarnation is one start of the service process (``boot_id``), a life one start of the model process
+    in it (``life_id``). A worker that knows no lives is one process, and its boot id is its life.
+    ``readings`` hold only samples of the newest life; those of the service (``SERVICE_SIGNALS``) of the
+    newest incarnation; ``UP`` and ``POD_MEMORY`` belong to the pod. A signal that is not in the mapping
+    counts as ``Gap.ABSENT``.
     """
 
     boot_id: str | None = None
     readings: Mapping[Signal, Reading] = field(default_factory=dict)
+    doubt: DegradedReason | None = None
+    """Why the worker said at its newest scrape that it is degraded; None when it did not."""
+    life_id: str | None = None
+    life_since: float | None = None
+    """First sample of the life that is in sight, Unix seconds: it is at least as old as that."""
+
+    @property
+    def separate_model(self) -> bool:
+        """The model is a process of its own, so it can be recycled alone."""
+        return self.life_id is not None and self.life_id != self.boot_id
 
     def reading(self, signal: Signal) -> Reading:
         return self.readings.get(signal, Gap.ABSENT)
@@ -102,6 +121,20 @@ class Stage(StrEnum):
     RECYCLE = "Recycle"
     EVICT = "Evict"
     WARMUP = "Warmup"
+
+
+class RuleName(StrEnum):
+    """What a finding is about; ``REQUESTED`` is a person's wish."""
+
+    MEMORY_EMERGENCY = "MemoryEmergency"
+    MEMORY_HIGH = "MemoryHigh"
+    GPU_ERROR = "GpuError"
+    UNREACHABLE = "Unreachable"
+    STALLED = "Stalled"
+    CANARY_DRIFT = "CanaryDrift"
+    GAUSSIANS_LOW = "GaussiansLow"
+    SLOW = "Slow"
+    REQUESTED = "Requested"
 
 
 class RuleClass(StrEnum):
@@ -223,7 +256,7 @@ class Outcome(StrEnum):
 class Finding:
     """One rule's answer; the same words go to condition, Event, metric label and ``explain``."""
 
-    rule: str
+    rule: RuleName
     rule_class: RuleClass
     outcome: Outcome
     message: str

@@ -15,13 +15,13 @@ from sn17_operator.core.model import (
     Outcome,
     Phase,
     RuleClass,
+    RuleName,
     Signal,
     Stage,
     Worker,
 )
 from sn17_operator.core.plan import Act, Blocked, Capacity, Plan, Reason, Step
 from sn17_operator.core.remediation import Ladder
-from sn17_operator.core.rules import MEMORY_EMERGENCY, REQUESTED
 
 KEPT_EVICTIONS = 64
 
@@ -207,7 +207,7 @@ def _candidate(worker: Worker) -> Finding | None:
     heard = worker.evidence.boot_id is not None or not sick
     if pod.recycle_requested is not None and pod.phase is Phase.RUNNING and not _lifting(worker) and heard:
         text = f"a person asked for it: {pod.recycle_requested or 'no reason given'}"
-        return Finding(REQUESTED, RuleClass.REQUEST, Outcome.BREACH, text, priority=-1)
+        return Finding(RuleName.REQUESTED, RuleClass.REQUEST, Outcome.BREACH, text, priority=-1)
     if not sick:
         return None
     finding = worker.verdict.breaches[0]
@@ -326,7 +326,7 @@ def _refusal(
             "its admin endpoint did not answer: check the token and the way to its ops port; tries again "
             f"in {pod.history.retry_at - now:.0f} s"
         )
-    if pod.history.recycled_at is not None and finding.rule != MEMORY_EMERGENCY:
+    if pod.history.recycled_at is not None and finding.rule != RuleName.MEMORY_EMERGENCY:
         left = rules.cooldown_seconds - (now - pod.history.recycled_at)
         if left > 0:
             return Reason.COOLDOWN, f"recycled a short while ago, waits {left:.0f} s more"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import replace
 
 from sn17_operator.api import RuleAction, Spec
 from sn17_operator.core.model import (
@@ -19,79 +19,29 @@ from sn17_operator.core.model import (
     Stage,
     Verdict,
 )
-from sn17_operator.core.rules import (
-    CANARY_DRIFT,
-    GAUSSIANS_LOW,
-    GPU_ERROR,
-    MEMORY_EMERGENCY,
-    MEMORY_HIGH,
-    SLOW,
-    STALLED,
-    UNREACHABLE,
-    Context,
-    Rule,
-    canary,
-    gaussians,
-    gpu_errors,
-    memory,
-    slow,
-    stalled,
-    unreachable,
-)
+from sn17_operator.core.rules import CHAIN, Context
 
 FIRST_SCRAPE_SECONDS = 60.0
-
-CHAIN: Mapping[str, tuple[Rule, tuple[str, ...]]] = {
-    "memory": (memory, (MEMORY_EMERGENCY, MEMORY_HIGH)),
-    "gpu_errors": (gpu_errors, (GPU_ERROR,)),
-    "unreachable": (unreachable, (UNREACHABLE,)),
-    "stalled": (stalled, (STALLED,)),
-    "canary": (canary, (CANARY_DRIFT,)),
-    "gaussians": (gaussians, (GAUSSIANS_LOW,)),
-    "slow": (slow, (SLOW,)),
-}
-"""Name of the rule's settings in ``spec.rules``, its function and the findings it yields."""
 
 
 def findings(context: Context) -> tuple[Finding, ...]:
     """Every rule's finding, with what the settings and the worker's history make of it."""
     found: list[Finding] = []
     pod, now = context.pod, context.monitoring.at
-    for name, (rule, _) in CHAIN.items():
-        action: RuleAction = getattr(context.spec.rules, name).action
+    for rule in CHAIN:
+        action = rule.action(context.spec.rules)
         if action is RuleAction.OFF:
             continue
-        for finding in rule(context):
+        for finding in rule.evaluate(context):
             if finding.outcome is Outcome.BREACH and finding.rule_class is RuleClass.QUALITY:
                 until = pod.history.rest.get(finding.rule, 0.0)
                 if until > now and pod.history.rest_container == pod.container_id:
-                    finding = _with(
-                        finding,
-                        Outcome.RESTING,
-                        f"{finding.message}; its canary passed, rests for {until - now:.0f} s",
-                    )
+                    text = f"{finding.message}; its canary passed, rests for {until - now:.0f} s"
+                    finding = replace(finding, outcome=Outcome.RESTING, message=text)
             if action is RuleAction.OBSERVE:
-                finding = _with(
-                    finding, finding.outcome, f"{finding.message} (observed only)", enforced=False
-                )
+                finding = replace(finding, message=f"{finding.message} (observed only)", enforced=False)
             found.append(finding)
     return tuple(found)
-
-
-def _with(finding: Finding, outcome: Outcome, message: str, *, enforced: bool = True) -> Finding:
-    return Finding(
-        finding.rule,
-        finding.rule_class,
-        outcome,
-        message,
-        finding.value,
-        finding.mark,
-        finding.sample_age,
-        finding.dwell_left,
-        finding.signals,
-        enforced,
-        finding.priority,
-    )
 
 
 def _starts(spec: Spec, pod: Pod, evidence: Evidence, age: float) -> bool:

@@ -9,10 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sn17_operator.api import Mode, Strategy
-from sn17_operator.core.model import Eviction, History, Intent, Outcome, Phase, RuleClass, Stage
+from sn17_operator.core.model import Eviction, History, Intent, Outcome, Phase, RuleClass, RuleName, Stage
 from sn17_operator.core.observation import SETTLE_SECONDS, Sight, chain
 from sn17_operator.core.plan import Act, Blocked, Reason, Step
-from sn17_operator.core.rules import CANARY_DRIFT, STALLED, UNREACHABLE
 
 RESOLVE_SECONDS = 180.0
 """With the drain timeout, the longest that a worker stays cordoned while its cure is sought."""
@@ -121,7 +120,7 @@ class Ladder(Sight):
             return self._step(Act.UNCORDON, Reason.MEMORY_CLEARED, self.memory_text("cleared"), drop=True)
         if pod.phase is not Phase.RUNNING:
             return None
-        if intent.rule in (STALLED, UNREACHABLE):
+        if intent.rule in (RuleName.STALLED, RuleName.UNREACHABLE):
             if intent.rule in {f.rule for f in self.worker.verdict.breaches}:
                 return self._recycle(intent.reason)
             if self.known():
@@ -301,7 +300,7 @@ class Ladder(Sight):
             return self._evict(
                 f"{share:.0%} of the limit is held by the pod beyond its container, after a restart"
             )
-        canary = next((f for f in self.worker.verdict.findings if f.rule == CANARY_DRIFT), None)
+        canary = next((f for f in self.worker.verdict.findings if f.rule == RuleName.CANARY_DRIFT), None)
         if canary is not None and canary.outcome is Outcome.BREACH and canary.enforced:
             return self._evict(f"its start canary failed after the recycle: {canary.message}")
         fresh = self.worker.evidence.boot_id not in (None, self.intent.boot_id)

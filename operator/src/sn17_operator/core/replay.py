@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sn17_operator.api import Spec
-from sn17_operator.core.evidence import Raw, Samples, attribute, windows
+from sn17_operator.core.evidence import Labelled, Raw, Samples, attribute, windows
 from sn17_operator.core.model import (
     Fleet,
     Health,
@@ -30,18 +30,19 @@ from sn17_operator.core.planner import plan
 from sn17_operator.core.policy import judge
 
 REMEDIATION_SECONDS = 180.0
-SCHEMA = "sn17.recording/v1"
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedWorker:
-    """All samples of one worker; boots are (boot id, samples)."""
+    """All samples of one worker, with the markers of its incarnations and lives and its own doubts."""
 
     uid: str
     name: str
     node: str | None
-    boots: tuple[tuple[str, Samples], ...]
+    boots: Labelled
     series: Mapping[Signal, Samples]
+    doubts: Labelled = ()
+    lives: Labelled = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,9 @@ class Decision:
     at: float
     worker: str
     boot_id: str | None
+    life_id: str | None
     rule: str
+    act: Act
     message: str
 
 
@@ -91,20 +94,25 @@ class _Track:
     def __init__(self, worker: RecordedWorker) -> None:
         self.worker = worker
         self._times = {signal: [at for at, _ in samples] for signal, samples in worker.series.items()}
-        self._boots = [
-            (boot, samples, [at for at, _ in samples]) for boot, samples in worker.boots if samples
-        ]
+        self._boots, self._doubts, self._lives = (
+            [(name, samples, [at for at, _ in samples]) for name, samples in labelled if samples]
+            for labelled in (worker.boots, worker.doubts, worker.lives)
+        )
 
     def raw(self, now: float, spans: Mapping[Signal, float]) -> Raw:
-        span = spans[Signal.BOOT]
-        boots = tuple(
-            (boot, cut) for boot, samples, times in self._boots if (cut := _window(samples, times, now, span))
+        boots, doubts, lives = (
+            tuple((name, cut) for name, samples, times in kept if (cut := _window(samples, times, now, span)))
+            for kept, span in (
+                (self._boots, spans[Signal.BOOT]),
+                (self._doubts, spans[Signal.DEGRADED]),
+                (self._lives, spans[Signal.LIFE]),
+            )
         )
         series = {
             signal: [_window(samples, self._times[signal], now, spans[signal])]
             for signal, samples in self.worker.series.items()
         }
-        return Raw(boots, series)
+        return Raw(boots, series, doubts, lives)
 
     def life(self, now: float) -> tuple[str, float] | None:
         """The incarnation at a time and its first sample; None before the first."""
@@ -155,7 +163,7 @@ def replay(spec: Spec, recording: Recording, *, tick: float = 15.0) -> Report:
             if step.act is not Act.CORDON:
                 continue
             boot = step.intent.boot_id if step.intent is not None else None
-            report.decisions.append(Decision(now, step.pod, boot, step.cause, step.message))
+            report.decisions.append(Decision(now, step.pod, boot, boot, step.cause, step.act, step.message))
             out_until[step.uid] = now + REMEDIATION_SECONDS
             acted.add((step.uid, boot or ""))
     return report

@@ -13,8 +13,7 @@ from functools import partial
 
 from sn17_contract.metrics import CANARY_DRIFT_MARK, DegradedReason
 
-from sn17_operator.api import Spec
-from sn17_operator.core.evidence import self_doubt
+from sn17_operator.api import RuleAction, Rules, Spec
 from sn17_operator.core.model import (
     Evidence,
     Finding,
@@ -24,31 +23,22 @@ from sn17_operator.core.model import (
     Pod,
     Reading,
     RuleClass,
+    RuleName,
     Series,
     Signal,
 )
 
-MEMORY_EMERGENCY = "MemoryEmergency"
-MEMORY_HIGH = "MemoryHigh"
-GPU_ERROR = "GpuError"
-UNREACHABLE = "Unreachable"
-STALLED = "Stalled"
-CANARY_DRIFT = "CanaryDrift"
-GAUSSIANS_LOW = "GaussiansLow"
-SLOW = "Slow"
-REQUESTED = "Requested"
-
-RULE_NAMES = (
-    MEMORY_EMERGENCY,
-    GPU_ERROR,
-    UNREACHABLE,
-    STALLED,
-    MEMORY_HIGH,
-    CANARY_DRIFT,
-    GAUSSIANS_LOW,
-    SLOW,
+GRAVITY = (
+    RuleName.MEMORY_EMERGENCY,
+    RuleName.GPU_ERROR,
+    RuleName.UNREACHABLE,
+    RuleName.STALLED,
+    RuleName.MEMORY_HIGH,
+    RuleName.CANARY_DRIFT,
+    RuleName.GAUSSIANS_LOW,
+    RuleName.SLOW,
 )
-"""Gravest first; the position is a finding's priority."""
+"""Gravest first: which of several breaches is acted on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +61,7 @@ class Context:
 
     def finding(
         self,
-        rule: str,
+        rule: RuleName,
         rule_class: RuleClass,
         outcome: Outcome,
         message: str,
@@ -83,11 +73,8 @@ class Context:
         signals: tuple[Signal, ...] = (),
     ) -> Finding:
         age = None if at is None else max(0.0, self.monitoring.at - at)
-        place = RULE_NAMES.index(rule)
+        place = GRAVITY.index(rule)
         return Finding(rule, rule_class, outcome, message, value, mark, age, dwell_left, signals, True, place)
-
-
-Rule = Callable[[Context], Iterator[Finding]]
 
 
 def _explain_gap(gap: Gap, what: str, context: Context, signal: Signal) -> str:
@@ -139,8 +126,8 @@ def memory(context: Context) -> Iterator[Finding]:
     signals = (Signal.MEMORY, Signal.LIMIT)
     series, gap, missing = memory_ratio(context)
     for name, mark, dwell in (
-        (MEMORY_EMERGENCY, rule.emergency_percent / 100, 0.0),
-        (MEMORY_HIGH, rule.high_percent / 100, float(rule.high_for_seconds)),
+        (RuleName.MEMORY_EMERGENCY, rule.emergency_percent / 100, 0.0),
+        (RuleName.MEMORY_HIGH, rule.high_percent / 100, float(rule.high_for_seconds)),
     ):
         if series is None:
             what = "unreclaimable memory" if missing is Signal.MEMORY else "the memory limit"
@@ -172,7 +159,7 @@ def memory(context: Context) -> Iterator[Finding]:
 
 def _recent(
     context: Context,
-    name: str,
+    name: RuleName,
     signal: Signal,
     minimum: int,
     what: str,
@@ -213,7 +200,7 @@ def gaussians(context: Context) -> Iterator[Finding]:
     mark = float(rule.minimum_mean)
     yield from _recent(
         context,
-        GAUSSIANS_LOW,
+        RuleName.GAUSSIANS_LOW,
         Signal.GAUSSIANS,
         rule.minimum_generations,
         "mean gaussian count",
@@ -229,7 +216,7 @@ def slow(context: Context) -> Iterator[Finding]:
     mark = float(rule.p50_seconds)
     yield from _recent(
         context,
-        SLOW,
+        RuleName.SLOW,
         Signal.SECONDS_P50,
         rule.minimum_generations,
         "median generation time",
@@ -244,13 +231,13 @@ def canary(context: Context) -> Iterator[Finding]:
     mark = context.spec.rules.canary.drift_percent / 100
     signals = (Signal.CANARY, Signal.DEGRADED)
     reading = context.reading(Signal.CANARY)
-    doubt = self_doubt(context.evidence)
+    doubt = context.evidence.doubt
     drifted = isinstance(reading, Series) and reading.value > CANARY_DRIFT_MARK
     if doubt is DegradedReason.CANARY_UNUSABLE or (doubt is DegradedReason.CANARY_FAILED and not drifted):
         # Drift has its mark here; what fails the worker's own check of soundness has none.
         text = f"the worker's own canary: {doubt.value.removeprefix('canary_')}"
         yield context.finding(
-            CANARY_DRIFT, RuleClass.QUALITY, Outcome.BREACH, text, mark=mark, signals=signals
+            RuleName.CANARY_DRIFT, RuleClass.QUALITY, Outcome.BREACH, text, mark=mark, signals=signals
         )
         return
     if isinstance(reading, Gap):
@@ -262,10 +249,12 @@ def canary(context: Context) -> Iterator[Finding]:
             else _explain_gap(reading, "canary drift", context, Signal.CANARY)
         )
         outcome = Outcome.IDLE if quiet else Outcome.UNKNOWN
-        yield context.finding(CANARY_DRIFT, RuleClass.QUALITY, outcome, text, mark=mark, signals=signals)
+        yield context.finding(
+            RuleName.CANARY_DRIFT, RuleClass.QUALITY, outcome, text, mark=mark, signals=signals
+        )
         return
     yield context.finding(
-        CANARY_DRIFT,
+        RuleName.CANARY_DRIFT,
         RuleClass.QUALITY,
         Outcome.BREACH if reading.value > mark else Outcome.OK,
         f"the canary is off by {reading.value:.0%}, tolerated are {mark:.0%}",
@@ -278,7 +267,7 @@ def canary(context: Context) -> Iterator[Finding]:
 
 def _stall_finding(
     context: Context,
-    rule: str,
+    rule: RuleName,
     after: float,
     signals: tuple[Signal, ...],
     outcome: Outcome,
@@ -310,7 +299,7 @@ def stalled(context: Context) -> Iterator[Finding]:
     after = float(context.spec.rules.stalled.after_seconds)
     signals = (Signal.JOBS, Signal.PROGRESS)
 
-    answer = partial(_stall_finding, context, STALLED, after, signals)
+    answer = partial(_stall_finding, context, RuleName.STALLED, after, signals)
 
     jobs = context.reading(Signal.JOBS)
     if isinstance(jobs, Gap):
@@ -348,7 +337,7 @@ def unreachable(context: Context) -> Iterator[Finding]:
     monitoring, started = context.monitoring, context.pod.started_at
     signals = (Signal.UP,)
 
-    answer = partial(_stall_finding, context, UNREACHABLE, after, signals)
+    answer = partial(_stall_finding, context, RuleName.UNREACHABLE, after, signals)
 
     reading = context.evidence.reading(Signal.UP)
     if reading in (Gap.QUERY_FAILED, Gap.AMBIGUOUS, Gap.NOT_A_NUMBER) or started is None:
@@ -389,10 +378,10 @@ def gpu_errors(context: Context) -> Iterator[Finding]:
         quiet = reading is Gap.ABSENT and context.evidence.boot_id is not None
         outcome = Outcome.IDLE if quiet else Outcome.UNKNOWN
         text = "none counted" if quiet else _explain_gap(reading, "device errors", context, Signal.GPU_ERRORS)
-        yield context.finding(GPU_ERROR, RuleClass.STALL, outcome, text, mark=mark, signals=signals)
+        yield context.finding(RuleName.GPU_ERROR, RuleClass.STALL, outcome, text, mark=mark, signals=signals)
         return
     yield context.finding(
-        GPU_ERROR,
+        RuleName.GPU_ERROR,
         RuleClass.STALL,
         Outcome.BREACH if reading.value > mark else Outcome.OK,
         f"{reading.value:.0f} fatal device errors, tolerated are {mark:.0f}",
@@ -401,3 +390,24 @@ def gpu_errors(context: Context) -> Iterator[Finding]:
         at=reading.at,
         signals=signals,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule: what it finds, where its action is set, and how it judges."""
+
+    names: tuple[RuleName, ...]
+    action: Callable[[Rules], RuleAction]
+    evaluate: Callable[[Context], Iterator[Finding]]
+
+
+CHAIN = (
+    Rule((RuleName.MEMORY_EMERGENCY, RuleName.MEMORY_HIGH), lambda rules: rules.memory.action, memory),
+    Rule((RuleName.GPU_ERROR,), lambda rules: rules.gpu_errors.action, gpu_errors),
+    Rule((RuleName.UNREACHABLE,), lambda rules: rules.unreachable.action, unreachable),
+    Rule((RuleName.STALLED,), lambda rules: rules.stalled.action, stalled),
+    Rule((RuleName.CANARY_DRIFT,), lambda rules: rules.canary.action, canary),
+    Rule((RuleName.GAUSSIANS_LOW,), lambda rules: rules.gaussians.action, gaussians),
+    Rule((RuleName.SLOW,), lambda rules: rules.slow.action, slow),
+)
+"""Every rule there is."""

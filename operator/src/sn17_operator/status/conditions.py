@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sn17_operator.api import Spec
-from sn17_operator.core.evidence import self_doubt
-from sn17_operator.core.model import Health, Outcome, Phase, RuleClass, Worker
+from sn17_operator.core.model import Health, Outcome, Phase, RuleClass, RuleName, Worker
 from sn17_operator.core.plan import Blocked, Reason
-from sn17_operator.core.rules import GPU_ERROR
-from sn17_operator.status.codec import rfc3339
+from sn17_operator.status.resource import Condition, ConditionStatus, ConditionType, Status
 from sn17_operator.status.view import View, doubt_word, names_of
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
-    """One condition; ``True`` of a negative one (Degraded, Paused, NodeSuspect) is the bad news."""
+class Claim:
+    """What a condition says now."""
 
-    type: str
-    status: str
+    type: ConditionType
+    status: ConditionStatus
     reason: str
     message: str
 
 
-def conditions(view: View) -> list[Condition]:
+def conditions(view: View) -> list[Claim]:
     """All of them, always in the same order, except Ready, whose reason is the word of the summary."""
     return [
         metrics_available(view),
@@ -44,22 +41,42 @@ def enough(view: View) -> bool:
     return capacity.expected == 0 or (capacity.available > 0 and capacity.unavailable <= capacity.budget)
 
 
-def metrics_available(view: View) -> Condition:
+def metrics_available(view: View) -> Claim:
     running = [w for w in view.fleet.workers if w.pod.phase is Phase.RUNNING]
     if view.monitoring.failed:
         signal, why = next(iter(sorted(view.monitoring.failed.items())))
-        return Condition("MetricsAvailable", "False", "QueryFailed", f"{signal}: {why}; nothing is done")
+        return Claim(
+            ConditionType.METRICS_AVAILABLE,
+            ConditionStatus.FALSE,
+            "QueryFailed",
+            f"{signal}: {why}; nothing is done",
+        )
     unknown = [w for w in running if w.verdict.health is Health.UNKNOWN]
     if running and len(unknown) == len(running):
         why = unknown[0].verdict.message
-        return Condition("MetricsAvailable", "False", "NoEvidence", f"no worker can be judged: {why}")
+        return Claim(
+            ConditionType.METRICS_AVAILABLE,
+            ConditionStatus.FALSE,
+            "NoEvidence",
+            f"no worker can be judged: {why}",
+        )
     if unknown:
         names = names_of(unknown)
-        return Condition("MetricsAvailable", "True", "Partial", f"{len(unknown)} cannot be judged: {names}")
+        return Claim(
+            ConditionType.METRICS_AVAILABLE,
+            ConditionStatus.TRUE,
+            "Partial",
+            f"{len(unknown)} cannot be judged: {names}",
+        )
     if not running:
-        return Condition("MetricsAvailable", "Unknown", "NoWorkers", "no worker is running")
-    return Condition(
-        "MetricsAvailable", "True", "Fresh", "every worker that is past its start has fresh samples"
+        return Claim(
+            ConditionType.METRICS_AVAILABLE, ConditionStatus.UNKNOWN, "NoWorkers", "no worker is running"
+        )
+    return Claim(
+        ConditionType.METRICS_AVAILABLE,
+        ConditionStatus.TRUE,
+        "Fresh",
+        "every worker that is past its start has fresh samples",
     )
 
 
@@ -73,19 +90,23 @@ FLEET_WIDE = (
 )
 
 
-def remediation_allowed(view: View) -> Condition:
+def remediation_allowed(view: View) -> Claim:
     blocked = view.plan.blocked
     if view.fleet.paused is not None:
         text = f"paused: {view.fleet.paused or 'no reason given'}"
-        return Condition("RemediationAllowed", "False", Reason.PAUSED, text)
+        return Claim(ConditionType.REMEDIATION_ALLOWED, ConditionStatus.FALSE, Reason.PAUSED, text)
     if view.plan.capacity.storm:
         text = view.plan.capacity.storm_text
-        return Condition("RemediationAllowed", "False", Reason.TOO_MANY_UNHEALTHY, text)
+        return Claim(
+            ConditionType.REMEDIATION_ALLOWED, ConditionStatus.FALSE, Reason.TOO_MANY_UNHEALTHY, text
+        )
     for reason in (*FLEET_WIDE, *Reason):
         if held := [b for b in blocked if b.reason is reason]:
             text = f"held back: {_blocked_names(held)}"
-            return Condition("RemediationAllowed", "False", reason, text)
-    return Condition("RemediationAllowed", "True", "WithinBudget", "nothing is held back")
+            return Claim(ConditionType.REMEDIATION_ALLOWED, ConditionStatus.FALSE, reason, text)
+    return Claim(
+        ConditionType.REMEDIATION_ALLOWED, ConditionStatus.TRUE, "WithinBudget", "nothing is held back"
+    )
 
 
 def _blocked_names(blocked: Sequence[Blocked]) -> str:
@@ -93,28 +114,33 @@ def _blocked_names(blocked: Sequence[Blocked]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def degraded_condition(view: View) -> Condition:
+def degraded_condition(view: View) -> Claim:
     causes: Counter[str] = Counter()
     for worker in view.fleet.workers:
         if worker.pod.history.failed is not None:
             causes[Reason.REMEDIATION_FAILED] += 1
         for finding in worker.verdict.breaches:
             causes[finding.rule] += 1
-        if not worker.verdict.breaches and (doubt := self_doubt(worker.evidence)) is not None:
+        if not worker.verdict.breaches and (doubt := worker.evidence.doubt) is not None:
             causes[doubt_word(doubt)] += 1
     if not causes:
-        return Condition(
-            "Degraded", "False", "NoneDegraded", "no worker breaches a rule, none says that it is degraded"
+        return Claim(
+            ConditionType.DEGRADED,
+            ConditionStatus.FALSE,
+            "NoneDegraded",
+            "no worker breaches a rule, none says that it is degraded",
         )
     text = ", ".join(f"{rule}: {count}" for rule, count in sorted(causes.items()))
     first = Reason.REMEDIATION_FAILED if causes[Reason.REMEDIATION_FAILED] else sorted(causes)[0]
-    return Condition("Degraded", "True", str(first), text)
+    return Claim(ConditionType.DEGRADED, ConditionStatus.TRUE, str(first), text)
 
 
-def paused(view: View) -> Condition:
+def paused(view: View) -> Claim:
     if view.fleet.paused is None:
-        return Condition("Paused", "False", "NotPaused", "")
-    return Condition("Paused", "True", "PausedByUser", view.fleet.paused or "no reason given")
+        return Claim(ConditionType.PAUSED, ConditionStatus.FALSE, "NotPaused", "")
+    return Claim(
+        ConditionType.PAUSED, ConditionStatus.TRUE, "PausedByUser", view.fleet.paused or "no reason given"
+    )
 
 
 def suspect_nodes(spec: Spec, workers: Sequence[Worker]) -> dict[str, str]:
@@ -133,7 +159,7 @@ def suspect_nodes(spec: Spec, workers: Sequence[Worker]) -> dict[str, str]:
         errors = [
             w
             for w in here
-            if any(f.rule == GPU_ERROR and f.outcome is Outcome.BREACH for f in w.verdict.findings)
+            if any(f.rule == RuleName.GPU_ERROR and f.outcome is Outcome.BREACH for f in w.verdict.findings)
         ]
         ill = [w for w in here if w.pod.uid in sick]
         elsewhere = [w for w in workers if w.pod.node != node]
@@ -152,32 +178,31 @@ def _sick(worker: Worker) -> bool:
     )
 
 
-def node_suspect(view: View) -> Condition:
+def node_suspect(view: View) -> Claim:
     found = suspect_nodes(view.spec, view.fleet.workers)
     if not found:
-        return Condition("NodeSuspect", "False", "NoneSuspect", "")
-    return Condition(
-        "NodeSuspect", "True", "SickWorkers", "; ".join(f"{n}: {why}" for n, why in found.items())
+        return Claim(ConditionType.NODE_SUSPECT, ConditionStatus.FALSE, "NoneSuspect", "")
+    return Claim(
+        ConditionType.NODE_SUSPECT,
+        ConditionStatus.TRUE,
+        "SickWorkers",
+        "; ".join(f"{n}: {why}" for n, why in found.items()),
     )
 
 
-def merge(
-    conditions: Sequence[Condition], previous: Iterable[Mapping[str, Any]], generation: int, now: float
-) -> list[dict[str, Any]]:
+def merge(claims: Sequence[Claim], previous: Status, generation: int, now: float) -> tuple[Condition, ...]:
     """Conditions as the API has them; the transition time moves only when the status flips."""
-    known = {c.get("type"): c for c in previous}
     merged = []
-    for condition in conditions:
-        old = known.get(condition.type)
-        kept = old.get("lastTransitionTime") if old and old.get("status") == condition.status else None
+    for claim in claims:
+        old = previous.condition(claim.type)
         merged.append(
-            {
-                "type": condition.type,
-                "status": condition.status,
-                "reason": str(condition.reason),
-                "message": condition.message[:1024],
-                "observedGeneration": generation,
-                "lastTransitionTime": kept or rfc3339(now),
-            }
+            Condition(
+                type=claim.type,
+                status=claim.status,
+                reason=str(claim.reason),
+                message=claim.message[:1024],
+                observed_generation=generation,
+                last_transition_time=old.last_transition_time if old and old.status is claim.status else now,
+            )
         )
-    return merged
+    return tuple(merged)

@@ -8,16 +8,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from sn17_operator.api import Mode
-from sn17_operator.core.evidence import self_doubt
 from sn17_operator.core.model import Health, Outcome, Phase, RuleClass, Signal, Worker
 from sn17_operator.core.plan import Reason
-from sn17_operator.ports import Ratios
-from sn17_operator.status.codec import eviction_to_dict, parse_time, rfc3339
-from sn17_operator.status.conditions import Condition, conditions, enough, merge, metrics_available
+from sn17_operator.status.conditions import Claim, conditions, enough, merge, metrics_available
+from sn17_operator.status.resource import (
+    LISTED_WORKERS,
+    UNKNOWN,
+    ConditionStatus,
+    ConditionType,
+    EvictionRecord,
+    State,
+    Status,
+    Summary,
+    WorkerEntry,
+)
 from sn17_operator.status.view import (
+    Ratios,
     View,
     awaited,
     doubt_word,
@@ -28,43 +36,50 @@ from sn17_operator.status.view import (
     state_of,
 )
 
-LISTED_WORKERS = 100
-UNKNOWN = "-"
+NO_RATIOS = Ratios(None, None)
 
 
-def render(view: View, now: float) -> dict[str, Any]:
+def render(view: View, now: float) -> Status:
     """The whole status, ready to be written."""
     word, message = summary(view)
-    ready = Condition("Ready", "True" if enough(view) else "False", word, message)
-    workers = sorted(_entries(view), key=lambda entry: (entry["state"], entry["name"]))
+    holds = ConditionStatus.TRUE if enough(view) else ConditionStatus.FALSE
+    ready = Claim(ConditionType.READY, holds, word, message)
+    workers = sorted(_entries(view), key=lambda entry: (entry.state, entry.name))
     capacity = view.plan.capacity
-    return {
-        "observedGeneration": view.generation,
-        "status": word,
-        "message": message,
-        "ready": f"{capacity.available}/{capacity.expected}" if view.target_found else UNKNOWN,
-        "cordoned": sum(is_cordoned(w) for w in view.fleet.workers),
-        "recycling": sum(is_recycling(w) for w in view.fleet.workers) + awaited(view),
-        "gaussians": _gaussians(view.fleet.workers),
-        "memory": _memory(view.fleet.workers),
-        "success": _percent(view.ratios.get("1h"), "success"),
-        "yield": _percent(view.ratios.get("1h"), "yielded"),
-        "success4h": _percent(view.ratios.get("4h"), "success"),
-        "yield4h": _percent(view.ratios.get("4h"), "yielded"),
-        "budget": capacity.budget,
-        "unavailable": capacity.unavailable,
-        **_counters(view, now),
-        "evictions": [eviction_to_dict(e) for e in view.plan.evictions],
-        **({"lastStormTime": rfc3339(view.plan.storm_at)} if view.plan.storm_at is not None else {}),
-        "workers": workers[:LISTED_WORKERS],
-        "workersOmitted": max(0, len(workers) - LISTED_WORKERS),
-        "conditions": merge(
-            [ready, *conditions(view)], view.previous.get("conditions") or (), view.generation, now
-        ),
-    }
+    hour, hours = (view.ratios.get(window, NO_RATIOS) for window in ("1h", "4h"))
+    previous = view.previous
+    ooms, last_oom = _oom_kills(view)
+    recycled, evicted = _recycled(view), _evicted(view)
+    return Status(
+        observed_generation=view.generation,
+        status=word,
+        message=message,
+        ready=f"{capacity.available}/{capacity.expected}" if view.target_found else UNKNOWN,
+        cordoned=sum(is_cordoned(w) for w in view.fleet.workers),
+        recycling=sum(is_recycling(w) for w in view.fleet.workers) + awaited(view),
+        gaussians=_gaussians(view.fleet.workers),
+        memory=_memory(view.fleet.workers),
+        success=_percent(hour.success),
+        yielded=_percent(hour.yielded),
+        success_4h=_percent(hours.success),
+        yielded_4h=_percent(hours.yielded),
+        budget=capacity.budget,
+        unavailable=capacity.unavailable,
+        # Totals only grow. What was counted last is kept in the status itself, so nothing counts twice.
+        oom_kills=(previous.oom_kills or 0) + ooms,
+        last_oom_time=last_oom,
+        recycles=(previous.recycles or 0) + len(recycled),
+        evicted=(previous.evicted or 0) + len(evicted),
+        last_recycle_time=now if recycled or evicted else previous.last_recycle_time,
+        last_storm_time=view.plan.storm_at,
+        workers=tuple(workers[:LISTED_WORKERS]),
+        workers_omitted=max(0, len(workers) - LISTED_WORKERS),
+        evictions=tuple(EvictionRecord.of(e) for e in view.plan.evictions),
+        conditions=merge([ready, *conditions(view)], previous, view.generation, now),
+    )
 
 
-def summary(view: View) -> tuple[str, str]:
+def summary(view: View) -> tuple[Summary, str]:
     """The most useful word about the fleet, and one sentence."""
     fleet, capacity = view.fleet, view.plan.capacity
     running = [w for w in fleet.workers if w.pod.phase is Phase.RUNNING]
@@ -77,38 +92,38 @@ def summary(view: View) -> tuple[str, str]:
         return view.missing.word, view.missing.message
     if not view.target_found:
         name = view.spec.target_ref.name
-        return Reason.TARGET_NOT_FOUND, f"there is no Deployment {name} in this namespace"
+        return Summary.TARGET_NOT_FOUND, f"there is no Deployment {name} in this namespace"
     if fleet.expected == 0:
-        return "ScaledToZero", "the Deployment asks for no workers"
+        return Summary.SCALED_TO_ZERO, "the Deployment asks for no workers"
     recycling = awaited(view) + sum(is_recycling(w) for w in fleet.workers)
     if not running and not recycling:
-        return "NoWorkers", no_workers(fleet.workers)
+        return Summary.NO_WORKERS, no_workers(fleet.workers)
     if fleet.paused is not None:
-        return Reason.PAUSED, f"paused: {fleet.paused or 'no reason given'}"
-    if metrics.status == "False":
-        return Reason.METRICS_UNAVAILABLE, metrics.message
+        return Summary.PAUSED, f"paused: {fleet.paused or 'no reason given'}"
+    if metrics.status is ConditionStatus.FALSE:
+        return Summary.METRICS_UNAVAILABLE, metrics.message
     if failed:
         pod = failed[0].pod
         advice = f"look at its node and its log, then: sn17 recycle {pod.name}"
-        return Reason.REMEDIATION_FAILED, f"{pod.name}: {pod.history.failed}; {advice}"
+        return Summary.REMEDIATION_FAILED, f"{pod.name}: {pod.history.failed}; {advice}"
     if capacity.storm:
-        return Reason.TOO_MANY_UNHEALTHY, capacity.storm_text
+        return Summary.TOO_MANY_UNHEALTHY, capacity.storm_text
     if fleet.rollout is not None and fleet.rollout.in_progress:
         return (
-            Reason.ROLLOUT_IN_PROGRESS,
+            Summary.ROLLOUT_IN_PROGRESS,
             f"{fleet.rollout.updated} of {fleet.rollout.replicas} workers updated",
         )
     if view.spec.mode is Mode.OBSERVE:
-        return Reason.OBSERVE_ONLY, f"{counts}; {len(degraded)} degraded, nothing is done about them"
+        return Summary.OBSERVE_ONLY, f"{counts}; {len(degraded)} degraded, nothing is done about them"
     if recycling:
-        return "Recycling", f"{counts}; " + names_of(w for w in fleet.workers if is_recycling(w))
+        return Summary.RECYCLING, f"{counts}; " + names_of(w for w in fleet.workers if is_recycling(w))
     if degraded or stages:
-        return "Degraded", f"{counts}; " + names_of(
+        return Summary.DEGRADED, f"{counts}; " + names_of(
             w for w in fleet.workers if is_degraded(w) or w.pod.intent is not None
         )
     if capacity.available < capacity.expected:
-        return "Starting", counts
-    return "Healthy", counts
+        return Summary.STARTING, counts
+    return Summary.HEALTHY, counts
 
 
 def no_workers(workers: Sequence[Worker]) -> str:
@@ -151,45 +166,38 @@ def _memory(workers: Sequence[Worker]) -> str:
     return f"{round(max(ratios) * 20) * 5}%" if ratios else UNKNOWN
 
 
-def _percent(ratios: Ratios | None, which: str) -> str:
-    value = getattr(ratios, which) if ratios is not None else None
+def _percent(value: float | None) -> str:
     return UNKNOWN if value is None else f"{value:.0%}"
 
 
-def _counters(view: View, now: float) -> dict[str, Any]:
-    """Totals that only grow. What was counted last is kept in the status itself, so nothing counts twice."""
-    previous = view.previous
-    last_oom = parse_time(previous.get("lastOOMTime"))
+def _oom_kills(view: View) -> tuple[int, float | None]:
+    """Containers killed for memory that are not counted yet, and the time of the last one."""
+    last = view.previous.last_oom_time
     ends = [
         w.pod.last_termination.at
         for w in view.fleet.workers
         if w.pod.last_termination is not None and w.pod.last_termination.reason == "OOMKilled"
     ]
-    new = [at for at in ends if last_oom is None or at > last_oom]
-    latest = max([*new, *([last_oom] if last_oom else [])], default=None)
-    recycles = _recycled(view, parse_time(previous.get("lastRecycleTime")) or 0.0)
-    evicted = {e.uid for e in view.plan.evictions} - {e.get("uid") for e in previous.get("evictions") or ()}
-    last_recycle = rfc3339(now) if recycles or evicted else previous.get("lastRecycleTime")
-    return {
-        "oomKills": int(previous.get("oomKills") or 0) + len(new),
-        **({"lastOOMTime": rfc3339(latest)} if latest is not None else {}),
-        "recycles": int(previous.get("recycles") or 0) + len(recycles),
-        "evicted": int(previous.get("evicted") or 0) + len(evicted),
-        **({"lastRecycleTime": last_recycle} if last_recycle else {}),
-    }
+    new = [at for at in ends if last is None or at > last]
+    return len(new), max(new, default=last)
 
 
-def _recycled(view: View, since: float) -> set[str]:
+def _evicted(view: View) -> set[str]:
+    return {e.uid for e in view.plan.evictions} - {e.uid for e in view.previous.evictions or ()}
+
+
+def _recycled(view: View) -> set[str]:
     """Workers whose recycle is not counted yet: noted at this tick, or by an operator that was killed before
     it could write the status. Times are stored in whole seconds.
     """
+    since = view.previous.last_recycle_time or 0.0
     histories = {w.pod.uid: w.pod.history for w in view.fleet.workers}
     found = {
         s.uid
         for s in view.plan.steps
         if s.reason is Reason.WORKER_RECYCLED and histories.get(s.uid) == s.history
     }
-    for worker in view.fleet.workers if view.previous else ():
+    for worker in view.fleet.workers if view.previous.status is not None else ():
         history = worker.pod.history
         own = history.recycled_container == worker.pod.container_id and history.recycled_at is not None
         if own and int(history.recycled_at or 0) > int(since):
@@ -197,41 +205,48 @@ def _recycled(view: View, since: float) -> set[str]:
     return found
 
 
-def _entries(view: View) -> Iterable[dict[str, Any]]:
+def _entries(view: View) -> Iterable[WorkerEntry]:
     blocked = {b.uid: b for b in view.plan.blocked}
     for worker in view.fleet.workers:
         pod, intent, held = worker.pod, worker.pod.intent, blocked.get(worker.pod.uid)
         state = state_of(worker)
-        if state in (Health.HEALTHY, Health.IDLE) and held is None:
+        if state in (State.HEALTHY, State.IDLE) and held is None:
             continue
-        entry: dict[str, Any] = {"name": pod.name, "state": state, "reasons": _reasons(worker)}
-        if pod.node:
-            entry["node"] = pod.node
-        if intent is not None:
-            entry.update(
-                stage=str(intent.action), since=rfc3339(intent.cordoned_at), message=intent.reason[:256]
-            )
-        elif pod.user_cordon is not None:
-            entry["message"] = f"cordoned by a person: {pod.user_cordon.reason or 'no reason given'}"[:256]
-        elif self_doubt(worker.evidence) is not None and not worker.verdict.breaches:
-            entry["message"] = "the worker itself says so: its log and GET /v1/worker tell more"
-        elif not worker.verdict.findings and worker.verdict.message:
-            entry["message"] = worker.verdict.message[:256]
-        if held is not None:
-            entry["heldBackBy"] = str(held.reason)
-        if pod.malformed:
-            entry["message"] = f"unreadable annotations: {', '.join(pod.malformed)}"
-        yield entry
+        message = _message(worker)
+        yield WorkerEntry(
+            name=pod.name,
+            node=pod.node or None,
+            state=state,
+            reasons=tuple(_reasons(worker)),
+            stage=intent.action if intent is not None else None,
+            since=intent.cordoned_at if intent is not None else None,
+            message=None if message is None else message[:256],
+            held_back_by=held.reason if held is not None else None,
+        )
 
 
-def _reasons(worker: Worker) -> list[str]:
-    found = [f.rule for f in worker.verdict.breaches]
-    if (doubt := self_doubt(worker.evidence)) is not None:
-        found.append(doubt_word(doubt))
+def _message(worker: Worker) -> str | None:
+    pod = worker.pod
+    if pod.malformed:
+        return f"unreadable annotations: {', '.join(pod.malformed)}"
+    if pod.intent is not None:
+        return pod.intent.reason
+    if pod.user_cordon is not None:
+        return f"cordoned by a person: {pod.user_cordon.reason or 'no reason given'}"
+    if worker.evidence.doubt is not None and not worker.verdict.breaches:
+        return "the worker itself says so: its log and GET /v1/worker tell more"
+    if not worker.verdict.findings and worker.verdict.message:
+        return worker.verdict.message
+    return None
+
+
+def _reasons(worker: Worker) -> Iterable[str]:
+    yield from (f.rule for f in worker.verdict.breaches)
+    if (doubt := worker.evidence.doubt) is not None:
+        yield doubt_word(doubt)
     if worker.pod.history.failed is not None:
-        found.append(str(Reason.REMEDIATION_FAILED))
+        yield Reason.REMEDIATION_FAILED
     if worker.verdict.health is Health.UNKNOWN:
-        found += sorted({f.rule for f in worker.verdict.findings if f.outcome is Outcome.UNKNOWN})
+        yield from sorted({f.rule for f in worker.verdict.findings if f.outcome is Outcome.UNKNOWN})
     if worker.verdict.health is Health.STARTING and worker.pod.phase_reason:
-        found.append(worker.pod.phase_reason)
-    return found
+        yield worker.pod.phase_reason

@@ -4,17 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from sn17_contract.metrics import DegradedReason
 
 from sn17_operator.api import Spec
-from sn17_operator.core.evidence import self_doubt
 from sn17_operator.core.model import Fleet, Health, Monitoring, Stage, Worker
 from sn17_operator.core.plan import Plan
-from sn17_operator.ports import Missing, Ratios
+from sn17_operator.status.resource import State, Status, Summary
 
 CORDON_STAGES = (Stage.CORDON, Stage.CLEANUP, Stage.CANARY)
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Something that a person must supply before the release can work."""
+
+    word: Summary
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ratios:
+    """Success and yield of a miner over a window, or None without finished tasks."""
+
+    success: float | None
+    yielded: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +44,7 @@ class View:
     missing: Missing | None
     ratios: Mapping[str, Ratios]
     """By window: ``1h``, ``4h``."""
-    previous: Mapping[str, Any]
+    previous: Status
 
 
 def is_cordoned(worker: Worker) -> bool:
@@ -48,18 +62,18 @@ def awaited(view: View) -> int:
     return sum(1 for e in view.plan.evictions if not e.settled and e.uid not in present)
 
 
-def state_of(worker: Worker) -> str:
-    """One word about one worker, also the ``state`` label of the workers gauge."""
+def state_of(worker: Worker) -> State:
+    """One word about one worker."""
     if is_recycling(worker):
-        return "Recycling"
+        return State.RECYCLING
     if is_cordoned(worker):
-        return "Cordoned"
-    return str(Health.DEGRADED if is_degraded(worker) else worker.verdict.health)
+        return State.CORDONED
+    return State.DEGRADED if is_degraded(worker) else State(worker.verdict.health)
 
 
 def is_degraded(worker: Worker) -> bool:
     """It breaches a rule, or says itself that it cannot be trusted; only the first is acted on."""
-    return worker.verdict.health is Health.DEGRADED or self_doubt(worker.evidence) is not None
+    return worker.verdict.health is Health.DEGRADED or worker.evidence.doubt is not None
 
 
 def doubt_word(doubt: DegradedReason) -> str:
