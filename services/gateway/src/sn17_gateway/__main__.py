@@ -1,0 +1,33 @@
+"""``python -m sn17_gateway``: serve the gateway."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+
+from sn17_service import Service
+from sn17_service.settings import load_settings
+
+from sn17_gateway.admin import keys_router
+from sn17_gateway.app import build_app
+from sn17_gateway.gateway import Gateway
+from sn17_gateway.settings import GatewaySettings
+from sn17_gateway.storage.database import StorageError
+
+
+def main() -> None:
+    """Serve until told to stop."""
+    settings = load_settings(GatewaySettings, prog="sn17-gateway", description=__doc__ or "")
+    service = Service("gateway", version("sn17-gateway"), settings)
+    try:
+        gateway = Gateway(service, settings)
+        service.add_ops_router(keys_router(gateway), admin=True)
+        code = service.main(build_app(gateway))
+    except (StorageError, ValueError, OSError) as error:
+        sys.stderr.write(f"sn17-gateway: {error}\n")
+        code = 1
+    raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    main()
