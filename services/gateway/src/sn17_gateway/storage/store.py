@@ -74,7 +74,7 @@ class Store:
             limit = admit(allowance, usage)
             if limit is None:
                 await tx.fetch(
-                    f"INSERT INTO tasks ({TASK_COLUMNS}, free_at) VALUES ({_marks(TASK_COLUMNS)}, 0)",
+                    f"INSERT INTO tasks ({TASK_COLUMNS}, free_at) VALUES ({_placeholders(TASK_COLUMNS)}, 0)",
                     *task_values(task),
                 )
             return limit
@@ -101,7 +101,7 @@ class Store:
                 delivery = changed.deliveries[-1]
                 await tx.fetch(
                     f"INSERT INTO deliveries (task, {DELIVERY_COLUMNS})"
-                    f" VALUES (?, {_marks(DELIVERY_COLUMNS)})",
+                    f" VALUES (?, {_placeholders(DELIVERY_COLUMNS)})",
                     task.id,
                     *delivery_values(delivery),
                 )
@@ -277,5 +277,5 @@ def _escaped(text: str) -> str:
     return text.replace("!", "!!").replace("_", "!_").replace("%", "!%")
 
 
-def _marks(columns: str) -> str:
+def _placeholders(columns: str) -> str:
     return ", ".join("?" for _ in columns.split(", "))
