@@ -6,6 +6,7 @@ import sys
 from importlib.metadata import version
 
 from sn17_service import Service
+from sn17_service.server import TlsFiles
 from sn17_service.settings import load_settings
 
 from sn17_gateway.admin import keys_router
@@ -20,6 +21,9 @@ def main() -> None:
     settings = load_settings(GatewaySettings, prog="sn17-gateway", description=__doc__ or "")
     service = Service("gateway", version("sn17-gateway"), settings)
     try:
+        if settings.tls_cert_file is not None and settings.tls_key_file is not None:
+            service.tls = TlsFiles(settings.tls_cert_file, settings.tls_key_file)
+            service.tls.check()
         gateway = Gateway(service, settings)
         service.add_ops_router(keys_router(gateway), admin=True)
         code = service.main(build_app(gateway))
