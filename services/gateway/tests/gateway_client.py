@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +59,7 @@ class FleetWorker:
     url: str
     worker_id: str = "w1"
     uri: str = "//Worker"
+    clock: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
         self.keypair = Keypair.create_from_uri(self.uri)
@@ -68,7 +70,7 @@ class FleetWorker:
         return str(self.keypair.ss58_address)
 
     def signed(self) -> dict[str, str]:
-        signature, timestamp = sign_time(self.keypair, time.time())
+        signature, timestamp = sign_time(self.keypair, self.clock())
         return {
             "worker_hotkey": self.hotkey,
             "worker_id": self.worker_id,

@@ -7,13 +7,13 @@ import math
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from sn17_contract.gateway import KeyKind
 from sn17_gateway.core.limits import (
     Allowance,
     FixedWindow,
-    KeyKind,
     OverLimit,
     UnknownKeys,
     Usage,
@@ -151,6 +151,7 @@ class OneTask(RuleBasedStateMachine):
 
 
 TestOneTask = OneTask.TestCase
+TestOneTask.settings = settings(deadline=None)
 
 
 def test_a_lease_that_ends_gives_the_task_back_to_the_same_hotkey_too() -> None:
@@ -181,6 +182,7 @@ def test_an_unknown_task_looks_like_one_that_waits() -> None:
 MODELS = st.lists(st.sampled_from("abcd"), max_size=6)
 
 
+@settings(deadline=None)
 @given(MODELS, st.sampled_from("abcd") | st.none())
 def test_turns_begin_behind_the_last_one(models: list[str], last: str | None) -> None:
     order = turns(models, last)
@@ -189,6 +191,7 @@ def test_turns_begin_behind_the_last_one(models: list[str], last: str | None) ->
         assert order[-1] == last
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from("abcd"), st.lists(st.integers(), max_size=5)), st.integers(0, 12))
 def test_interleave_is_fair_and_keeps_each_queue_in_order(waiting: dict[str, list[int]], count: int) -> None:
     order = sorted(waiting)
@@ -203,6 +206,7 @@ def test_interleave_is_fair_and_keeps_each_queue_in_order(waiting: dict[str, lis
                 assert shares[model] <= shares[other] + 1
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 50), max_size=60), st.integers(1, 5))
 def test_a_window_lets_its_limit_through(steps: list[float], limit: int) -> None:
     window, now, passed = FixedWindow(limit, 60.0), 0.0, Counter[int]()

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 from gateway_databases import Postgres, postgres
-from sn17_gateway.core.limits import Allowance, KeyKind, OverLimit
+from sn17_contract.gateway import KeyKind
+from sn17_gateway.core.limits import Allowance, OverLimit
 from sn17_gateway.core.model import Asset, State, Task, Worker
 from sn17_gateway.core.tasks import Refused, offered, status
 from sn17_gateway.keys import Keys, read_secret

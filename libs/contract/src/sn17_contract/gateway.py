@@ -140,3 +140,47 @@ class Route(StrEnum):
     GET_LOAD = "/get_load"
     GET_LEADER = "/get_leader"
     ID = "/id"
+
+
+KEYS_PATH: Final = "/admin/v1/keys"
+"""On the ops port, behind the admin token."""
+
+
+class KeyKind(StrEnum):
+    """Guests share the generic key; a personal key is one user's; a company's has a quota by UTC day."""
+
+    GENERIC = "generic"
+    PERSONAL = "personal"
+    COMPANY = "company"
+
+
+class NewKey(BaseModel):
+    """What a key may do; 0 is no limit. A company's day is the UTC day, and its failures are not counted."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f]+$")
+    kind: KeyKind = KeyKind.COMPANY
+    concurrent: int = Field(0, ge=0, le=1_000_000)
+    daily: int = Field(0, ge=0, le=1_000_000_000)
+    tags: list[str] = Field([], max_length=16)
+
+
+class KeyState(BaseModel):
+    """A key without its text. Times are unix seconds."""
+
+    id: str
+    name: str
+    kind: KeyKind
+    concurrent: int
+    daily: int
+    tags: list[str]
+    created_at: float
+    revoked_at: float | None
+
+
+class CreatedKey(BaseModel):
+    """``key`` is shown this once; only its hash is kept."""
+
+    key: str
+    state: KeyState

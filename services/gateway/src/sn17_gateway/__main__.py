@@ -19,6 +19,7 @@ from sn17_gateway.storage.database import StorageError
 def main() -> None:
     """Serve until told to stop."""
     settings = load_settings(GatewaySettings, prog="sn17-gateway", description=__doc__ or "")
+    code = 1
     service = Service("gateway", version("sn17-gateway"), settings)
     try:
         if settings.tls_cert_file is not None and settings.tls_key_file is not None:
@@ -27,9 +28,11 @@ def main() -> None:
         gateway = Gateway(service, settings)
         service.add_ops_router(keys_router(gateway), admin=True)
         code = service.main(build_app(gateway))
-    except (StorageError, ValueError, OSError) as error:
-        sys.stderr.write(f"sn17-gateway: {error}\n")
-        code = 1
+    except* (StorageError, ValueError, OSError) as group:
+        first: BaseException = group
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        sys.stderr.write(f"sn17-gateway: {first}\n")
     raise SystemExit(code)
 
 

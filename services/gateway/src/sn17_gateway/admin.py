@@ -3,58 +3,25 @@
 from __future__ import annotations
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from sn17_contract.gateway import KEYS_PATH, CreatedKey, KeyKind, KeyState, NewKey
 from sn17_contract.http import Code
 from sn17_service.problems import Problem
 
-from sn17_gateway.core.limits import KeyKind
 from sn17_gateway.gateway import Gateway
 from sn17_gateway.keys import Key
 from sn17_gateway.tags import BadTag, clean_tags
 
 
-class NewKey(BaseModel):
-    """What a key may do; 0 is no limit. A company's day is the UTC day, and its failures are not counted."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: str = Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f]+$")
-    kind: KeyKind = KeyKind.COMPANY
-    concurrent: int = Field(0, ge=0, le=1_000_000)
-    daily: int = Field(0, ge=0, le=1_000_000_000)
-    tags: list[str] = Field([], max_length=16)
-
-
-class KeyState(BaseModel):
-    """A key without its text. Times are unix seconds."""
-
-    id: str
-    name: str
-    kind: KeyKind
-    concurrent: int
-    daily: int
-    tags: list[str]
-    created_at: float
-    revoked_at: float | None
-
-    @classmethod
-    def of(cls, key: Key) -> KeyState:
-        return cls(
-            id=key.id, name=key.name, kind=key.kind, concurrent=key.concurrent, daily=key.daily,
-            tags=sorted(key.tags), created_at=key.created_at, revoked_at=key.revoked_at,
-        )  # fmt: skip
-
-
-class CreatedKey(BaseModel):
-    """``key`` is shown this once; only its hash is kept."""
-
-    key: str
-    state: KeyState
+def _state(key: Key) -> KeyState:
+    return KeyState(
+        id=key.id, name=key.name, kind=key.kind, concurrent=key.concurrent, daily=key.daily,
+        tags=sorted(key.tags), created_at=key.created_at, revoked_at=key.revoked_at,
+    )  # fmt: skip
 
 
 def keys_router(gateway: Gateway) -> APIRouter:
     """``/admin/v1/keys``."""
-    router = APIRouter(prefix="/admin/v1/keys")
+    router = APIRouter(prefix=KEYS_PATH)
 
     @router.post("", status_code=201)
     async def create(body: NewKey) -> CreatedKey:
@@ -75,11 +42,11 @@ def keys_router(gateway: Gateway) -> APIRouter:
             )
         )
         gateway.service.log.info("key made", extra={"key_id": key.id, "key_name": key.name})
-        return CreatedKey(key=text, state=KeyState.of(key))
+        return CreatedKey(key=text, state=_state(key))
 
     @router.get("")
     async def list_keys() -> list[KeyState]:
-        return [KeyState.of(key) for key in await gateway.on_data_loop(gateway.keys.list())]
+        return [_state(key) for key in await gateway.on_data_loop(gateway.keys.list())]
 
     @router.delete("/{key_id}")
     async def revoke(key_id: str) -> KeyState:
@@ -87,6 +54,6 @@ def keys_router(gateway: Gateway) -> APIRouter:
         if key is None:
             raise Problem(Code.NOT_FOUND, "no key has this id: `sn17 gateway key list` shows all")
         gateway.service.log.info("key revoked", extra={"key_id": key.id, "key_name": key.name})
-        return KeyState.of(key)
+        return _state(key)
 
     return router

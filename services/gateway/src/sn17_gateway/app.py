@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Final
 
 from fastapi import FastAPI, Request, Response
@@ -25,6 +26,8 @@ def build_app(gateway: Gateway) -> FastAPI:
     """The application of the data port."""
     app = gateway.service.new_app("sn17 gateway", _NO_LIMIT, probes=True)
     install_errors(app)
+    # Every malformed form is counted as a refusal; a line for each would let clients fill the log.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
     async def storage_failed(request: Request, error: Exception) -> Response:
         gateway.service.log.error("storage failed: %s", error)

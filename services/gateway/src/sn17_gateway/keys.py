@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sn17_gateway.core.limits import Allowance, KeyKind
+from sn17_contract.gateway import KeyKind
+
+from sn17_gateway.core.limits import Allowance
 from sn17_gateway.storage.database import Database, Row, Transaction
 from sn17_gateway.storage.rows import tags_of, tags_text
 

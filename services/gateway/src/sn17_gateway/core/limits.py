@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from sn17_contract.gateway import KeyKind
+
 #: Addresses that one counter remembers; the ones seen longest ago are forgotten first.
 MAX_ADDRESSES: Final = 65_536
 DAY_SECONDS: Final = 86_400.0
@@ -63,14 +65,6 @@ class UnknownKeys:
         if len(self._misses) > MAX_ADDRESSES:
             self._misses.popitem(last=False)
         return None
-
-
-class KeyKind(StrEnum):
-    """Guests share the generic key; a personal key is one user's; a company's has a quota by UTC day."""
-
-    GENERIC = "generic"
-    PERSONAL = "personal"
-    COMPANY = "company"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from fastapi import Request
-from sn17_contract.gateway import HEADER_KEY
+from sn17_contract.gateway import HEADER_KEY, KeyKind
 from sn17_protocol.gateway import check_signature, timestamp_seconds
 
-from sn17_gateway.core.limits import DAY_SECONDS, Allowance, FixedWindow, KeyKind, UnknownKeys
+from sn17_gateway.core.limits import DAY_SECONDS, Allowance, FixedWindow, UnknownKeys
 from sn17_gateway.gateway import Gateway
 from sn17_gateway.http.address import ClientAddress
 from sn17_gateway.http.errors import Refusal, TooManyRequests, bad_request, limited

@@ -60,7 +60,6 @@ class SqliteDatabase:
                 self._db = None
 
         await self._on_thread(close)
-        self._thread.shutdown()
 
     async def _on_thread(self, call: Any, *values: Any) -> Any:
         try:

@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sn17_gateway.core.limits import Allowance, KeyKind, OverLimit, Usage, admit, day_start
+from sn17_contract.gateway import KeyKind
+
+from sn17_gateway.core.limits import Allowance, OverLimit, Usage, admit, day_start
 from sn17_gateway.core.model import Asset, Delivery, Outcome, Task, Worker
 from sn17_gateway.core.selection import interleave, turns
 from sn17_gateway.core.tasks import Refused, ended_at, find_delivery, finish, free_at, hand_out, offered, over
