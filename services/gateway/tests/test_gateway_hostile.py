@@ -27,7 +27,7 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 from sn17_contract.gateway import Route
-from sn17_gateway.picture import Picture, read_picture
+from sn17_service.pictures import Picture, read_picture
 
 CASES = int(os.environ.get("SN17_FUZZ_CASES", "1500"))
 

@@ -76,8 +76,9 @@ async def test_a_task_comes_back_as_it_was(database: Database) -> None:
     done = await store.finish(given.id, worker, delivery.token, asset, 2.0)
     assert not isinstance(done, Refused)
     stored = await store.get(given.id)
-    assert stored == done[0]
-    assert stored.successes[0].asset == asset
+    assert stored is not None
+    assert stored.successes == (done,)
+    assert done.asset == asset
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -8,8 +8,7 @@ from sn17_contract.http import Code
 from sn17_service.problems import Problem
 
 from sn17_gateway.gateway import Gateway
-from sn17_gateway.keys import Key
-from sn17_gateway.tags import BadTag, clean_tags
+from sn17_gateway.keys import BadTag, Key, clean_tags
 
 
 def _state(key: Key) -> KeyState:

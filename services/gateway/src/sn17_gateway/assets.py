@@ -8,9 +8,8 @@ from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import IO, Final
 
+from sn17_contract.gateway import Model
 from sn17_splats import Limits, SplatError, decode_spz, write_ply
-
-from sn17_gateway.models import Model
 
 _GLB_MAGIC: Final = b"glTF"
 _GLB_HEAD: Final = 12

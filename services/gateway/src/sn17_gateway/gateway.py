@@ -7,10 +7,10 @@ import random
 import uuid
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from sn17_contract.http import Code
+from sn17_contract.metrics import GatewayOutcome
 from sn17_service import Problem, Service
 
 from sn17_gateway.core.model import Task
@@ -33,17 +33,8 @@ _READING_SECONDS: Final = 1.0
 _SNAPSHOT_AGE: Final = 30.0
 
 
-@dataclass(slots=True)
-class Seen:
-    """What the background tasks last saw; ``snapshot`` is None before the first reading."""
-
-    snapshot: Snapshot | None = None
-    at: float = 0.0
-    last_pull: float = 0.0
-
-
 class Gateway:
-    """Opened by :meth:`open` before anything listens."""
+    """Opened by :meth:`open` before anything listens. ``snapshot`` is the queue as it was at ``read_at``."""
 
     def __init__(
         self,
@@ -63,13 +54,14 @@ class Gateway:
         self.store = Store(self.database, queue_limit=settings.queue_limit, new_token=new_id)
         self.keys = Keys(self.database, read_secret(settings.key_secret_file, settings.data_dir))
         self.metrics = GatewayMetrics(service.registry)
-        self.seen = Seen()
+        self.snapshot: Snapshot | None = None
+        self.read_at = 0.0
+        self.last_pull = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._decoders = ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode")
-        service.registry.register(QueueCollector(lambda: self.seen.snapshot, self.clock))
+        service.registry.register(QueueCollector(lambda: self.snapshot, self.clock))
         service.readiness.add("storage", self._storage_answers)
         service.on_start.append(self.open)
-        service.on_stop.append(self.stop_work)
         service.background("sweep", self.sweep_forever)
         service.background("queue", self.read_forever)
 
@@ -93,9 +85,6 @@ class Gateway:
         except StorageError as error:
             self.service.log.error("storage failed: %s", error)
             raise Problem(Code.OVERLOADED, "the storage does not answer", retry_after_seconds=5) from error
-
-    async def stop_work(self) -> None:
-        await asyncio.to_thread(self._decoders.shutdown)
 
     async def decode(self, work: Callable[..., T], *values: Any) -> T:
         """Heavy work on a splat, a few at once."""
@@ -124,7 +113,7 @@ class Gateway:
         swept = await self.store.sweep(now, self.settings.result_seconds, self.settings.state_seconds)
         await asyncio.to_thread(self.folder.remove, swept.files)
         if swept.timed_out:
-            self.metrics.results.labels("timeout").inc(swept.timed_out)
+            self.metrics.results.labels(GatewayOutcome.TIMEOUT.value).inc(swept.timed_out)
             self.service.log.warning("tasks timed out", extra={"tasks": swept.timed_out})
 
     async def remove_orphans(self) -> None:
@@ -146,11 +135,11 @@ class Gateway:
 
     async def _read_queue(self) -> None:
         now = self.clock()
-        self.seen.snapshot = await self.store.snapshot(now)
-        self.seen.at = now
+        self.snapshot = await self.store.snapshot(now)
+        self.read_at = now
 
     def _storage_answers(self) -> tuple[bool, str]:
-        age = self.clock() - self.seen.at
+        age = self.clock() - self.read_at
         return age < _SNAPSHOT_AGE, f"the database gave no answer for {age:.0f} s"
 
 

@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,6 +20,7 @@ from sn17_gateway.storage.rows import tags_of, tags_text
 
 KEY_FORMAT: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _SECRET_BYTES: Final = 32
+_TAG: Final = re.compile(r"[a-z0-9_-]{1,32}")
 _COLUMNS: Final = "id, kind, name, concurrent, daily, tags, created_at, revoked_at"
 
 
@@ -136,3 +138,15 @@ def _create_once(file: Path) -> None:
 
 def _key(row: Row) -> Key:
     return Key(row[0], KeyKind(row[1]), row[2], row[3], row[4], tags_of(row[5]), row[6], row[7])
+
+
+class BadTag(ValueError):  # noqa: N818
+    """A tag has other letters or another length than allowed."""
+
+
+def clean_tags(tags: Iterable[str]) -> frozenset[str]:
+    """Trimmed and in lower case. Raises BadTag."""
+    cleaned = frozenset(tag.strip().lower() for tag in tags)
+    if not all(_TAG.fullmatch(tag) for tag in cleaned):
+        raise BadTag("a tag has 1 to 32 letters a-z, digits, _ or -")
+    return cleaned

@@ -9,7 +9,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.core import Metric as Family
 from prometheus_client.registry import Collector
 from sn17_contract.gateway import ORIGINS
-from sn17_contract.metrics import Metric
+from sn17_contract.metrics import GatewayOutcome, Metric
 
 from sn17_gateway.storage.store import Snapshot
 
@@ -37,8 +37,8 @@ class GatewayMetrics:
         for origin in ORIGINS:
             for kind in ("text", "image"):
                 self.tasks.labels(origin, kind)
-        for outcome in ("success", "failure", "refused", "timeout"):
-            self.results.labels(outcome)
+        for outcome in GatewayOutcome:
+            self.results.labels(outcome.value)
 
 
 class QueueCollector(Collector):

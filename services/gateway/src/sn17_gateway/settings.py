@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
-from sn17_contract.gateway import GATEWAY_PORT
+from sn17_contract.gateway import DEFAULT_MODEL, GATEWAY_PORT, MODELS
 from sn17_protocol.gateway import valid_hotkey
 from sn17_service.settings import Port, ServiceSettings
 
 from sn17_gateway.keys import KEY_FORMAT
-from sn17_gateway.models import DEFAULT_MODEL, MODELS
 
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(gt=0, le=30 * 86_400)]

@@ -8,7 +8,7 @@ from typing import Final
 
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
-from sn17_contract.gateway import HEADER_ORIGIN, HEADER_RESULT, ORIGINS, StatusBody, TaskId
+from sn17_contract.gateway import HEADER_ORIGIN, HEADER_RESULT, MODELS, ORIGINS, StatusBody, TaskId
 from sn17_splats import Limits
 
 from sn17_gateway.assets import BadAsset, pieces, to_ply, zip_of
@@ -16,11 +16,9 @@ from sn17_gateway.core.limits import OverLimit
 from sn17_gateway.core.model import Asset, State, Task
 from sn17_gateway.core.tasks import Status, results, status
 from sn17_gateway.gateway import Gateway
-from sn17_gateway.http.errors import Refusal, bad_request, limited
+from sn17_gateway.http.errors import Refusal, bad_request, limited, parse_uuid
 from sn17_gateway.http.guard import Caller, Guard
-from sn17_gateway.http.ids import parse_uuid
 from sn17_gateway.http.task_form import Wish, check_model, read_wish
-from sn17_gateway.models import MODELS
 from sn17_gateway.storage.store import QueueFull
 
 _YES: Final = frozenset({"1", "true", "yes", "on"})

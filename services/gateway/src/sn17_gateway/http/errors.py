@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 import json
 import math
+import re
+import uuid
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final
@@ -13,6 +15,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from pydantic import ValidationError
 from sn17_contract.http import Code
+from sn17_service.bodies import BodyError
 from starlette.exceptions import HTTPException
 
 _PREFIX: Final = {400: "Bad request: ", 401: "Unauthorized request: ", 503: "Service unavailable: "}
@@ -21,6 +24,7 @@ _CODES: Final = {
     410: Code.CONFLICT, 429: Code.BUSY, 503: Code.OVERLOADED,
 }  # fmt: skip
 _RETRY_SECONDS: Final = 5.0
+_UUID: Final = re.compile(r"[0-9a-fA-F]{32}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 class Refusal(Exception):  # noqa: N818 (an answer, not a failure)
@@ -72,6 +76,8 @@ def install_errors(app: FastAPI) -> None:
     """Answers of handlers keep their form; those that no handler made follow the client's Accept."""
 
     async def refuse(request: Request, error: Exception) -> Response:
+        if isinstance(error, BodyError):
+            error = bad_request(str(error))
         if not isinstance(error, Refusal):
             raise error
         request.scope["sn17.code"] = _CODES.get(error.status, Code.INTERNAL)
@@ -86,6 +92,7 @@ def install_errors(app: FastAPI) -> None:
         return general_answer(status, request.headers.get("accept", ""), error.headers)
 
     app.add_exception_handler(Refusal, refuse)
+    app.add_exception_handler(BodyError, refuse)
     app.add_exception_handler(HTTPException, general)
 
 
@@ -108,3 +115,10 @@ def mistake(error: ValidationError) -> str:
     item = error.errors(include_input=False, include_url=False, include_context=False)[0]
     place = ".".join(str(part) for part in item["loc"])[:100]
     return f"{place}: {item['msg']}"[:300] if place else item["msg"][:300]
+
+
+def parse_uuid(text: str, name: str) -> str:
+    """The usual spelling of a UUID. Raises Refusal."""
+    if not _UUID.fullmatch(text):
+        raise bad_request(f"deserialize error: {name} must be a UUID")
+    return str(uuid.UUID(text))

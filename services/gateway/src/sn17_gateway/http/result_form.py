@@ -7,18 +7,17 @@ from typing import Final
 
 from sn17_contract.gateway import MAX_WORKER_ID
 from sn17_protocol.gateway import timestamp_seconds, valid_hotkey
+from sn17_service.bodies import MultipartReader
 
-from sn17_gateway.http.body import MultipartReader
-from sn17_gateway.http.errors import bad_request
-from sn17_gateway.http.ids import parse_uuid
+from sn17_gateway.http.errors import bad_request, parse_uuid
 
 MAX_REASON_BYTES: Final = 255
 ASSET: Final = "asset"
-_LIMITS: Final = {
+LIMITS: Final = {
     "id": 64, "signature": 1024, "timestamp": 64, "worker_hotkey": 64, "validator_hotkey": 64,
     "worker_id": MAX_WORKER_ID, "assignment_token": 64, "status": 16, "reason": MAX_REASON_BYTES,
 }  # fmt: skip
-_REQUIRED: Final = ("id", "signature", "timestamp", "worker_hotkey", "worker_id", "status")
+REQUIRED: Final = ("id", "signature", "timestamp", "worker_hotkey", "worker_id", "status")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +44,14 @@ class ResultForm:
         """True when the asset's content comes next, False at the end. Raises Refusal."""
         while (name := await self.form.next_part()) is not None:
             known = "worker_hotkey" if name == "validator_hotkey" else name
-            if name != ASSET and name not in _LIMITS:
-                raise bad_request(f"unknown part; known: {', '.join([*_LIMITS, ASSET])}")
+            if name != ASSET and name not in LIMITS:
+                raise bad_request(f"unknown part; known: {', '.join([*LIMITS, ASSET])}")
             if known in self._fields or (self._asset and name == ASSET):
                 raise bad_request(f"{known} was given twice")
             if name == ASSET:
                 self._asset = True
                 return True
-            self._fields[known] = await self.form.text(_LIMITS[name], name)
+            self._fields[known] = await self.form.text(LIMITS[name], name)
         return False
 
     @property
@@ -70,7 +69,7 @@ class ResultForm:
 
     def head(self) -> ResultHead:
         """Raises Refusal where a required part is missing or malformed."""
-        for name in _REQUIRED:
+        for name in REQUIRED:
             if name not in self._fields:
                 raise bad_request(f"{name} is missing; it must stand before the asset")
         fields = self._fields

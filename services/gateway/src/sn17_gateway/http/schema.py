@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from http import HTTPStatus
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -16,6 +18,9 @@ from sn17_contract.gateway import (
     StatusBody,
     TaskId,
 )
+
+from sn17_gateway.http.result_form import ASSET, LIMITS, REQUIRED
+from sn17_gateway.http.task_form import PART_LIMITS
 
 _BINARY: Final = {"schema": {"type": "string", "format": "binary"}}
 _TEXT: Final = {"text/plain": {"schema": {"type": "string"}}}
@@ -32,15 +37,6 @@ _KEY: Final = {
     "name": HEADER_KEY, "in": "header", "required": True, "schema": {"type": "string", "format": "uuid"},
 }  # fmt: skip
 _ID: Final = {"name": "id", "in": "query", "required": True, "schema": {"type": "string", "format": "uuid"}}
-_REASONS: Final = {
-    400: "Form, limits or ids are wrong",
-    401: "Key or signature is missing or wrong",
-    404: "There is no such result, or not yet",
-    410: "The task is unknown, complete or over: drop the result",
-    429: "Too often; `Retry-After` says when to come again",
-    500: "The result can't be converted",
-    503: "Queue or storage takes nothing now; `Retry-After` says when to come again",
-}
 
 
 def _route(
@@ -59,7 +55,7 @@ def _route(
         extra["requestBody"] = {"required": True, "content": body}
     refusals = {
         status: {
-            "description": _REASONS[status],
+            "description": HTTPStatus(status).phrase,
             "content": {
                 **_TEXT,
                 "application/json": {"schema": _ERROR},
@@ -79,12 +75,12 @@ def _query(name: str, values: list[str]) -> dict[str, Any]:
     return {"name": name, "in": "query", "required": False, "schema": {"type": "string", "enum": values}}
 
 
-def _form(required: list[str], texts: list[str], files: list[str]) -> dict[str, Any]:
+def _form(required: Iterable[str], texts: Iterable[str], file: str) -> dict[str, Any]:
     properties = {
         **{name: {"type": "string"} for name in texts},
-        **{name: {"type": "string", "format": "binary"} for name in files},
+        file: {"type": "string", "format": "binary"},
     }
-    return {"schema": {"type": "object", "required": required, "properties": properties}}
+    return {"schema": {"type": "object", "required": list(required), "properties": properties}}
 
 
 ROUTES: Final[dict[Route, dict[str, Any]]] = {
@@ -92,7 +88,7 @@ ROUTES: Final[dict[Route, dict[str, Any]]] = {
         "Take in a prompt or a picture", TaskId, (400, 401, 429, 503), parameters=(_KEY,),
         body={
             "application/json": {"schema": AddTaskBody.model_json_schema()},
-            "multipart/form-data": _form([], ["prompt", "model", "seed", "model_params"], ["image"]),
+            "multipart/form-data": _form((), ("prompt", *PART_LIMITS), "image"),
         },
     ),
     Route.GET_STATUS: _route(
@@ -115,12 +111,7 @@ ROUTES: Final[dict[Route, dict[str, Any]]] = {
     Route.ADD_RESULT: _route(
         "Take in a worker's result", _TEXT, (400, 401, 410, 429, 503),
         body={
-            "multipart/form-data": _form(
-                ["id", "signature", "timestamp", "worker_hotkey", "worker_id", "status"],
-                ["id", "signature", "timestamp", "worker_hotkey", "worker_id", "assignment_token", "status",
-                 "reason"],
-                ["asset"],
-            )
+            "multipart/form-data": _form(REQUIRED, LIMITS, ASSET)
         },
     ),
     Route.GET_LOAD: _route("The nodes", Load, (429,)),

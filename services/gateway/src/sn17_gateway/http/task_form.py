@@ -9,12 +9,11 @@ from typing import Any, Final
 
 from fastapi import Request
 from pydantic import ValidationError
-from sn17_contract.gateway import AddTaskBody
+from sn17_contract.gateway import DEFAULT_MODEL, MODELS, AddTaskBody
+from sn17_service.bodies import MultipartReader, media_type, whole_body
+from sn17_service.pictures import read_picture
 
-from sn17_gateway.http.body import MultipartReader, media_type, whole_body
 from sn17_gateway.http.errors import bad_field, bad_request, mistake
-from sn17_gateway.models import DEFAULT_MODEL, MODELS
-from sn17_gateway.picture import read_picture
 from sn17_gateway.settings import GatewaySettings
 
 MAX_JSON_BYTES: Final = 2 * 1024**2
@@ -23,7 +22,7 @@ _FORM_OVERHEAD: Final = 64 * 1024
 _MIN_PROMPT: Final = 3
 _PROMPT: Final = re.compile(r"[A-Za-z0-9 .,'():;/?!+%-]+")
 _SEED: Final = re.compile(r"[+-]?[0-9]{1,10}")
-_PART_LIMITS: Final = {"model": 64, "seed": 11, "model_params": MAX_PARAMS_BYTES}
+PART_LIMITS: Final = {"model": 64, "seed": 11, "model_params": MAX_PARAMS_BYTES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +91,8 @@ async def _of_form(request: Request, settings: GatewaySettings) -> Wish:
             image = await form.read(settings.max_image_bytes, name)
         elif name == "prompt":
             texts[name] = await form.text(settings.max_prompt_bytes, name)
-        elif name in _PART_LIMITS:
-            texts[name] = await form.text(_PART_LIMITS[name], name)
+        elif name in PART_LIMITS:
+            texts[name] = await form.text(PART_LIMITS[name], name)
         else:
             raise bad_request("unknown field; known: prompt, image, model, seed, model_params")
     params = texts.get("model_params")

@@ -11,21 +11,21 @@ from collections.abc import Iterator, Sequence
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import ValidationError
-from sn17_contract.gateway import GONE, GatewayInfo, GetTasksBody, Leader, Load, Offers, TaskOffer
+from sn17_contract.gateway import GONE, MODELS, GatewayInfo, GetTasksBody, Leader, Load, Offers, TaskOffer
+from sn17_contract.metrics import GatewayOutcome
 from sn17_protocol.gateway import valid_hotkey
+from sn17_service.bodies import MultipartReader, media_type, whole_body
 from sn17_splats import Limits
 
 from sn17_gateway.assets import BadAsset, look
-from sn17_gateway.core.model import Asset, Delivery, Outcome, Task, Worker
+from sn17_gateway.core.model import Asset, Delivery, Task, Worker
 from sn17_gateway.core.tasks import Refused
 from sn17_gateway.gateway import Gateway
-from sn17_gateway.http.body import MultipartReader, media_type, whole_body
 from sn17_gateway.http.errors import Refusal, bad_field, bad_request, mistake
 from sn17_gateway.http.guard import Guard
 from sn17_gateway.http.result_form import ResultForm, ResultHead
-from sn17_gateway.models import MODELS
+from sn17_gateway.keys import BadTag, clean_tags
 from sn17_gateway.storage.folder import Upload
-from sn17_gateway.tags import BadTag, clean_tags
 
 MAX_BODY_BYTES = 4096
 
@@ -61,7 +61,7 @@ class WorkerApi:
             given = await gateway.store.claim(worker, models, count, now, self._settings.lease_seconds)
         offers = [await self._offer(task, delivery) for task, delivery in given]
         if given:
-            gateway.seen.last_pull = now
+            gateway.last_pull = now
             gateway.metrics.deliveries.inc(len(given))
             for task, delivery in given:
                 self._note_delivery(task, delivery)
@@ -80,7 +80,7 @@ class WorkerApi:
             reason = form.reason
             self._guard.worker(head.hotkey, head.signature, head.timestamp)
             with self._submission(head):
-                await self._finish(head, form.token, reason, Outcome.FAILURE)
+                await self._finish(head, form.token, reason, GatewayOutcome.FAILURE)
             return PlainTextResponse("Ok")
         head = form.head()
         self._guard.worker(head.hotkey, head.signature, head.timestamp)
@@ -138,15 +138,13 @@ class WorkerApi:
 
     def _note_delivery(self, task: Task, delivery: Delivery) -> None:
         gateway = self._gateway
-        returned = len(task.deliveries) > 1 and not any(d.finished for d in task.deliveries)
-        if len(task.deliveries) == 1:
+        before = len(task.deliveries) - 1
+        if before == 0:
             gateway.metrics.wait.observe(delivery.given_at - task.created_at)
-        if returned and task.slots == 1:
+        if before >= task.slots:
             gateway.metrics.returned.inc()
-        gateway.service.log.info(
-            "task handed out",
-            extra={"task": task.id, "hotkey": delivery.hotkey[:8], "again": len(task.deliveries) - 1},
-        )
+        about = {"task": task.id, "hotkey": delivery.hotkey[:8], "again": before}
+        gateway.service.log.info("task handed out", extra=about)
 
     @contextlib.contextmanager
     def _submission(self, head: ResultHead) -> Iterator[None]:
@@ -173,13 +171,13 @@ class WorkerApi:
                 raise bad_request("asset was given twice")
             wrong = await self._look(head.task_id, upload)
             if wrong is not None:
-                await self._finish(head, form.token, f"result refused: {wrong}"[:255], Outcome.FAILURE, True)
+                await self._finish(head, form.token, f"result refused: {wrong}"[:255], GatewayOutcome.REFUSED)
                 return
             asset = await asyncio.to_thread(upload.keep)
         finally:
             await asyncio.to_thread(upload.close)
         try:
-            await self._finish(head, form.token, asset, Outcome.SUCCESS)
+            await self._finish(head, form.token, asset, GatewayOutcome.SUCCESS)
         except Refusal:
             await asyncio.to_thread(folder.remove, [asset.file])
             raise
@@ -197,37 +195,24 @@ class WorkerApi:
         return None
 
     async def _finish(
-        self,
-        head: ResultHead,
-        token: str | None,
-        result: Asset | str,
-        outcome: Outcome,
-        refused: bool = False,
+        self, head: ResultHead, token: str | None, result: Asset | str, outcome: GatewayOutcome
     ) -> None:
-        gateway = self._gateway
+        gateway, now = self._gateway, self._gateway.clock()
         worker = Worker(head.hotkey, head.worker_id)
-        done = await gateway.store.finish(head.task_id, worker, token, result, gateway.clock())
-        if isinstance(done, Refused):
-            raise _refusal(done)
-        _, delivery = done
-        gateway.metrics.results.labels("refused" if refused else outcome.value).inc()
-        seconds = (delivery.finished_at or 0.0) - delivery.given_at
-        if outcome is Outcome.SUCCESS:
+        found = await gateway.store.finish(head.task_id, worker, token, result, now)
+        if isinstance(found, Refused):
+            raise _refusal(found)
+        seconds = now - found.given_at
+        gateway.metrics.results.labels(outcome.value).inc()
+        if outcome is GatewayOutcome.SUCCESS:
             gateway.metrics.generation.observe(seconds)
-        gateway.service.log.info(
-            "result taken in",
-            extra={
-                "task": head.task_id,
-                "hotkey": head.hotkey[:8],
-                "outcome": "refused" if refused else outcome.value,
-                "reason": delivery.reason,
-                "seconds": round(seconds, 3),
-            },
-        )
+        about = {"task": head.task_id, "hotkey": head.hotkey[:8], "outcome": outcome.value}
+        more = {"reason": found.reason, "seconds": round(seconds, 3)}
+        gateway.service.log.info("result taken in", extra={**about, **more})
 
     def _node(self) -> GatewayInfo:
         settings, gateway = self._settings, self._gateway
-        snapshot = gateway.seen.snapshot
+        snapshot = gateway.snapshot
         return GatewayInfo(
             node_id=settings.node_id,
             domain=settings.node_domain,
@@ -235,18 +220,12 @@ class WorkerApi:
             name=settings.node_name,
             http_port=settings.node_port or gateway.service.port or settings.port,
             available_tasks=0 if snapshot is None else snapshot.waiting,
-            last_task_acquisition=int(gateway.seen.last_pull),
-            last_update=int(gateway.seen.at),
+            last_task_acquisition=int(gateway.last_pull),
+            last_update=int(gateway.read_at),
         )
 
 
 def _refusal(refused: Refused) -> Refusal:
     if refused is Refused.NOT_ASSIGNED:
         return Refusal(401, "this task is not assigned to this worker, or it has answered already")
-    return Refusal(
-        410,
-        {
-            "error": GONE,
-            "message": "The task is unknown, complete or over; drop the result",
-        },
-    )
+    return Refusal(410, {"error": GONE, "message": "The task is unknown, complete or over; drop the result"})

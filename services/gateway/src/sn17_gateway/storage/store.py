@@ -126,10 +126,10 @@ class Store:
 
     async def finish(
         self, task_id: str, worker: Worker, token: str | None, result: Asset | str, now: float
-    ) -> tuple[Task, Delivery] | Refused:
+    ) -> Delivery | Refused:
         """Keep a result: an asset that lies in the folder, or the reason of a failure."""
 
-        async def work(tx: Transaction) -> tuple[Task, Delivery] | Refused:
+        async def work(tx: Transaction) -> Delivery | Refused:
             task = await read_task(tx, task_id, lock=True)
             found = find_delivery(task, worker, token, now)
             if task is None or isinstance(found, Refused):
@@ -141,7 +141,7 @@ class Store:
                 f"UPDATE deliveries SET {columns} WHERE token=?", *delivery_values(delivery), delivery.token
             )
             await _save_times(tx, changed, now)
-            return changed, delivery
+            return delivery
 
         return await self._db.run(work)
 

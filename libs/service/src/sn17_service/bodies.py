@@ -13,15 +13,18 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
-from sn17_gateway.http.errors import Refusal, bad_request
-
-#: Quoted boundaries are refused, as 404's gateway does.
+#: Without quotes, as the clients and workers of gateways send it.
 _BOUNDARY: Final = re.compile(r";\s*boundary=([0-9A-Za-z'()+_,./:=?-]{1,70})\s*(?:;|$)", re.IGNORECASE)
 _MAX_NAME: Final = 64
 _INCOMPLETE: Final = "incomplete multipart stream"
 
 
+class BodyError(ValueError):
+    """The body is too long, cut short or malformed; the message says what to do."""
+
+
 def media_type(request: Request) -> str:
+    """The content type without parameters, in lower case; empty where there is none."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
@@ -31,19 +34,19 @@ async def pieces(request: Request) -> AsyncIterator[bytes]:
         async for piece in request.stream():
             yield piece
     except ClientDisconnect:
-        raise Refusal(400, "the client left before its body was whole") from None
+        raise BodyError("the client left before its body was whole") from None
 
 
 async def whole_body(request: Request, limit: int) -> bytes:
-    """At most ``limit`` bytes; a body that announces more is not read. Raises Refusal."""
+    """At most ``limit`` bytes; a body that announces more is not read. Raises BodyError."""
     announced = request.headers.get("content-length", "0")
     if int(announced) > limit:
-        raise bad_request(f"payload too large: at most {limit} bytes")
+        raise BodyError(f"payload too large: at most {limit} bytes")
     body = bytearray()
     async for piece in pieces(request):
         body += piece
         if len(body) > limit:
-            raise bad_request(f"payload too large: at most {limit} bytes")
+            raise BodyError(f"payload too large: at most {limit} bytes")
     return bytes(body)
 
 
@@ -59,15 +62,15 @@ class _End:
 class MultipartReader:
     """Parts in their order: :meth:`next_part`, then :meth:`read` or :meth:`chunks` for its content.
 
-    All methods raise Refusal for a form that is none or that is longer than ``limit`` bytes.
+    All methods raise BodyError for a form that is none or that is longer than ``limit`` bytes.
     """
 
     def __init__(self, request: Request, limit: int, too_long: str) -> None:
         if media_type(request) != "multipart/form-data":
-            raise bad_request("the content type must be multipart/form-data")
+            raise BodyError("the content type must be multipart/form-data")
         found = _BOUNDARY.search(request.headers["content-type"])
         if not found:
-            raise bad_request(f"{_INCOMPLETE}: the content type needs an unquoted boundary")
+            raise BodyError(f"{_INCOMPLETE}: the content type needs an unquoted boundary")
         self._pieces = pieces(request)
         self._limit = limit
         self._too_long = too_long
@@ -109,7 +112,7 @@ class MultipartReader:
         async for piece in self.chunks():
             content += piece
             if len(content) > limit:
-                raise bad_request(f"{name} may have at most {limit} bytes")
+                raise BodyError(f"{name} may have at most {limit} bytes")
         return bytes(content)
 
     async def text(self, limit: int, name: str) -> str:
@@ -117,9 +120,9 @@ class MultipartReader:
         try:
             text = (await self.read(limit, name)).decode()
         except UnicodeDecodeError:
-            raise bad_request(f"{name} is not UTF-8") from None
+            raise BodyError(f"{name} is not UTF-8") from None
         if "\0" in text:
-            raise bad_request(f"{name} must not hold a NUL character")
+            raise BodyError(f"{name} must not hold a NUL character")
         return text
 
     async def _next(self) -> _Head | _End | bytes | None:
@@ -129,14 +132,14 @@ class MultipartReader:
             try:
                 piece = await anext(self._pieces)
             except StopAsyncIteration:
-                raise bad_request(_INCOMPLETE) from None
+                raise BodyError(_INCOMPLETE) from None
             self._received += len(piece)
             if self._received > self._limit:
-                raise bad_request(self._too_long)
+                raise BodyError(self._too_long)
             try:
                 self._parser.write(piece)
             except FormParserError:
-                raise bad_request("the multipart form is malformed") from None
+                raise BodyError("the multipart form is malformed") from None
         return self._events.popleft()
 
     def _part_begins(self) -> None:
