@@ -1,7 +1,7 @@
 # Benchmarks print a table and compare with a baseline in the same run; --json FILE writes the same.
 .PHONY: bench chaos
 
-BENCHES ?= splats fixer worker scorer operator_fleet miner
+BENCHES ?= splats fixer worker scorer operator_fleet miner gateway
 
 bench: sync ## Run the benchmarks that need no GPU (BENCHES="splats fixer" for some; minutes each)
 	@set -e; for name in $(BENCHES); do echo "== $$name"; .venv/bin/python bench/$$name.py; done

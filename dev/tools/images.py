@@ -58,6 +58,7 @@ IMAGES = {
     "trellis": Image("trellis", "sn17-trellis", "procedural"),
     "trellis-torch": Image("trellis", "sn17-trellis", "torch"),
     "fixer": Image("fixer", "sn17-fixer"),
+    "gateway": Image("gateway", "sn17-gateway"),
     "miner": Image("miner", "sn17-miner"),
     "tools": Image("tools", "sn17"),
 }

@@ -54,6 +54,7 @@ COMMANDS = {
         "sn17.splat.command", "Look into gaussian splats, repair, picture, convert and compare them."
     ),
     "tasks": Entry("sn17.tasks.command", "List what the miner did, and explain why."),
+    "gateway": Entry("sn17.gateway.command", "Make, list and revoke the keys of your clients."),
     "wallet": Entry("sn17.wallet.command", "The hotkey for a cluster, without the coldkey."),
 }
 

@@ -77,6 +77,15 @@ class Metric(StrEnum):
     PRUNE_POSITION = "sn17_prune_position"
     BURN_PRICE = "sn17_burn_price"
     CHAIN_SNAPSHOT_AGE = "sn17_chain_snapshot_age_seconds"
+    # gateway
+    GATEWAY_TASKS = "sn17_gateway_tasks"
+    GATEWAY_RESULTS = "sn17_gateway_results"
+    GATEWAY_DELIVERIES = "sn17_gateway_deliveries"
+    GATEWAY_RETURNED = "sn17_gateway_returned"
+    GATEWAY_WAIT = "sn17_gateway_wait_seconds"
+    GATEWAY_GENERATION = "sn17_gateway_generation_seconds"
+    GATEWAY_OPEN_TASKS = "sn17_gateway_open_tasks"
+    GATEWAY_OLDEST_WAIT = "sn17_gateway_oldest_wait_seconds"
     # operator
     WORKERS = "sn17_workers"
     ACTIONS = "sn17_actions"
@@ -146,3 +155,12 @@ CANARY_DRIFT_MARK: Final = 0.20
 """A ``canary_drift_ratio`` above it is drift; every statistic is scaled to this mark."""
 
 RECENT_WINDOW_SECONDS: Final = 1800.0
+
+
+class GatewayOutcome(StrEnum):
+    """``outcome`` label of the gateway's results."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+    REFUSED = "refused"
+    TIMEOUT = "timeout"

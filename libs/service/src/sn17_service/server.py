@@ -6,8 +6,11 @@ import asyncio
 import contextlib
 import logging
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import h11
@@ -106,7 +109,32 @@ class Server(uvicorn.Server):
         yield
 
 
-def make_server(app: ASGIApp, *, head_timeout: float, grace_seconds: float, lifespan: str = "auto") -> Server:
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """Certificate chain and private key, both PEM."""
+
+    certificate: Path
+    key: Path
+
+    def check(self) -> None:
+        """Raises OSError, with the file's name, where a server could not start with them."""
+        for file in (self.certificate, self.key):
+            with file.open("rb"):
+                pass
+        try:
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(self.certificate, self.key)
+        except ssl.SSLError as error:
+            raise OSError(f"{self.certificate} and {self.key} are no certificate with its key") from error
+
+
+def make_server(
+    app: ASGIApp,
+    *,
+    head_timeout: float,
+    grace_seconds: float,
+    lifespan: str = "auto",
+    tls: TlsFiles | None = None,
+) -> Server:
     protocol: Any = protocol_with_head_timeout(head_timeout)
     return Server(
         uvicorn.Config(
@@ -119,6 +147,8 @@ def make_server(app: ASGIApp, *, head_timeout: float, grace_seconds: float, life
             server_header=False,
             h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
             timeout_graceful_shutdown=max(1, round(grace_seconds)),
+            ssl_certfile=None if tls is None else tls.certificate,
+            ssl_keyfile=None if tls is None else tls.key,
         )
     )
 

@@ -24,7 +24,7 @@ from sn17_service.middleware import RequestLayer
 from sn17_service.ops import MAX_OPS_BODY, add_ops_routes
 from sn17_service.problems import PROBLEM_SCHEMA, install_problems
 from sn17_service.process import die_with_parent, write_ready_file
-from sn17_service.server import ThreadServer, listen, make_server, port_of
+from sn17_service.server import ThreadServer, TlsFiles, listen, make_server, port_of
 from sn17_service.settings import ServiceSettings
 from sn17_service.state import ServiceState
 
@@ -58,6 +58,7 @@ class Service(ServiceState):
         self.refusals = refusals(self.registry)
         self.on_start: list[Hook] = []
         self.on_stop: list[Hook] = []
+        self.tls: TlsFiles | None = None
         self.port: int | None = None
         self.ops_port: int | None = None
         self._background: dict[str, Hook] = {}
@@ -178,6 +179,7 @@ class Service(ServiceState):
                 data_app,
                 head_timeout=self.settings.header_timeout_seconds,
                 grace_seconds=self.settings.grace_seconds,
+                tls=self.tls,
             )
             serving = group.create_task(server.serve([data_socket]))
             serving.add_done_callback(lambda _: stopped.set())

@@ -1,0 +1,1 @@
+"""``sn17 gateway``: the keys of your clients."""

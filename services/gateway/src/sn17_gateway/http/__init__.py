@@ -1,0 +1,1 @@
+"""The client API and the worker API over HTTP."""

@@ -1,0 +1,73 @@
+"""A real Postgres in a temporary folder, where Debian's package is installed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+
+def programs() -> Path:
+    """The folder of initdb and pg_ctl; skips the test where there is none."""
+    for folder in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True):
+        if (folder / "initdb").exists() and (folder / "postgres").exists():
+            return folder
+    pytest.skip("no Postgres on this machine: apt-get install postgresql")
+
+
+class Postgres:
+    """One cluster on a port of its own; root hands it to the user postgres, which it demands."""
+
+    def __init__(self, folder: Path) -> None:
+        self._bin = programs()
+        self._data = folder / "data"
+        self._log = folder / "log"
+        self._as: dict[str, str] = {}
+        if os.getuid() == 0:
+            shutil.chown(folder, "postgres", "postgres")
+            self._as = {"user": "postgres", "group": "postgres"}
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self._call("initdb", "-D", self._data, "-U", "sn17", "-A", "trust", "--no-sync", "-E", "UTF8")
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://sn17:unused@127.0.0.1:{self.port}/postgres"
+
+    def start(self) -> None:
+        options = f"-p {self.port} -k {self._data} -c listen_addresses=127.0.0.1 -c max_connections=60"
+        self._call("pg_ctl", "-D", self._data, "-l", self._log, "-w", "-t", "60", "-o", options, "start")
+
+    def kill(self) -> None:
+        """At once, as when its machine goes: the next start recovers."""
+        self._call("pg_ctl", "-D", self._data, "-w", "-m", "immediate", "stop")
+
+    def _call(self, program: str, *arguments: object) -> None:
+        command = [str(self._bin / program), *map(str, arguments)]
+        done = subprocess.run(
+            command, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=90, check=False,
+            **self._as,  # type: ignore[call-overload]
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr.decode()
+
+
+@contextmanager
+def postgres() -> Iterator[Postgres]:
+    """A running one."""
+    programs()
+    with tempfile.TemporaryDirectory(prefix="sn17-postgres-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)
+        server = Postgres(Path(folder))
+        server.start()
+        try:
+            yield server
+        finally:
+            server.kill()

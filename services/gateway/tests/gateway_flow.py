@@ -1,0 +1,175 @@
+"""Tasks through gateways that are killed at random: what clients and workers saw, compared at the end."""
+
+from __future__ import annotations
+
+import random
+import threading
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+from gateway_client import Client, FleetWorker, splat_bytes
+from gateway_process import GUEST, GatewayProcess
+
+PAUSE = 0.02
+
+
+@dataclass
+class Seen:
+    """``sent``: bytes that workers handed in, by task; ``got``: what clients fetched."""
+
+    wanted: int
+    ids: list[str] = field(default_factory=list)
+    sent: dict[str, set[bytes]] = field(default_factory=lambda: defaultdict(set))
+    got: dict[str, bytes] = field(default_factory=dict)
+    different: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    deliveries: int = 0
+    kills: int = 0
+    errors: list[BaseException] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    ended: threading.Event = field(default_factory=threading.Event)
+    moved: threading.Condition = field(default_factory=threading.Condition)
+
+    def progress(self, seen: int) -> None:
+        """Wait until more than ``seen`` results were fetched, or the end."""
+        with self.moved:
+            self.moved.wait_for(lambda: len(self.got) > seen or self.ended.is_set(), timeout=60)
+
+
+class Flow:
+    """``gateways`` share their tasks; clients and workers go from one to the next when one is away."""
+
+    def __init__(self, gateways: Sequence[GatewayProcess], tasks: int, seed: int) -> None:
+        self.gateways = gateways
+        self.seen = Seen(tasks)
+        self._seed = seed
+
+    def run(self, kills: Sequence[Callable[[], None]], every: tuple[int, int], deadline: float) -> Seen:
+        """Until every task was fetched; each kill comes after as many results as ``every`` allows."""
+        clients = [threading.Thread(target=self._guarded(self._adds)), *self._threads(self._fetches, 2)]
+        threads = [*clients, *self._threads(self._works, 4)]
+        for thread in threads:
+            thread.start()
+        rng = random.Random(self._seed)
+        while not self.seen.ended.is_set():
+            self.seen.progress(len(self.seen.got) + rng.randint(*every))
+            if self.seen.ended.wait(rng.uniform(0, 0.05)):
+                break
+            rng.choice(kills)()
+            self.seen.kills += 1
+            deadline -= 1
+            assert deadline > 0, f"{len(self.seen.got)} of {self.seen.wanted} tasks came back"
+        for thread in threads:
+            thread.join(60)
+            assert not thread.is_alive()
+        if self.seen.errors:
+            raise self.seen.errors[0]
+        return self.seen
+
+    def _threads(self, target: Callable[[int], None], count: int) -> list[threading.Thread]:
+        return [
+            threading.Thread(target=self._guarded(lambda number=number: target(number)))
+            for number in range(count)
+        ]
+
+    def _guarded(self, work: Callable[[], None]) -> Callable[[], None]:
+        def run() -> None:
+            try:
+                work()
+            except BaseException as error:
+                self.seen.errors.append(error)
+                self.seen.ended.set()
+
+        return run
+
+    def _asked(self, call: Callable[[str], httpx.Response], turn: int) -> httpx.Response | None:
+        """The answer, or None for none and for 5xx: whoever asks, asks again."""
+        try:
+            answer = call(self.gateways[turn % len(self.gateways)].url)
+        except httpx.TransportError:
+            self.seen.ended.wait(PAUSE)
+            return None
+        return None if answer.status_code >= 500 else answer
+
+    def _adds(self) -> None:
+        clients = {gateway.url: Client(gateway.url, GUEST) for gateway in self.gateways}
+        turn = 0
+        while len(self.seen.ids) < self.seen.wanted and not self.seen.ended.is_set():
+            turn += 1
+            prompt = f"robot number {len(self.seen.ids)}"
+            answer = self._asked(lambda url, prompt=prompt: clients[url].add(prompt), turn)
+            if answer is not None:
+                assert answer.status_code == 200, answer.text
+                self.seen.ids.append(answer.json()["id"])
+
+    def _works(self, number: int) -> None:
+        workers = {g.url: FleetWorker(g.url, f"w{number}", f"//Flow{number % 2}") for g in self.gateways}
+        turn = number
+        while not self.seen.ended.is_set():
+            turn += 1
+            answer = self._asked(lambda url: workers[url].pull_answer(requested_task_count=3), turn)
+            if answer is None:
+                continue
+            assert answer.status_code == 200, answer.text
+            offers = answer.json()["tasks"]
+            if not offers:
+                self.seen.ended.wait(PAUSE)
+            for offer in offers:
+                self._delivers(workers, offer, turn)
+
+    def _delivers(self, workers: dict[str, FleetWorker], offer: dict[str, Any], turn: int) -> None:
+        """Until the answer is final: 200, or 401 and 410, which may mean that it is there already."""
+        asset = splat_bytes(zlib.crc32(offer["assignment_token"].encode()), n=8)
+        with self.seen.lock:
+            self.seen.sent[offer["id"]].add(asset)
+            self.seen.deliveries += 1
+        while not self.seen.ended.is_set():
+            turn += 1
+            answer = self._asked(lambda url: workers[url].deliver(offer, asset), turn)
+            if answer is not None:
+                assert answer.status_code in (200, 401, 410), answer.text
+                return
+
+    def _fetches(self, number: int) -> None:
+        """Poll for every task; once it is there, fetch it again now and then: the bytes stay the same."""
+        clients = {gateway.url: Client(gateway.url, GUEST) for gateway in self.gateways}
+        rng, turn = random.Random(self._seed + number), number
+        while not self.seen.ended.is_set():
+            turn += 1
+            for task in list(self.seen.ids)[number::2]:
+                if task in self.seen.got and rng.random() > 0.05:
+                    continue
+                answer = self._asked(lambda url, task=task: clients[url].result(task), turn)
+                if answer is None or answer.status_code == 404:
+                    if answer is not None and answer.text.startswith("Task failed"):
+                        self.seen.failed[task] = answer.text
+                        self.seen.ended.set()
+                    continue
+                assert answer.status_code == 200, answer.text
+                if self.seen.got.setdefault(task, answer.content) != answer.content:
+                    self.seen.different.append(task)
+                with self.seen.moved:
+                    self.seen.moved.notify_all()
+            if len(self.seen.got) >= self.seen.wanted:
+                self.seen.ended.set()
+                with self.seen.moved:
+                    self.seen.moved.notify_all()
+            self.seen.ended.wait(PAUSE)
+
+
+def check(seen: Seen, gateways: Sequence[GatewayProcess]) -> None:
+    """Nothing lost, nothing invented, and every result the same from every gateway once more."""
+    assert seen.failed == {}
+    assert seen.different == []
+    assert len(seen.ids) == len(set(seen.ids)) == seen.wanted
+    assert set(seen.got) == set(seen.ids)
+    for gateway in gateways:
+        client = Client(gateway.url, GUEST)
+        for task in seen.ids:
+            assert client.status(task)["status"] == "Success"
+            assert client.result(task).content == seen.got[task]
+    assert all(seen.got[task] in seen.sent[task] for task in seen.ids)

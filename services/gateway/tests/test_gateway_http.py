@@ -1,0 +1,496 @@
+"""Limits, keys, leases and forms over real HTTP; what is better than 404's gateway has its test here."""
+
+from __future__ import annotations
+
+import io
+import uuid
+import zipfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+from bittensor_wallet import Keypair
+from gateway_cases import ALL_MODELS, codes
+from gateway_client import splat_bytes
+from gateway_live import LiveGateway
+from gateway_pictures import png
+from gateway_process import GUEST
+
+
+class Make(Protocol):
+    def __call__(self, **settings: Any) -> LiveGateway: ...
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    with ExitStack() as stack:
+        yield lambda **settings: stack.enter_context(LiveGateway(tmp_path, **settings))
+
+
+def retry_after(answer: Any) -> int:
+    return int(answer.headers["retry-after"])
+
+
+# --- limits ---------------------------------------------------------------------------------------------
+
+
+def test_a_minute_has_its_limit_and_says_when_to_come_again(make: Make) -> None:
+    gateway = make(rate_add_task=2)
+    client = gateway.client()
+    answers = [client.add() for _ in range(3)]
+    assert codes(answers) == [200, 200, 429]
+    assert 1 <= retry_after(answers[2]) <= 60
+    assert answers[2].headers["content-type"].startswith("text/html")
+    as_json = client.http.post("/add_task", json={}, headers={"accept": "application/json"})
+    assert as_json.json()["error"]["code"] == 429
+    gateway.clock.ahead += 60
+    assert client.add().status_code == 200
+
+
+def test_results_load_and_leader_share_a_limit(make: Make) -> None:
+    gateway = make(rate_results=3, rate_get_status=2, rate_get_result=2, rate_get_tasks=2)
+    client, worker = gateway.client(), gateway.worker()
+    paths = ("/get_load", "/get_leader", "/get_load", "/get_leader")
+    assert codes(client.http.get(path) for path in paths) == [200, 200, 200, 429]
+    assert worker.fail({"id": str(uuid.uuid4())}, "r").status_code == 429
+    task = str(uuid.uuid4())
+    assert codes(client.http.get("/get_status", params={"id": task}) for _ in range(3)) == [200, 200, 429]
+    assert codes(client.result(task) for _ in range(3)) == [404, 404, 429]
+    assert codes(worker.pull_answer() for _ in range(3)) == [200, 200, 429]
+
+
+def test_guests_have_few_open_tasks_and_few_a_day(make: Make) -> None:
+    gateway = make(guest_concurrent=2, guest_daily_by_address=3)
+    client, worker = gateway.client(), gateway.worker()
+    answers = [client.add() for _ in range(3)]
+    assert codes(answers) == [200, 200, 429]
+    assert answers[2].json()["error"] == "concurrent_limit"
+    assert retry_after(answers[2]) >= 1
+    for offer in worker.pull():
+        assert worker.fail(offer, "no").status_code == 200
+    assert client.add().status_code == 200
+    daily = client.add()
+    assert (daily.status_code, daily.json()["error"]) == (429, "daily_limit")
+    gateway.clock.ahead += 86_400
+    assert client.add().status_code == 200
+
+
+def test_a_full_queue_hides_a_wrong_model_and_opens_when_a_worker_pulls(make: Make) -> None:
+    gateway = make(queue_limit=1)
+    client = gateway.client()
+    client.task()
+    full = client.add(model="nonsense")
+    assert full.status_code == 503
+    assert full.text.startswith("Service unavailable: ")
+    assert retry_after(full) >= 1
+    assert client.add("x").status_code == 400, "a bad prompt is seen before"
+    assert len(gateway.worker().pull()) == 1
+    assert client.add(model="nonsense").status_code == 400
+    assert client.add().status_code == 200
+
+
+def test_calls_without_a_valid_key_have_a_day(make: Make) -> None:
+    gateway = make(unauthorized_daily=2)
+    clients = [gateway.client(key) for key in (None, str(uuid.uuid4()), None)]
+    answers = [client.add() for client in clients]
+    assert codes(answers) == [401, 401, 429]
+    assert answers[2].json()["error"] == "unauthorized_daily_limit"
+    assert gateway.client().add().status_code == 200
+
+
+def test_guessing_keys_is_blocked_and_known_keys_still_pass(make: Make) -> None:
+    gateway = make(unknown_key_limit=3, unauthorized_daily=0)
+    key = gateway.new_key()
+    guesses = [gateway.client(str(uuid.uuid4())).result(str(uuid.uuid4())) for _ in range(4)]
+    assert codes(guesses) == [401, 401, 401, 429]
+    assert guesses[3].json()["error"] == "invalid_api_key_rate_limit"
+    assert 1 <= retry_after(guesses[3]) <= 300
+    assert gateway.client(key).add().status_code == 200
+    gateway.clock.ahead += 301
+    assert gateway.client(str(uuid.uuid4())).add().status_code == 401
+
+
+# --- keys -----------------------------------------------------------------------------------------------
+
+
+def test_keys_are_made_listed_and_revoked_by_the_admin(make: Make) -> None:
+    gateway = make()
+    assert gateway.live.ops("GET", "/admin/v1/keys", token=None).status_code == 401
+    key = gateway.new_key(name="tom", kind="personal", concurrent=1)
+    (listed,) = gateway.live.ops("GET", "/admin/v1/keys").json()
+    assert (listed["name"], listed["kind"], listed["concurrent"]) == ("tom", "personal", 1)
+    assert key not in gateway.live.ops("GET", "/admin/v1/keys").text
+    assert codes(gateway.client(key).add() for _ in range(2)) == [200, 429]
+    assert gateway.client(key.upper()).add().status_code == 401
+    assert gateway.live.ops("DELETE", f"/admin/v1/keys/{listed['id']}").json()["revoked_at"] is not None
+    assert gateway.client(key).add().status_code == 401
+    assert gateway.live.ops("DELETE", "/admin/v1/keys/nobody").status_code == 404
+    for bad in ({"kind": "generic"}, {"tags": ["A B"]}, {"name": ""}, {"concurrent": -1}):
+        answer = gateway.live.ops("POST", "/admin/v1/keys", json={"name": "x", **bad})
+        assert answer.status_code == 422, bad
+
+
+def test_the_guests_key_is_a_uuid_in_any_case(make: Make) -> None:
+    assert make().client(GUEST.upper()).add().status_code == 200
+
+
+def test_without_a_generic_key_there_are_no_guests(make: Make) -> None:
+    assert make(generic_key=None).client().add().status_code == 401
+
+
+def test_others_do_not_see_a_result(make: Make) -> None:
+    gateway = make()
+    mine, worker = gateway.client(gateway.new_key()), gateway.worker()
+    task = mine.task()
+    (offer,) = worker.pull()
+    worker.deliver(offer, splat_bytes())
+    assert mine.result(task).status_code == 200
+    unknown = mine.result(str(uuid.uuid4()))
+    for other in (gateway.client(), gateway.client(gateway.new_key())):
+        answer = other.result(task)
+        assert (answer.status_code, answer.text) == (404, unknown.text)
+        assert other.status(task)["status"] == "Success", "ids are the only secret"
+
+
+def test_a_status_can_ask_for_its_owner(make: Make) -> None:
+    gateway = make(status_needs_owner=True)
+    mine = gateway.client(gateway.new_key())
+    task = mine.task()
+    gateway.worker().pull()
+    gateway.clock.ahead += 600
+    assert mine.status(task)["status"] == "Failure"
+    assert gateway.client().status(task) == {"status": "NoResult"}
+    assert gateway.client(None).http.get("/get_status", params={"id": task}).status_code == 401
+
+
+def test_a_company_ties_its_tasks_to_workers_by_tags(make: Make) -> None:
+    gateway = make()
+    task = gateway.client(gateway.new_key(tags=["Studio"])).task()
+    worker = gateway.worker()
+    assert worker.pull() == []
+    assert worker.pull(worker_tags=["other"]) == []
+    bad = worker.pull_answer(worker_tags=["a b"])
+    assert (bad.status_code, bad.json()["field"]) == (400, "worker_tags")
+    assert [offer["id"] for offer in worker.pull(worker_tags=[" STUDIO "])] == [task]
+    gateway.client().task()
+    assert gateway.worker(uri="//Other").pull(worker_tags=["studio"]) == []
+
+
+# --- leases, results, lifetimes -------------------------------------------------------------------------
+
+
+def test_a_task_of_a_dead_worker_is_offered_again(make: Make) -> None:
+    gateway = make(lease_seconds=60)
+    client, first, second = gateway.client(), gateway.worker("a"), gateway.worker("b")
+    task = client.task()
+    (lost,) = first.pull()
+    assert second.pull() == []
+    gateway.clock.ahead += 61
+    (again,) = second.pull()
+    assert again["id"] == task
+    assert again["assignment_token"] != lost["assignment_token"]
+    assert first.deliver(again, splat_bytes(1)).status_code == 401, "that token is the other worker's"
+    assert first.deliver(lost, splat_bytes(2)).status_code == 200, "late, but the first"
+    assert second.deliver(again, splat_bytes(3)).status_code == 410
+    assert client.result(task).content == splat_bytes(2)
+    assert gateway.live.metric("sn17_gateway_returned_total") == 1
+
+
+def test_every_answer_with_a_result_has_the_same_bytes(make: Make) -> None:
+    gateway = make(slots=2)
+    client, a, b = gateway.client(), gateway.worker(uri="//A"), gateway.worker(uri="//B")
+    task = client.task()
+    (of_a,), (of_b,) = a.pull(), b.pull()
+    assert client.status(task) == {"status": "NoResult"}
+    assert b.deliver(of_b, splat_bytes(2)).status_code == 200
+    assert client.status(task) == {"status": "PartialResult(1)"}
+    early = client.result(task)
+    assert early.content == splat_bytes(2)
+    assert a.deliver(of_a, splat_bytes(1)).status_code == 200
+    assert client.status(task)["status"] == "Success"
+    for query in ({}, {"compress": "0"}, {"all": "true"}, {"all": "true", "compress": "no"}):
+        once, twice = client.result(task, **query), client.result(task, **query)
+        assert once.content == twice.content
+    packed = client.result(task, all="true")
+    assert packed.headers["content-disposition"] == 'attachment; filename="results.zip"'
+    with zipfile.ZipFile(io.BytesIO(packed.content)) as archive:
+        assert archive.namelist() == ["1.spz", "2.spz"]
+        assert archive.read("1.spz") == early.content
+        assert archive.read("2.spz") == splat_bytes(1)
+    with zipfile.ZipFile(io.BytesIO(client.result(task, all="true", compress="0").content)) as archive:
+        assert archive.namelist() == ["1.ply", "2.ply"]
+        assert archive.read("2.ply").startswith(b"ply\n")
+    assert codes(client.result(task, all=word) for word in ("1", "True")) == [400, 400]
+
+
+def test_in_progress_is_told_where_clients_know_it(make: Make) -> None:
+    gateway = make(hide_in_progress=False)
+    task = gateway.client().task()
+    gateway.worker().pull()
+    assert gateway.client().status(task) == {"status": "InProgress"}
+
+
+def test_a_life_ends(make: Make) -> None:
+    gateway = make()
+    client, worker = gateway.client(), gateway.worker()
+    waiting, held = client.task(), client.task("a blue robot")
+    (offer,) = worker.pull(requested_task_count=1)
+    gateway.clock.ahead += 600
+    assert worker.pull() == []
+    assert worker.deliver(offer, splat_bytes()).status_code == 410
+    for task in (waiting, held):
+        assert client.status(task) == {"status": "Failure", "reason": "Task timed out"}
+        assert client.result(task).text.endswith("Task timed out")
+    gateway.sweep()
+    assert gateway.live.metric("sn17_gateway_results_total", outcome="timeout") == 2
+
+
+def test_results_go_after_their_time_and_states_after_theirs(make: Make) -> None:
+    gateway = make()
+    client, worker = gateway.client(), gateway.worker()
+    image = ("image", ("i.png", png(8, 8), "image/png"))
+    task = client.add_form([image]).json()["id"]
+    (offer,) = worker.pull()
+    worker.deliver(offer, splat_bytes())
+    assert len(list(gateway.files.iterdir())) == 2
+    gateway.clock.ahead += 301
+    assert client.result(task).status_code == 404
+    assert client.status(task)["status"] == "Success"
+    gateway.sweep()
+    assert list(gateway.files.iterdir()) == []
+    gateway.clock.ahead += 86_400
+    gateway.sweep()
+    assert client.status(task) == {"status": "NoResult"}
+
+
+def test_an_asset_is_looked_at_before_it_counts(make: Make) -> None:
+    gateway = make(models=ALL_MODELS)
+    client, worker = gateway.client(), gateway.worker()
+    image = ("image", ("i.png", png(8, 8), "image/png"))
+    tasks = [client.task(), client.add_form([image, ("model", "404-mesh")]).json()["id"]]
+    offers = worker.pull(model=["404-3dgs", "404-mesh"])
+    assert [offer["id"] for offer in offers] == tasks
+    assert codes(worker.deliver(offer, b"garbage") for offer in offers) == [200, 200]
+    for task in tasks:
+        status = client.status(task)
+        assert status["status"] == "Failure"
+        assert status["reason"].startswith("result refused: ")
+        assert client.result(task).status_code == 404
+    assert gateway.live.metric("sn17_gateway_results_total", outcome="refused") == 2
+    assert [path for path in gateway.files.iterdir() if path.suffix != ".image"] == []
+
+
+def test_without_the_look_garbage_is_served_but_not_converted(make: Make) -> None:
+    gateway = make(check_assets=False)
+    client, worker = gateway.client(), gateway.worker()
+    task = client.task()
+    (offer,) = worker.pull()
+    worker.deliver(offer, b"garbage")
+    assert client.result(task).content == b"garbage"
+    assert client.result(task, compress="0").status_code == 500
+    assert client.result(task, compress="0", all="true").status_code == 500, "no empty 200"
+
+
+def test_a_missing_file_is_no_result(make: Make) -> None:
+    gateway = make()
+    client, worker = gateway.client(), gateway.worker()
+    task = client.task()
+    (offer,) = worker.pull()
+    worker.deliver(offer, splat_bytes())
+    for path in gateway.files.iterdir():
+        path.unlink()
+    assert client.result(task).status_code == 404
+
+
+# --- forms ----------------------------------------------------------------------------------------------
+
+
+def test_forms_of_results(make: Make) -> None:
+    gateway = make(max_asset_bytes=10_000)
+    client, worker = gateway.client(), gateway.worker()
+    client.task()
+    (offer,) = worker.pull()
+    head, asset = worker.head(offer["id"]), ("asset", splat_bytes())
+    token = ("assignment_token", offer["assignment_token"])
+    failure = worker.head(offer["id"], "failure")
+    refused: list[list[tuple[str, Any]]] = [
+        head,
+        [*head, ("reason", "r")],
+        failure,
+        [*failure, asset],
+        [*failure, ("reason", "r" * 256)],
+        [*head, ("foo", "1"), asset],
+        [*head, head[1], asset],
+        [*head, asset, asset],
+        [*worker.head(offer["id"], "maybe"), asset],
+        [*worker.head("not a uuid"), asset],
+        [*head, ("assignment_token", "not a uuid"), asset],
+        [*worker.head(offer["id"], worker_hotkey="5abc"), asset],
+        [*worker.head(offer["id"], timestamp="404_GATEWAY_1.5"), asset],
+        [*worker.head(offer["id"], worker_id="w\0"), asset],
+        [*head, ("asset", b"x" * 10_001)],
+    ]
+    for parts in refused:
+        answer = worker.send(parts)
+        assert answer.status_code == 400, parts
+        assert answer.text.startswith("Bad request: ")
+    foreign = ("assignment_token", str(uuid.uuid4()))
+    assert worker.send([*head, foreign, asset]).status_code == 401
+    assert worker.send([*head, asset, foreign]).status_code == 401
+    assert worker.send([*worker.head(offer["id"], signature="AAAA"), asset]).status_code == 401
+    nowhere = worker.http.post("/add_result", json={})
+    assert nowhere.status_code == 400
+    quoted = {"content-type": 'multipart/form-data; boundary="abc"'}
+    cut = {"content-type": "multipart/form-data; boundary=abc"}
+    for headers in (quoted, cut):
+        answer = worker.http.post("/add_result", content=b"--abc\r\n", headers=headers)
+        assert (answer.status_code, "incomplete multipart stream" in answer.text) == (400, True)
+    assert list(gateway.files.iterdir()) == [], "nothing of all this is left"
+    assert worker.send([*head, token, asset]).text == "Ok"
+
+
+def test_forms_of_tasks(make: Make) -> None:
+    client = make().client()
+    prompt = ("prompt", "a red robot")
+    assert client.add_form([("prompt", "too long" * 99), prompt]).status_code == 400
+    extras: list[tuple[str, Any]] = [
+        *(("seed", text) for text in ("1.0", "", "x" * 12, "99999999999")),
+        *(
+            ("model_params", text)
+            for text in ("[]", "null", '{"a":', '{"a":"' + "x" * 1024 + '"}', '{"a":NaN}')
+        ),
+        ("model", "x" * 65),
+        ("prompt", b"\xff\xff\xff"),
+    ]
+    for extra in extras:
+        assert client.add_form([prompt, extra]).status_code == 400, extra
+    assert client.add_form([("prompt", "ab"), prompt, ("model_params", '{"a":[1]}')]).status_code == 200
+    for body in (b"", b"[]", b"{", b'{"prompt":1}', b'{"prompt":"a red robot","model_params":null}',
+                 b'{"prompt":"a red robot","model_params":{"a":1e999}}', b'{"prompt":"\\ud800 robot"}',
+                 b'{"prompt":null}', b'{"prompt":""}', b'{"image":"abc"}'):  # fmt: skip
+        answer = client.http.post("/add_task", content=body, headers={"content-type": "application/json"})
+        assert answer.status_code == 400, body
+    assert client.http.post("/add_task", content=b"x").status_code == 400
+    assert client.http.post("/add_task", data={"prompt": "a red robot"}).status_code == 400
+    assert client.add("x" * 385).status_code == 400, "in both forms, unlike the original"
+    assert client.add("abc", unknown=1, image="ignored").status_code == 200
+    too_large = client.http.post("/add_task", json={"prompt": "a red robot", "x": "x" * 2 * 1024**2})
+    assert (too_large.status_code, "payload too large" in too_large.text) == (400, True)
+
+
+def test_params_reach_the_worker_unchanged(make: Make) -> None:
+    gateway = make()
+    params = {"texture_size": 2048, "text": "\u00e9\0", "list": [None, True, 0.5, -3]}
+    gateway.client().task(model_params=params)
+    gateway.client().task("no params")
+    with_params, without = gateway.worker().pull()
+    assert with_params["model_params"] == params
+    assert set(without) == {"id", "prompt", "model", "seed", "assignment_token"}
+
+
+def test_a_refused_upload_leaves_the_connection_usable(make: Make) -> None:
+    """The answer comes before the asset is read, and the next request goes through the same connection."""
+    gateway = make()
+    worker = gateway.worker()
+    worker.http.get("/id")
+    refused = worker.deliver(
+        {"id": str(uuid.uuid4()), "assignment_token": str(uuid.uuid4())}, bytes(8 * 1024**2)
+    )
+    assert refused.status_code == 410
+    assert worker.http.get("/id").text == "1"
+
+
+# --- the rest -------------------------------------------------------------------------------------------
+
+
+def test_paths_and_methods(make: Make) -> None:
+    http = make().client().http
+    base = str(http.base_url).rstrip("/")
+    assert [http.get(f"{base}{path}").text for path in ("/id", "//id", "/id/", "//id/")] == ["1"] * 4
+    assert codes([http.head("/id"), http.options("/id"), http.get("/"), http.get("/add_task")]) == [405] * 4
+    page = http.get("/nowhere", headers={"accept": "text/html"})
+    assert (page.status_code, page.headers["content-type"]) == (404, "text/html; charset=utf-8")
+    assert http.get("/nowhere", headers={"accept": "application/json"}).json()["error"]["code"] == 404
+    bad = http.get("/get_status", params={"id": "x"})
+    assert (bad.status_code, "deserialize error" in bad.text) == (400, True)
+    assert http.get("/get_status").status_code == 400
+    assert http.get("/health").json() == {"status": "healthy"}
+
+
+def test_nodes(make: Make) -> None:
+    gateway = make(node_domain="gateway.example", node_port=443, node_id=7)
+    gateway.client().task()
+    (node,) = gateway.worker().pull_answer(requested_task_count=0).json()["gateways"]
+    assert (node["node_id"], node["domain"], node["http_port"]) == (7, "gateway.example", 443)
+    leader = gateway.client().http.get("/get_leader").json()
+    assert leader == {"leader_id": 7, "domain": "gateway.example", "ip": "127.0.0.1", "http_port": 443}
+    (listed,) = gateway.client().http.get("/get_load").json()["gateways"]
+    assert set(listed) == {
+        "node_id", "domain", "ip", "name", "http_port", "available_tasks", "last_task_acquisition",
+        "last_update",
+    }  # fmt: skip
+
+
+def test_only_listed_hotkeys_work(make: Make) -> None:
+    known = Keypair.create_from_uri("//Listed").ss58_address
+    gateway = make(worker_hotkeys=(known,))
+    assert gateway.worker(uri="//Listed").pull_answer().status_code == 200
+    assert gateway.worker(uri="//Other").pull_answer().status_code == 401
+
+
+def test_a_draining_gateway_takes_no_tasks_but_results(make: Make) -> None:
+    gateway = make()
+    client, worker = gateway.client(), gateway.worker()
+    task = client.task()
+    client.task("a blue robot")
+    (offer,) = worker.pull(requested_task_count=1)
+    assert (
+        gateway.live.ops("POST", "/admin/v1/drain", json={"by": "user", "reason": "test"}).status_code == 200
+    )
+    refused = client.add()
+    assert (refused.status_code, retry_after(refused)) == (503, 5)
+    assert worker.pull() == []
+    assert worker.deliver(offer, splat_bytes()).status_code == 200
+    assert client.result(task).status_code == 200
+
+
+def test_a_storage_that_does_not_answer_is_told(make: Make) -> None:
+    gateway = make()
+    client, worker = gateway.client(), gateway.worker()
+    gateway.break_storage()
+    answers = [
+        client.add(),
+        client.http.get("/get_status", params={"id": str(uuid.uuid4())}),
+        worker.pull_answer(),
+    ]
+    assert codes(answers) == [503] * 3
+    assert all(retry_after(answer) >= 1 for answer in answers)
+    assert gateway.live.ops("GET", "/admin/v1/keys").json()["code"] == "overloaded"
+    gateway.clock.ahead += 31
+    ready = gateway.live.ops("GET", "/ready")
+    assert (ready.status_code, "storage" in ready.json()["reasons"]) == (503, True)
+
+
+def test_metrics_tell_queue_waits_and_outcomes(make: Make) -> None:
+    gateway = make()
+    client, worker = gateway.client(), gateway.worker()
+    client.http.headers["x-client-origin"] = "Unity"
+    client.task()
+    client.add_form([("image", ("i.png", png(8, 8), "image/png"))])
+    first, second = worker.pull()
+    worker.deliver(first, splat_bytes())
+    worker.fail(second, "no")
+    metric = gateway.live.metric
+    assert metric("sn17_gateway_tasks_total", origin="unity", kind="text") == 1
+    assert metric("sn17_gateway_tasks_total", origin="unity", kind="image") == 1
+    assert metric("sn17_gateway_deliveries_total") == 2
+    assert metric("sn17_gateway_results_total", outcome="success") == 1
+    assert metric("sn17_gateway_results_total", outcome="failure") == 1
+    assert metric("sn17_gateway_wait_seconds_count") == 2
+    assert metric("sn17_gateway_generation_seconds_count") == 1
+    assert metric("sn17_gateway_open_tasks", state="waiting") is not None
+    assert metric("sn17_gateway_oldest_wait_seconds") is not None
+    worker.pull_answer(model=[])
+    assert metric("sn17_refusals_total", code="bad_request") == 1
