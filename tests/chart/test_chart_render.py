@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from chart_cases import PRELOADED
 from sn17.accept.verdict import Marks, Thresholds
 from sn17_contract.http import FIXER_PORT, OPS_PORT, TRELLIS_PORT
 from sn17_contract.kubernetes import LABEL_COMPONENT
@@ -196,7 +197,7 @@ def test_a_new_chart_version_alone_restarts_no_worker(chart: Any, tmp_path: Path
     subprocess.run(["cp", "-r", str(CHART), str(copy)], check=True)
     (copy / "Chart.yaml").write_text(text.replace("version: 0.1.0", "version: 0.1.1", 1))
     changed = chart.run(
-        "helm", "template", "sn17", str(copy), "--kube-version=1.34.4", "--namespace", "mining"
+        *("helm", "template", "sn17", str(copy), "--kube-version=1.34.4", "--namespace", "mining"), *PRELOADED
     )
     pods = [o for o in yaml.safe_load_all(changed) if o and o["kind"] == "Deployment"]
     before = {o["metadata"]["name"]: o["spec"]["template"] for o in chart.render().of("Deployment")}

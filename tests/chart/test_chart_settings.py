@@ -49,5 +49,5 @@ def test_services_take_their_settings(
         if entry["name"].startswith("SN17_"):
             monkeypatch.setenv(entry["name"], entry.get("value", "192.0.2.1"))
     settings = SERVICES[component]()  # type: ignore[call-arg,unused-ignore]
-    assert settings.host == "0.0.0.0"
+    assert settings.host == "any"
     assert settings.log_format == "json"

@@ -200,7 +200,7 @@ THRESHOLDS = {
 @pytest.mark.parametrize("value", list(THRESHOLDS))
 def test_a_threshold_is_the_same_number_everywhere(chart: Any, value: str) -> None:
     number, shown, gone = THRESHOLDS[value]
-    release = chart.render("--set", f"{value}={number}")
+    release = chart.render("--set-json", f"{value}={number}")
     text = yaml.safe_dump([alerts(release), *boards(release).values()], width=10_000)
     text += "\n".join(rule["expr"] for rule in alerts(release).values())
     for part in shown:

@@ -64,6 +64,11 @@ CONTAINER_SECURITY = (
     *("allowPrivilegeEscalation", "capabilities", "privileged", "procMount"),
     "readOnlyRootFilesystem",
 )
+VOLUMES = (
+    *("configMap", "secret", "emptyDir", "persistentVolumeClaim", "ephemeral", "projected", "downwardAPI"),
+    *("hostPath", "nfs", "csi", "image"),
+)
+MOUNTS = ("name", "mountPath", "mountPropagation", "readOnly", "recursiveReadOnly", "subPath", "subPathExpr")
 SPREAD = (
     *("maxSkew", "minDomains", "topologyKey", "whenUnsatisfiable", "labelSelector", "matchLabelKeys"),
     *("nodeAffinityPolicy", "nodeTaintsPolicy"),
@@ -102,9 +107,9 @@ KNOWN: dict[str, dict[str, Any]] = {
     "podAnnotations": STRINGS,
     "podLabels": STRINGS,
     "annotations": STRINGS,
-    **dict.fromkeys(
-        ("extraEnv", "extraVolumes", "extraVolumeMounts"), listed({"type": "object", "required": ["name"]})
-    ),
+    "extraEnv": listed(fields("name", "value", "valueFrom")),
+    "extraVolumes": listed(fields("name", *VOLUMES)),
+    "extraVolumeMounts": listed(fields(*MOUNTS)),
     "nodeSelector": STRINGS,
     "affinity": fields("nodeAffinity", "podAffinity", "podAntiAffinity"),
     "tolerations": listed(fields("key", "operator", "value", "effect", "tolerationSeconds")),

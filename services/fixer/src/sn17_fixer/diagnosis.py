@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sn17_splats import Splats
 
+from sn17_fixer.conventions import foreign_conventions
 from sn17_fixer.gates import MIN_GAUSSIANS, gates_of
 from sn17_fixer.model import (
     BLOCK,
@@ -81,14 +82,15 @@ def diagnose(splats: Splats, *, scanner: Scanner | None = None, reference: Refer
     rotations = _rotations(splats, scan)
     bad_rows = _bad_rows(splats, scan, rotations)
     oversized = _oversized(splats, scan, extents)
-    reasons: list[Reason] = []
+    foreign = foreign_conventions(scan)
+    reasons: list[Reason] = list(foreign)
     if opacity.nan:  # an infinite logit is opaque or transparent, not broken
         reasons.append(Reason.MISSING_OPACITY)
     if bad_rows > rotations.zero:
         reasons.append(Reason.NONFINITE_ROWS)
     if rotations.zero:
         reasons.append(Reason.ZERO_ROTATIONS)
-    if oversized:
+    if oversized and Reason.LINEAR_SCALES not in foreign:
         reasons.append(Reason.OVERSIZED_SCALES)
     if extents.strays:
         reasons.append(Reason.STRAY_POINTS)

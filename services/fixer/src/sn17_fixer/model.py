@@ -43,6 +43,9 @@ class Reason(StrEnum):
     TOO_FEW_GAUSSIANS = "too_few_gaussians"
     TOO_TRANSPARENT = "too_transparent"
     IDENTITY_ROTATIONS = "identity_rotations"
+    LINEAR_SCALES = "linear_scales"
+    ACTIVATED_COLOURS = "activated_colours"
+    ROTATIONS_XYZW = "rotations_xyzw"
 
 
 @dataclass(frozen=True, slots=True)

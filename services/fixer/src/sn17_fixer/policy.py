@@ -10,6 +10,7 @@ import numpy as np
 from sn17_contract.fixer import FixVerdict
 from sn17_splats import SplatError, Splats
 
+from sn17_fixer.conventions import coefficients, logarithms, real_part_first
 from sn17_fixer.diagnosis import diagnose, double_activation_clamp, signature_of
 from sn17_fixer.model import Diagnosis, PolicyName, Reason, RenderCheck, Repair, Scalar, Step
 from sn17_fixer.reference import TRELLIS, Reference
@@ -82,12 +83,17 @@ def fix(splats: Splats, options: FixOptions = FixOptions(), *, scanner: Scanner 
     before = diagnose(splats, scanner=scanner, reference=options.reference)
     run = _Run(splats)
     reasons = list(before.reasons)
+    found = before
+    if options.policy is not PolicyName.NONE and _as_ours(run, before):
+        # All that was judged of the other convention's columns was judged wrongly.
+        found = diagnose(run.splats, scanner=scanner, reference=options.reference)
+        reasons += [reason for reason in found.reasons if reason not in reasons]
     if options.policy is PolicyName.PHASE1:
-        _sanitise(run, before)
+        _sanitise(run, found)
         if run.take(shift_with_noise(run.splats, seed=options.seed)):
             reasons.append(Reason.LOW_MEAN_LOGIT)
     elif options.policy is PolicyName.MEASURED:
-        reasons += _measured(run, before, options)
+        reasons += _measured(run, found, options)
     if options.place and len(run.splats):
         run.take(place(run.splats))
     if not len(run.splats):
@@ -100,6 +106,19 @@ def fix(splats: Splats, options: FixOptions = FixOptions(), *, scanner: Scanner 
         verdict = FixVerdict.UNREPAIRABLE
         reasons += [reason for reason in after.reasons if reason not in reasons]
     return Fixed(run.splats, before, after, tuple(run.steps), verdict, tuple(reasons))
+
+
+def _as_ours(run: _Run, before: Diagnosis) -> bool:
+    """Bring columns that follow another exporter's convention to ours; whether there were any."""
+    steps: dict[Reason, Callable[[Splats], Repair]] = {
+        Reason.LINEAR_SCALES: logarithms,
+        Reason.ACTIVATED_COLOURS: coefficients,
+        Reason.ROTATIONS_XYZW: real_part_first,
+    }
+    foreign = [reason for reason in before.reasons if reason in steps]
+    for reason in foreign:
+        run.take(steps[reason](run.splats))
+    return bool(foreign)
 
 
 def _sanitise(run: _Run, before: Diagnosis) -> None:

@@ -16,6 +16,7 @@ COLUMNS: Final = (
 POSITIONS: Final = slice(0, 3)
 SCALES: Final = slice(3, 6)
 ROTATIONS: Final = slice(6, 10)
+COLOURS: Final = slice(10, 13)
 OPACITY: Final = 13
 
 BINS_PER_LOGIT: Final = 64
