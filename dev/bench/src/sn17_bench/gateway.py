@@ -1,7 +1,8 @@
 """The gateway as a process: what polls, tasks and pulls cost while a long queue waits.
 
 Fills a queue of 1,000 tasks, then polls their states at 50 a second and reads the process's CPU time; the
-baseline of the same run is the same process left alone. Then 4 workers take and return what waits, as fast as they can.
+baseline of the same run is the same process left alone. Then 4 workers take and return what waits, as fast as
+they can.
 ``--json FILE`` writes the figures.
 """
 
