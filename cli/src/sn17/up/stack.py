@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 from sn17.up.process import FORGIVEN_AFTER_SECONDS, ManagedProcess, ProcessFailedError, ProcessSpec
 
 MIB = 1024 * 1024
@@ -49,7 +49,7 @@ class Stack:
 
     options: StackOptions
     on_event: Callable[[str, str], None]
-    client: httpx.AsyncClient
+    client: httpx2.AsyncClient
     devnet: ManagedProcess | None = field(init=False, default=None)
     fixer: ManagedProcess | None = field(init=False, default=None)
     miner: ManagedProcess | None = field(init=False, default=None)
@@ -100,7 +100,7 @@ class Stack:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 while True:
-                    with contextlib.suppress(httpx.TransportError):
+                    with contextlib.suppress(httpx2.TransportError):
                         response = await self.client.get(url)
                         if response.is_success:
                             return
