@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 #: Proxies that nothing answers at, of a kind that no client can use: local runs must not look at them.
-PROXIES = {name: "socks5://127.0.0.1:9" for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy")}
+PROXIES = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy"), "socks5://127.0.0.1:9")
 
 UP = [sys.executable, "-m", "sn17", "up", "--backend", "procedural", "--max-gaussians", "60000"]
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx2
 from sn17.up.process import FORGIVEN_AFTER_SECONDS, ManagedProcess, ProcessFailedError, ProcessSpec
+from sn17_files import write_atomically
 
 MIB = 1024 * 1024
 
@@ -177,6 +178,4 @@ class Stack:
 
     @staticmethod
     def _write_secret(path: Path, text: str) -> None:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
+        write_atomically(path, text.encode(), mode=0o600)

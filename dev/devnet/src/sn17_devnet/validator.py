@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from aiohttp import web
 from bittensor_wallet import Keypair
+from sn17_files import write_atomically
 from sn17_protocol import (
     GetVersion,
     NonceBook,
@@ -24,7 +25,6 @@ from sn17_protocol import (
     parse_request_headers,
     verify_result,
 )
-from sn17_service import write_atomically
 
 from sn17_devnet import wire
 from sn17_devnet.faults import FaultKind, FaultPlan, FaultRule

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from sn17_files import write_atomically
 
 from sn17_operator.adapters.prometheus import METRICS, PrometheusMetrics, Result, gather, selector
 from sn17_operator.core.evidence import Raw, Samples
@@ -116,7 +117,7 @@ def write(recording: Recording, path: Path) -> None:
         ],
     }
     data = json.dumps(content).encode()
-    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    write_atomically(path, gzip.compress(data) if path.suffix == ".gz" else data)
 
 
 def read(path: Path) -> Recording:
