@@ -7,9 +7,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 from sn17.__main__ import app
+from sn17_http import own_request
 from typer.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "services/gateway/tests"))
@@ -31,8 +31,12 @@ def run(gateway: GatewayProcess, *arguments: str) -> tuple[int, str, str]:
 
 
 def add_task(gateway: GatewayProcess, key: str) -> int:
-    answer = httpx.post(
-        f"{gateway.url}/add_task", json={"prompt": "a red robot"}, headers={"x-api-key": key}, timeout=30
+    answer = own_request(
+        "POST",
+        f"{gateway.url}/add_task",
+        json={"prompt": "a red robot"},
+        headers={"x-api-key": key},
+        timeout=30,
     )
     return answer.status_code
 

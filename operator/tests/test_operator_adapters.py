@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
@@ -37,27 +37,27 @@ POD = Pod("u", "w", "ns", 0.0, address="http://w:9090", phase=Phase.RUNNING, con
 
 
 def prometheus(
-    answer: Callable[[httpx.Request], httpx.Response], errors: list[str] | None = None, **settings: Any
+    answer: Callable[[httpx2.Request], httpx2.Response], errors: list[str] | None = None, **settings: Any
 ) -> PrometheusMetrics:
     return PrometheusMetrics(
         PrometheusSettings(url="http://prometheus/prefix", **settings),
         on_error=(errors if errors is not None else []).append,
-        transport=httpx.MockTransport(answer),
+        transport=httpx2.MockTransport(answer),
     )
 
 
-def success(result: list[dict[str, Any]], **more: Any) -> httpx.Response:
-    return httpx.Response(
+def success(result: list[dict[str, Any]], **more: Any) -> httpx2.Response:
+    return httpx2.Response(
         200, json={"status": "success", "data": {"resultType": "matrix", "result": result}, **more}
     )
 
 
-def raise_timeout(request: httpx.Request) -> httpx.Response:
-    raise httpx.ReadTimeout("slow", request=request)
+def raise_timeout(request: httpx2.Request) -> httpx2.Response:
+    raise httpx2.ReadTimeout("slow", request=request)
 
 
-def raise_refused(request: httpx.Request) -> httpx.Response:
-    raise httpx.ConnectError("refused", request=request)
+def raise_refused(request: httpx2.Request) -> httpx2.Response:
+    raise httpx2.ConnectError("refused", request=request)
 
 
 @pytest.mark.parametrize(
@@ -65,16 +65,16 @@ def raise_refused(request: httpx.Request) -> httpx.Response:
     [
         (raise_timeout, "timeout"),
         (raise_refused, "unreachable"),
-        (lambda r: httpx.Response(503, text="busy"), "http_503"),
-        (lambda r: httpx.Response(422, json={"status": "error", "error": "bad query"}), "http_422"),
-        (lambda r: httpx.Response(200, text="<html>"), "bad_answer"),
-        (lambda r: httpx.Response(200, json={"status": "error", "error": "x"}), "http_200"),
+        (lambda r: httpx2.Response(503, text="busy"), "http_503"),
+        (lambda r: httpx2.Response(422, json={"status": "error", "error": "bad query"}), "http_422"),
+        (lambda r: httpx2.Response(200, text="<html>"), "bad_answer"),
+        (lambda r: httpx2.Response(200, json={"status": "error", "error": "x"}), "http_200"),
         (lambda r: success([], warnings=["a block is missing"]), "warnings"),
-        (lambda r: httpx.Response(302, headers={"location": "http://elsewhere"}), "http_302"),
+        (lambda r: httpx2.Response(302, headers={"location": "http://elsewhere"}), "http_302"),
     ],
 )
 async def test_no_usable_answer_makes_the_signal_unknown(
-    answer: Callable[[httpx.Request], httpx.Response], reason: str
+    answer: Callable[[httpx2.Request], httpx2.Response], reason: str
 ) -> None:
     errors: list[str] = []
     metrics = prometheus(answer, errors)
@@ -86,9 +86,9 @@ async def test_no_usable_answer_makes_the_signal_unknown(
 
 
 async def test_every_query_asks_for_one_time_and_keeps_the_prefix() -> None:
-    seen: list[httpx.URL] = []
+    seen: list[httpx2.URL] = []
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def answer(request: httpx2.Request) -> httpx2.Response:
         seen.append(request.url)
         return success([])
 
@@ -117,7 +117,7 @@ async def test_authorisation_from_files(tmp_path: Path, settings: dict[str, str]
     (tmp_path / "token").write_text("secret\n")
     seen: list[str | None] = []
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def answer(request: httpx2.Request) -> httpx2.Response:
         seen.append(request.headers.get("authorization"))
         return success([])
 
@@ -130,7 +130,7 @@ async def test_counters_by_kind_are_added_up_and_pod_memory_is_found_by_its_cgro
     uid = "0a1b2c3d-0000-1111-2222-333344445555"
     underscored = uid.replace("-", "_")
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def answer(request: httpx2.Request) -> httpx2.Response:
         query = request.url.params["query"]
         if query.startswith("sn17_gpu_errors_total"):
             return success(
@@ -163,9 +163,9 @@ def test_success_leaves_out_skipped_and_yield_does_not() -> None:
 # --- the workers' admin endpoints ---------------------------------------------------------------------
 
 
-def admin(tmp_path: Path, answer: Callable[[httpx.Request], httpx.Response]) -> WorkerAdmin:
+def admin(tmp_path: Path, answer: Callable[[httpx2.Request], httpx2.Response]) -> WorkerAdmin:
     (tmp_path / "token").write_text("secret")
-    return WorkerAdmin(tmp_path / "token", clock=lambda: NOW, transport=httpx.MockTransport(answer))
+    return WorkerAdmin(tmp_path / "token", clock=lambda: NOW, transport=httpx2.MockTransport(answer))
 
 
 MEMORY = {"unreclaimable_bytes": 5, "working_set_bytes": 6, "limit_bytes": 9}
@@ -196,10 +196,10 @@ RESULTS: dict[str, dict[str, Any]] = {
 async def test_admin_speaks_the_contract(tmp_path: Path) -> None:
     seen: list[tuple[str, Any]] = []
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def answer(request: httpx2.Request) -> httpx2.Response:
         assert request.headers["authorization"] == "Bearer secret"
         seen.append((request.url.path, json.loads(request.content or b"null")))
-        return httpx.Response(200, json=STATE | RESULTS.get(request.url.path.rsplit("/", 1)[-1], {}))
+        return httpx2.Response(200, json=STATE | RESULTS.get(request.url.path.rsplit("/", 1)[-1], {}))
 
     client = admin(tmp_path, answer)
     assert await client.drain(POD, LeaseOwner.OPERATOR, "why", 60) is True
@@ -220,18 +220,18 @@ async def test_admin_speaks_the_contract(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("answer", "outcome"),
     [
-        (lambda r: httpx.Response(401, json={"code": "unauthorized", "detail": "no"}), "http_401"),
-        (lambda r: httpx.Response(500, text="oops"), "bad_answer"),
+        (lambda r: httpx2.Response(401, json={"code": "unauthorized", "detail": "no"}), "http_401"),
+        (lambda r: httpx2.Response(500, text="oops"), "bad_answer"),
         (raise_timeout, "timeout"),
         (raise_refused, "unreachable"),
         (
-            lambda r: httpx.Response(409, json={"code": "boot_id_mismatch", "detail": "gone"}),
+            lambda r: httpx2.Response(409, json={"code": "boot_id_mismatch", "detail": "gone"}),
             "boot_id_mismatch",
         ),
     ],
 )
 async def test_admin_refusals_have_a_name(
-    tmp_path: Path, answer: Callable[[httpx.Request], httpx.Response], outcome: str
+    tmp_path: Path, answer: Callable[[httpx2.Request], httpx2.Response], outcome: str
 ) -> None:
     with pytest.raises(Refused) as refused:
         await admin(tmp_path, answer).exit(POD, "b", "why")
@@ -250,20 +250,20 @@ async def test_admin_without_token_says_which_setting(tmp_path: Path) -> None:
 @pytest.mark.parametrize("result", [None, {}, CANARY | {"passed": "perhaps"}, "passed"])
 async def test_canary_that_does_not_say_whether_it_passed_is_no_answer(tmp_path: Path, result: Any) -> None:
     with pytest.raises(Refused, match="result"):
-        await admin(tmp_path, lambda r: httpx.Response(200, json=STATE | {"result": result})).canary(POD)
+        await admin(tmp_path, lambda r: httpx2.Response(200, json=STATE | {"result": result})).canary(POD)
 
 
 async def test_an_answer_without_the_number_of_jobs_is_no_answer(tmp_path: Path) -> None:
     said = {name: value for name, value in STATE.items() if name != "jobs_in_flight"}
     with pytest.raises(Refused, match="jobs_in_flight"):
-        await admin(tmp_path, lambda r: httpx.Response(200, json=said)).drain(
+        await admin(tmp_path, lambda r: httpx2.Response(200, json=said)).drain(
             POD, LeaseOwner.OPERATOR, "why", 60
         )
 
 
 async def test_canary_that_did_not_run_neither_passed_nor_failed(tmp_path: Path) -> None:
     body = STATE | {"result": CANARY | {"ran": False, "passed": None, "reason": "a job came first"}}
-    result = await admin(tmp_path, lambda r: httpx.Response(200, json=body)).canary(POD)
+    result = await admin(tmp_path, lambda r: httpx2.Response(200, json=body)).canary(POD)
     assert (result.passed, result.message) == (None, "a job came first")
 
 
@@ -418,7 +418,7 @@ def test_replay_finds_one_action_in_a_leak_and_none_in_health() -> None:
 async def test_recording_is_of_workers_and_of_no_other_service() -> None:
     """The miner shows its memory and its life too, and is not for the operator to judge."""
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def answer(request: httpx2.Request) -> httpx2.Response:
         worker = {"pod_uid": "u1", "pod": "trellis-0", "node": "n1", "boot_id": "b1"}
         miner = {"pod_uid": "u2", "pod": "miner-0", "node": "n1", "boot_id": "b2"}
         of_workers = request.url.params["query"].startswith("sn17_recent_generations{")

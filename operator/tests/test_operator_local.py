@@ -11,8 +11,9 @@ import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
+from sn17_http import own_async_client
 from sn17_operator.adapters.local import LocalEvent, LocalOperator, default_spec
 from sn17_operator.adapters.local_scrape import LocalWorker, Scraper, WorkerState
 from sn17_operator.core.model import Monitoring, Signal
@@ -117,10 +118,10 @@ async def test_leaking_worker_is_restarted_and_its_neighbour_is_left_alone(tmp_p
         answers: list[int] = []
 
         async def load() -> None:
-            async with httpx.AsyncClient(timeout=30) as client:
+            async with own_async_client(timeout=30) as client:
                 while not healed.is_set():
                     for worker in list(addresses.values()):
-                        with contextlib.suppress(httpx.TransportError):
+                        with contextlib.suppress(httpx2.TransportError):
                             reply = await client.post(
                                 f"{worker.data_url}/generate", data={"prompt": "a red cube", "seed": "1"}
                             )
@@ -160,7 +161,7 @@ async def test_a_persons_cordon_holds_and_is_lifted(tmp_path: Path) -> None:
         )
         running = asyncio.create_task(operator.run())
         try:
-            async with asyncio.timeout(60), httpx.AsyncClient() as client:
+            async with asyncio.timeout(60), own_async_client() as client:
                 while (await seen.get()).ready != "1/1":
                     pass
                 operator.cordon("a", "look at it")
@@ -182,12 +183,12 @@ async def test_worker_that_hangs_does_not_keep_the_others_from_being_scraped() -
     """Their few samples would look like a fault of the monitoring, and nothing would be done about it."""
     states = {name: WorkerState(LocalWorker(name, f"http://{name}")) for name in ("hangs", "works")}
 
-    async def answer(request: httpx.Request) -> httpx.Response:
+    async def answer(request: httpx2.Request) -> httpx2.Response:
         if request.url.host == "hangs":
             await asyncio.Event().wait()
-        return httpx.Response(200, text='sn17_boot_info{boot_id="b"} 1\n')
+        return httpx2.Response(200, text='sn17_boot_info{boot_id="b"} 1\n')
 
-    scraper = Scraper(states, interval=0.01, clock=time.time, transport=httpx.MockTransport(answer))
+    scraper = Scraper(states, interval=0.01, clock=time.time, transport=httpx2.MockTransport(answer))
     running = asyncio.create_task(scraper.run())
     try:
         async with asyncio.timeout(30):
@@ -205,13 +206,13 @@ async def test_worker_that_hangs_does_not_keep_the_others_from_being_scraped() -
 async def test_a_neighbour_that_answers_shows_that_the_only_worker_is_at_fault() -> None:
     states = {"hangs": WorkerState(LocalWorker("hangs", "http://hangs"))}
 
-    async def answer(request: httpx.Request) -> httpx.Response:
+    async def answer(request: httpx2.Request) -> httpx2.Response:
         if request.url.host == "hangs":
-            raise httpx.ReadTimeout("silent", request=request)
-        return httpx.Response(200 if request.url.host == "fixer" else 500)
+            raise httpx2.ReadTimeout("silent", request=request)
+        return httpx2.Response(200 if request.url.host == "fixer" else 500)
 
     async def measured(*neighbours: str) -> Monitoring:
-        transport = httpx.MockTransport(answer)
+        transport = httpx2.MockTransport(answer)
         scraper = Scraper(states, neighbours, interval=0.01, clock=time.time, transport=transport)
         states["hangs"].series.clear()
         running = asyncio.create_task(scraper.run())

@@ -12,12 +12,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 import yaml
 from sn17_chaos.real_fleet import Fleet, OperatorProcess, free_port, running, wait_for
 from sn17_cluster.client import Cluster
 from sn17_cluster.pki import Authority
+from sn17_http import own_request
 from sn17_operator.adapters.local import default_spec
 from sn17_operator.adapters.prometheus import PrometheusMetrics, PrometheusSettings, QueryError
 
@@ -80,8 +81,10 @@ def secured(
 
     def answers() -> bool:
         try:
-            return httpx.get(f"{found.url}/-/ready", verify=trust, auth=("operator", PASSWORD)).is_success
-        except httpx.HTTPError:
+            return own_request(
+                "GET", f"{found.url}/-/ready", verify=trust, auth=("operator", PASSWORD)
+            ).is_success
+        except httpx2.HTTPError:
             return False
 
     try:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from live_release import LiveRelease, wait_for
 from sn17.__main__ import app
@@ -23,6 +23,7 @@ from sn17_dashboards.__main__ import FOLDER, PICTURES
 from sn17_dashboards.boards.thresholds import filled_in as in_numbers
 from sn17_dashboards.draw import chosen, draw_boards
 from sn17_dashboards.prometheus import Window, filled_in, query_range
+from sn17_http import own_client, own_request
 from typer.testing import CliRunner
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(780)]
@@ -103,8 +104,8 @@ def window() -> Window:
 
 
 @pytest.fixture(scope="module")
-def client(live: LiveRelease) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=live.url, timeout=30) as made:
+def client(live: LiveRelease) -> Iterator[httpx2.Client]:
+    with own_client(base_url=live.url, timeout=30) as made:
         yield made
 
 
@@ -114,13 +115,13 @@ def test_the_operator_recycled_the_leaking_worker_and_nothing_was_lost(live: Liv
     assert not live.query('sn17_tasks_total{outcome=~"given_up|expired"} > 0')
 
 
-def test_variables_find_the_release(live: LiveRelease, client: httpx.Client, window: Window) -> None:
+def test_variables_find_the_release(live: LiveRelease, client: httpx2.Client, window: Window) -> None:
     values = chosen(client, window)
     assert (values["namespace"], values["release"]) == (live.namespace, "sn17")
 
 
 def test_every_query_returns_series(
-    client: httpx.Client, boards: dict[str, Any], window: Window, live: LiveRelease
+    client: httpx2.Client, boards: dict[str, Any], window: Window, live: LiveRelease
 ) -> None:
     values = chosen(client, window)
     silent = {
@@ -133,7 +134,7 @@ def test_every_query_returns_series(
     assert silent <= WITHOUT_DATA
 
 
-def test_shares_stay_shares(client: httpx.Client, boards: dict[str, Any], window: Window) -> None:
+def test_shares_stay_shares(client: httpx2.Client, boards: dict[str, Any], window: Window) -> None:
     values = chosen(client, window)
     for board in boards.values():
         for panel in board["panels"]:
@@ -143,7 +144,7 @@ def test_shares_stay_shares(client: httpx.Client, boards: dict[str, Any], window
                         assert all(0 <= value <= 1 for _, value in series.samples), target["expr"]
 
 
-def test_annotations_mark_the_recycle(client: httpx.Client, boards: dict[str, Any], window: Window) -> None:
+def test_annotations_mark_the_recycle(client: httpx2.Client, boards: dict[str, Any], window: Window) -> None:
     values = chosen(client, window)
     for annotation in boards["overview"]["annotations"]["list"]:
         assert query_range(client, filled_in(annotation["expr"], values), window), annotation["name"]
@@ -216,7 +217,7 @@ def test_upgrade_and_rollback_lose_no_task(live: LiveRelease) -> None:
     before = len(read_tasks(live.journal))
 
     def unaccounted() -> tuple[str, ...]:
-        books = httpx.get(f"http://{live.address('validators')}:8099/books", trust_env=False).json()
+        books = own_request("GET", f"http://{live.address('validators')}:8099/books").json()
         tasks = read_tasks(live.journal)
         # The newest are still under way; what came before the roll-back must have ended.
         known = {task.task_id for task in tasks[before:]}

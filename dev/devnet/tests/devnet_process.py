@@ -11,7 +11,7 @@ import time
 import uuid
 from pathlib import Path
 
-import httpx
+from sn17_http import own_client, own_request
 from sn17_protocol import PullTask, SubmitResults
 from sn17_protocol.signing import sign_result
 from sn17_protocol.transport import build_request, read_response
@@ -43,7 +43,7 @@ class Devnet:
                 raise RuntimeError(self.log.read_text())
             time.sleep(0.02)
         self.info = json.loads((self.state / "devnet.json").read_text())
-        self.http = httpx.Client(timeout=60)
+        self.http = own_client(timeout=60)
 
     def __enter__(self):
         return self
@@ -96,7 +96,8 @@ class Devnet:
 
     def call(self, message, index=0, keypair=None):
         request = self.request(message, index, keypair)
-        answer = httpx.post(
+        answer = own_request(
+            "POST",
             self.validators[index]["url"] + request.path,
             headers=request.headers,
             content=request.body,

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 
-import httpx
 import numpy as np
 import pytest
 import splat_maker
@@ -17,6 +16,7 @@ from devnet_process import Devnet, mode, mutations
 from sn17_devnet.network import Network
 from sn17_devnet.picture import render_front
 from sn17_devnet.settings import DevnetSettings
+from sn17_http import own_client
 from sn17_protocol import ChainSnapshot, PullTask
 from sn17_protocol.transport import TransportError
 from sn17_splats import write_ply
@@ -151,7 +151,7 @@ def test_spoilt_calls_never_stop_a_validator_or_fill_its_memory(devnet, calls):
     base = devnet.resident_bytes()
     statuses = set()
     request = devnet.request(PullTask())
-    with httpx.Client(timeout=30) as client:
+    with own_client(timeout=30) as client:
         for number in range(calls):
             if number % 50 == 0:
                 request = devnet.request(PullTask())

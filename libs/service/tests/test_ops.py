@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from fastapi import APIRouter
 from sn17_contract.admin import Canary, CanaryAnswer
+from sn17_http import own_request
 from sn17_service import MemoryReading, MemoryUnavailable
 from sn17_service.testing import ServiceThread
 
@@ -32,7 +32,7 @@ def test_probes_need_no_token(live: ServiceThread) -> None:
 
 def test_metrics_answer_in_the_format_that_is_asked_for(live: ServiceThread) -> None:
     url = f"http://127.0.0.1:{live.service.ops_port}/metrics"
-    answer = httpx.get(url, headers={"accept": "application/openmetrics-text; version=1.0.0"})
+    answer = own_request("GET", url, headers={"accept": "application/openmetrics-text; version=1.0.0"})
     assert answer.headers["content-type"].startswith("application/openmetrics-text")
     assert answer.text.rstrip().endswith("# EOF")
 

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
+from sn17_http import own_request
 
 SCRIPT = Path(__file__).with_name("service_process.py")
 DEADLINE = 30.0
@@ -67,7 +68,7 @@ def test_sigterm_finishes_the_work_and_exits_0(start: Start, tmp_path: Path) -> 
     process = start()
     values = ready(tmp_path)
     assert values["pid"] == process.pid
-    answer = httpx.get(f"http://127.0.0.1:{values['ops_port']}/health")
+    answer = own_request("GET", f"http://127.0.0.1:{values['ops_port']}/health")
     assert answer.json()["boot_id"] == values["boot_id"]
     process.send_signal(signal.SIGTERM)
     _, log = process.communicate(timeout=DEADLINE)
@@ -89,7 +90,7 @@ def test_a_second_signal_leaves_at_once(start: Start, tmp_path: Path) -> None:
     values = ready(tmp_path)
     process.send_signal(signal.SIGTERM)
     url = f"http://127.0.0.1:{values['ops_port']}/ready"
-    wait_for(lambda: httpx.get(url).status_code == 503)
+    wait_for(lambda: own_request("GET", url).status_code == 503)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=DEADLINE)
     assert process.returncode == 128 + signal.SIGTERM
@@ -104,12 +105,12 @@ def test_probes_answer_while_the_main_loop_is_blocked(start: Start, tmp_path: Pa
 
     def healthy() -> bool:
         try:
-            return httpx.get(f"http://127.0.0.1:{port}/health", timeout=5).status_code == 200
-        except httpx.TransportError:
+            return own_request("GET", f"http://127.0.0.1:{port}/health", timeout=5).status_code == 200
+        except httpx2.TransportError:
             return False
 
     wait_for(healthy)
-    assert "sn17_boot_info" in httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text
+    assert "sn17_boot_info" in own_request("GET", f"http://127.0.0.1:{port}/metrics", timeout=5).text
 
 
 def test_a_failed_background_task_ends_the_process(start: Start) -> None:

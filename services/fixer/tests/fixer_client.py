@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx
+import httpx2
 from sn17_fixer.app import FixerApp
 from sn17_fixer.settings import FixerSettings
+from sn17_http import own_async_client
 from sn17_service import Service
 
 
@@ -26,8 +27,8 @@ class Fixer:
 
 
 @asynccontextmanager
-async def client(fixer: Fixer) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(app=fixer.asgi)
-    async with httpx.AsyncClient(transport=transport, base_url="http://fixer") as http:
+async def client(fixer: Fixer) -> AsyncIterator[httpx2.AsyncClient]:
+    transport = httpx2.ASGITransport(app=fixer.asgi)
+    async with own_async_client(transport=transport, base_url="http://fixer") as http:
         yield http
     fixer.app.close()

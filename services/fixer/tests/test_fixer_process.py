@@ -11,9 +11,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 from fixer_splats import shell
+from sn17_http import own_client
 from sn17_splats import encode_spz, write_ply
 
 DEADLINE = 60.0
@@ -41,13 +41,13 @@ def fixer(
 def test_it_fixes_over_http_reports_itself_and_ends_cleanly(fixer) -> None:
     process, ports = fixer
     splats = shell()
-    with httpx.Client(base_url=f"http://127.0.0.1:{ports['port']}", timeout=DEADLINE) as http:
+    with own_client(base_url=f"http://127.0.0.1:{ports['port']}", timeout=DEADLINE) as http:
         assert http.get("/health").json() == {"status": "healthy"}
         answer = http.post("/fix", content=write_ply(splats))
         assert answer.status_code == 200
         assert answer.content == encode_spz(splats)
         assert http.post("/fix", content=b"nonsense").json()["code"] == "bad_splat"
-    with httpx.Client(base_url=f"http://127.0.0.1:{ports['ops_port']}", timeout=DEADLINE) as ops:
+    with own_client(base_url=f"http://127.0.0.1:{ports['ops_port']}", timeout=DEADLINE) as ops:
         assert ops.get("/ready").status_code == 200
         metrics = ops.get("/metrics").text
     assert 'sn17_fixes_total{policy="measured",verdict="healthy"} 1.0' in metrics

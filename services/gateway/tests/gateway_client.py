@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
+import httpx2
 import numpy as np
 from bittensor_wallet import Keypair
+from sn17_http import own_client
 from sn17_protocol.gateway import sign_time
 from sn17_splats import Splats, encode_spz
 
@@ -28,12 +29,12 @@ class Client:
 
     def __init__(self, url: str, key: str | None) -> None:
         headers = {} if key is None else {"x-api-key": key}
-        self.http = httpx.Client(base_url=url, headers=headers, timeout=DEADLINE)
+        self.http = own_client(base_url=url, headers=headers, timeout=DEADLINE)
 
-    def add(self, prompt: str = "a red robot", **fields: Any) -> httpx.Response:
+    def add(self, prompt: str = "a red robot", **fields: Any) -> httpx2.Response:
         return self.http.post("/add_task", json={"prompt": prompt, **fields})
 
-    def add_form(self, parts: list[tuple[str, Any]], **headers: str) -> httpx.Response:
+    def add_form(self, parts: list[tuple[str, Any]], **headers: str) -> httpx2.Response:
         """Parts in this order; a value is text, or (file name, bytes, media type)."""
         files = [(name, value if isinstance(value, tuple) else (None, value)) for name, value in parts]
         return self.http.post("/add_task", files=files, headers=headers)
@@ -48,7 +49,7 @@ class Client:
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
 
-    def result(self, task: str, **query: str) -> httpx.Response:
+    def result(self, task: str, **query: str) -> httpx2.Response:
         return self.http.get("/get_result", params={"id": task, **query})
 
 
@@ -63,7 +64,7 @@ class FleetWorker:
 
     def __post_init__(self) -> None:
         self.keypair = Keypair.create_from_uri(self.uri)
-        self.http = httpx.Client(base_url=self.url, timeout=DEADLINE)
+        self.http = own_client(base_url=self.url, timeout=DEADLINE)
 
     @property
     def hotkey(self) -> str:
@@ -78,7 +79,7 @@ class FleetWorker:
             "timestamp": timestamp,
         }
 
-    def pull_answer(self, **changes: Any) -> httpx.Response:
+    def pull_answer(self, **changes: Any) -> httpx2.Response:
         """``changes`` replace fields of the body; None removes one."""
         body = {**self.signed(), "requested_task_count": 8, "model": "404-3dgs", **changes}
         return self.http.post(
@@ -104,16 +105,16 @@ class FleetWorker:
         }
         return list(values.items())
 
-    def send(self, parts: list[tuple[str, Any]]) -> httpx.Response:
+    def send(self, parts: list[tuple[str, Any]]) -> httpx2.Response:
         files = [
             (name, ("result.spz", value) if isinstance(value, bytes) else (None, value))
             for name, value in parts
         ]
         return self.http.post("/add_result", files=files)
 
-    def deliver(self, offer: dict[str, Any], asset: bytes) -> httpx.Response:
+    def deliver(self, offer: dict[str, Any], asset: bytes) -> httpx2.Response:
         token = [("assignment_token", offer["assignment_token"])]
         return self.send([*self.head(offer["id"]), *token, ("asset", asset)])
 
-    def fail(self, offer: dict[str, Any], reason: str) -> httpx.Response:
+    def fail(self, offer: dict[str, Any], reason: str) -> httpx2.Response:
         return self.send([*self.head(offer["id"], "failure"), ("reason", reason)])

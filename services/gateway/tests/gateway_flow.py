@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
+import httpx2
 from gateway_client import Client, FleetWorker, splat_bytes
 from gateway_process import GUEST, GatewayProcess
 
@@ -86,11 +86,11 @@ class Flow:
 
         return run
 
-    def _asked(self, call: Callable[[str], httpx.Response], turn: int) -> httpx.Response | None:
+    def _asked(self, call: Callable[[str], httpx2.Response], turn: int) -> httpx2.Response | None:
         """The answer, or None for none and for 5xx: whoever asks, asks again."""
         try:
             answer = call(self.gateways[turn % len(self.gateways)].url)
-        except httpx.TransportError:
+        except httpx2.TransportError:
             self.seen.ended.wait(PAUSE)
             return None
         return None if answer.status_code >= 500 else answer

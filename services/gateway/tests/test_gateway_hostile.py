@@ -9,7 +9,6 @@ import os
 import random
 from pathlib import Path
 
-import httpx
 import pytest
 import schemathesis
 from gateway_client import Client, FleetWorker
@@ -27,6 +26,7 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 from sn17_contract.gateway import Route
+from sn17_http import own_client
 from sn17_service.pictures import Picture, read_picture
 
 CASES = int(os.environ.get("SN17_FUZZ_CASES", "1500"))
@@ -49,7 +49,7 @@ def hostile(folder: Path, count: int) -> None:
         client, worker = Client(gateway.url, GUEST), FleetWorker(gateway.url)
         rng, seen, early = random.Random(17), dict[int, int](), 0.0
         mutated = iter(())
-        with httpx.Client(base_url=gateway.url, timeout=30) as http:
+        with own_client(base_url=gateway.url, timeout=30) as http:
             for number in range(count):
                 if number % 200 == 0:
                     client.add()

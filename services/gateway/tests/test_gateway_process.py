@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -20,6 +20,7 @@ from cryptography.x509.oid import NameOID
 from gateway_client import Client, FleetWorker, splat_bytes
 from gateway_process import DEADLINE, GUEST, GatewayProcess
 from sn17_gateway.settings import GatewaySettings
+from sn17_http import own_request
 from sn17_service.settings import ServiceSettings, describe_settings
 
 DOCS = Path(__file__).resolve().parents[3] / "docs" / "gateway.md"
@@ -60,16 +61,16 @@ def test_tls_by_files(tmp_path: Path) -> None:
     with GatewayProcess(tmp_path, tls_cert_file=chain, tls_key_file=key) as gateway:
         url = f"https://127.0.0.1:{gateway.ports['port']}/id"
         trusting = ssl.create_default_context(cafile=str(chain))
-        assert httpx.get(url, verify=trusting).text == "1"
-        with pytest.raises(httpx.ConnectError):
-            httpx.get(url)
+        assert own_request("GET", url, verify=trusting).text == "1"
+        with pytest.raises(httpx2.ConnectError):
+            own_request("GET", url)
         old = ssl.create_default_context(cafile=str(chain))
         old.maximum_version = ssl.TLSVersion.TLSv1_1
         old.set_ciphers("DEFAULT:@SECLEVEL=0")
-        with pytest.raises(httpx.ConnectError):
-            httpx.get(url, verify=old)
-        with pytest.raises(httpx.TransportError):
-            httpx.get(url.replace("https", "http"))
+        with pytest.raises(httpx2.ConnectError):
+            own_request("GET", url, verify=old)
+        with pytest.raises(httpx2.TransportError):
+            own_request("GET", url.replace("https", "http"))
 
 
 def test_a_restart_keeps_queue_deliveries_results_and_keys(tmp_path: Path) -> None:
@@ -82,7 +83,7 @@ def test_a_restart_keeps_queue_deliveries_results_and_keys(tmp_path: Path) -> No
         (open_offer,) = worker.pull()
         waiting = client.task("a green robot")
         headers = {"authorization": "Bearer correct horse"}
-        made = httpx.post(f"{gateway.ops_url}/admin/v1/keys", json={"name": "mine"}, headers=headers)
+        made = own_request("POST", f"{gateway.ops_url}/admin/v1/keys", json={"name": "mine"}, headers=headers)
         assert gateway.stop() == 0
         gateway.start()
         client, worker = Client(gateway.url, GUEST), FleetWorker(gateway.url)

@@ -6,13 +6,13 @@ import io
 import os
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from sn17_contract.http import Code
+from sn17_http import own_request
 from sn17_service import Problem
 from sn17_trellis.generate_form import MAX_IMAGE_SIDE, decode_image
 
@@ -52,7 +52,8 @@ def mutated(draw: st.DrawFn, original: bytes) -> bytes:
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_form_breaks_the_service(running: Any, backend: Any, body: bytes) -> None:
     jobs = len(backend.jobs)
-    answer = httpx.post(
+    answer = own_request(
+        "POST",
         f"{running.url}/generate",
         content=body,
         headers={"content-type": f"multipart/form-data; boundary={BOUNDARY.decode()}"},

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import httpx
+import httpx2
 import numpy as np
 import pytest
 from PIL import Image
@@ -292,8 +292,8 @@ def test_too_many_uploads_at_once_are_refused_and_hold_nobody_up_for_long(
 
 
 def test_of_many_at_once_each_gets_its_own_asset_or_busy(running: Any, backend: Any, pool: Any) -> None:
-    def post(seed: int) -> httpx.Response:
-        answer: httpx.Response = running.data("POST", "/generate", data={**PROMPT, "seed": str(seed)})
+    def post(seed: int) -> httpx2.Response:
+        answer: httpx2.Response = running.data("POST", "/generate", data={**PROMPT, "seed": str(seed)})
         return answer
 
     answers = list(pool.map(post, range(48)))

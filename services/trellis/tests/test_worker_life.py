@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import httpx
+import httpx2
 import numpy as np
 import pytest
 from sn17_service import MemoryReading
@@ -58,8 +58,8 @@ def guarded(new_worker: Any, memory: Memory, clock: Clock, wait_until: Wait) -> 
     return live
 
 
-def post(live: Any, **data: str) -> httpx.Response:
-    answer: httpx.Response = live.data("POST", "/generate", data={**PROMPT, **data})
+def post(live: Any, **data: str) -> httpx2.Response:
+    answer: httpx2.Response = live.data("POST", "/generate", data={**PROMPT, **data})
     return answer
 
 
@@ -335,7 +335,7 @@ def test_a_job_that_outlasts_the_grace_is_cancelled(new_worker: Any, backend: An
         assert backend.entered.acquire(timeout=30)
         live.service.stop(0, "SIGTERM")
         assert live.join() == 0
-        with contextlib.suppress(httpx.TransportError):
+        with contextlib.suppress(httpx2.TransportError):
             assert job.result(30).status_code == 409
     assert live.metric("sn17_generations_total", kind="task", outcome="cancelled") == 1
 

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
+from sn17_http import own_request
 from sn17_splats import SplatError, read_ply
 
 Wait = Callable[[Callable[[], object]], None]
@@ -51,12 +52,14 @@ class WorkerProcess:
         self.ops_url = f"http://127.0.0.1:{values['ops_port']}"
         wait_until(lambda: self.state()["state"] != "warming")
 
-    def post(self, key: str | None = None, **data: str) -> httpx.Response:
+    def post(self, key: str | None = None, **data: str) -> httpx2.Response:
         headers = {} if key is None else {"idempotency-key": key}
-        return httpx.post(f"{self.url}/generate", data={**PROMPT, **data}, headers=headers, timeout=DEADLINE)
+        return own_request(
+            "POST", f"{self.url}/generate", data={**PROMPT, **data}, headers=headers, timeout=DEADLINE
+        )
 
     def state(self) -> dict[str, Any]:
-        state: dict[str, Any] = httpx.get(f"{self.url}/v1/worker", timeout=DEADLINE).json()
+        state: dict[str, Any] = own_request("GET", f"{self.url}/v1/worker", timeout=DEADLINE).json()
         return state
 
     def wait(self) -> int:
@@ -94,11 +97,11 @@ def test_a_leak_is_refused_at_the_mark_and_cured_by_the_workers_own_end(new_proc
         "self_recycle_after_seconds": 0.3,
     }
     worker = new_process(**settings)
-    answers: list[httpx.Response] = []
+    answers: list[httpx2.Response] = []
     while worker.process.poll() is None and len(answers) < 40:
         try:
             answers.append(worker.post())
-        except httpx.TransportError:
+        except httpx2.TransportError:
             break
         if answers[-1].status_code != 200:
             break
@@ -109,7 +112,7 @@ def test_a_leak_is_refused_at_the_mark_and_cured_by_the_workers_own_end(new_proc
     assert "self_recycle" in worker.log()
     again = new_process(**settings)
     assert again.state()["state"] == "ready"
-    assert "sn17_self_recycles_total 1.0" in httpx.get(f"{again.ops_url}/metrics").text
+    assert "sn17_self_recycles_total 1.0" in own_request("GET", f"{again.ops_url}/metrics").text
     assert again.post().status_code == 200
 
 
@@ -140,7 +143,7 @@ def test_a_killed_worker_gives_the_kept_result_after_its_restart(new_process: An
 def test_a_crash_breaks_the_connection_and_the_next_life_serves(new_process: Any) -> None:
     worker = new_process(faults={"crash_after": 1})
     assert worker.post().status_code == 200
-    with pytest.raises(httpx.TransportError):
+    with pytest.raises(httpx2.TransportError):
         worker.post()
     assert worker.wait() == -signal.SIGKILL
     assert new_process().post().status_code == 200
@@ -148,7 +151,7 @@ def test_a_crash_breaks_the_connection_and_the_next_life_serves(new_process: Any
 
 def test_sigterm_in_the_middle_of_a_job_delivers_it(new_process: Any, wait_until: Wait) -> None:
     worker = new_process(faults={"slow_seconds": 1.0})
-    answers: list[httpx.Response] = []
+    answers: list[httpx2.Response] = []
     poster = threading.Thread(target=lambda: answers.append(worker.post()))
     poster.start()
     wait_until(lambda: worker.state()["job"] is not None)
@@ -161,11 +164,11 @@ def test_sigterm_in_the_middle_of_a_job_delivers_it(new_process: Any, wait_until
 
 def test_a_hanging_job_is_visible_and_does_not_keep_the_process(new_process: Any, wait_until: Wait) -> None:
     worker = new_process(faults={"hang_after": 0}, grace_seconds=0.3, stall_seconds=0.5)
-    with pytest.raises(httpx.ReadTimeout):
-        httpx.post(f"{worker.url}/generate", data=PROMPT, timeout=0.5)
+    with pytest.raises(httpx2.ReadTimeout):
+        own_request("POST", f"{worker.url}/generate", data=PROMPT, timeout=0.5)
     assert worker.state()["state"] == "busy"
-    wait_until(lambda: httpx.get(f"{worker.ops_url}/health").status_code == 503)
-    assert "worker_thread" in httpx.get(f"{worker.ops_url}/health").json()["problems"]
+    wait_until(lambda: own_request("GET", f"{worker.ops_url}/health").status_code == 503)
+    assert "worker_thread" in own_request("GET", f"{worker.ops_url}/health").json()["problems"]
     assert worker.post().json()["code"] == "busy"
     worker.process.send_signal(signal.SIGTERM)
     assert worker.wait() == 0
@@ -174,19 +177,19 @@ def test_a_hanging_job_is_visible_and_does_not_keep_the_process(new_process: Any
 def test_half_answers_and_garbage_are_what_they_say(new_process: Any) -> None:
     worker = new_process(faults={"half_answer_every": 2, "garbage_every": 3})
     assert len(read_ply(worker.post().content)) > 0
-    with pytest.raises(httpx.RemoteProtocolError):
+    with pytest.raises(httpx2.RemoteProtocolError):
         worker.post()
     garbage = worker.post()
     assert garbage.status_code == 200
     with pytest.raises(SplatError):
         read_ply(garbage.content)
-    assert httpx.get(f"{worker.url}/version").json()["faults"] is True
+    assert own_request("GET", f"{worker.url}/version").json()["faults"] is True
 
 
 def test_a_half_answer_with_a_key_is_whole_the_next_time(new_process: Any) -> None:
     worker = new_process(faults={"half_answer_every": 2})
     worker.post()
-    with pytest.raises(httpx.RemoteProtocolError):
+    with pytest.raises(httpx2.RemoteProtocolError):
         worker.post("t/1", seed="5")
     assert len(read_ply(worker.post("t/1", seed="5").content)) > 0
 

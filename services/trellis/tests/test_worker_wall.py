@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
+from sn17_http import own_request
 
 GIB = 1 << 30
 ROOT = Path("/sys/fs/cgroup")
@@ -74,12 +75,14 @@ def test_a_leak_hits_the_wall_unless_the_guard_stands(
     try:
         wait_until(ready.exists)
         url = f"http://127.0.0.1:{json.loads(ready.read_text())['port']}"
-        wait_until(lambda: httpx.get(f"{url}/v1/worker").json()["state"] == "ready")
+        wait_until(lambda: own_request("GET", f"{url}/v1/worker").json()["state"] == "ready")
         counts, refused = [], None
         for _ in range(60):
             try:
-                answer = httpx.post(f"{url}/generate", data={"prompt": "a large red cube"}, timeout=60)
-            except httpx.TransportError:
+                answer = own_request(
+                    "POST", f"{url}/generate", data={"prompt": "a large red cube"}, timeout=60
+                )
+            except httpx2.TransportError:
                 break
             if answer.status_code != 200:
                 refused = answer.json()["code"]

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from sn17_chaos.cluster_bed import Bed
 from sn17_chaos.cluster_world import ClusterWorld
 from sn17_cluster.client import CommandError
 from sn17_contract.http import OPS_PORT
+from sn17_http import own_client
 
 pytestmark = [pytest.mark.cluster, pytest.mark.node, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -54,7 +54,7 @@ def rules(bed: Bed, token: str, namespace: str) -> list[str]:
         "kind": "SelfSubjectRulesReview",
         "spec": {"namespace": namespace},
     }
-    with httpx.Client(verify=bed.api.context, base_url=bed.api.server, trust_env=False) as client:
+    with own_client(verify=bed.api.context, base_url=bed.api.server) as client:
         answer = client.post(
             "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews",
             json=review,

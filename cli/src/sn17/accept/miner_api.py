@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import httpx
+import httpx2
 from pydantic import ValidationError
 from sn17_contract.tasks import TaskList, TaskView
+from sn17_http import own_client
 
 from sn17.accept.stack import StackError
 
@@ -16,9 +17,9 @@ PAGE = 1000
 class MinerBooks:
     """``GET /v1/tasks`` with the admin token. Tasks once seen are remembered beyond one answer's page."""
 
-    def __init__(self, url: str, token: str, client: httpx.Client | None = None) -> None:
+    def __init__(self, url: str, token: str, client: httpx2.Client | None = None) -> None:
         self._url = url.rstrip("/")
-        self._client = client or httpx.Client(timeout=15, trust_env=False)
+        self._client = client or own_client(timeout=15)
         self._headers = {"Authorization": f"Bearer {token}"}
         self._tasks: dict[int, TaskView] = {}
 
@@ -30,7 +31,7 @@ class MinerBooks:
         """
         try:
             answer = self._client.get(f"{self._url}/v1/tasks", params={"limit": PAGE}, headers=self._headers)
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise StackError(f"the miner at {self._url} did not answer: {error}") from error
         if answer.status_code in (401, 403, 404):
             raise StackError(

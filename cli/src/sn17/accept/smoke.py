@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import httpx
+import httpx2
 from sn17_contract.fixer import FixVerdict
 from sn17_contract.metrics import Metric
+from sn17_http import own_request
 from sn17_splats import SplatError, read_splat
 
 from sn17.accept.prompts import PROMPTS
@@ -76,16 +77,16 @@ class Smoke:
         said = "no worker is scraped"
         while True:
             try:
-                answer = httpx.get(
+                answer = own_request(
+                    "GET",
                     f"{prometheus.rstrip('/')}/api/v1/query",
                     params={"query": query},
                     timeout=10,
-                    trust_env=False,
                 )
                 found = answer.json()["data"]["result"]
                 if found:
                     return Check(name, found[0]["value"][1], wanted, Grade.PASS)
-            except (httpx.HTTPError, ValueError, KeyError) as error:
+            except (httpx2.HTTPError, ValueError, KeyError) as error:
                 said = f"{type(error).__name__}: {error}"
             if self.monotonic() > deadline:
                 return Check(name, "-", wanted, Grade.FAIL, said)

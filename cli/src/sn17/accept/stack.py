@@ -7,11 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import httpx
+import httpx2
 from pydantic import ValidationError
 from sn17_contract.fixer import FixReport, ReportError
 from sn17_contract.http import HEADER_REPORT, HEADER_WORKER, MEDIA_PLY, MEDIA_SPZ, WorkerState
 from sn17_contract.worker import WorkerStatus
+from sn17_http import own_client
 from sn17_splats import Splats, read_splat
 
 BUSY = frozenset({503})
@@ -60,14 +61,12 @@ class HttpStack:
         workers: tuple[str, ...],
         fixer: str,
         *,
-        client: httpx.Client | None = None,
+        client: httpx2.Client | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.workers = tuple(url.rstrip("/") for url in workers)
         self._fixer = fixer.rstrip("/")
-        self._client = client or httpx.Client(
-            timeout=httpx.Timeout(ANSWER_SECONDS, connect=10.0), trust_env=False
-        )
+        self._client = client or own_client(timeout=httpx2.Timeout(ANSWER_SECONDS, connect=10.0))
         self._monotonic = monotonic
 
     def worker(self, url: str) -> WorkerStatus:
@@ -103,10 +102,10 @@ class HttpStack:
             raise StackError(f"the fixer at {self._fixer}: {error}") from error
         return Fix(read_splat(answer.content), report, len(answer.content))
 
-    def _ask(self, who: str, method: str, url: str, **arguments: Any) -> httpx.Response:
+    def _ask(self, who: str, method: str, url: str, **arguments: Any) -> httpx2.Response:
         try:
             answer = self._client.request(method, url, **arguments)
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise StackError(f"the {who} at {url} did not answer: {error}") from error
         if answer.is_success:
             return answer

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from sn17_files import write_atomically
 
 from sn17.accept.verdict import Check, Grade, Sample
 
@@ -43,4 +44,4 @@ def passed(checks: Sequence[Check]) -> bool:
 def write_json(path: Path, checks: Sequence[Check], **more: Any) -> None:
     """The same as the tables, for machines."""
     body = {"passed": passed(checks), "checks": [asdict(check) for check in checks], **more}
-    path.write_text(json.dumps(body, indent=2, default=str) + "\n")
+    write_atomically(path, json.dumps(body, indent=2, default=str).encode() + b"\n")

@@ -7,12 +7,13 @@ import json as jsonlib
 from pathlib import Path
 from typing import Annotated, Any
 
-import httpx
+import httpx2
 import typer
 from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.table import Table
 from sn17_contract.gateway import KEYS_PATH, CreatedKey, KeyKind, KeyState, NewKey
+from sn17_http import client_for
 
 app = typer.Typer(
     name="gateway", help="Make, list and revoke the keys of your clients.", no_args_is_help=True
@@ -89,7 +90,7 @@ def revoke(
     typer.echo(f"{state.name}: key {state.id} is revoked")
 
 
-def _call(method: str, url: str, token_file: Path | None, path: str = "", **body: Any) -> httpx.Response:
+def _call(method: str, url: str, token_file: Path | None, path: str = "", **body: Any) -> httpx2.Response:
     if token_file is None:
         raise _stop("give --token-file (or set SN17_ADMIN_TOKEN_FILE): the gateway's admin token", 2)
     try:
@@ -97,18 +98,18 @@ def _call(method: str, url: str, token_file: Path | None, path: str = "", **body
     except OSError as error:
         raise _stop(f"{token_file}: {error.strerror}", 2) from None
     try:
-        answer = httpx.request(
-            method, f"{url.rstrip('/')}{KEYS_PATH}{path}", timeout=_TIMEOUT,
+        answer = client_for(url, timeout=_TIMEOUT).request(
+            method, f"{url.rstrip('/')}{KEYS_PATH}{path}",
             headers={"authorization": f"Bearer {token}"}, **body,
         )  # fmt: skip
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
         raise _stop(f"no gateway answers at {url}: {error}", 1) from None
     if answer.is_error:
         raise _stop(_detail(answer), 1)
     return answer
 
 
-def _detail(answer: httpx.Response) -> str:
+def _detail(answer: httpx2.Response) -> str:
     """What a refusal says, or its status where it is not the gateway's."""
     try:
         return str(answer.json()["detail"])
@@ -116,7 +117,7 @@ def _detail(answer: httpx.Response) -> str:
         return f"the answer is {answer.status_code}: is this the ops port of a gateway?"
 
 
-def _read(validate: Any, answer: httpx.Response) -> Any:
+def _read(validate: Any, answer: httpx2.Response) -> Any:
     try:
         return validate(answer.json())
     except ValueError:

@@ -105,7 +105,10 @@ async def _recording(options: ReplayOptions, now: float) -> Recording:
         timeout_seconds=60,
         bearer_token_file=options.bearer_token_file,
     )
-    metrics = PrometheusMetrics(settings)
+    try:
+        metrics = PrometheusMetrics(settings)
+    except ValueError as error:
+        raise SteeringError(str(error)) from error
     try:
         recording = await fetch(metrics, now - seconds(options.since), now)
     except QueryError as error:

@@ -10,6 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, cast
 
+from sn17_files import write_atomically
 from sn17_splats import Limits, SplatError, Splats, encode_spz, read_splat, write_ply
 
 STDIO = "-"
@@ -34,12 +35,15 @@ def read_bytes(path: str) -> bytes:
 
 
 def write_bytes(path: str, data: bytes) -> None:
-    """Write a file, or to standard output for ``-``. Raises :class:`OSError`."""
+    """Replace a file, or write to standard output for ``-``.
+
+    Raises :class:`OSError`; a file that was there is then as it was.
+    """
     if path == STDIO:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
     else:
-        Path(path).write_bytes(data)
+        write_atomically(Path(path), data)
 
 
 def sniff(data: bytes, path: str = STDIO) -> Format:

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
-import httpx
 import typer
 from rich.console import Console
 from sn17_contract.tasks import TaskList, TaskState, TaskView
+from sn17_http import own_client
 
 from sn17.tasks.source import OpsPort, SourceError, TaskSource, find_journal
 from sn17.tasks.tables import story, task_table, window_table
@@ -86,7 +86,7 @@ def _source(state_dir: Path | None, url: str | None, token_file: Path | None) ->
         except OSError as error:
             raise SourceError(f"{token_file}: {error.strerror}") from error
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        with httpx.Client(base_url=url, headers=headers, timeout=10.0, trust_env=False) as client:
+        with own_client(base_url=url, headers=headers, timeout=10.0) as client:
             yield OpsPort(client)
     except SourceError as error:
         typer.echo(f"sn17 tasks: {error}", err=True)

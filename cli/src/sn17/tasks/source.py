@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import httpx
+import httpx2
 from sn17_contract.tasks import TaskList, TaskView
 from sn17_miner.journal.views import list_tasks, open_story
 
@@ -55,7 +55,7 @@ class JournalFile:
 class OpsPort:
     """The miner's ops port, as ``kubectl port-forward`` brings it here."""
 
-    client: httpx.Client
+    client: httpx2.Client
 
     def tasks(self, *, limit: int, filters: dict[str, str]) -> TaskList:
         """See TaskSource."""
@@ -68,7 +68,7 @@ class OpsPort:
     def _get(self, path: str, params: dict[str, str]) -> Any:
         try:
             response = self.client.get(path, params=params)
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise SourceError(f"{self.client.base_url}: {error}") from error
         if response.status_code != 200:
             try:

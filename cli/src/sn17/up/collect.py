@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import ValidationError
 from sn17.up.report import TaskRecord, WorkerRecord
@@ -71,13 +71,13 @@ class WorkerBook:
         )
 
 
-async def observe_worker(client: httpx.AsyncClient, book: WorkerBook, *, url: str, ops_url: str) -> None:
+async def observe_worker(client: httpx2.AsyncClient, book: WorkerBook, *, url: str, ops_url: str) -> None:
     """Ask a worker; one that does not answer is shown as ``unreachable``."""
     try:
         answer = (await client.get(f"{url}/v1/worker")).raise_for_status()
         worker = WorkerStatus.model_validate_json(answer.content)
         exposition = (await client.get(f"{ops_url}/metrics")).raise_for_status().text
-    except (httpx.HTTPError, ValidationError):
+    except (httpx2.HTTPError, ValidationError):
         book.state = "unreachable"
         return
     book.observe(worker, exposition)

@@ -21,6 +21,7 @@ from sn17.up.report import Report
 from sn17.up.session import REFRESH_SECONDS, EventLog, Session, running
 from sn17.up.stack import StackOptions
 from sn17.up.tables import render
+from sn17_files import write_atomically
 
 HEALING_SECONDS = 60.0
 DEMO_PACE = {"slow_seconds": 2.0}
@@ -91,7 +92,7 @@ def up(
         raise typer.Exit(2) from error
     console.print(render(report, title="sn17: what became of every task", width=console.width))
     if json_file is not None:
-        json_file.write_text(json.dumps(asdict(report), indent=2, default=str))
+        write_atomically(json_file, json.dumps(asdict(report), indent=2, default=str).encode())
     console.print(f"Logs, journal and report data: {folder}", highlight=False)
     if report.unaccounted:
         console.print(f"[red]{len(report.unaccounted)} tasks have no outcome:[/red] {report.unaccounted}")

@@ -9,10 +9,11 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
-import httpx
+import httpx2
 from sn17.up.collect import WorkerBook, assigned_tasks, observe_worker, read_tasks
 from sn17.up.report import Report, build
 from sn17.up.stack import Stack, StackOptions
+from sn17_http import own_async_client
 
 REFRESH_SECONDS = 0.5
 EVENTS_SHOWN = 8
@@ -42,7 +43,7 @@ class Session:
 
     options: StackOptions
     stack: Stack
-    client: httpx.AsyncClient
+    client: httpx2.AsyncClient
     events: EventLog
     books: list[WorkerBook]
     hotkeys: list[str]
@@ -87,7 +88,7 @@ async def running(options: StackOptions, events: EventLog) -> AsyncIterator[Sess
     Raises:
         ProcessFailedError: a process did not start.
     """
-    async with httpx.AsyncClient(timeout=5.0) as client:
+    async with own_async_client(timeout=5.0) as client:
         stack = Stack(options, events.say, client)
         try:
             await stack.start()

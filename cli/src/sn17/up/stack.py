@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 from sn17.up.process import FORGIVEN_AFTER_SECONDS, ManagedProcess, ProcessFailedError, ProcessSpec
+from sn17_files import write_atomically
 
 MIB = 1024 * 1024
 
@@ -49,7 +50,7 @@ class Stack:
 
     options: StackOptions
     on_event: Callable[[str, str], None]
-    client: httpx.AsyncClient
+    client: httpx2.AsyncClient
     devnet: ManagedProcess | None = field(init=False, default=None)
     fixer: ManagedProcess | None = field(init=False, default=None)
     miner: ManagedProcess | None = field(init=False, default=None)
@@ -100,7 +101,7 @@ class Stack:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 while True:
-                    with contextlib.suppress(httpx.TransportError):
+                    with contextlib.suppress(httpx2.TransportError):
                         response = await self.client.get(url)
                         if response.is_success:
                             return
@@ -177,6 +178,4 @@ class Stack:
 
     @staticmethod
     def _write_secret(path: Path, text: str) -> None:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
+        write_atomically(path, text.encode(), mode=0o600)

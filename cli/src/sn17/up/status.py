@@ -7,12 +7,12 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-import httpx
 import typer
 from rich.console import Console
 from sn17.up.collect import WorkerBook, observe_worker, read_tasks
 from sn17.up.report import Report, build
 from sn17.up.tables import render
+from sn17_http import own_async_client
 
 RUNS = Path(".sn17")
 
@@ -41,7 +41,7 @@ def newest_run(parent: Path) -> Path | None:
 async def _observe(folder: Path) -> Report:
     devnet = json.loads((folder / "validators" / "devnet.json").read_text())
     books: list[WorkerBook] = []
-    async with httpx.AsyncClient(timeout=2.0) as client:
+    async with own_async_client(timeout=2.0) as client:
         for file in sorted((folder / "run").glob("trellis-*.json")):
             ready = json.loads(file.read_text())
             book = WorkerBook(file.stem)

@@ -22,9 +22,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import numpy as np
 from bittensor_wallet import Keypair
+from sn17_http import own_client
 from sn17_protocol.gateway import sign_time
 from sn17_splats import Splats, encode_spz
 
@@ -78,15 +79,15 @@ def quantile(seconds: list[float], share: float) -> float:
     return float(np.quantile(seconds, share)) * 1000
 
 
-def timed(call: Any) -> tuple[float, httpx.Response]:
+def timed(call: Any) -> tuple[float, httpx2.Response]:
     started = time.perf_counter()
-    answer: httpx.Response = call()
+    answer: httpx2.Response = call()
     return time.perf_counter() - started, answer
 
 
 def fill(url: str, count: int) -> tuple[list[str], dict[str, float]]:
     ids, times = [], []
-    with httpx.Client(base_url=url, headers={"x-api-key": GUEST}) as http:
+    with own_client(base_url=url, headers={"x-api-key": GUEST}) as http:
         started = time.perf_counter()
         for number in range(count):
             seconds, answer = timed(lambda n=number: http.post("/add_task", json={"prompt": f"robot {n}"}))
@@ -102,7 +103,7 @@ def poll(url: str, pid: int, ids: list[str], rate: float, seconds: float) -> dic
     time.sleep(seconds / 2)
     alone = (cpu_seconds(pid) - before) / (seconds / 2)
     times = []
-    with httpx.Client(base_url=url) as http:
+    with own_client(base_url=url) as http:
         http.get("/id")
         before, started = cpu_seconds(pid), time.perf_counter()
         count = int(rate * seconds)
@@ -132,7 +133,7 @@ def serve(url: str, pid: int, workers: int) -> dict[str, float]:
 
     def work(number: int) -> None:
         keypair = Keypair.create_from_uri(f"//Bench{number}")
-        with httpx.Client(base_url=url, timeout=60) as http:
+        with own_client(base_url=url, timeout=60) as http:
             while True:
                 signature, timestamp = sign_time(keypair, time.time())
                 who = {

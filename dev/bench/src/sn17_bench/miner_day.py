@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
 from sn17_contract.tasks import GivenUpReason, Outcome, TaskState
+from sn17_http import own_client
 from sn17_miner.core.records import Task
 from sn17_miner.journal.journal import Journal
 
@@ -197,7 +197,7 @@ def day(folder: Path, *, seconds: float, validators: int, workers: int, seed: in
         watcher = Watcher([folder / f"w{n}" / "results" for n in range(workers)])
         threading.Thread(target=watcher.run, daemon=True).start()
         miner = miner_of(folder, parts)
-        with httpx.Client(timeout=30.0, trust_env=False) as client:
+        with own_client(timeout=30.0) as client:
             client.put(parts["told"]["faults_url"], json=FAULTS).raise_for_status()
             miner.start()
             began = time.monotonic()

@@ -23,7 +23,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-import httpx
+import httpx2
 from sn17_chaos.cluster_bed import bed
 from sn17_chaos.cluster_release import SPEED, VALIDATORS
 from sn17_chaos.cluster_world import ClusterWorld
@@ -51,14 +51,14 @@ def sample(world: ClusterWorld) -> dict[str, float]:
     found: dict[str, float] = {}
     inside = world.bed.inside
     for name, port in OWN.items():
-        with contextlib.suppress(httpx.HTTPError):
+        with contextlib.suppress(httpx2.HTTPError):
             text = inside.request("GET", f"{world.address(name, port)}/metrics").text
             found[f"{name} memory MiB"] = metric(text, "sn17_memory_unreclaimable_bytes")
-    with contextlib.suppress(httpx.HTTPError):
+    with contextlib.suppress(httpx2.HTTPError):
         text = inside.request("GET", f"{world.address('prometheus', 9090)}/metrics").text
         found["prometheus memory MiB"] = metric(text, "process_resident_memory_bytes")
         found["prometheus series"] = metric(text, "prometheus_tsdb_head_series")
-    with contextlib.suppress(OSError, httpx.HTTPError):
+    with contextlib.suppress(OSError, httpx2.HTTPError):
         found["journal MiB"] = sum(
             each.stat().st_size for each in world.journal_path().parent.glob("journal*")
         )

@@ -19,8 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
+from sn17_http import own_client, own_request
 
 PROMPTS = {
     "small cone": "a small red cone",
@@ -50,7 +50,7 @@ def worker(folder: Path, max_gaussians: int) -> Iterator[tuple[str, str]]:
             time.sleep(0.02)
         ports = json.loads(ready.read_text())
         data, ops = (f"http://127.0.0.1:{ports[name]}" for name in ("port", "ops_port"))
-        while httpx.get(f"{ops}/ready").status_code != 200:
+        while own_request("GET", f"{ops}/ready").status_code != 200:
             time.sleep(0.02)
         yield data, ops
     finally:
@@ -60,7 +60,7 @@ def worker(folder: Path, max_gaussians: int) -> Iterator[tuple[str, str]]:
 
 def jobs(data: str, repeats: int) -> list[dict[str, Any]]:
     rows = []
-    with httpx.Client(timeout=60) as client:
+    with own_client(timeout=60) as client:
         for name, prompt in PROMPTS.items():
             seconds = []
             for seed in range(repeats):
@@ -82,7 +82,7 @@ def jobs(data: str, repeats: int) -> list[dict[str, Any]]:
 def probes(urls: dict[str, str], seconds: float) -> dict[str, list[float]]:
     times: dict[str, list[float]] = {path: [] for path in urls}
     end = time.perf_counter() + seconds
-    with httpx.Client(timeout=60) as client:
+    with own_client(timeout=60) as client:
         while time.perf_counter() < end:
             for path, url in urls.items():
                 start = time.perf_counter()
@@ -98,7 +98,7 @@ def probe_rows(data: str, ops: str, seconds: float) -> list[dict[str, Any]]:
     stop = threading.Event()
 
     def load() -> None:
-        with httpx.Client(timeout=60) as client:
+        with own_client(timeout=60) as client:
             while not stop.is_set():
                 client.post(f"{data}/generate", data={"prompt": PROMPTS["large cube"]})
 

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 from sn17_cluster.client import Cluster, CommandError
 from sn17_cluster.images import write_archive
 from sn17_cluster.local import LocalCluster
@@ -28,6 +28,7 @@ from sn17_cluster.release import PROMETHEUS, PROMETHEUS_TAG
 from sn17_cluster.requirements import REPOSITORY, MissingError
 from sn17_cluster.rest import ApiClient
 from sn17_cluster.state import RunState
+from sn17_http import own_client
 
 from sn17_chaos.disks import SmallDisk
 from sn17_chaos.faults import CannotInjectError
@@ -60,14 +61,14 @@ class Inside:
 
     def __init__(self, holder: int) -> None:
         self._pool = ThreadPoolExecutor(THREADS, "inside", _enter, (f"/proc/{holder}/ns/net",))
-        self._client = httpx.Client(timeout=2.0, trust_env=False)
+        self._client = own_client(timeout=2.0)
 
-    def request(self, method: str, url: str, **options: Any) -> httpx.Response:
-        """Raises httpx.HTTPError."""
+    def request(self, method: str, url: str, **options: Any) -> httpx2.Response:
+        """Raises httpx2.HTTPError."""
         return self._pool.submit(self._client.request, method, url, **options).result()
 
     def json(self, url: str) -> Any:
-        """Raises httpx.HTTPError, ValueError."""
+        """Raises httpx2.HTTPError, ValueError."""
         return self.request("GET", url).raise_for_status().json()
 
     def all(self, urls: Mapping[str, str]) -> dict[str, Any]:
@@ -76,7 +77,7 @@ class Inside:
         def ask(url: str) -> Any:
             try:
                 return self._client.get(url, timeout=1.0).raise_for_status().json()
-            except (httpx.HTTPError, ValueError):
+            except (httpx2.HTTPError, ValueError):
                 return None
 
         return dict(zip(urls, self._pool.map(ask, urls.values()), strict=True))
@@ -179,7 +180,7 @@ class Bed:
         """The first true answer within a deadline. Raises TimeoutError."""
         end = time.monotonic() + seconds
         while True:
-            with contextlib.suppress(CommandError, httpx.HTTPError, OSError, ValueError, KeyError):
+            with contextlib.suppress(CommandError, httpx2.HTTPError, OSError, ValueError, KeyError):
                 if answer := found():
                     return answer
             if time.monotonic() > end:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import httpx
+import httpx2
 from sn17_cluster.release import FAST_MEMORY_RULE, values
 from sn17_cluster.stack import Recorder, Stack, out_of_memory_kills, ready, terminations
 from sn17_contract.kubernetes import EXIT_CODE_RECYCLE
@@ -141,7 +141,7 @@ class Release:
 
     def _watch(self) -> None:
         while not self._stop.wait(PM2_INTERVAL_SECONDS):
-            with contextlib.suppress(httpx.HTTPError, OSError, ValueError, KeyError):
+            with contextlib.suppress(httpx2.HTTPError, OSError, ValueError, KeyError):
                 self.read_logs()
                 if self.arm.threshold:
                     self._restart_the_full()

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from random import Random
 
-import httpx
+import httpx2
 
 from sn17_chaos.cluster_levers import SICK_SECONDS, busy, delete, resume, scale, sick_life, until_over
 from sn17_chaos.cluster_release import VALIDATORS
@@ -205,7 +205,7 @@ def conflicts(world: ClusterWorld, rng: Random) -> Heal:
     name, boot_id = _with_a_leak(world, rng)
     end = time.monotonic() + 20.0
     while time.monotonic() < end and world.looks[name].boot_id == boot_id:
-        with contextlib.suppress(httpx.HTTPError):
+        with contextlib.suppress(httpx2.HTTPError):
             note = {"metadata": {"annotations": {"example.org/note": secrets.token_hex(4)}}}
             world.bed.api.patch(f"{world.path}/pods/{name}", note)
         time.sleep(0.05)

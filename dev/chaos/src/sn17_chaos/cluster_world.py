@@ -20,7 +20,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import httpx
+import httpx2
 from sn17_cluster.stack import Stack, ready
 from sn17_contract.kubernetes import ANNOTATION_INTENT
 from sn17_contract.tasks import Outcome
@@ -216,7 +216,7 @@ class ClusterWorld:
         except TimeoutError:
             try:
                 return self.recovered(since)
-            except (httpx.HTTPError, sqlite3.Error, OSError, ValueError) as error:
+            except (httpx2.HTTPError, sqlite3.Error, OSError, ValueError) as error:
                 return f"{type(error).__name__}: {error}"
         return ""
 
@@ -249,7 +249,7 @@ class ClusterWorld:
         return f"http://{self.pods(component)[0]['status']['podIP']}:{port}" if self.pods(component) else ""
 
     def status(self) -> str:
-        """The STATUS column. Raises httpx.HTTPError."""
+        """The STATUS column. Raises httpx2.HTTPError."""
         path = f"/apis/sn17.io/v1alpha1/namespaces/{self.stack.namespace}/sn17miners/sn17"
         return str(self.bed.api.get(path).get("status", {}).get("status", ""))
 
@@ -259,7 +259,7 @@ class ClusterWorld:
         return float(found[1]) if found else float("inf")
 
     def assigned(self) -> list[Assigned]:
-        """The validators' books, with what is remembered of them. Raises httpx.HTTPError."""
+        """The validators' books, with what is remembered of them. Raises httpx2.HTTPError."""
         return self._books.read(self.bed.inside.json(f"{self.address('validators', 8099)}/books"))
 
     def journal_path(self) -> Path:
@@ -289,14 +289,14 @@ class ClusterWorld:
 
     def _look_on(self) -> None:
         while not self._stop.wait(POLL_SECONDS):
-            with contextlib.suppress(httpx.HTTPError, OSError, ValueError):
+            with contextlib.suppress(httpx2.HTTPError, OSError, ValueError):
                 self._pods = self.bed.api.get(f"{self.path}/pods")["items"]
                 self._note_intents(time.time())
                 self.memory.note(self._worker_pods())
             self._look_at_workers()
             self._read_completed()
             # What was closed is remembered from before a validator's end.
-            with contextlib.suppress(httpx.HTTPError, OSError, ValueError, KeyError):
+            with contextlib.suppress(httpx2.HTTPError, OSError, ValueError, KeyError):
                 self.assigned()
 
     def _worker_pods(self) -> list[Any]:

@@ -20,7 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import uvicorn
 import yaml
 from sn17_cluster.rest import ApiClient
@@ -232,7 +232,7 @@ class IntentWatch:
         api, params = self._crowd.api.http, {"watch": "1", "labelSelector": "w"}
         while not self._stop.is_set():
             with (
-                contextlib.suppress(httpx.HTTPError, RuntimeError),
+                contextlib.suppress(httpx2.HTTPError, RuntimeError),
                 api.stream("GET", self._crowd.path, params=params, timeout=None) as answer,
             ):
                 for line in answer.iter_lines():

@@ -21,7 +21,7 @@ from random import Random
 from typing import Any
 from urllib.request import urlopen
 
-import httpx
+import httpx2
 import yaml
 from sn17_cluster.controlplane import ControlPlane, control_plane
 from sn17_contract.kubernetes import ANNOTATION_INTENT
@@ -142,7 +142,7 @@ class PlaneWorld:
         """The first true answer within a deadline. Raises TimeoutError."""
         end = time.monotonic() + seconds
         while True:
-            with contextlib.suppress(httpx.HTTPError, OSError):
+            with contextlib.suppress(httpx2.HTTPError, OSError):
                 if answer := found():
                     return answer
             if time.monotonic() > end:
@@ -221,7 +221,7 @@ class PlaneWorld:
                         self.log.append(f"{time.time():.1f}  {identity}: ended with {process.returncode}")
                         self._start_operator(identity)
             for world in (self, *self.lanes):
-                with contextlib.suppress(httpx.HTTPError):
+                with contextlib.suppress(httpx2.HTTPError):
                     world.adopt()
 
     def adopt(self) -> None:
@@ -383,7 +383,7 @@ class PlaneWorld:
         except TimeoutError:
             try:
                 return self._not_as_before(0) or "no operator has finished a tick"
-            except (httpx.HTTPError, OSError) as error:
+            except (httpx2.HTTPError, OSError) as error:
                 return f"{type(error).__name__}: {error}"
         return ""
 

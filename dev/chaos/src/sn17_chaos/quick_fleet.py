@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import httpx
+import httpx2
 from sn17_cluster.controlplane import ControlPlane
+from sn17_http import own_client
 
 from sn17_chaos.real_fleet import Fleet, Prometheus, Worker, free_port
 
@@ -52,11 +53,10 @@ class QuickFleet(Fleet):
         trust = ssl.create_default_context(cafile=str(plane.authority.certificate))
         trust.load_cert_chain(admin.certificate, admin.key)
         self._hosts = itertools.count(2)
-        self.http = httpx.Client(
+        self.http = own_client(
             base_url=f"https://127.0.0.1:{plane.ports.api}",
             verify=trust,
             timeout=10.0,
-            trust_env=False,
         )
 
     def read(self, path: str, **query: str) -> dict[str, Any]:
@@ -109,8 +109,8 @@ class QuickFleet(Fleet):
         path = f"/api/v1/namespaces/{self.namespace}/pods/{name}/status"
         headers = {"Content-Type": "application/merge-patch+json"}
         for _ in range(100):
-            with contextlib.suppress(httpx.HTTPError):
+            with contextlib.suppress(httpx2.HTTPError):
                 answer = self.http.patch(path, content=json.dumps(patch), headers=headers)
-                if answer.is_success or answer.status_code == httpx.codes.NOT_FOUND:
+                if answer.is_success or answer.status_code == httpx2.codes.NOT_FOUND:
                     return
             time.sleep(0.3)

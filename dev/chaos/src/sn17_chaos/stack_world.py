@@ -16,11 +16,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import httpx
+import httpx2
 from sn17.up.health import neighbours, under_way
 from sn17.up.process import ManagedProcess
 from sn17.up.stack import Stack, StackOptions
 from sn17_contract.tasks import Outcome
+from sn17_http import own_async_client, own_client
 from sn17_miner.journal.journal import Journal
 from sn17_operator.adapters.local import LocalEvent, LocalOperator
 from sn17_operator.adapters.local_scrape import LocalWorker
@@ -76,10 +77,10 @@ class StackWorld:
     cut: float = 0.0
     stack: Stack = field(init=False)
     operator: LocalOperator = field(init=False)
-    http: httpx.Client = field(init=False)
+    http: httpx2.Client = field(init=False)
     _loop: asyncio.AbstractEventLoop = field(init=False)
     _thread: threading.Thread = field(init=False)
-    _client: httpx.AsyncClient = field(init=False)
+    _client: httpx2.AsyncClient = field(init=False)
     _tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     _completed: list[Completed] = field(default_factory=list)
     _logs: NewLines = field(default_factory=NewLines)
@@ -91,7 +92,7 @@ class StackWorld:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="stack", daemon=True)
         self._thread.start()
-        self.http = httpx.Client(timeout=5.0, trust_env=False)
+        self.http = own_client(timeout=5.0)
         self._mount()
         self.run(self._start())
         self.wait("the first accepted task", lambda: self._accepted_since(0.0), 60.0)
@@ -125,7 +126,7 @@ class StackWorld:
         """The first true answer within a deadline. Raises TimeoutError."""
         end = time.monotonic() + seconds
         while True:
-            with contextlib.suppress(httpx.HTTPError, sqlite3.Error, OSError):
+            with contextlib.suppress(httpx2.HTTPError, sqlite3.Error, OSError):
                 if answer := found():
                     return answer
             if time.monotonic() > end:
@@ -210,7 +211,7 @@ class StackWorld:
         except TimeoutError:
             try:
                 return self.recovered(since)
-            except (httpx.HTTPError, sqlite3.Error, OSError) as error:
+            except (httpx2.HTTPError, sqlite3.Error, OSError) as error:
                 return f"{type(error).__name__}: {error}"
         return ""
 
@@ -270,7 +271,7 @@ class StackWorld:
         port = self.processes()[name].ready.ops_port
         try:
             return self.http.get(f"http://127.0.0.1:{port}/health", timeout=2.0).is_success
-        except httpx.HTTPError:
+        except httpx2.HTTPError:
             return False
 
     # --- on the loop ----------------------------------------------------------------------------
@@ -296,7 +297,7 @@ class StackWorld:
         return {name: {**env, **self.settings.get(name, {})} for name, env in chosen.items()}
 
     async def _start(self) -> None:
-        self._client = httpx.AsyncClient(timeout=1.0, trust_env=False)
+        self._client = own_async_client(timeout=1.0)
         options = StackOptions(
             state_dir=self.folder,
             validators=self.validators,
@@ -420,7 +421,7 @@ class StackWorld:
         try:
             answer = await self._client.get(f"http://127.0.0.1:{worker.ready.port}/v1/worker")
             said = answer.raise_for_status().json()
-        except (httpx.HTTPError, ValueError) as error:
+        except (httpx2.HTTPError, ValueError) as error:
             look.state, look.job = f"unreachable ({type(error).__name__})", None
             return
         look.heard(said, time.time())

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import yaml
+from sn17_http import own_client
 
 MERGE_PATCH = "application/merge-patch+json"
 
@@ -36,21 +37,21 @@ class ApiClient:
             parts = (user["client-certificate-data"], user["client-key-data"])
             pair.write_bytes(b"\n".join(base64.b64decode(part) for part in parts))
             context.load_cert_chain(pair)
-        self.http = httpx.Client(base_url=self.server, verify=context, trust_env=False, timeout=timeout)
+        self.http = own_client(base_url=self.server, verify=context, timeout=timeout)
 
     def get(self, path: str, **params: str) -> Any:
-        """Parsed JSON. Raises httpx.HTTPError."""
+        """Parsed JSON. Raises httpx2.HTTPError."""
         return self.http.get(path, params=params).raise_for_status().json()
 
     def patch(self, path: str, body: Mapping[str, Any]) -> Any:
-        """Merge. Raises httpx.HTTPError."""
+        """Merge. Raises httpx2.HTTPError."""
         headers = {"content-type": MERGE_PATCH}
         return self.http.patch(path, content=json.dumps(body), headers=headers).raise_for_status().json()
 
     def delete(self, path: str, **params: str) -> None:
-        """Raises httpx.HTTPError, but not when it is gone already."""
+        """Raises httpx2.HTTPError, but not when it is gone already."""
         answer = self.http.delete(path, params=params)
-        if answer.status_code != httpx.codes.NOT_FOUND:
+        if answer.status_code != httpx2.codes.NOT_FOUND:
             answer.raise_for_status()
 
     def close(self) -> None:

@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+from sn17_files import write_atomically
+
 from sn17_cluster.client import Cluster
 from sn17_cluster.requirements import MissingError, require_tools
 from sn17_cluster.state import ProcessId, base_folder
@@ -78,9 +80,7 @@ def serve(nodes: int) -> None:
         }
         # Blocked before the record appears: from then on an end may be asked for at any time.
         signal.pthread_sigmask(signal.SIG_BLOCK, ends)
-        partial = _record().with_suffix(".partial")
-        partial.write_text(json.dumps(saved, indent=1))
-        partial.replace(_record())
+        write_atomically(_record(), json.dumps(saved, indent=1).encode())
         signal.sigwait(ends)
         _record().unlink(missing_ok=True)
 

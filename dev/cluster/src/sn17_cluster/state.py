@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from sn17_files import write_atomically
+
 CGROUP_MOUNT = Path("/sys/fs/cgroup")
 CLEAR_SECONDS = 15.0
 POLL_SECONDS = 0.05
@@ -109,18 +111,9 @@ class RunState:
 
     def _save(self) -> None:
         path = self.folder / "state.json"
-        partial = path.with_suffix(".partial")
         record = self._record
-        partial.write_text(
-            json.dumps(
-                {
-                    "processes": record.processes,
-                    "cgroups": record.cgroups,
-                },
-                indent=1,
-            )
-        )
-        partial.replace(path)
+        content = {"processes": record.processes, "cgroups": record.cgroups}
+        write_atomically(path, json.dumps(content, indent=1).encode())
 
     def close(self) -> None:
         """Undo everything the record names and delete the folder."""

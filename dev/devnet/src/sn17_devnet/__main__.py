@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from importlib.metadata import version
 
-from sn17_service import Service, load_settings, write_atomically
+from sn17_files import write_atomically
+from sn17_service import Service, load_settings
 
 from sn17_devnet.app import build_app
 from sn17_devnet.network import Network

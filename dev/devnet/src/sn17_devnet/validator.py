@@ -13,10 +13,10 @@ from typing import Any, Final
 
 from aiohttp import web
 from bittensor_wallet import Keypair
+from sn17_files import write_atomically
 from sn17_protocol import GetVersion, PullTask, SubmitResults, Synapse
 from sn17_protocol.signing import verify_result
 from sn17_protocol.transport import NonceBook, TransportError, TransportHeaders, parse_request_headers
-from sn17_service import write_atomically
 
 from sn17_devnet import wire
 from sn17_devnet.faults import FaultKind, FaultPlan, FaultRule

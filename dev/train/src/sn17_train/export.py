@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import torch
+from sn17_files import write_atomically
 from torch import nn
 
 from sn17_train import networks
@@ -38,7 +39,7 @@ def export(models: Models, averages: dict[str, nn.Module], directory: Path) -> N
             "text_cond_model": "text",
         },
     }
-    (directory / "pipeline.json").write_text(json.dumps(pipeline, indent=1) + "\n")
+    write_atomically(directory / "pipeline.json", json.dumps(pipeline, indent=1).encode() + b"\n")
     text = averages["text"]
     text.to("cpu", torch.float16).save_pretrained(directory / "text")  # type: ignore[operator]
     models.tokenizer.save_pretrained(directory / "text")

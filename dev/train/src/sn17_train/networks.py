@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel
 from safetensors.torch import save_file
+from sn17_files import write_atomically
 from sn17_scene import BASES, COLOURS, COUNTS, SHAPES, SIZES
 from sn17_trellis.engine.config import (
     GaussianDecoderConfig,
@@ -199,7 +200,8 @@ def save_network(module: nn.Module, directory: Path, role: str, size: str) -> No
     name, args = arguments(size)[role]
     base = directory / "ckpts" / role
     base.parent.mkdir(parents=True, exist_ok=True)
-    base.with_suffix(".json").write_text(json.dumps({"name": name, "args": args}, indent=1) + "\n")
+    described = json.dumps({"name": name, "args": args}, indent=1)
+    write_atomically(base.with_suffix(".json"), described.encode() + b"\n")
     state = {
         key: value.detach()
         .to("cpu", torch.float32 if any(part in key for part in _FULL) else torch.float16)

@@ -12,7 +12,7 @@ from sn17_service.memory import (
     return_heap,
 )
 from sn17_service.problems import Problem, ProblemBody
-from sn17_service.process import die_with_parent, write_atomically
+from sn17_service.process import die_with_parent
 from sn17_service.service import Service
 from sn17_service.settings import ServiceSettings, describe_settings, load_settings
 
@@ -36,5 +36,4 @@ __all__ = [
     "memory_status",
     "request_id",
     "return_heap",
-    "write_atomically",
 ]

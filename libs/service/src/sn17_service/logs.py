@@ -22,7 +22,7 @@ def configure_logging(log_format: Literal["human", "json"], level: str, stream: 
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "httpx", "httpcore"):
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "httpx2", "httpcore"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
 
 

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from sn17_files import write_atomically
+
 _PR_SET_PDEATHSIG: Final = 1
 _POLL_SECONDS: Final = 0.5
 
@@ -37,13 +39,6 @@ def die_with_parent() -> None:
         logging.getLogger("sn17").error("the parent was gone before this process could watch it")
         os._exit(1)
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Readers see the old content or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    temporary.replace(path)
 
 
 def write_ready_file(path: Path, values: Mapping[str, object]) -> None:

@@ -1,4 +1,4 @@
-"""For tests: a service in this process, on real sockets, with its own loop in a thread. Needs httpx."""
+"""For tests: a service in this process, on real sockets, with its own loop in a thread. Needs httpx2."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import socket
 import threading
 from typing import Any
 
-import httpx
+import httpx2
 from fastapi import FastAPI
+from sn17_http import own_request
 
 from sn17_service.service import Service
 
@@ -64,15 +65,15 @@ class ServiceThread:
     def ops_url(self) -> str:
         return f"http://127.0.0.1:{self.service.ops_port}"
 
-    def data(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
+    def data(self, method: str, path: str, **kwargs: Any) -> httpx2.Response:
         """A request to the data port."""
-        return httpx.request(method, self.url + path, timeout=DEADLINE_SECONDS, **kwargs)
+        return own_request(method, self.url + path, timeout=DEADLINE_SECONDS, **kwargs)
 
-    def ops(self, method: str, path: str, *, token: str | None = "", **kwargs: Any) -> httpx.Response:
+    def ops(self, method: str, path: str, *, token: str | None = "", **kwargs: Any) -> httpx2.Response:
         """A request to the ops port, by default with the right token; None sends none."""
         given = self._token if token == "" else token
         headers = {} if given is None else {"authorization": f"Bearer {given}"}
-        return httpx.request(method, self.ops_url + path, headers=headers, timeout=DEADLINE_SECONDS, **kwargs)
+        return own_request(method, self.ops_url + path, headers=headers, timeout=DEADLINE_SECONDS, **kwargs)
 
     def raw(self) -> socket.socket:
         """A bare connection to the data port."""

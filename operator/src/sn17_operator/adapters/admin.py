@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-import httpx
+import httpx2
 from pydantic import BaseModel, ValidationError
 from sn17_contract.admin import (
     AdminState,
@@ -20,6 +20,7 @@ from sn17_contract.admin import (
     ResumeRequest,
 )
 from sn17_contract.http import Code
+from sn17_http import own_async_client
 from sn17_service.problems import ProblemBody
 
 from sn17_operator.core.model import CanaryResult, Pod
@@ -44,11 +45,11 @@ class WorkerAdmin:
         token_file: Path | None,
         *,
         clock: Callable[[], float],
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         self._token_file = token_file
         self._clock = clock
-        self._client = httpx.AsyncClient(transport=transport, trust_env=False)
+        self._client = own_async_client(transport=transport)
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -98,11 +99,11 @@ class WorkerAdmin:
                 f"{pod.address}/admin/v1/{verb}",
                 json=None if body is None else body.model_dump(mode="json"),
                 headers={"Authorization": f"Bearer {token}"},
-                timeout=httpx.Timeout(timeout, connect=QUICK_SECONDS),
+                timeout=httpx2.Timeout(timeout, connect=QUICK_SECONDS),
             )
-        except httpx.TimeoutException as error:
+        except httpx2.TimeoutException as error:
             raise Refused("timeout", f"{verb}: no answer in {timeout:.0f} s") from error
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise Refused("unreachable", f"{verb}: {type(error).__name__}: {error}") from error
         if response.is_success:
             try:

@@ -9,9 +9,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-import httpx
+import httpx2
 from prometheus_client.parser import text_string_to_metric_families
 from sn17_contract.metrics import Metric
+from sn17_http import own_async_client
 
 from sn17_operator.api import Rules
 from sn17_operator.core.evidence import Raw, Samples, windows
@@ -70,13 +71,13 @@ class Scraper:
         *,
         interval: float,
         clock: Callable[[], float],
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         self._states = states
         self._neighbours = {url: deque[float](maxlen=KEPT_SAMPLES) for url in neighbours}
         self._interval = interval
         self._clock = clock
-        self._client = httpx.AsyncClient(timeout=SCRAPE_TIMEOUT_SECONDS, trust_env=False, transport=transport)
+        self._client = own_async_client(timeout=SCRAPE_TIMEOUT_SECONDS, transport=transport)
         self._wanted = {
             metric: (signal, more) for signal, (metric, more) in METRICS.items() if signal is not Signal.UP
         }
@@ -101,7 +102,7 @@ class Scraper:
 
     async def _look(self, url: str, seen: deque[float]) -> None:
         at = self._clock()
-        with contextlib.suppress(httpx.HTTPError):
+        with contextlib.suppress(httpx2.HTTPError):
             (await self._client.get(f"{url}/metrics")).raise_for_status()
             seen.append(at)
 
@@ -111,10 +112,10 @@ class Scraper:
             response = await self._client.get(f"{state.worker.ops_url}/metrics")
             response.raise_for_status()
             self._take(state, at, response.text)
-        except httpx.ConnectError:
+        except httpx2.ConnectError:
             # Nothing listens: the process is gone, and its supervisor will start another.
             state.running, state.ready, state.why = False, False, "the process is not running"
-        except (httpx.HTTPError, ValueError) as error:
+        except (httpx2.HTTPError, ValueError) as error:
             state.sample(Signal.UP, at, 0.0)
             state.why = f"cannot be scraped: {type(error).__name__}"
         else:

@@ -15,9 +15,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import httpx
+import httpx2
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sn17_contract.metrics import Metric
+from sn17_http import async_client_for
 
 from sn17_operator.api import Rules
 from sn17_operator.core.evidence import Raw, Samples, windows
@@ -55,19 +56,19 @@ class PrometheusSettings(BaseModel):
         return 2 * self.scrape_interval_seconds + MARGIN_SECONDS
 
 
-class Auth(httpx.Auth):
+class Auth(httpx2.Auth):
     """Bearer or basic, from files that may be rotated."""
 
     def __init__(self, settings: PrometheusSettings) -> None:
         self._settings = settings
 
-    def auth_flow(self, request: httpx.Request) -> Any:
+    def auth_flow(self, request: httpx2.Request) -> Any:
         settings = self._settings
         if settings.bearer_token_file is not None:
             request.headers["Authorization"] = f"Bearer {settings.bearer_token_file.read_text().strip()}"
         elif settings.username is not None:
             password = settings.password_file.read_text().strip() if settings.password_file else ""
-            yield from httpx.BasicAuth(settings.username, password).auth_flow(request)
+            yield from httpx2.BasicAuth(settings.username, password).auth_flow(request)
             return
         yield request
 
@@ -128,12 +129,12 @@ class PrometheusMetrics:
         settings: PrometheusSettings,
         *,
         on_error: Callable[[str], None] = lambda reason: None,
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         self.settings = settings
         self._on_error = on_error
-        self._client = httpx.AsyncClient(
-            base_url=settings.url.rstrip("/") + "/",
+        self._client = async_client_for(
+            settings.url.rstrip("/") + "/",
             auth=Auth(settings),
             timeout=settings.timeout_seconds,
             verify=_trust(settings),
@@ -196,9 +197,9 @@ class PrometheusMetrics:
                     content += chunk
                     if len(content) > MAX_ANSWER_BYTES:
                         raise QueryError("too_large", f"the answer exceeds {MAX_ANSWER_BYTES} bytes")
-        except httpx.TimeoutException as error:
+        except httpx2.TimeoutException as error:
             raise QueryError("timeout", f"no answer in {self.settings.timeout_seconds:.0f} s") from error
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
                 text = f"the certificate of {self.settings.url} is not trusted, check the CA file: {error}"
                 raise QueryError("certificate", text) from error

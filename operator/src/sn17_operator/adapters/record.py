@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from sn17_contract.metrics import DegradedReason
+from sn17_files import write_atomically
 
 from sn17_operator.adapters.prometheus import PrometheusMetrics, Result, gather, selector
 from sn17_operator.core.evidence import Labelled, Raw, Samples
@@ -146,7 +147,7 @@ def write(recording: Recording, path: Path) -> None:
         workers=workers,
     )
     data = content.model_dump_json().encode()
-    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    write_atomically(path, gzip.compress(data) if path.suffix == ".gz" else data)
 
 
 def read(path: Path) -> Recording:

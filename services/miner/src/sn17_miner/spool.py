@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
+from sn17_files import publish
+
 _PART: Final = ".part"
 
 
@@ -33,16 +35,8 @@ class Spool:
 
     def commit(self, name: str, file: IO[bytes]) -> Path:
         """Make what was written durable under its name. Blocks on the disk."""
-        file.flush()
-        os.fsync(file.fileno())
-        file.close()
         target = self.path(name)
-        (self.folder / (name + _PART)).rename(target)
-        descriptor = os.open(self.folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        publish(file, self.folder / (name + _PART), target)
         return target
 
     def discard(self, name: str, file: IO[bytes]) -> None:

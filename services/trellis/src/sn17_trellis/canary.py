@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from sn17_contract.admin import Canary
 from sn17_contract.metrics import CANARY_DRIFT_MARK
-from sn17_service import write_atomically
+from sn17_files import write_atomically
 
 from sn17_trellis.quality import Finding, Quality, drift
 

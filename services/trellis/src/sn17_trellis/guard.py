@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sn17_service import MemoryReading, write_atomically
+from sn17_files import write_atomically
+from sn17_service import MemoryReading
 
 log = logging.getLogger("sn17.trellis.guard")
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from sn17_service import write_atomically
+from sn17_files import write_atomically
 
 from sn17_trellis.manifest import NAME, Manifest, ManifestError, sha256, verify_manifest
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from sn17_service import write_atomically
+from sn17_files import write_atomically
 
 NAME: Final = "sn17-manifest.json"
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sn17_service import write_atomically
+from sn17_files import write_atomically
 
 log = logging.getLogger("sn17.trellis.spool")
 

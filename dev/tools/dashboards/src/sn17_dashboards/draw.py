@@ -16,12 +16,13 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MultipleLocator
 from PIL import Image
+from sn17_http import client_for
 
 from sn17_dashboards.boards import thresholds
 from sn17_dashboards.prometheus import Series, Window, filled_in, query_range
@@ -53,7 +54,7 @@ def draw_boards(folder: Path, url: str, seconds: float, into: Path) -> int:
     end = time.time()
     window = Window(end - seconds, end, max(2.0, seconds / 200))
     empty: list[str] = []
-    with httpx.Client(base_url=url.rstrip("/"), timeout=30) as client:
+    with client_for(url.rstrip("/"), timeout=30) as client:
         variables = chosen(client, window)
         for path in sorted(folder.glob("*.json")):
             board = json.loads(thresholds.filled_in(path.read_text()))
@@ -63,7 +64,7 @@ def draw_boards(folder: Path, url: str, seconds: float, into: Path) -> int:
     return 1 if empty else 0
 
 
-def chosen(client: httpx.Client, window: Window, span: str = "15m") -> dict[str, str]:
+def chosen(client: httpx2.Client, window: Window, span: str = "15m") -> dict[str, str]:
     """Values of a board's variables: the release that Prometheus knows."""
     known = query_range(client, "group by (namespace, release) (sn17_boot_info)", window)
     labels = known[0].labels if known else {}
@@ -78,7 +79,7 @@ def chosen(client: httpx.Client, window: Window, span: str = "15m") -> dict[str,
 
 
 def _draw(
-    board: Mapping[str, Any], client: httpx.Client, variables: Mapping[str, str], window: Window, into: Path
+    board: Mapping[str, Any], client: httpx2.Client, variables: Mapping[str, str], window: Window, into: Path
 ) -> list[str]:
     panels = [p for p in board["panels"] if p["type"] != "row"]
     rows = max(p["gridPos"]["y"] + p["gridPos"]["h"] for p in panels)
@@ -135,7 +136,7 @@ def _save(figure: Figure, path: Path) -> None:
 
 
 def _moments(
-    board: Mapping[str, Any], client: httpx.Client, variables: Mapping[str, str], window: Window
+    board: Mapping[str, Any], client: httpx2.Client, variables: Mapping[str, str], window: Window
 ) -> list[tuple[float, str]]:
     """(time, colour) where an annotation begins."""
     found = []

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
+import httpx2
 
 
 class QueryError(Exception):
@@ -38,7 +38,7 @@ def filled_in(expr: str, variables: Mapping[str, str]) -> str:
     return expr
 
 
-def query_range(client: httpx.Client, expr: str, window: Window) -> list[Series]:
+def query_range(client: httpx2.Client, expr: str, window: Window) -> list[Series]:
     """All series of an expression over the window, sorted by labels.
 
     Raises:

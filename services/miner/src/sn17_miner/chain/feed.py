@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+from sn17_files import write_atomically
 from sn17_protocol import ChainSnapshot
-from sn17_service import write_atomically
 
 from sn17_miner.chain.source import ChainError, ChainSource, parse_snapshot
 
