@@ -75,7 +75,7 @@ def test_inspect_tells_scripts_by_its_exit_code(tmp_path: Path, count: int, nan:
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(b"nonsense", "neither PLY"), (b"ply\nformat", "end_header"), (None, "No such file")],
+    [(b"nonsense", "nothing known, not a splat"), (b"ply\nformat", "end_header"), (None, "No such file")],
 )
 def test_errors_are_one_sentence(tmp_path: Path, content: bytes | None, words: str) -> None:
     path = tmp_path / "x"

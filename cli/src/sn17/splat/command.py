@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from sn17_splats import Splats
 
-    from sn17.splat.formats import Format as _Format
+    from sn17.splat.sniffing import Format as _Format
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -31,15 +31,19 @@ app = typer.Typer(
 )
 
 ERROR, DAMAGED, UNREPAIRABLE = 1, 3, 4
-FORMATS = "ply, subnet (SPZ for validators), niantic (SPZ for viewers) or splat"
+WRITTEN = "ply, subnet (SPZ for validators), niantic (SPZ for viewers), splat"
+READ = f"{WRITTEN}, compressed (PlayCanvas PLY), ksplat, sog"
 
-Source = Annotated[str, typer.Argument(metavar="FILE", help="PLY, SPZ or .splat; '-' reads standard input")]
+Source = Annotated[
+    str,
+    typer.Argument(metavar="FILE", help="a splat, gzipped or not; '-' reads standard input"),
+]
 Json = Annotated[bool, typer.Option("--json", help="JSON on standard output instead of tables")]
 From = Annotated[
-    str | None, typer.Option("--from", help=f"format of the input, if its bytes do not tell: {FORMATS}")
+    str | None, typer.Option("--from", help=f"format of the input, if its bytes do not tell: {READ}")
 ]
 To = Annotated[
-    str | None, typer.Option("--to", help=f"format of the output, if its name does not tell: {FORMATS}")
+    str | None, typer.Option("--to", help=f"format of the output, if its name does not tell: {WRITTEN}")
 ]
 Pixels = Annotated[int, typer.Option(help="pixels of one view's side", min=32, max=2048)]
 
@@ -101,7 +105,8 @@ def fix(
     from sn17_fixer.policy import fix as run
     from sn17_fixer.report import FULL_REPORT, full_report
 
-    from sn17.splat.formats import STDIO, Format, encode, write_bytes
+    from sn17.splat.formats import STDIO, encode, write_bytes
+    from sn17.splat.sniffing import Format
     from sn17.splat.tables import steps_table, verdict_text
 
     chosen = _choice(PolicyName, policy, "--policy")
@@ -110,8 +115,9 @@ def fix(
     with _errors():
         splats, _, _ = _read(file, source_format)
         fixed = run(splats, FixOptions(policy=chosen, place=place, seed=seed))
-        asset = encode(fixed.splats, kind)
+        asset, lost = encode(fixed.splats, kind)
         write_bytes(output, asset)
+    _say(lost)
     piped = output == STDIO
     if as_json:
         report = FULL_REPORT.dump_python(full_report(fixed, chosen), mode="json")
@@ -150,14 +156,18 @@ def convert(
     source_format: From = None,
     to: To = None,
 ) -> None:
-    """Change the format and nothing else. .splat and Niantic's SPZ need the extra 'exchange'."""
+    """Change the format and nothing else. What is written is read back and compared first.
+
+    All but PLY and the subnet's SPZ need the library gaussforge.
+    """
     from sn17.splat.formats import encode, write_bytes
 
     kind = _target(output, to)
     with _errors():
         splats, source, size = _read(file, source_format)
-        asset = encode(splats, kind)
+        asset, lost = encode(splats, kind)
         write_bytes(output, asset)
+    _say(lost)
     _console(error=True).print(
         f"{len(splats):,} gaussians, {source} of {size:,} bytes -> {kind} of {len(asset):,} bytes"
     )
@@ -199,7 +209,8 @@ def calibrate(
 
 
 def _read(file: str, source_format: str | None) -> tuple[Splats, _Format, int]:
-    from sn17.splat.formats import Format, decode, read_bytes, sniff
+    from sn17.splat.formats import decode, read_bytes
+    from sn17.splat.sniffing import Format, sniff
 
     chosen = None if source_format is None else _choice(Format, source_format, "--from")
     data = read_bytes(file)
@@ -207,10 +218,16 @@ def _read(file: str, source_format: str | None) -> tuple[Splats, _Format, int]:
     return decode(data, kind), kind, len(data)
 
 
+def _say(lost: list[str]) -> None:
+    for sentence in lost:
+        typer.echo(f"sn17 splat: {sentence}", err=True)
+
+
 def _target(output: str, to: str | None) -> _Format:
     from sn17_splats import SplatError
 
-    from sn17.splat.formats import Format, format_for
+    from sn17.splat.formats import format_for
+    from sn17.splat.sniffing import Format
 
     if to is not None:
         return _choice(Format, to, "--to")

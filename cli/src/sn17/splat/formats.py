@@ -6,23 +6,24 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from sn17_files import write_atomically
 from sn17_splats import Limits, SplatError, Splats, encode_spz, read_splat, write_ply
 
+from sn17.splat.sniffing import BY_NAME, Format, unpacked
+from sn17.splat.verification import PRECISIONS, losses
+
 STDIO = "-"
-
-
-class Format(StrEnum):
-    """What a file can be."""
-
-    PLY = "ply"
-    SUBNET = "subnet"
-    NIANTIC = "niantic"
-    SPLAT = "splat"
+LIBRARY_NAMES: Final = {
+    Format.COMPRESSED: "compressed.ply",
+    Format.NIANTIC: "spz",
+    Format.SPLAT: "splat",
+    Format.KSPLAT: "ksplat",
+    Format.SOG: "sog",
+}
+"""Formats that the exchange library reads, by its own names for them."""
 
 
 class MissingLibraryError(RuntimeError):
@@ -46,39 +47,29 @@ def write_bytes(path: str, data: bytes) -> None:
         write_atomically(Path(path), data)
 
 
-def sniff(data: bytes, path: str = STDIO) -> Format:
-    """What ``data`` is, by its first bytes, and for ``.splat``, which has no mark, by its name.
-
-    Raises :class:`SplatError` where neither tells.
-    """
-    if data[:3] == b"ply":
-        return Format.PLY
-    if data[:4] == b"\x28\xb5\x2f\xfd":
-        return Format.SUBNET
-    if data[:2] == b"\x1f\x8b" or data[:4] == b"NGSP":
-        return Format.NIANTIC
-    if path.lower().endswith(".splat"):
-        return Format.SPLAT
-    raise SplatError("neither PLY, nor SPZ of the subnet or Niantic's, nor named .splat")
-
-
-def decode(data: bytes, kind: Format, limits: Limits | None = None) -> Splats:
+def decode(data: bytes, kind: Format, limits: Limits = Limits()) -> Splats:
     """Read ``data`` as ``kind``. Raises :class:`SplatError` and :class:`MissingLibraryError`."""
-    if kind in (Format.NIANTIC, Format.SPLAT):
-        data = _exchange(data, "spz" if kind is Format.NIANTIC else "splat", "ply")
-    return read_splat(data, limits or Limits())
+    data = unpacked(data, kind, limits)
+    if kind in LIBRARY_NAMES:
+        data = _exchange(data, LIBRARY_NAMES[kind], "ply")
+    return read_splat(data, limits)
 
 
-def encode(splats: Splats, kind: Format) -> bytes:
-    """Write ``splats`` as ``kind``; Niantic's SPZ in version 3, which every viewer reads.
+def encode(splats: Splats, kind: Format) -> tuple[bytes, list[str]]:
+    """``splats`` as ``kind``, read back and compared, and what the format cannot hold of them.
 
-    Raises :class:`SplatError` and :class:`MissingLibraryError`.
+    Niantic's SPZ is written in version 3, which every viewer reads. Raises :class:`SplatError`, also where
+    what comes back is not what was given, and :class:`MissingLibraryError`.
     """
+    if kind not in PRECISIONS:
+        raise SplatError(f"{kind} is read and not written: choose {', '.join(PRECISIONS)}")
     if kind is Format.SUBNET:
-        return encode_spz(splats)
-    if kind is Format.PLY:
-        return write_ply(splats)
-    return _exchange(write_ply(splats), "ply", "spz" if kind is Format.NIANTIC else "splat")
+        data = encode_spz(splats)
+    elif kind is Format.PLY:
+        data = write_ply(splats)
+    else:
+        data = _exchange(write_ply(splats), "ply", LIBRARY_NAMES[kind])
+    return data, losses(splats, decode(data, kind), kind)
 
 
 def format_for(path: str) -> Format:
@@ -86,8 +77,8 @@ def format_for(path: str) -> Format:
     match Path(path).suffix.lower():
         case ".ply":
             return Format.PLY
-        case ".splat":
-            return Format.SPLAT
+        case ".splat" | ".ksplat" | ".sog" as ending:
+            return BY_NAME[ending]
         case ".spz":
             raise SplatError(
                 "two formats are called .spz: say --to subnet (validators) or --to niantic (viewers)"
@@ -101,12 +92,12 @@ def _exchange(data: bytes, source: str, target: str) -> bytes:
         from gaussforge import GaussForge  # type: ignore[import-untyped]
     except ImportError as error:
         raise MissingLibraryError(
-            "this format needs the library gaussforge: pip install 'sn17[exchange]'"
+            "this format needs the library gaussforge: run `make sync`, or pip install gaussforge beside sn17"
         ) from error
     with _stdout_to_stderr():
         answer: dict[str, Any] = GaussForge().convert(data, source, target, spz_version=3)
     if "error" in answer:
-        raise SplatError(str(answer["error"]))
+        raise SplatError(f"not read as {source}: {answer['error']}")
     return cast(bytes, answer["data"])
 
 
