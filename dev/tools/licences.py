@@ -29,6 +29,8 @@ CLOSURES = (
     ("sn17-fixer", ("fast",)),
     ("sn17-miner", ()),
     ("sn17-miner", ("chain",)),
+    ("sn17-gateway", ()),
+    ("sn17-gateway", ("postgres",)),
     ("sn17-operator", ()),
     ("sn17-devnet", ()),
     ("sn17-train", ()),

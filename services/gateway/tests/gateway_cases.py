@@ -55,6 +55,7 @@ def g1_a_text_task_waits(start: Start) -> None:
         assert answer.status_code == 200
         assert set(answer.json()) == {"id"}
         task = str(uuid.UUID(answer.json()["id"]))
+        assert answer.headers["content-type"] == "application/json; charset=utf-8"
         assert client.status(task) == {"status": "NoResult"}
         result = client.result(task)
         assert result.status_code == 404

@@ -12,16 +12,23 @@ from typing import Any
 
 import httpx2
 from gateway_client import Client, FleetWorker, splat_bytes
-from gateway_process import GUEST, GatewayProcess
+from gateway_process import DEADLINE, GUEST, GatewayProcess
 
 PAUSE = 0.02
+AT_ONCE = 30
+#: The client waits when so many of its tasks are not there yet.
+OPEN = 1000
 
 
 @dataclass
 class Seen:
-    """``sent``: bytes that workers handed in, by task; ``got``: what clients fetched."""
+    """``sent``: bytes that workers handed in, by task; ``got``: what clients fetched.
+
+    Tasks beyond ``allowed`` wait for the next kill.
+    """
 
     wanted: int
+    allowed: int = 0
     ids: list[str] = field(default_factory=list)
     sent: dict[str, set[bytes]] = field(default_factory=lambda: defaultdict(set))
     got: dict[str, bytes] = field(default_factory=dict)
@@ -35,9 +42,10 @@ class Seen:
     moved: threading.Condition = field(default_factory=threading.Condition)
 
     def progress(self, seen: int) -> None:
-        """Wait until more than ``seen`` results were fetched, or the end."""
+        """Wait until more than ``seen`` results were fetched."""
         with self.moved:
-            self.moved.wait_for(lambda: len(self.got) > seen or self.ended.is_set(), timeout=60)
+            moved = self.moved.wait_for(lambda: len(self.got) > seen or self.ended.is_set(), DEADLINE)
+        assert moved, f"{len(self.got)} of {self.wanted} tasks came back, and no more for {DEADLINE:.0f} s"
 
 
 class Flow:
@@ -48,24 +56,23 @@ class Flow:
         self.seen = Seen(tasks)
         self._seed = seed
 
-    def run(self, kills: Sequence[Callable[[], None]], every: tuple[int, int], deadline: float) -> Seen:
-        """Until every task was fetched; each kill comes after as many results as ``every`` allows."""
+    def run(self, kills: Sequence[Callable[[], None]], times: int) -> Seen:
+        """Until every task was fetched; one of ``kills``, ``times`` times, each amid a share of the tasks."""
         clients = [threading.Thread(target=self._guarded(self._adds)), *self._threads(self._fetches, 2)]
         threads = [*clients, *self._threads(self._works, 4)]
+        share = self.seen.wanted // (times + 1)
+        self.seen.allowed = share
         for thread in threads:
             thread.start()
         rng = random.Random(self._seed)
-        while not self.seen.ended.is_set():
-            self.seen.progress(len(self.seen.got) + rng.randint(*every))
-            if self.seen.ended.wait(rng.uniform(0, 0.05)):
-                break
-            rng.choice(kills)()
+        for number in range(times):
+            self.seen.progress(number * share + rng.randrange(share))
+            self.seen.ended.wait(rng.uniform(0, 0.05))
+            kills[number % len(kills)]()
             self.seen.kills += 1
-            deadline -= 1
-            assert deadline > 0, f"{len(self.seen.got)} of {self.seen.wanted} tasks came back"
+            self.seen.allowed = self.seen.wanted if number == times - 1 else (number + 2) * share
         for thread in threads:
-            thread.join(60)
-            assert not thread.is_alive()
+            thread.join()
         if self.seen.errors:
             raise self.seen.errors[0]
         return self.seen
@@ -100,6 +107,9 @@ class Flow:
         turn = 0
         while len(self.seen.ids) < self.seen.wanted and not self.seen.ended.is_set():
             turn += 1
+            if len(self.seen.ids) >= min(self.seen.allowed, len(self.seen.got) + OPEN):
+                self.seen.ended.wait(PAUSE)
+                continue
             prompt = f"robot number {len(self.seen.ids)}"
             answer = self._asked(lambda url, prompt=prompt: clients[url].add(prompt), turn)
             if answer is not None:
@@ -135,14 +145,14 @@ class Flow:
                 return
 
     def _fetches(self, number: int) -> None:
-        """Poll for every task; once it is there, fetch it again now and then: the bytes stay the same."""
+        """Poll for the oldest tasks that are not there; fetch others again: their bytes stay the same."""
         clients = {gateway.url: Client(gateway.url, GUEST) for gateway in self.gateways}
         rng, turn = random.Random(self._seed + number), number
         while not self.seen.ended.is_set():
             turn += 1
-            for task in list(self.seen.ids)[number::2]:
-                if task in self.seen.got and rng.random() > 0.05:
-                    continue
+            mine = list(self.seen.ids)[number::2]
+            missing = [task for task in mine if task not in self.seen.got][:AT_ONCE]
+            for task in [*missing, *rng.sample(mine, min(len(mine), 2))]:
                 answer = self._asked(lambda url, task=task: clients[url].result(task), turn)
                 if answer is None or answer.status_code == 404:
                     if answer is not None and answer.text.startswith("Task failed"):

@@ -14,10 +14,8 @@ import schemathesis
 from gateway_client import Client, FleetWorker
 from gateway_live import LiveGateway
 from gateway_mutations import calls, mutations
-from gateway_pictures import jpeg, png, webp
 from gateway_process import GUEST, GatewayProcess
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from schemathesis.specs.openapi.checks import (
     ignored_auth,
     missing_required_header,
@@ -27,7 +25,6 @@ from schemathesis.specs.openapi.checks import (
 )
 from sn17_contract.gateway import Route
 from sn17_http import own_client
-from sn17_service.pictures import Picture, read_picture
 
 CASES = int(os.environ.get("SN17_FUZZ_CASES", "1500"))
 
@@ -120,21 +117,3 @@ def test_a_connection_that_stops_in_the_middle_is_let_go(tmp_path: Path) -> None
                     answer += piece
                 assert answer == b"" or b" 408 " in answer
         assert gateway.client().add().status_code == 200
-
-
-PICTURES = {
-    "png": png(17, 5),
-    "jpeg": jpeg(17, 5),
-    "webp": webp(17, 5),
-    "lossless": webp(17, 5, lossless=True),
-}
-
-
-@settings(deadline=None)
-@given(st.binary(max_size=80), st.sampled_from(sorted(PICTURES)), st.integers(1, 300))
-def test_any_bytes_are_a_picture_with_a_size_or_none(noise: bytes, kind: str, at: int) -> None:
-    whole = PICTURES[kind]
-    assert read_picture(whole) == Picture({"lossless": "webp"}.get(kind, kind), 17, 5)
-    for data in (noise, whole[:at], whole[:at] + noise + whole[at:], whole[:12] + noise):
-        found = read_picture(data)
-        assert found is None or (found.width > 0 and found.height > 0)

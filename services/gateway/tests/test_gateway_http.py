@@ -17,6 +17,7 @@ from gateway_client import splat_bytes
 from gateway_live import LiveGateway
 from gateway_pictures import png
 from gateway_process import GUEST
+from sn17_gateway.http.address import ClientAddress
 
 
 class Make(Protocol):
@@ -466,6 +467,7 @@ def test_a_storage_that_does_not_answer_is_told(make: Make) -> None:
         worker.pull_answer(),
     ]
     assert codes(answers) == [503] * 3
+    assert gateway.live.metric("sn17_refusals_total", code="overloaded") == 3
     assert all(retry_after(answer) >= 1 for answer in answers)
     assert gateway.live.ops("GET", "/admin/v1/keys").json()["code"] == "overloaded"
     gateway.clock.ahead += 31
@@ -494,3 +496,34 @@ def test_metrics_tell_queue_waits_and_outcomes(make: Make) -> None:
     assert metric("sn17_gateway_oldest_wait_seconds") is not None
     worker.pull_answer(model=[])
     assert metric("sn17_refusals_total", code="bad_request") == 1
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "address"),
+    [
+        ("198.51.100.7", "203.0.113.5", "198.51.100.7"),
+        ("10.0.0.1", "203.0.113.5", "203.0.113.5"),
+        ("10.0.0.1", "1.2.3.4, 203.0.113.5", "203.0.113.5"),
+        ("10.0.0.1", "1.2.3.4, 203.0.113.5, 10.9.9.9", "203.0.113.5"),
+        ("10.0.0.1", "10.1.1.1, 10.2.2.2", "10.1.1.1"),
+        ("10.0.0.1", "203.0.113.5, unknown", "10.0.0.1"),
+        ("10.0.0.1", "", "10.0.0.1"),
+        ("2001:db8::1", "2001:DB8:ffff::5", "2001:db8:ffff::5"),
+        ("", "203.0.113.5", ""),
+    ],
+)
+def test_the_address_is_the_last_one_that_no_trusted_proxy_has(
+    peer: str, forwarded: str, address: str
+) -> None:
+    assert ClientAddress(["10.0.0.0/8", "2001:db8::/64"]).of(peer, forwarded) == address
+
+
+def test_limits_follow_the_address_behind_a_trusted_proxy(make: Make) -> None:
+    gateway = make(rate_add_task=1, trusted_proxies=("127.0.0.0/8",))
+    client = gateway.client()
+
+    def add(address: str) -> int:
+        body, headers = {"prompt": "a red robot"}, {"x-forwarded-for": address}
+        return client.http.post("/add_task", json=body, headers=headers).status_code
+
+    assert [add("203.0.113.5"), add("203.0.113.5"), add("203.0.113.6")] == [200, 429, 200]

@@ -37,19 +37,18 @@ def restarts_database(server: Postgres) -> Callable[[], None]:
     return restart
 
 
-def on_sqlite(folder: Path, tasks: int, every: tuple[int, int]) -> None:
+def on_sqlite(folder: Path, tasks: int, kills: int) -> None:
     with GatewayProcess(folder, **QUICK) as gateway:
         flow = Flow([gateway], tasks, seed=17)
-        seen = flow.run([restarts(gateway)], every, deadline=tasks)
+        seen = flow.run([restarts(gateway)], kills)
         check(seen, [gateway])
-        assert seen.kills >= 3
         files = folder / "data" / "files"
         kept = [path for path in files.iterdir() if path.suffix == ".result"]
         print(f"{tasks} tasks, {seen.deliveries} deliveries, {seen.kills} kills, {len(kept)} files")
         assert len(kept) >= tasks
 
 
-def on_postgres(folder: Path, tasks: int, every: tuple[int, int]) -> None:
+def on_postgres(folder: Path, tasks: int, kills: int) -> None:
     with postgres() as server:
         url = folder / "url"
         url.write_text(server.url)
@@ -60,28 +59,27 @@ def on_postgres(folder: Path, tasks: int, every: tuple[int, int]) -> None:
             gateways.append(GatewayProcess(folder / name, **QUICK, **shared))
         with gateways[0], gateways[1]:
             flow = Flow(gateways, tasks, seed=18)
-            kills = [restarts(gateways[0]), restarts(gateways[1]), restarts_database(server)]
-            seen = flow.run(kills, every, deadline=tasks)
+            ways = [restarts(gateways[0]), restarts(gateways[1]), restarts_database(server)]
+            seen = flow.run(ways, kills)
             check(seen, gateways)
-            assert seen.kills >= 3
             print(f"{tasks} tasks, {seen.deliveries} deliveries, {seen.kills} kills")
 
 
 def test_a_gateway_is_killed_at_random(tmp_path: Path) -> None:
-    on_sqlite(tmp_path, 300, (40, 80))
+    on_sqlite(tmp_path, 300, kills=4)
 
 
 def test_two_gateways_and_their_postgres_are_killed_at_random(tmp_path: Path) -> None:
-    on_postgres(tmp_path, 120, (5, 15))
+    on_postgres(tmp_path, 120, kills=3)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_ten_thousand_tasks_through_a_gateway_that_is_killed(tmp_path: Path) -> None:
-    on_sqlite(tmp_path, 10_000, (50, 350))
+    on_sqlite(tmp_path, 10_000, kills=40)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_thousands_of_tasks_through_two_gateways_and_postgres(tmp_path: Path) -> None:
-    on_postgres(tmp_path, 3_000, (50, 250))
+    on_postgres(tmp_path, 3_000, kills=30)

@@ -48,6 +48,8 @@ class Code(StrEnum):
     LIFE_ID_MISMATCH = "life_id_mismatch"
     NO_ROOM = "no_room"
     CONFLICT = "conflict"
+    GONE = "gone"
+    RATE_LIMITED = "rate_limited"
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     TIMEOUT = "timeout"

@@ -68,6 +68,8 @@ class MultipartReader:
     def __init__(self, request: Request, limit: int, too_long: str) -> None:
         if media_type(request) != "multipart/form-data":
             raise BodyError("the content type must be multipart/form-data")
+        if int(request.headers.get("content-length", "0")) > limit:
+            raise BodyError(too_long)
         found = _BOUNDARY.search(request.headers["content-type"])
         if not found:
             raise BodyError(f"{_INCOMPLETE}: the content type needs an unquoted boundary")

@@ -36,6 +36,8 @@ STATUS: Final[dict[Code, int]] = {
     Code.LIFE_ID_MISMATCH: 409,
     Code.NO_ROOM: 409,
     Code.CONFLICT: 409,
+    Code.GONE: 410,
+    Code.RATE_LIMITED: 429,
     Code.NOT_FOUND: 404,
     Code.METHOD_NOT_ALLOWED: 405,
     Code.TIMEOUT: 408,

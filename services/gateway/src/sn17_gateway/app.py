@@ -8,6 +8,7 @@ from typing import Any, Final
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from sn17_contract.gateway import Route
+from sn17_contract.http import Code
 
 from sn17_gateway.gateway import Gateway
 from sn17_gateway.http import schema
@@ -31,6 +32,7 @@ def build_app(gateway: Gateway) -> FastAPI:
 
     async def storage_failed(request: Request, error: Exception) -> Response:
         gateway.service.log.error("storage failed: %s", error)
+        request.scope["sn17.code"] = Code.OVERLOADED
         return Refusal(503, "the storage does not answer; try again").response()
 
     for kind in (StorageError, OSError):

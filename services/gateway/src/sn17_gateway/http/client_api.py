@@ -7,16 +7,16 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from fastapi import Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 from sn17_contract.gateway import HEADER_ORIGIN, HEADER_RESULT, MODELS, ORIGINS, StatusBody, TaskId
 from sn17_splats import Limits
 
-from sn17_gateway.assets import BadAsset, pieces, to_ply, zip_of
+from sn17_gateway.assets import BadAsset, pieces, spooled, to_ply, zip_of
 from sn17_gateway.core.limits import OverLimit
 from sn17_gateway.core.model import Asset, State, Task
 from sn17_gateway.core.tasks import Status, results, status
 from sn17_gateway.gateway import Gateway
-from sn17_gateway.http.errors import Refusal, bad_request, limited, parse_uuid
+from sn17_gateway.http.errors import Refusal, bad_request, json_answer, limited, parse_uuid
 from sn17_gateway.http.guard import Caller, Guard
 from sn17_gateway.http.task_form import Wish, check_model, read_wish
 from sn17_gateway.storage.store import QueueFull
@@ -57,7 +57,7 @@ class ClientApi:
             raise self._full() if isinstance(refused, QueueFull) else _over(refused)
         gateway.metrics.tasks.labels(task.origin, "text" if task.prompt is not None else "image").inc()
         gateway.service.log.info("task taken in", extra={"task": task.id, "model": task.model})
-        return JSONResponse(TaskId(id=task.id).model_dump())
+        return json_answer(TaskId(id=task.id))
 
     async def get_status(self, request: Request) -> Response:
         """The state of a task; an unknown one looks like one that waits."""
@@ -70,7 +70,7 @@ class ClientApi:
         else:
             task = await gateway.store.get(task_id)
         body = _status_body(status(task, gateway.clock()), self._settings.hide_in_progress)
-        return JSONResponse(body.model_dump(exclude_none=True))
+        return json_answer(body)
 
     async def get_result(self, request: Request) -> Response:
         """The first success by arrival, or all of them as a zip."""
@@ -139,10 +139,12 @@ class ClientApi:
         }
         media = "model/gltf-binary" if suffix == "glb" else "application/octet-stream"
         if as_ply:
-            content = await self._gateway.decode(lambda: to_ply(folder.read(asset.file), self._limits))
-            return Response(content, headers=headers, media_type=media)
-        file = await asyncio.to_thread(folder.open, asset.file)
-        headers["content-length"] = str(asset.size)
+            size, file = await self._gateway.decode(
+                lambda: spooled(to_ply(folder.read(asset.file), self._limits))
+            )
+        else:
+            size, file = asset.size, await asyncio.to_thread(folder.open, asset.file)
+        headers["content-length"] = str(size)
         return StreamingResponse(pieces(file), headers=headers, media_type=media)
 
     async def _zip(self, assets: Sequence[Asset], as_ply: bool, suffix: str) -> Response:

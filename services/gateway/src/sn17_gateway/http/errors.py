@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from sn17_contract.http import Code
 from sn17_service.bodies import BodyError
 from starlette.exceptions import HTTPException
@@ -21,9 +21,10 @@ from starlette.exceptions import HTTPException
 _PREFIX: Final = {400: "Bad request: ", 401: "Unauthorized request: ", 503: "Service unavailable: "}
 _CODES: Final = {
     400: Code.BAD_REQUEST, 401: Code.UNAUTHORIZED, 404: Code.NOT_FOUND, 405: Code.METHOD_NOT_ALLOWED,
-    410: Code.CONFLICT, 429: Code.BUSY, 503: Code.OVERLOADED,
+    410: Code.GONE, 429: Code.RATE_LIMITED, 503: Code.OVERLOADED,
 }  # fmt: skip
 _RETRY_SECONDS: Final = 5.0
+_JSON: Final = "application/json; charset=utf-8"
 _UUID: Final = re.compile(r"[0-9a-fA-F]{32}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
@@ -49,7 +50,12 @@ class Refusal(Exception):  # noqa: N818 (an answer, not a failure)
             text = _PREFIX.get(self.status, "") + self.content
             return Response(text, self.status, headers, media_type="text/plain")
         body = json.dumps(self.content, ensure_ascii=False)
-        return Response(body, self.status, headers, media_type="application/json; charset=utf-8")
+        return Response(body, self.status, headers, media_type=_JSON)
+
+
+def json_answer(body: BaseModel) -> Response:
+    """200; absent fields are left out."""
+    return Response(body.model_dump_json(exclude_none=True), media_type=_JSON)
 
 
 def bad_request(message: str) -> Refusal:
@@ -102,7 +108,7 @@ def general_answer(status: int, accept: str, headers: Mapping[str, str] | None =
     name, brief = known.phrase, known.description or known.phrase
     if "application/json" in accept.lower():
         body = json.dumps({"error": {"code": status, "name": name, "brief": brief}})
-        return Response(body, status, dict(headers or {}), media_type="application/json; charset=utf-8")
+        return Response(body, status, dict(headers or {}), media_type=_JSON)
     page = (
         f"<!DOCTYPE html><html><head><title>{status}: {html.escape(name)}</title></head>"
         f"<body><h1>{status}: {html.escape(name)}</h1><p>{html.escape(brief)}</p></body></html>"

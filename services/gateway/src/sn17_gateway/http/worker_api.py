@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Sequence
 
 from fastapi import Request, Response
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import PlainTextResponse
 from pydantic import ValidationError
 from sn17_contract.gateway import GONE, MODELS, GatewayInfo, GetTasksBody, Leader, Load, Offers, TaskOffer
 from sn17_contract.metrics import GatewayOutcome
@@ -21,7 +21,7 @@ from sn17_gateway.assets import BadAsset, look
 from sn17_gateway.core.model import Asset, Delivery, Task, Worker
 from sn17_gateway.core.tasks import Refused
 from sn17_gateway.gateway import Gateway
-from sn17_gateway.http.errors import Refusal, bad_field, bad_request, mistake
+from sn17_gateway.http.errors import Refusal, bad_field, bad_request, json_answer, mistake
 from sn17_gateway.http.guard import Guard
 from sn17_gateway.http.result_form import ResultForm, ResultHead
 from sn17_gateway.keys import BadTag, clean_tags
@@ -66,7 +66,7 @@ class WorkerApi:
             for task, delivery in given:
                 self._note_delivery(task, delivery)
         answer = Offers(tasks=[offer for offer in offers if offer is not None], gateways=[self._node()])
-        return Response(answer.model_dump_json(exclude_none=True), media_type="application/json")
+        return json_answer(answer)
 
     async def add_result(self, request: Request) -> Response:
         """Take in a result. Whose it is is checked before an asset is read."""
@@ -95,14 +95,14 @@ class WorkerApi:
     async def get_load(self, request: Request) -> Response:
         """The nodes; tasks of several replicas are one queue, so there is one."""
         self._guard.count(request, self._guard.results)
-        return JSONResponse(Load(gateways=[self._node()]).model_dump())
+        return json_answer(Load(gateways=[self._node()]))
 
     async def get_leader(self, request: Request) -> Response:
         """The same node; the leader has no meaning for workers."""
         self._guard.count(request, self._guard.results)
         node = self._node()
         leader = Leader(leader_id=node.node_id, domain=node.domain, ip=node.ip, http_port=node.http_port)
-        return JSONResponse(leader.model_dump())
+        return json_answer(leader)
 
     async def node_id(self, request: Request) -> Response:
         """The node's number as text."""

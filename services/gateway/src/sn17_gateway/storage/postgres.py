@@ -60,13 +60,13 @@ class PostgresDatabase:
         try:
             self._pool = await asyncpg.create_pool(
                 self._url,
-                min_size=1,
+                min_size=0,
                 max_size=self._connections,
                 timeout=self._timeout,
                 command_timeout=self._timeout,
             )
         except _ERRORS as error:
-            raise StorageError(f"Postgres: {type(error).__name__}: {error}") from error
+            raise StorageError(_named(error)) from error
         except ValueError:
             raise StorageError("Postgres: the address is not a postgresql:// URL") from None
         await self.run(_create)
@@ -76,7 +76,7 @@ class PostgresDatabase:
             async with self._pool.acquire(timeout=self._timeout) as connection, connection.transaction():
                 return await work(PostgresTransaction(connection))
         except _ERRORS as error:
-            raise StorageError(f"Postgres: {type(error).__name__}: {error}") from error
+            raise StorageError(_named(error)) from error
 
     async def close(self) -> None:
         if self._pool is not None:
@@ -88,3 +88,8 @@ async def _create(tx: Any) -> None:
     for statement in SCHEMA:
         await tx.fetch(statement.format(serial="BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY"))
     await check_version(tx)
+
+
+def _named(error: BaseException) -> str:
+    """Kind and first line: what follows may quote values."""
+    return f"Postgres: {type(error).__name__}: {str(error).partition(chr(10))[0]}"

@@ -73,7 +73,6 @@ class SqliteDatabase:
         for pragma in (
             "foreign_keys=ON",
             f"cache_size=-{_PAGE_CACHE_KIB}",
-            "auto_vacuum=INCREMENTAL",
             "journal_mode=WAL",
             "synchronous=FULL",
             f"journal_size_limit={_LOG_LIMIT_BYTES}",
