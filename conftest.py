@@ -9,6 +9,8 @@ FIRST = (
     "tests/stack/test_up.py",
     "tests/stack/test_hostile_requests.py",
     "tests/scorer/test_engine_meets_scorer.py",
+    # Alone, before the cluster of the other files starts.
+    "tests/e2e/test_cgroup_v2.py",
 )
 
 

@@ -20,8 +20,8 @@ cluster-shell: sync ## A shell with kubectl and helm in its network, where pods 
 images: ## Build the container images with docker or buildah (IMAGES="operator trellis-torch" for some)
 	@$(PYTHON) dev/tools/images.py $(IMAGES)
 
-test-node: sync tools ## The tests of the node itself, two nodes included (needs root and Go)
-	@SN17_REQUIRE_CLUSTER=1 .venv/bin/python -m pytest -m node dev/cluster
+test-node: sync tools ## The tests of the node itself, two nodes included, and of the guest kernel (needs root and Go)
+	@SN17_REQUIRE_CLUSTER=1 .venv/bin/python -m pytest -m node dev/cluster dev/uml
 
 e2e: sync tools ## Everything on a real cluster: install, four arms of a leak, recycles, uninstall; 20 faults, a short soak (needs root and Go)
 	@SN17_REQUIRE_CLUSTER=1 .venv/bin/python -m pytest -o "norecursedirs=.*" tests/e2e --durations=0

@@ -66,7 +66,7 @@ def test_tls_by_files(tmp_path: Path) -> None:
             own_request("GET", url)
         old = ssl.create_default_context(cafile=str(chain))
         with pytest.warns(DeprecationWarning, match="TLSv1_1"):
-        old.maximum_version = ssl.TLSVersion.TLSv1_1
+            old.maximum_version = ssl.TLSVersion.TLSv1_1
         old.set_ciphers("DEFAULT:@SECLEVEL=0")
         with pytest.raises(httpx2.ConnectError):
             own_request("GET", url, verify=old)

@@ -20,6 +20,7 @@ DEBIAN_PACKAGES = {
     "debootstrap": "debootstrap",
     "ip": "iproute2",
     "iptables": "iptables",
+    "linux.uml": "user-mode-linux",
     "mount": "mount",
     "nsenter": "util-linux",
     "runc": "runc",
