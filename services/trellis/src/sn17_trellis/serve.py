@@ -10,7 +10,7 @@ from importlib.metadata import version
 
 from sn17_contract.worker import RecycleHow
 from sn17_service import Service, load_settings
-from sn17_service.memory import ProcessMemory
+from sn17_service.memory import AutoMemory, ProcessMemory
 
 from sn17_trellis.admin import recycle_router
 from sn17_trellis.backends import BackendUnavailable, create_backend
@@ -19,7 +19,7 @@ from sn17_trellis.http import build_app
 from sn17_trellis.metrics import RecentTasks
 from sn17_trellis.model_process.keeper import Keeper
 from sn17_trellis.model_process.launcher import new_launcher
-from sn17_trellis.model_process.memory import ProcessesMemory
+from sn17_trellis.model_process.memory import process_bytes
 from sn17_trellis.model_process.metrics import LivesCollector, ModelMetrics
 from sn17_trellis.model_process.process_backend import ProcessBackend
 from sn17_trellis.model_process.swap import replace, swap
@@ -75,8 +75,8 @@ def new_worker(service: Service, settings: WorkerSettings) -> Worker:
         job_seconds=lambda: recent.read().seconds_p50,
         clock=service.clock,
     )
-    if isinstance(service.memory, ProcessMemory):
-        service.memory = ProcessesMemory(service.memory, keeper.pids)
+    if isinstance(service.memory, ProcessMemory | AutoMemory):
+        service.memory.count(lambda: sum(process_bytes(pid) or 0 for pid in keeper.pids()))
     service.registry.register(LivesCollector(keeper, service.boot_id))
     return Worker(service, settings, ProcessBackend(keeper), lives=keeper, recent=recent)
 

@@ -1,13 +1,9 @@
-"""Memory of single processes, and of the service with everything that it started."""
+"""Memory of single processes, and which of them the kernel ends first."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
-
-from sn17_service import MemoryReading
-from sn17_service.memory import ProcessMemory
 
 KIB: Final = 1024
 
@@ -22,26 +18,6 @@ def process_bytes(pid: int, proc: Path = Path("/proc")) -> int | None:
     except OSError:
         return None
     return status.get("RssAnon", 0) + status.get("RssShmem", 0)
-
-
-class ProcessesMemory:
-    """A worker without a cgroup: the service itself and the processes that it started."""
-
-    name = "processes"
-
-    def __init__(self, own: ProcessMemory, pids: Callable[[], tuple[int, ...]]) -> None:
-        self._own = own
-        self._pids = pids
-
-    def read(self) -> MemoryReading:
-        own = self._own.read()
-        children = sum(process_bytes(pid) or 0 for pid in self._pids())
-        return MemoryReading(
-            own.unreclaimable + children,
-            own.working_set + children,
-            own.limit,
-            {**own.components, "children": children},
-        )
 
 
 def set_oom_score(pid: int, raised_by: int, proc: Path = Path("/proc")) -> None:
