@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-import httpx
+import httpx2
 import pytest
+from sn17_http import own_request
 from sn17_service import MemoryReader, memory_reader
 from sn17_service.cgroups import CgroupV2Memory, MemoryEvents
 
@@ -123,10 +124,10 @@ class Worker:
         wait_until("the worker is warm", lambda: self.state() != "warming")
 
     def state(self) -> str:
-        return str(httpx.get(f"{self.url}/v1/worker", timeout=DEADLINE).json()["state"])
+        return str(own_request("GET", f"{self.url}/v1/worker", timeout=DEADLINE).json()["state"])
 
     def metric(self, name: str) -> float:
-        lines = httpx.get(f"{self.ops_url}/metrics", timeout=DEADLINE).text.splitlines()
+        lines = own_request("GET", f"{self.ops_url}/metrics", timeout=DEADLINE).text.splitlines()
         return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
 
     def log(self) -> list[dict[str, Any]]:
@@ -139,8 +140,10 @@ class Worker:
         """So many jobs at most, until one is not done: how many were, and why no more (None: no answer)."""
         for done in range(most):
             try:
-                answer = httpx.post(f"{self.url}/generate", data={"prompt": "a red cube"}, timeout=DEADLINE)
-            except httpx.TransportError:
+                answer = own_request(
+                    "POST", f"{self.url}/generate", data={"prompt": "a red cube"}, timeout=DEADLINE
+                )
+            except httpx2.TransportError:
                 return done, None
             if answer.status_code != 200:
                 return done, str(answer.json()["code"])

@@ -92,6 +92,7 @@ def new_process(tmp_path: Path, wait_until: Wait) -> Iterator[Callable[..., Work
 def test_a_leak_is_refused_at_the_mark_and_cured_by_the_workers_own_end(new_process: Any) -> None:
     """No operator, no kill: the arm 'guard on, operator off' of the proof, with a process' own memory."""
     settings = {
+        "model_process": "off",
         "memory_limit_bytes": 400 * MIB,
         "faults": {"leak_mib_per_generation": 40},
         "self_recycle_after_seconds": 0.3,
@@ -141,12 +142,12 @@ def test_a_killed_worker_gives_the_kept_result_after_its_restart(new_process: An
 
 
 def test_a_crash_breaks_the_connection_and_the_next_life_serves(new_process: Any) -> None:
-    worker = new_process(faults={"crash_after": 1})
+    worker = new_process(model_process="off", faults={"crash_after": 1})
     assert worker.post().status_code == 200
     with pytest.raises(httpx2.TransportError):
         worker.post()
     assert worker.wait() == -signal.SIGKILL
-    assert new_process().post().status_code == 200
+    assert new_process(model_process="off").post().status_code == 200
 
 
 def test_sigterm_in_the_middle_of_a_job_delivers_it(new_process: Any, wait_until: Wait) -> None:
@@ -163,7 +164,7 @@ def test_sigterm_in_the_middle_of_a_job_delivers_it(new_process: Any, wait_until
 
 
 def test_a_hanging_job_is_visible_and_does_not_keep_the_process(new_process: Any, wait_until: Wait) -> None:
-    worker = new_process(faults={"hang_after": 0}, grace_seconds=0.3, stall_seconds=0.5)
+    worker = new_process(model_process="off", faults={"hang_after": 0}, grace_seconds=0.3, stall_seconds=0.5)
     with pytest.raises(httpx2.ReadTimeout):
         own_request("POST", f"{worker.url}/generate", data=PROMPT, timeout=0.5)
     assert worker.state()["state"] == "busy"

@@ -133,6 +133,7 @@ class RerunCause(StrEnum):
     KILLED = "killed"
     CRASHED = "crashed"
     REPLACED = "replaced"
+    STALLED = "stalled"
 
 
 class GenerationOutcome(StrEnum):

@@ -12,7 +12,7 @@ from sn17_service.memory import (
     return_heap,
 )
 from sn17_service.problems import Problem, ProblemBody
-from sn17_service.process import die_with_parent
+from sn17_service.process import become_subreaper, die_with, die_with_parent
 from sn17_service.service import Service
 from sn17_service.settings import ServiceSettings, describe_settings, load_settings
 
@@ -28,8 +28,10 @@ __all__ = [
     "Readiness",
     "Service",
     "ServiceSettings",
+    "become_subreaper",
     "configure_logging",
     "describe_settings",
+    "die_with",
     "die_with_parent",
     "load_settings",
     "memory_reader",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal
 
@@ -25,6 +26,7 @@ from sn17_service.memory_reading import (
 Source = Literal["auto", "cgroup", "process"]
 
 __all__ = [
+    "AutoMemory",
     "MemoryReader",
     "MemoryReading",
     "MemoryUnavailable",
@@ -48,7 +50,10 @@ def memory_status(reading: MemoryReading | None) -> MemoryStatus | None:
 
 
 class ProcessMemory:
-    """This process alone, from ``/proc/self/status``: resident anonymous and shared memory, page tables."""
+    """This process, and what :meth:`count` adds: resident anonymous and shared memory, page tables.
+
+    Read from ``/proc/self/status``.
+    """
 
     name = "process"
     _KEYS: Final = {"anon": "RssAnon", "shmem": "RssShmem", "pagetables": "VmPTE"}
@@ -56,6 +61,11 @@ class ProcessMemory:
     def __init__(self, limit: int | None = None, proc: Path = Path("/proc")) -> None:
         self._limit = limit
         self._status = proc / "self" / "status"
+        self._children: Callable[[], int] | None = None
+
+    def count(self, children: Callable[[], int]) -> None:
+        """Add the bytes of the processes that this one started."""
+        self._children = children
 
     def read(self) -> MemoryReading:
         lines = (line.split() for line in read_text(self._status).splitlines())
@@ -63,7 +73,11 @@ class ProcessMemory:
         if "RssAnon" not in kib:
             raise MemoryUnavailable(f"{self._status} has no RssAnon")
         components = {name: kib.get(key, 0) * 1024 for name, key in self._KEYS.items()}
-        return MemoryReading(sum(components.values()), kib.get("VmRSS", 0) * 1024, self._limit, components)
+        working_set = kib.get("VmRSS", 0) * 1024
+        if self._children is not None:
+            components["children"] = self._children()
+            working_set += components["children"]
+        return MemoryReading(sum(components.values()), working_set, self._limit, components)
 
     def events(self) -> MemoryEvents | None:
         return None
@@ -80,6 +94,10 @@ class AutoMemory:
             self._limited = cgroup.read().limit is not None
         except MemoryUnavailable:
             return
+
+    def count(self, children: Callable[[], int]) -> None:
+        """As :meth:`ProcessMemory.count`; a control group counts all of them anyway."""
+        self._process.count(children)
 
     @property
     def name(self) -> str:

@@ -60,10 +60,14 @@ def add_ops_routes(
         reasons = state.readiness.reasons()
         return JSONResponse({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
 
+    def exposition(encoder: Callable[[CollectorRegistry], bytes]) -> bytes:
+        with state.scrape_lock:
+            return encoder(registry)
+
     @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics(request: Request) -> Response:
         encoder, media_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encoder(registry), headers={"content-type": media_type})
+        return Response(exposition(encoder), headers={"content-type": media_type})
 
     guard = Depends(_token_check(state))
     app.include_router(_admin_router(state), dependencies=[guard])

@@ -17,6 +17,7 @@ from typing import Final
 from sn17_files import write_atomically
 
 _PR_SET_PDEATHSIG: Final = 1
+_PR_SET_CHILD_SUBREAPER: Final = 36
 _POLL_SECONDS: Final = 0.5
 
 
@@ -39,6 +40,25 @@ def die_with_parent() -> None:
         logging.getLogger("sn17").error("the parent was gone before this process could watch it")
         os._exit(1)
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+def die_with(parent: int) -> None:
+    """End this process with SIGKILL when process ``parent``, which started it, ends.
+
+    The kernel does it, and watches the parent *thread*. For a parent that may be process 1, as in a
+    container; without Linux nothing happens, and the end of a pipe must tell.
+    """
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def become_subreaper() -> None:
+    """Be the one to whom processes come whose parent has died, as process 1 is anyway (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def write_ready_file(path: Path, values: Mapping[str, object]) -> None:

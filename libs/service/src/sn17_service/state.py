@@ -44,6 +44,8 @@ class ServiceState:
         self.memory: MemoryReader = memory or memory_reader(
             settings.memory_source, settings.memory_limit_bytes
         )
+        self.scrape_lock = threading.Lock()
+        """Held while metrics are written: what must change together changes under it."""
         self.memory_marks: dict[str, float] = {}
         self.cleanup_calls: list[Callable[[], object]] = []
         self.canary_call: Callable[[], Canary] | None = None

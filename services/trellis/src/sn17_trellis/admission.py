@@ -9,8 +9,9 @@ from sn17_service import Problem, Service
 
 from sn17_trellis.degradation import Trust
 from sn17_trellis.guard import Guard
-from sn17_trellis.hands import Hands
+from sn17_trellis.jobs import Jobs
 from sn17_trellis.metrics import RecentTasks
+from sn17_trellis.model_process.lives import Lives
 
 BUSY_RETRY_SECONDS: Final = 5.0
 
@@ -19,13 +20,20 @@ class Admission:
     """Judged anew at every question, from what others know; ``started`` is set once it may serve at all."""
 
     def __init__(
-        self, service: Service, guard: Guard, trust: Trust, hands: Hands, recent: RecentTasks
+        self,
+        service: Service,
+        guard: Guard,
+        trust: Trust,
+        jobs: Jobs,
+        recent: RecentTasks,
+        lives: Lives,
     ) -> None:
         self._service = service
         self._guard = guard
         self._trust = trust
-        self._hands = hands
+        self._jobs = jobs
         self._recent = recent
+        self._lives = lives
         self.started = False
 
     @property
@@ -49,11 +57,15 @@ class Admission:
             return Problem(Code.DRAINING, f"drained by {lease.by.value}: {lease.reason}; use another worker")
         if not self.started:
             return Problem(Code.WARMING_UP, "the models are being loaded", retry_after_seconds=10)
+        if self._lives.failing is not None:
+            return Problem(Code.DEGRADED, f"{self._lives.failing}; use another worker")
+        if not self._lives.ready:
+            return Problem(Code.WARMING_UP, "the model process is starting anew", retry_after_seconds=10)
         if self._trust.fatal and self._trust.degraded is not None:
             return Problem(Code.DEGRADED, f"{self._trust.degraded.reason}; use another worker")
         if self._guard.refusing_since is not None:
             return Problem(Code.MEMORY_REFUSED, "memory is nearly full; use another worker")
-        if self._hands.full:
+        if self._jobs.full:
             return self.busy("one job at a time; try again or use another worker")
         return None
 
@@ -66,7 +78,7 @@ class Admission:
 
     def busy(self, detail: str) -> Problem:
         """With a guess at when the worker is free."""
-        active, typical = self._hands.active, self._recent.read().seconds_p50
+        active, typical = self._jobs.active, self._recent.read().seconds_p50
         wait = BUSY_RETRY_SECONDS
         if active is not None and typical is not None:
             wait = max(1.0, typical - (self._service.clock() - active.started_at))

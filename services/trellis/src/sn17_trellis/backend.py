@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from sn17_contract.http import Code
 from sn17_contract.metrics import GenerationKind
 from sn17_splats import Splats
+
+from sn17_trellis.quality import Quality
 
 Progress = Callable[[str, int, int], None]
 """``progress(stage, step, steps)``: ``step`` steps are done, 0 at a stage's start; cheap, never raises."""
@@ -55,16 +58,47 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Generation:
-    """What came out: the asset (arrays, or PLY bytes already encoded) and seconds per stage.
+class EncodedAsset:
+    """A PLY file of ``size`` bytes under a temporary name in the spool, already judged.
 
-    Arrays are encoded by the service on another thread while the next job runs, so they must not alias
-    buffers that a later ``generate`` writes to.
+    ``digest`` is the SHA-256 of a canary's bytes, None for other kinds.
     """
 
-    asset: Splats | bytes
+    path: Path
+    size: int
+    quality: Quality
+    digest: str | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Generation:
+    """What came out: the asset and seconds per stage.
+
+    The asset is arrays, PLY bytes, or a call that waits until a model process has encoded it. Either way
+    it is fetched on another thread while the next job runs, so arrays must not alias buffers that a later
+    ``generate`` writes to.
+    """
+
+    asset: Splats | bytes | Callable[[], EncodedAsset]
     gaussians: int
     stage_seconds: Mapping[str, float]
+    life_id: str | None = None
+    """The model process that made it; None for a backend in this very process."""
+
+
+def plain(asset: Splats | bytes | Callable[[], EncodedAsset]) -> bytes:
+    """The bytes of an asset that was made in this very process.
+
+    Raises:
+        TypeError: it is arrays, or lies with a model process.
+    """
+    if not isinstance(asset, bytes):
+        raise TypeError(f"no bytes but {type(asset).__name__}")
+    return asset
+
+
+class UnusableOutput(Exception):  # noqa: N818
+    """The backend made something that no one can repair."""
 
 
 class GenerationError(Exception):
@@ -118,6 +152,18 @@ class DeviceError(GenerationError):
     def __init__(self, kind: str, detail: str) -> None:
         super().__init__(detail)
         self.kind = kind
+
+
+class JobKilledModel(GenerationError):  # noqa: N818
+    """The model process ended under this job, and the next one under its second run too."""
+
+    code = Code.JOB_KILLED_MODEL
+
+
+class ModelFailing(GenerationError):  # noqa: N818
+    """The model process is gone and a new one does not start."""
+
+    code = Code.DEGRADED
 
 
 class Cancelled(GenerationError):  # noqa: N818

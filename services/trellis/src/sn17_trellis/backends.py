@@ -26,7 +26,11 @@ def create_backend(settings: WorkerSettings) -> Backend:
         BackendUnavailable: its packages are missing.
     """
     if settings.backend == "procedural":
-        return ProceduralBackend(settings.procedural_max_gaussians)
+        return ProceduralBackend(
+            settings.procedural_max_gaussians,
+            ballast_bytes=settings.procedural_ballast_mib * 1024 * 1024,
+            load_seconds=settings.procedural_load_seconds,
+        )
     module = f"sn17_trellis.{settings.backend}_backend"
     try:
         found = importlib.import_module(module)

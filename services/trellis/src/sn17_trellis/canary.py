@@ -61,13 +61,13 @@ class CanaryBook:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
-    def judge(self, identity: str, quality: Quality, digest: str) -> CanaryVerdict:
-        """Compare with the baseline of ``identity``, or become it if it is sound."""
+    def judge(self, identity: str, quality: Quality, digest: str, *, keep: bool = True) -> CanaryVerdict:
+        """Compare with the baseline of ``identity``, or (with ``keep``) become it if it is sound."""
         path = self._folder / (hashlib.sha256(identity.encode()).hexdigest()[:32] + ".json")
         baseline = self._load(path)
         if baseline is None:
             passed = quality.usable and not UNSOUND & set(quality.findings)
-            if passed:
+            if passed and keep:
                 self._write(path, identity, quality, digest)
             return CanaryVerdict(passed, 0.0, True, True, quality.gaussians, quality.findings)
         first, first_digest = baseline

@@ -32,6 +32,11 @@ class Degraded:
     def fatal(self) -> bool:
         return self.kind is DegradedReason.DEVICE_ERROR
 
+    @property
+    def lasting(self) -> bool:
+        """Another model process does not clear it."""
+        return self.kind is DegradedReason.DEVICE_SUSPECT
+
 
 class Trust:
     """Evidence from outputs and canaries; a passed canary clears everything but a fatal device error."""
@@ -41,6 +46,18 @@ class Trust:
         self._metrics = metrics
         self._suspects = 0
         self.degraded: Degraded | None = None
+        self.latest_digest: str | None = None
+
+    def new_life(self) -> None:
+        """Another model process serves: nothing is known against it yet."""
+        self._suspects = 0
+        self.latest_digest = self._metrics.canary_drift = None
+        if self.degraded is not None and not self.degraded.lasting:
+            self.degraded = self._metrics.degraded = None
+
+    def device_suspect(self, reason: str) -> None:
+        """A process that was killed does not end: only another place for the worker helps."""
+        self._degrade(Degraded(DegradedReason.DEVICE_SUSPECT, f"DeviceSuspect: {reason}"))
 
     @property
     def fatal(self) -> bool:
@@ -73,22 +90,31 @@ class Trust:
 
     def canary(self, identity: str, quality: Quality, digest: str) -> CanaryVerdict:
         """Compare a canary with the first one of ``identity``."""
-        verdict = self._canaries.judge(identity, quality, digest)
+        verdict = self.judge(identity, quality, digest)
+        self.heard(verdict, digest)
+        return verdict
+
+    def judge(self, identity: str, quality: Quality, digest: str, *, proves: bool = False) -> CanaryVerdict:
+        """As :meth:`CanaryBook.judge`; nothing of this worker changes."""
+        return self._canaries.judge(identity, quality, digest, keep=not proves)
+
+    def heard(self, verdict: CanaryVerdict, digest: str) -> None:
+        """Believe a canary of the life that serves."""
+        self.latest_digest = digest
         self._metrics.canary_drift = verdict.drift
         extra = verdict.as_dict()
         if not verdict.passed:
             log.warning("canary failed", extra=extra)
             why = f"drifted by {verdict.drift:.2f}" if verdict.drift else ", ".join(verdict.findings)
             self._degrade(Degraded(DegradedReason.CANARY_FAILED, f"the canary failed: {why}"))
-            return verdict
+            return
         log.info("canary passed", extra=extra)
         self._suspects = 0
-        if not self.fatal:
+        if self.degraded is not None and not self.fatal and not self.degraded.lasting:
             self.degraded = self._metrics.degraded = None
-        return verdict
 
     def _degrade(self, degraded: Degraded) -> None:
-        if self.fatal:
+        if self.degraded is not None and (self.fatal or self.degraded.lasting):
             return
         if self.degraded != degraded:
             log.error("degraded: %s", degraded.reason)

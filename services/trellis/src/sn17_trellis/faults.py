@@ -21,6 +21,7 @@ from sn17_trellis.backend import (
     IsCancelled,
     Job,
     Progress,
+    plain,
 )
 from sn17_trellis.settings import Faults
 
@@ -109,7 +110,9 @@ class FaultyBackend:
         share = self._share_left()
         if share >= 1:
             return generation
-        asset = generation.asset if isinstance(generation.asset, Splats) else read_ply(generation.asset)
+        asset = (
+            generation.asset if isinstance(generation.asset, Splats) else read_ply(plain(generation.asset))
+        )
         count = max(1, round(len(asset) * share))
         kept = np.sort(np.random.default_rng(seed).choice(len(asset), count, replace=False))
         return Generation(asset.select(kept), count, generation.stage_seconds)

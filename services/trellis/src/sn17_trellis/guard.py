@@ -36,8 +36,10 @@ class Guard:
         read: Callable[[], MemoryReading | None],
         cleanup: Callable[[], None],
         monotonic: Callable[[], float],
+        resting: Callable[[], bool] = lambda: False,
     ) -> None:
         self._marks = marks
+        self._resting = resting
         self._enabled = enabled
         self._read = read
         self._cleanup = cleanup
@@ -50,12 +52,17 @@ class Guard:
         """Monotonic time since when generations are refused, None while they are not."""
         return self._refusing_since
 
+    def new_life(self) -> None:
+        """Another model process serves: what the last one held is gone."""
+        self._refusing_since = None
+
     def check(self, *, clean: bool = True) -> str | None:
         """Before a generation: None to go on, else the reason to refuse.
 
-        Without ``clean`` only the level is looked at: enough to notice that memory came back.
+        Without ``clean`` only the level is looked at: enough to notice that memory came back. Nothing is
+        refused while two model processes live, for the level then says nothing of either.
         """
-        if not self._enabled:
+        if not self._enabled or self._resting():
             return None
         ratio = self._ratio()
         if clean and ratio >= self._marks.cleanup:
@@ -127,3 +134,30 @@ class SelfRecycle:
                 "the self-recycle book %s is unreadable, starting a new one: %s", self._path.name, error
             )
             return 0, None
+
+
+class Peak:
+    """The growth of unreclaimable memory over a generation, by looking at each step."""
+
+    def __init__(self, read: Callable[[], MemoryReading | None]) -> None:
+        self._read = read
+        reading = read()
+        self._before = reading.unreclaimable if reading else 0
+        self._growth = 0
+
+    def look(self) -> None:
+        reading = self._read()
+        if reading is not None:
+            self._growth = max(self._growth, reading.unreclaimable - self._before)
+
+    def say(self, refuse_ratio: float) -> None:
+        """Log the highest ratio that a generation allowed by the guard can reach."""
+        reading = self._read()
+        if reading is None or reading.limit is None:
+            return
+        worst = refuse_ratio + self._growth / reading.limit
+        extra = {"growth_bytes": self._growth, "limit_bytes": reading.limit, "worst_ratio": round(worst, 3)}
+        if worst >= 1:
+            log.warning("a generation can pass the memory limit from below the refusing mark", extra=extra)
+        else:
+            log.info("a generation fits above the refusing mark", extra=extra)

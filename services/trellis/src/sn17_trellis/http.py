@@ -129,9 +129,9 @@ def _state(door: _Door) -> WorkerStatus:
         memory=memory_status(door.service.read_memory()),
         models=worker.models,
         gaussians_mean=worker.recent.read().gaussians_mean,
-        model_processes=1,
-        recycling=None,
-        last_recycle=None,
+        model_processes=worker.lives.processes,
+        recycling=worker.lives.recycling,
+        last_recycle=worker.lives.last_recycle,
     )
 
 

@@ -47,6 +47,11 @@ class RecentTasks:
         with self._lock:
             self._entries.append((self._monotonic(), gaussians, seconds))
 
+    def new_life(self) -> None:
+        """Forget what another model process made."""
+        with self._lock:
+            self._entries.clear()
+
     def read(self) -> Recent:
         with self._lock:
             oldest = self._monotonic() - RECENT_WINDOW_SECONDS
@@ -73,6 +78,7 @@ class WorkerMetrics:
         gpu_memory: Callable[[], Mapping[str, int]],
         self_recycles: Callable[[], int],
         jobs_in_flight: Callable[[], int],
+        failing: Callable[[], bool],
     ) -> None:
         self.generations = Counter(
             MetricName.GENERATIONS, "Generations by end.", ["kind", "outcome"], registry=registry
@@ -113,7 +119,7 @@ class WorkerMetrics:
             self.findings.labels(finding.value)
         self.canary_drift: float | None = None
         self.degraded: DegradedReason | None = None
-        registry.register(_States(self, recent, gpu_memory, self_recycles, jobs_in_flight))
+        registry.register(_States(self, recent, gpu_memory, self_recycles, jobs_in_flight, failing))
 
     def count(self, kind: GenerationKind, outcome: GenerationOutcome) -> None:
         self.generations.labels(kind.value, outcome.value).inc()
@@ -129,7 +135,9 @@ class _States(Collector):
         gpu_memory: Callable[[], Mapping[str, int]],
         self_recycles: Callable[[], int],
         jobs_in_flight: Callable[[], int],
+        failing: Callable[[], bool],
     ) -> None:
+        self._failing = failing
         self._metrics = metrics
         self._recent = recent
         self._gpu_memory = gpu_memory
@@ -159,11 +167,15 @@ class _States(Collector):
         for name, text, value in gauges:
             if value is not None:
                 yield GaugeMetricFamily(name, text, value)
-        if self._metrics.degraded is not None:
+        reasons = [self._metrics.degraded] if self._metrics.degraded is not None else []
+        if self._failing():
+            reasons.append(DegradedReason.MODEL_FAILING)
+        if reasons:
             degraded = GaugeMetricFamily(
                 MetricName.DEGRADED, "The worker does not trust itself.", labels=["reason"]
             )
-            degraded.add_metric([self._metrics.degraded.value], 1.0)
+            for reason in reasons:
+                degraded.add_metric([reason.value], 1.0)
             yield degraded
         recycles = Metric(MetricName.SELF_RECYCLES, "Ends by the worker's own guard.", "counter")
         recycles.add_sample(f"{MetricName.SELF_RECYCLES.value}_total", {}, float(self._self_recycles()))

@@ -9,8 +9,7 @@ from sn17_contract.http import Code
 from sn17_contract.metrics import GenerationOutcome
 from sn17_service import Problem
 
-from sn17_trellis.backend import Cancelled, DeviceError, GenerationError
-from sn17_trellis.encode import UnusableOutput
+from sn17_trellis.backend import Cancelled, DeviceError, GenerationError, UnusableOutput
 
 log = logging.getLogger("sn17.trellis")
 
@@ -22,6 +21,7 @@ _OUTCOME: Final = {
     Code.BAD_IMAGE: GenerationOutcome.BAD_REQUEST,
     Code.BAD_REQUEST: GenerationOutcome.BAD_REQUEST,
     Code.MEMORY_REFUSED: GenerationOutcome.MEMORY_REFUSED,
+    Code.JOB_KILLED_MODEL: GenerationOutcome.JOB_KILLED_MODEL,
 }
 
 

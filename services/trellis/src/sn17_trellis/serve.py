@@ -8,15 +8,27 @@ import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
 
+from sn17_contract.worker import RecycleHow
 from sn17_service import Service, load_settings
+from sn17_service.memory import AutoMemory, ProcessMemory
 
+from sn17_trellis.admin import recycle_router
 from sn17_trellis.backends import BackendUnavailable, create_backend
 from sn17_trellis.faults import FaultyBackend
 from sn17_trellis.http import build_app
+from sn17_trellis.metrics import RecentTasks
+from sn17_trellis.model_process.keeper import Keeper
+from sn17_trellis.model_process.launcher import new_launcher
+from sn17_trellis.model_process.memory import process_bytes
+from sn17_trellis.model_process.metrics import LivesCollector, ModelMetrics
+from sn17_trellis.model_process.process_backend import ProcessBackend
+from sn17_trellis.model_process.swap import replace, swap
 from sn17_trellis.settings import Faults, WorkerSettings
 from sn17_trellis.worker import Worker
 
 CLOSE_SECONDS = 2.0
+
+log = logging.getLogger("sn17.trellis")
 
 
 def serve(argv: Sequence[str]) -> int:
@@ -28,24 +40,52 @@ def serve(argv: Sequence[str]) -> int:
     settings.spool_dir.mkdir(parents=True, exist_ok=True)
     # Uploads go where writing is allowed, also under a read-only root.
     tempfile.tempdir = str(settings.spool_dir)
-    log = logging.getLogger("sn17.trellis")
     try:
-        backend = create_backend(settings)
+        worker = new_worker(service, settings)
     except BackendUnavailable as error:
         log.error("%s", error)
         return 1
-    if settings.faults != Faults():
-        log.warning("faults are injected: this worker is for tests", extra=settings.faults.model_dump())
-        backend = FaultyBackend(backend, settings.faults, service.read_memory)
-    worker = Worker(service, settings, backend)
     connect(service, settings, worker)
     return service.main(build_app(service, settings, worker))
+
+
+def new_worker(service: Service, settings: WorkerSettings) -> Worker:
+    """A worker with the model in a process of its own, or, for debugging, in this one.
+
+    Raises:
+        BackendUnavailable: the chosen backend's packages are missing.
+    """
+    if settings.faults != Faults():
+        log.warning("faults are injected: this worker is for tests", extra=settings.faults.model_dump())
+    if settings.model_process == "off":
+        backend = create_backend(settings)
+        if settings.faults != Faults():
+            backend = FaultyBackend(backend, settings.faults, service.read_memory)
+        return Worker(service, settings, backend)
+    recent = RecentTasks(service.monotonic)
+    metrics = ModelMetrics(service.registry)
+    folder = settings.spool_dir / "results"
+    keeper = Keeper(
+        settings,
+        new_launcher(settings),
+        metrics,
+        acts={RecycleHow.SWAP: swap, RecycleHow.REPLACE: replace},
+        spool=folder,
+        read_memory=service.read_memory,
+        job_seconds=lambda: recent.read().seconds_p50,
+        clock=service.clock,
+    )
+    if isinstance(service.memory, ProcessMemory | AutoMemory):
+        service.memory.count(lambda: sum(process_bytes(pid) or 0 for pid in keeper.pids()))
+    service.registry.register(LivesCollector(keeper, service.boot_id))
+    return Worker(service, settings, ProcessBackend(keeper), lives=keeper, recent=recent)
 
 
 def connect(service: Service, settings: WorkerSettings, worker: Worker) -> None:
     """Tie a worker to the life, the probes and the admin routes of its service."""
     service.memory_marks["cleanup"] = settings.guard_cleanup_ratio
     service.memory_marks["refuse"] = settings.guard_refuse_ratio
+    service.add_ops_router(recycle_router(service, worker), admin=True)
     service.readiness.add("worker", worker.not_ready)
     service.on_cleanup(worker.cleanup)
     service.on_canary(worker.canary)
@@ -57,6 +97,7 @@ def connect(service: Service, settings: WorkerSettings, worker: Worker) -> None:
 
     async def stop() -> None:
         try:
+            await asyncio.to_thread(worker.stop_acts)
             ends = [asyncio.wrap_future(done) for done in worker.pending()]
             await asyncio.gather(*(asyncio.shield(end) for end in ends), return_exceptions=True)
         finally:

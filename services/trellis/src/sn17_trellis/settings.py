@@ -66,6 +66,27 @@ class WorkerSettings(ServiceSettings):
     max_voxels: int = Field(60_000, ge=1, le=262_144, description="largest structure that is decoded")
     torch_threads: int | None = Field(None, ge=1, le=1024, description="CPU threads of torch")
     procedural_max_gaussians: int = Field(700_000, ge=7_168, le=5_000_000)
+    procedural_ballast_mib: int = Field(
+        0, ge=0, le=65_536, description="memory that each process of the procedural backend holds"
+    )
+    procedural_load_seconds: float = Field(
+        0, ge=0, le=600, description="how long the procedural backend takes to load"
+    )
+    model_process: Literal["on", "off"] = Field(
+        "on", description="the model in a process of its own; off for debugging"
+    )
+    device_lock: Path | None = Field(
+        None, description="lock file of workers that share a device; none = one in the spool"
+    )
+    swap_deadline_seconds: float = Field(
+        180, gt=0, description="how long two model processes may live beside each other"
+    )
+    guard_swap_after_seconds: float = Field(
+        45, ge=0, description="above the swap threshold so long, the worker swaps by itself"
+    )
+    idle_swap_after_seconds: float = Field(
+        20, ge=0, description="idle so long, above half way to the threshold, it swaps; 0 = never"
+    )
     guard: Literal["on", "off"] = Field("on", description="the worker's own memory guard")
     guard_cleanup_ratio: float = Field(GUARD_CLEANUP_RATIO, gt=0, le=1)
     guard_refuse_ratio: float = Field(GUARD_REFUSE_RATIO, gt=0, le=1)
@@ -76,3 +97,8 @@ class WorkerSettings(ServiceSettings):
     canary_every: int = Field(50, ge=0, description="run the canary after so many tasks; 0 = at start only")
     stall_seconds: float = Field(900, gt=0, description="without progress for so long /health fails")
     faults: Faults = Field(Faults(), description="JSON of faults to inject, for tests only")
+
+    @property
+    def device_turn(self) -> Path:
+        """The file whose lock is the device's."""
+        return self.device_lock or self.spool_dir / "device.lock"

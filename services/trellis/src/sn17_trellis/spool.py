@@ -51,9 +51,9 @@ class Spool:
         self._load()
 
     def store(
-        self, ply: bytes, *, key: str | None, fingerprint: str, seed: int, gaussians: int
+        self, ply: bytes | Path, *, key: str | None, fingerprint: str, seed: int, gaussians: int
     ) -> StoredResult:
-        """Write an asset.
+        """Write an asset, or move the file with its bytes here.
 
         Raises:
             OSError: the disk is full or not writable; nothing is left behind.
@@ -61,19 +61,30 @@ class Spool:
         name = hashlib.sha256(key.encode()).hexdigest()[:32] if key else f"once-{secrets.token_hex(8)}"
         path = self._folder / f"{name}.ply"
         try:
-            write_atomically(path, ply)
-            stored = StoredResult(path, key, fingerprint, seed, gaussians, self._clock(), len(ply))
+            if isinstance(ply, Path):
+                ply.replace(path)
+            else:
+                write_atomically(path, ply)
+            size = path.stat().st_size
+            stored = StoredResult(path, key, fingerprint, seed, gaussians, self._clock(), size)
             if key is not None:
                 described = {**asdict(stored), "path": path.name}
                 write_atomically(path.with_suffix(".json"), json.dumps(described).encode())
         except OSError:
             path.unlink(missing_ok=True)
+            if isinstance(ply, Path):
+                ply.unlink(missing_ok=True)
             raise
         if key is not None:
             with self._lock:
                 self._results[key] = stored
         self.expire()
         return stored
+
+    @property
+    def folder(self) -> Path:
+        """Where the files lie; temporary ones, ``.NAME.ply.part``, are removed at the next start."""
+        return self._folder
 
     def find(self, key: str) -> StoredResult | None:
         self.expire()

@@ -31,8 +31,8 @@ from sn17_trellis.backend import (
     ModelMissing,
     Progress,
     StructureTooLarge,
+    UnusableOutput,
 )
-from sn17_trellis.encode import UnusableOutput
 from sn17_trellis.engine.background import rembg_remover
 from sn17_trellis.engine.checkpoint import Repositories, drop_file_pages, locate, read_pipeline
 from sn17_trellis.engine.config import PRESETS, ROLES, SamplerParams

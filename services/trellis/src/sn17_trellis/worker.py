@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final
 
 from sn17_contract.admin import Canary
 from sn17_contract.http import Code, WorkerState
-from sn17_contract.kubernetes import EXIT_CODE_RECYCLE, MODEL_MISSING
+from sn17_contract.kubernetes import MODEL_MISSING
 from sn17_contract.metrics import GenerationKind, GenerationOutcome
+from sn17_contract.worker import LastRecycle, RecycleHow
 from sn17_service import Problem, Service, return_heap
 
 from sn17_trellis.admission import BUSY_RETRY_SECONDS, Admission
@@ -22,23 +24,23 @@ from sn17_trellis.backend import (
     GpuOutOfMemory,
     Job,
     ModelMissing,
+    UnusableOutput,
 )
-from sn17_trellis.canary import CanaryBook, not_run
+from sn17_trellis.canary import CanaryBook, CanaryVerdict, not_run
 from sn17_trellis.degradation import Trust
-from sn17_trellis.encode import Encoded, UnusableOutput, encode, keep
-from sn17_trellis.guard import Guard, Marks, SelfRecycle
-from sn17_trellis.hands import Hands
-from sn17_trellis.jobs import Running
+from sn17_trellis.encode import Encoded, encode, keep
+from sn17_trellis.guard import Guard, Marks, Peak, SelfRecycle
+from sn17_trellis.jobs import Jobs, Running
 from sn17_trellis.metrics import RecentTasks, WorkerMetrics
+from sn17_trellis.model_process.lives import Lives, OneLife
 from sn17_trellis.outcomes import failure
-from sn17_trellis.peak import Peak
-from sn17_trellis.quality import digest
+from sn17_trellis.quality import Quality
 from sn17_trellis.settings import WorkerSettings
 from sn17_trellis.spool import Spool, StoredResult
 from sn17_trellis.thread import WorkThread
+from sn17_trellis.upkeep import Upkeep
 
 TICK_SECONDS: Final = 1.0
-CANARY_RETRY_SECONDS: Final = 60.0
 ADMIN_WAIT_SECONDS: Final = 120.0
 
 
@@ -51,17 +53,16 @@ class Worker:
         settings: WorkerSettings,
         backend: Backend,
         *,
+        lives: Lives | None = None,
+        recent: RecentTasks | None = None,
         tick_seconds: float = TICK_SECONDS,
     ) -> None:
         self._service = service
         self._settings = settings
         self._backend = backend
         self._log = logging.getLogger("sn17.trellis")
-        self._hands = Hands()
-        self._tasks_since_canary = 0
-        self._last_canary = 0.0
-        self._ran_since_cleanup = False
-        self._last_job_end = service.monotonic()
+        self._jobs = Jobs()
+        self._lives: Lives = lives or OneLife(service.boot_id)
         self._beat: Callable[[], None] = lambda: None
         self._tail = ThreadPoolExecutor(1, thread_name_prefix="tail")
         self._thread: WorkThread[Running] = WorkThread(
@@ -78,8 +79,8 @@ class Worker:
             keep=settings.results_kept,
             clock=service.clock,
         )
-        self.recent = RecentTasks(service.monotonic)
-        self._recycles = SelfRecycle(
+        self.recent = recent or RecentTasks(service.monotonic)
+        recycles = SelfRecycle(
             settings.spool_dir / "self-recycles.json",
             after_seconds=settings.self_recycle_after_seconds,
             interval_seconds=settings.self_recycle_interval_seconds,
@@ -91,16 +92,22 @@ class Worker:
             read=service.read_memory,
             cleanup=self._free,
             monotonic=service.monotonic,
+            resting=lambda: self._lives.resting,
         )
         self._metrics = WorkerMetrics(
             service.registry,
             self.recent,
             gpu_memory=backend.gpu_memory,
-            self_recycles=lambda: self._recycles.count,
-            jobs_in_flight=lambda: self._hands.count,
+            self_recycles=lambda: recycles.count,
+            jobs_in_flight=lambda: self._jobs.count,
+            failing=lambda: self._lives.failing is not None,
         )
         self._trust = Trust(CanaryBook(settings.spool_dir / "canary"), self._metrics)
-        self._admission = Admission(service, self._guard, self._trust, self._hands, self.recent)
+        self._admission = Admission(service, self._guard, self._trust, self._jobs, self.recent, self._lives)
+        self._upkeep = Upkeep(
+            service, settings, self._guard, self._trust, self._lives, recycles, random=random.random
+        )
+        self._lives.watch(self)
 
     # --- what others see --------------------------------------------------------------------------
 
@@ -110,18 +117,23 @@ class Worker:
 
     @property
     def life_id(self) -> str:
-        """The model process that serves; it is this very process."""
-        return self._service.boot_id
+        """The model process that serves."""
+        return self._lives.life_id
+
+    @property
+    def lives(self) -> Lives:
+        """The lives of the model."""
+        return self._lives
 
     @property
     def active(self) -> Running | None:
         """The job that is being generated."""
-        return self._hands.active
+        return self._jobs.active
 
     @property
     def jobs_in_flight(self) -> int:
         """Jobs being generated or encoded."""
-        return self._hands.count
+        return self._jobs.count
 
     @property
     def degraded(self) -> str | None:
@@ -142,12 +154,14 @@ class Worker:
 
     def find(self, key: str) -> Running | StoredResult | None:
         """The job or the kept result of an idempotency key."""
-        return self._hands.find(key) or self.spool.find(key)
+        return self._jobs.find(key) or self.spool.find(key)
 
     # --- what others ask --------------------------------------------------------------------------
 
     def start(self) -> None:
-        self._beat = self._service.health.watch("worker_thread", self._settings.stall_seconds)
+        # A model process that hangs is given up by itself: it is no reason to end the service.
+        if not self._lives.separate:
+            self._beat = self._service.health.watch("worker_thread", self._settings.stall_seconds)
         self._thread.start()
 
     def submit(self, running: Running) -> None:
@@ -167,7 +181,7 @@ class Worker:
         if not self._claim(running):
             raise self._admission.busy("one job at a time")
         if not self._thread.offer(running):
-            self._hands.drop()
+            self._jobs.drop()
             raise Problem(Code.DRAINING, "the worker is ending; use another worker")
 
     def cancel(self, key: str) -> str | None:
@@ -184,19 +198,33 @@ class Worker:
 
     def canary(self) -> Canary:
         """Run the canary after the job at work and judge it. Blocks."""
-        result: Canary = self._wait_for(self._thread.call(self._run_canary))
+        result: Canary = self._wait_for(self._thread.call(self.run_canary))
         return result
 
     def pending(self) -> list[Future[StoredResult]]:
         """The ends of all tasks in flight."""
-        return self._hands.pending()
+        return self._jobs.pending()
+
+    def recycle(self, life_id: str, how: RecycleHow, reason: str, *, verify: bool) -> None:
+        """As :meth:`Lives.recycle`."""
+        self._lives.recycle(life_id, how, reason, verify=verify)
+
+    @property
+    def last_recycle(self) -> LastRecycle | None:
+        """How the last recycle of a model process ended."""
+        return self._lives.last_recycle
+
+    def stop_acts(self) -> None:
+        """The service ends: a model process that is being made ready goes first. Blocks for a moment."""
+        self._lives.stop_acts()
 
     def cancel_all(self) -> None:
-        self._hands.cancel_all()
+        self._jobs.cancel_all()
 
     def close(self, timeout: float) -> None:
-        """End the thread; whatever still hangs there dies with the process."""
+        """End the thread and every model process; whatever still hangs there dies with the process."""
         if not self._thread.close(timeout):
+            self._lives.kill()
             self._log.warning("the worker thread is still busy and is left behind")
         self._tail.shutdown(wait=False, cancel_futures=True)
         self._service.health.unwatch("worker_thread")
@@ -220,8 +248,9 @@ class Worker:
                 "warmup_seconds": round(clock() - loaded, 3),
             },
         )
-        self._run_canary()
+        self.run_canary()
         self._free()
+        self._lives.started()
         self._admission.started = True
 
     def _thread_failed(self, error: BaseException) -> None:
@@ -234,14 +263,13 @@ class Worker:
         try:
             generation = self._generate(running)
         except Problem as problem:
-            self._hands.drop()
+            self._jobs.drop()
             running.done.set_exception(problem)
         else:
-            self._hands.pass_on(running)
+            self._jobs.pass_on(running)
             self._tail.submit(self._finish, running, generation, started)
         finally:
-            self._last_job_end = self._service.monotonic()
-            self._ran_since_cleanup = True
+            self._upkeep.job_ended()
 
     def _generate(self, running: Running) -> Generation:
         """Guard, then backend.
@@ -260,33 +288,16 @@ class Worker:
     def _idle(self) -> None:
         self._beat()
         self.spool.expire()
-        if self._hands.encoding:
-            return
-        if self._canary_due() and self.refusal() is None:
-            self._run_canary()
-            return
-        self._guard.check(clean=self._ran_since_cleanup)
-        self._ran_since_cleanup = False
-        since = self._guard.refusing_since
-        last = max(since or 0.0, self._last_job_end, self._service.last_admin_call or 0.0)
-        refusing = since is not None or self._trust.fatal
-        if self._recycles.due(self._service.monotonic() - last, refusing=refusing):
-            self._service.stop(EXIT_CODE_RECYCLE, "self_recycle")
+        if not self._jobs.encoding:
+            self._upkeep.idle(self)
 
-    def _canary_due(self) -> bool:
-        """Every so many tasks, and again and again while degraded: what passes heals the worker."""
-        every = self._settings.canary_every
-        if every and self._tasks_since_canary >= every:
-            return True
-        seconds = self._service.monotonic() - self._last_canary
-        return self._trust.degraded is not None and seconds >= CANARY_RETRY_SECONDS
-
-    def _run_canary(self) -> Canary:
+    def run_canary(self) -> Canary:
+        """On the worker thread, beside no job."""
         running = Running(self._backend.canary(), "", self._service.clock())
         if not self._claim(running):
             return not_run("a job came first")
-        self._tasks_since_canary = 0
-        self._last_canary = started = self._service.monotonic()
+        self._upkeep.canary_ran()
+        started = self._service.monotonic()
         peak = Peak(self._service.read_memory)
         try:
             generation = self._generate(running)
@@ -295,13 +306,14 @@ class Worker:
             self._log.warning("the canary did not run: %s", problem)
             return not_run(problem.detail)
         finally:
-            self._hands.drop()
+            self._jobs.drop()
         peak.look()
         self._observe(running.job, generation, started)
         self._metrics.count(GenerationKind.CANARY, GenerationOutcome.OK)
         if self._settings.guard == "on":
             peak.say(self._settings.guard_refuse_ratio)
-        verdict = self._trust.canary(self._backend.identity, encoded.quality, digest(encoded.ply))
+        verdict = self._trust.canary(self._backend.identity, encoded.quality, encoded.content_digest)
+        encoded.discard()
         return verdict.answer()
 
     def _encode(self, running: Running, generation: Generation) -> Encoded:
@@ -333,12 +345,13 @@ class Worker:
             stored = keep(self.spool, running, encoded)
         except Exception as error:
             problem = self._failed(running, error)
-            self._hands.encoded(running)
+            self._jobs.encoded(running)
             running.done.set_exception(problem)
             return
         seconds = self._observe(running.job, generation, started)
-        self.recent.add(encoded.quality.gaussians, seconds)
-        self._tasks_since_canary += 1
+        if generation.life_id in (None, self._lives.life_id):
+            self.recent.add(encoded.quality.gaussians, seconds)
+        self._upkeep.tasks_since_canary += 1
         self._metrics.gaussians.labels(kind.value).observe(encoded.quality.gaussians)
         self._metrics.count(kind, GenerationOutcome.OK)
         self._metrics.last_generation.set(self._service.clock())
@@ -350,7 +363,7 @@ class Worker:
                 "seconds": round(seconds, 3),
             },
         )
-        self._hands.encoded(running)
+        self._jobs.encoded(running)
         running.done.set_result(stored)
 
     # --- on either --------------------------------------------------------------------------------
@@ -371,7 +384,36 @@ class Worker:
 
     def _claim(self, running: Running) -> bool:
         # An idle hour must not look like a stall of the job's first step.
-        return self._hands.claim(running, lambda: self._metrics.last_progress.set(running.progress_at))
+        return self._jobs.claim(running, lambda: self._metrics.last_progress.set(running.progress_at))
+
+    # --- told by the keeper of the model processes ------------------------------------------------
+
+    def judge(self, identity: str, quality: Quality, digest: str, *, proves: bool) -> CanaryVerdict:
+        """As :meth:`Trust.judge`."""
+        return self._trust.judge(identity, quality, digest, proves=proves)
+
+    def latest_canary(self) -> str | None:
+        """Digest of the latest canary of the life that serves."""
+        return self._trust.latest_digest
+
+    def new_life(self, life_id: str, take: Callable[[], None]) -> None:
+        """What is told of a life changes at once, between two scrapes."""
+        with self._service.scrape_lock:
+            take()
+            self.recent.new_life()
+            self._trust.new_life()
+            self._guard.new_life()
+            self._upkeep.policy.new_life()
+        self._log.info("another model process serves", extra={"life_id": life_id})
+
+    def canary_ran(self, verdict: CanaryVerdict, digest: str) -> None:
+        """The canary of the life that serves."""
+        self._metrics.count(GenerationKind.CANARY, GenerationOutcome.OK)
+        self._trust.heard(verdict, digest)
+
+    def device_suspect(self, reason: str) -> None:
+        """A model process does not end although it was killed."""
+        self._trust.device_suspect(reason)
 
     # --- helpers ----------------------------------------------------------------------------------
 

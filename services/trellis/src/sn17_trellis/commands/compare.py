@@ -18,7 +18,7 @@ from PIL import Image
 from sn17_contract.metrics import GenerationKind
 from sn17_splats import Splats, read_ply, write_ply
 
-from sn17_trellis.backend import Backend, GenerationError, Job, ModelMissing, Sampling
+from sn17_trellis.backend import Backend, GenerationError, Job, ModelMissing, Sampling, plain
 from sn17_trellis.engine.errors import CheckpointError
 from sn17_trellis.quality import Quality, digest, drift, measure
 from sn17_trellis.reference_backend import ReferenceBackend
@@ -34,7 +34,7 @@ def run(backend: Backend, job: Job) -> tuple[dict[str, Any], bytes, Quality]:
     warm = time.perf_counter()
     made = backend.generate(job, lambda *_: None, lambda: False)
     seconds = time.perf_counter() - warm
-    ply = made.asset if isinstance(made.asset, bytes) else write_ply(made.asset)
+    ply = write_ply(made.asset) if isinstance(made.asset, Splats) else plain(made.asset)
     quality = measure(read_ply(ply))
     return (
         {

@@ -36,6 +36,8 @@ ALGORITHM: Final = 3
 CANARY_PROMPT: Final = "two small red toruses on a brown table"
 CANARY_SEED: Final = 17
 STEPS: Final = 3
+BALLAST_PARTS: Final = 8
+"""Weights come in piece by piece."""
 
 
 class ProceduralBackend:
@@ -48,7 +50,19 @@ class ProceduralBackend:
     name = "procedural"
     models = ("text", "image")
 
-    def __init__(self, max_gaussians: int, *, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        max_gaussians: int,
+        *,
+        ballast_bytes: int = 0,
+        load_seconds: float = 0.0,
+        clock: Callable[[], float] = time.perf_counter,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._ballast_bytes = ballast_bytes
+        self._load_seconds = load_seconds
+        self._sleep = sleep
+        self._ballast: list[np.ndarray[tuple[int], np.dtype[np.uint8]]] = []
         self._max_voxels = max(1, max_gaussians // PER_VOXEL)
         self._clock = clock
         self.identity = (
@@ -57,7 +71,12 @@ class ProceduralBackend:
         )
 
     def load(self) -> None:
-        """There is nothing to load."""
+        """There is nothing to load, but time and memory can be spent as if there were."""
+        for _ in range(BALLAST_PARTS):
+            if self._load_seconds:
+                self._sleep(self._load_seconds / BALLAST_PARTS)
+            if self._ballast_bytes:
+                self._ballast.append(np.ones(self._ballast_bytes // BALLAST_PARTS, dtype=np.uint8))
 
     def warmup(self, progress: Progress, cancelled: IsCancelled) -> None:
         self.generate(self.canary(), progress, cancelled)
@@ -89,7 +108,7 @@ class ProceduralBackend:
         return Job(GenerationKind.CANARY, CANARY_SEED, prompt=CANARY_PROMPT)
 
     def close(self) -> None:
-        """There is nothing to let go of."""
+        self._ballast.clear()
 
     def _fit(self, job: Job) -> Surface:
         """The finest grid whose surface has at most the allowed voxels."""

@@ -1,0 +1,530 @@
+"""Keeps one model process up: starts it, replaces it, starts it anew when it has died."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from sn17_contract.http import Code
+from sn17_contract.metrics import GenerationKind, RerunCause, SwapPhase
+from sn17_contract.worker import LastRecycle, RecycleHow, RecycleOutcome
+from sn17_service import MemoryReading, Problem
+
+from sn17_trellis.backend import Job
+from sn17_trellis.device_turn import DeviceTurn
+from sn17_trellis.model_process.launcher import Launcher
+from sn17_trellis.model_process.life import Life, new_life_id, wait_for
+from sn17_trellis.model_process.lives import Observer
+from sn17_trellis.model_process.memory import process_bytes, set_oom_score
+from sn17_trellis.model_process.messages import Channel, Encoded
+from sn17_trellis.model_process.metrics import ModelMetrics
+from sn17_trellis.model_process.room import Measures, Terms, no_room
+from sn17_trellis.settings import WorkerSettings
+
+TICK_SECONDS: Final = 0.5
+REAP_SECONDS: Final = 10.0
+BACKOFF_SECONDS: Final = 1.0
+BACKOFF_CAP_SECONDS: Final = 60.0
+OOM_OLD: Final = 300
+OOM_FRESH: Final = 600
+CANARY: Final = Job(GenerationKind.CANARY, 0, prompt="")
+"""Stands for the backend's own canary, which its process knows."""
+
+log = logging.getLogger("sn17.trellis.lives")
+R = TypeVar("R")
+
+
+class Closing(Exception):  # noqa: N818
+    """The service ends: nothing new is begun."""
+
+
+class TooLate(Exception):  # noqa: N818
+    """An act did not end within its time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """What is asked for, and of which life."""
+
+    how: RecycleHow
+    life_id: str
+    reason: str
+    verify: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fresh:
+    """A process that is ready, with its canary."""
+
+    life: Life
+    canary: Encoded
+
+
+class Keeper:
+    """One thread starts, swaps and reaps; the fork server dies with it, so it lives as long as the service.
+
+    ``read_memory`` is of the whole container, ``job_seconds`` the median of recent jobs.
+    """
+
+    separate = True
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        launcher: Launcher,
+        metrics: ModelMetrics,
+        *,
+        acts: Mapping[RecycleHow, Callable[[Keeper, Act], None]],
+        spool: Path,
+        read_memory: Callable[[], MemoryReading | None],
+        job_seconds: Callable[[], float | None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        self.measures = Measures()
+        self.observer: Observer | None = None
+        self.current: Life | None = None
+        self.fresh: Life | None = None
+        self.last_recycle: LastRecycle | None = None
+        self.recycling: RecycleHow | None = None
+        self.failing: str | None = None
+        self.changed = threading.Condition()
+        self._launcher = launcher
+        self._acts = acts
+        self._spool = spool
+        self._read_memory = read_memory
+        self._job_seconds = job_seconds
+        self._clock = clock
+        self._alive: list[Life] = []
+        self._life_id = new_life_id()
+        self._numbers = 0
+        self._two_since: float | None = None
+        self._started = self._stopping = False
+        self._closing = threading.Event()
+        self._act: Act | None = None
+        self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+        self._swap_turn = DeviceTurn(_beside(settings.device_turn))
+        self._thread = threading.Thread(target=self._run, name="lives", daemon=True)
+        self._thread.start()
+
+    # --- what others see --------------------------------------------------------------------------
+
+    @property
+    def life_id(self) -> str:
+        return self._life_id
+
+    @property
+    def processes(self) -> int:
+        return len(self._alive)
+
+    @property
+    def ready(self) -> bool:
+        life = self.current
+        return life is not None and life.death is None
+
+    @property
+    def resting(self) -> bool:
+        since = self._two_since
+        return since is not None and time.monotonic() - since < self.settings.swap_deadline_seconds
+
+    def pids(self) -> tuple[int, ...]:
+        """Every process that was started and has not been reaped."""
+        return (*self._launcher.pids(), *(life.handle.pid for life in list(self._alive)))
+
+    def memory(self) -> Mapping[str, int]:
+        named = {f"helper-{n}": pid for n, pid in enumerate(self._launcher.pids())}
+        for name, life in (("model", self.current), ("fresh", self.fresh)):
+            if life is not None:
+                named[name] = life.handle.pid
+        found = {name: process_bytes(pid) for name, pid in named.items()}
+        return {name: size for name, size in found.items() if size is not None}
+
+    def terms(self) -> Terms | None:
+        reading = self._read_memory()
+        life = self.current
+        return self.measures.terms(
+            limit=None if reading is None else reading.limit,
+            refuse_ratio=self.settings.guard_refuse_ratio,
+            job_seconds=self._job_seconds(),
+            device_free=None if life is None else life.gpu_memory.get("free"),
+        )
+
+    def room(self) -> bool | None:
+        terms, reading = self.terms(), self._read_memory()
+        if terms is None or reading is None:
+            return None
+        return no_room(terms, reading.unreclaimable) is None
+
+    # --- what others ask --------------------------------------------------------------------------
+
+    def watch(self, observer: Observer) -> None:
+        self.observer = observer
+
+    def started(self) -> None:
+        with self.changed:
+            self._started = True
+        life = self.current
+        if life is not None:
+            self.measure_start(life)
+
+    def recycle(self, life_id: str, how: RecycleHow, reason: str, *, verify: bool) -> None:
+        act = Act(how, life_id, reason, verify)
+        with self.changed:
+            if life_id != self._life_id:
+                raise Problem(
+                    Code.LIFE_ID_MISMATCH, f"life {self._life_id} serves; the one you mean is gone already"
+                )
+            if self._stopping or not self._started or self._act is not None:
+                raise Problem(Code.CONFLICT, "the worker is starting, ending or already at another recycle")
+            if how is RecycleHow.SWAP and not self.ready:
+                raise Problem(Code.CONFLICT, "no model process serves, so there is none to swap")
+            why = self._why_no_room() if how is RecycleHow.SWAP else None
+            if why is None:
+                self._act, self.recycling = act, how
+                self.changed.notify_all()
+                return
+        self.record(act, RecycleOutcome.NO_ROOM, None)
+        raise Problem(Code.NO_ROOM, f"a swap does not fit: {why}")
+
+    def after_job(self) -> None:
+        reading = self._read_memory()
+        if reading is not None and len(self._alive) == 1:
+            self.measures.after_job(reading.unreclaimable)
+
+    def stop_acts(self) -> None:
+        with self.changed:
+            self._stopping = True
+            self.changed.notify_all()
+            self.changed.wait_for(lambda: self.fresh is None, REAP_SECONDS)
+
+    def kill(self) -> None:
+        with self.changed:
+            self._stopping = True
+            self._closing.set()
+            self.changed.notify_all()
+        for life in sorted(self._alive, key=lambda one: one is self.current):
+            life.give_up(RerunCause.REPLACED, "the service ends")
+        for life in list(self._alive):
+            life.handle.wait(REAP_SECONDS)
+        self._thread.join(REAP_SECONDS)
+        self._launcher.close()
+        self._swap_turn.close()
+
+    # --- what backend and swap use ----------------------------------------------------------------
+
+    def call(self, function: Callable[[], R]) -> Future[R]:
+        """Run something on the keeper's thread, which is the parent of every process."""
+        future: Future[R] = Future()
+        with self.changed:
+            self._calls.append((function, future))
+            self.changed.notify_all()
+        return future
+
+    def ready_life(self, give_up: Callable[[], None]) -> Life | None:
+        """The life that takes a job now; None while none starts."""
+        while True:
+            with self.changed:
+                life = self.current
+                if life is not None and life.death is None:
+                    return life
+                if self.failing is not None or self._closing.is_set() or not self._started:
+                    return None
+                self.changed.wait(TICK_SECONDS / 10)
+            give_up()
+
+    def first_life(self) -> Life:
+        """The process that the service starts with. Raises LaunchFailed."""
+        life = self.spawn()
+        self._life_id = life.life_id
+        self.install(life)
+        return life
+
+    def wait_for_change(self) -> None:
+        """A moment, or until something has happened."""
+        with self.changed:
+            self.changed.wait(TICK_SECONDS / 10)
+
+    def used(self) -> int | None:
+        """Bytes of the container that cannot be reclaimed."""
+        reading = self._read_memory()
+        return None if reading is None else reading.unreclaimable
+
+    def next_number(self, life: Life) -> tuple[int, str]:
+        """A job number that was never used, and the temporary name for its asset."""
+        with self.changed:
+            self._numbers += 1
+            return self._numbers, str(self._spool / f".{life.life_id}-{self._numbers}.ply.part")
+
+    def spawn(self) -> Life:
+        """Start a process. Raises LaunchFailed."""
+        life_id = new_life_id()
+        connection, handle = self._launcher.start(life_id)
+        life = Life(life_id, Channel(connection), handle, ended=self._noticed)
+        set_oom_score(handle.pid, OOM_FRESH)
+        with self.changed:
+            self._alive.append(life)
+            if len(self._alive) == 2:
+                self._two_since = time.monotonic()
+        return life
+
+    def bring_up(
+        self, began: Callable[[SwapPhase], None], give_up: Callable[[], None], hold: Callable[[Life], None]
+    ) -> Fresh:
+        """Start a process and make it ready.
+
+        Raises:
+            Exception: what its backend raised, ModelDied, LaunchFailed, or whatever ``give_up`` raises.
+        """
+        began(SwapPhase.SPAWN)
+        life = self.spawn()
+        hold(life)
+        watched = self.sampling(life, give_up)
+        began(SwapPhase.LOAD)
+        life.load(watched)
+        began(SwapPhase.WARMUP)
+        life.warm_up(lambda *_: None, watched)
+        began(SwapPhase.CANARY)
+        at = time.monotonic()
+        number, file = self.next_number(life)
+        ticket = life.submit(number, CANARY, file, lambda *_: None)
+        try:
+            canary = wait_for(ticket.encoded, watched)
+        finally:
+            Path(file).unlink(missing_ok=True)
+        self.measures.canary_seconds = time.monotonic() - at
+        life.cleanup(watched)
+        return Fresh(life, canary)
+
+    def install(self, fresh: Life | None) -> Life | None:
+        """Make it the one that takes jobs; returns the one that did."""
+        with self.changed:
+            old, self.current = self.current, fresh
+            self.failing = None
+            self.changed.notify_all()
+        if fresh is not None:
+            set_oom_score(fresh.handle.pid, OOM_OLD)
+        return old
+
+    def end(self, life: Life, *, until: float | None = None) -> None:
+        """End a process after its jobs, or now once ``until`` (monotonic) is over. Waits for it."""
+        while until is not None and life.death is None and life.at_work and time.monotonic() < until:
+            if self._closing.is_set():
+                break
+            with self.changed:
+                self.changed.wait(TICK_SECONDS / 20)
+        how = "asked"
+        if life.death is None and not life.at_work:
+            life.leave()
+            if not life.handle.wait(REAP_SECONDS):
+                how = "killed"
+        if life.handle.status is None:
+            how = "killed"
+            life.give_up(RerunCause.REPLACED, "the model process was replaced before it had finished")
+        self.reaped(life, how)
+
+    def reaped(self, life: Life, how: str) -> None:
+        """Wait for the end of a process and clear up after it."""
+        if not life.handle.wait(REAP_SECONDS):
+            reason = f"process {life.handle.pid} does not end although it was killed"
+            log.error("%s", reason)
+            if self.observer is not None:
+                self.observer.device_suspect(reason)
+        life.close()
+        self.metrics.ends.labels(how).inc()
+        for late in self._spool.glob(f".{life.life_id}-*"):
+            late.unlink(missing_ok=True)
+        with self.changed:
+            self._alive.remove(life)
+            if len(self._alive) < 2:
+                self._two_since = None
+            self.changed.notify_all()
+
+    def tell_life(self, life: Life) -> None:
+        """The information changes only here: the old process is gone, and memory is read anew."""
+        self._read_memory()
+
+        def take() -> None:
+            self._life_id = life.life_id
+
+        if self.observer is not None:
+            self.observer.new_life(life.life_id, take)
+        else:
+            take()
+
+    def record(self, act: Act, outcome: RecycleOutcome, to_life: str | None) -> None:
+        """Keep and count how an act ended."""
+        self.metrics.swaps.labels(act.how.value, outcome.value).inc()
+        self.last_recycle = LastRecycle(
+            how=act.how,
+            outcome=outcome,
+            reason=act.reason,
+            from_life=act.life_id,
+            to_life=to_life,
+            at=self._clock(),
+        )
+        log.info(
+            "recycle: %s",
+            outcome.value,
+            extra={"how": act.how.value, "reason": act.reason, "from_life": act.life_id, "to_life": to_life},
+        )
+
+    def check_stop(self) -> None:
+        """Raises Closing when the service ends."""
+        if self._stopping:
+            raise Closing
+
+    # --- the thread -------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            with self.changed:
+                self.changed.wait_for(self._something, TICK_SECONDS)
+                call = self._calls.popleft() if self._calls else None
+                act = self._act
+            if call is not None:
+                _answer(*call)
+            elif act is not None:
+                self._do(act)
+            elif self._started and not self.ready and not self._closing.is_set():
+                self._revive()
+        for life in list(self._alive):
+            with contextlib.suppress(ValueError):
+                self.reaped(life, "killed")
+
+    def _something(self) -> bool:
+        died = self._started and not self.ready
+        return bool(self._calls) or self._act is not None or self._closing.is_set() or died
+
+    def _do(self, act: Act) -> None:
+        try:
+            with self._swap_turn_or_none() as ours:
+                if ours:
+                    self._acts[act.how](self, act)
+                else:
+                    self.record(act, RecycleOutcome.FAILED, None)
+                    log.warning("another worker swaps on this device")
+        except Exception:
+            log.exception("the recycle failed")
+            self.record(act, RecycleOutcome.FAILED, None)
+        finally:
+            with self.changed:
+                self._act = self.recycling = self.fresh = None
+                self.changed.notify_all()
+
+    @contextlib.contextmanager
+    def _swap_turn_or_none(self) -> Any:
+        ours = self._swap_turn.try_enter()
+        try:
+            yield ours
+        finally:
+            if ours:
+                self._swap_turn.__exit__(None, None, None)
+
+    def _revive(self) -> None:
+        """The process died on its own: start another one, again and again."""
+        old = self.install(None)
+        if old is not None:
+            death = old.death
+            log.error("%s", death or "the model process is gone")
+            killed = death is not None and death.cause is RerunCause.KILLED
+            self.reaped(old, "killed" if killed else "crashed")
+        self.start_anew()
+
+    def start_anew(self, began: Callable[[SwapPhase], None] = lambda _: None) -> Fresh | None:
+        """Start until one is ready, with a back-off; None when the service ends before."""
+        failures = 0
+        while not self._closing.is_set():
+            made: list[Life] = []
+            try:
+                fresh = self.bring_up(began, self._check_closing, made.append)
+            except Exception as error:
+                if self._closing.is_set():
+                    break
+                failures += 1
+                self.failing = f"ModelFailing: {error}"
+                log.error("the model process does not start (%d in a row): %s", failures, error)
+                for life in made:
+                    life.give_up(RerunCause.CRASHED, "it did not start")
+                    self.reaped(life, "crashed")
+                self._pause(min(BACKOFF_CAP_SECONDS, BACKOFF_SECONDS * 2.0 ** (failures - 1)))
+                continue
+            self.serve_alone(fresh)
+            return fresh
+        return None
+
+    def serve_alone(self, fresh: Fresh) -> None:
+        """Let a ready process serve where there was none."""
+        self.tell_life(fresh.life)
+        self.judge(fresh, proves=False)
+        self.measure_start(fresh.life)
+        self.install(fresh.life)
+
+    def judge(self, fresh: Fresh, *, proves: bool) -> bool:
+        """Tell the worker of the canary of the life that serves now; true if it passed."""
+        if self.observer is None or fresh.life.loaded is None:
+            return True
+        verdict = self.observer.judge(
+            fresh.life.loaded.identity, fresh.canary.quality, fresh.canary.digest, proves=proves
+        )
+        self.observer.canary_ran(verdict, fresh.canary.digest)
+        return verdict.passed
+
+    def _pause(self, seconds: float) -> None:
+        with self.changed:
+            self.changed.wait_for(self._closing.is_set, seconds)
+
+    def _check_closing(self) -> None:
+        if self._closing.is_set():
+            raise Closing
+
+    def _noticed(self) -> None:
+        with self.changed:
+            self.changed.notify_all()
+
+    # --- measuring --------------------------------------------------------------------------------
+
+    def _why_no_room(self) -> str | None:
+        terms, reading = self.terms(), self._read_memory()
+        if terms is None or reading is None:
+            return None
+        return no_room(terms, reading.unreclaimable)
+
+    def sampling(self, life: Life, give_up: Callable[[], None]) -> Callable[[], None]:
+        """``give_up`` that also watches how much a starting process takes."""
+
+        def watch() -> None:
+            life.sample(process_bytes(life.handle.pid))
+            give_up()
+
+        return watch
+
+    def measure_start(self, life: Life) -> None:
+        """A fresh life serves alone: its start tells what the next one will need."""
+        life.sample(process_bytes(life.handle.pid))
+        self.measures.started(life.peak, time.monotonic() - life.began)
+        need = life.gpu_memory.get("reserved")
+        if need is not None:
+            self.measures.device_need = max(need, self.measures.device_need or 0)
+        reading = self._read_memory()
+        if reading is not None:
+            self.measures.at_rest(reading.unreclaimable)
+
+
+def _beside(turn: Path | None) -> Path | None:
+    return None if turn is None else turn.with_name(turn.name + ".swap")
+
+
+def _answer(function: Callable[[], Any], future: Future[Any]) -> None:
+    try:
+        future.set_result(function())
+    except BaseException as error:
+        future.set_exception(error)

@@ -1,0 +1,163 @@
+"""What the worker and the keeper of its model processes ask of each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from sn17_contract.http import Code
+from sn17_contract.worker import LastRecycle, RecycleHow
+from sn17_service import Problem
+
+from sn17_trellis.canary import CanaryVerdict
+from sn17_trellis.model_process.room import Terms
+from sn17_trellis.quality import Quality
+
+
+class Observer(Protocol):
+    """The worker, as the keeper sees it. Called from the keeper's thread."""
+
+    def judge(self, identity: str, quality: Quality, digest: str, *, proves: bool) -> CanaryVerdict:
+        """Hold a canary against the checkpoint's baseline. With ``proves`` it may not become one itself."""
+        ...
+
+    def latest_canary(self) -> str | None:
+        """Digest of the latest canary of the life that serves."""
+        ...
+
+    def new_life(self, life_id: str, take: Callable[[], None]) -> None:
+        """From now on everything that is told is of ``life_id``; ``take`` runs at the same moment."""
+        ...
+
+    def canary_ran(self, verdict: CanaryVerdict, digest: str) -> None:
+        """The canary of the life that serves."""
+        ...
+
+    def device_suspect(self, reason: str) -> None:
+        """A model process does not end although it was killed: it may keep device memory."""
+        ...
+
+
+class Lives(Protocol):
+    """The lives of the model: which one serves, and what may be done with it. Any thread may ask."""
+
+    @property
+    def life_id(self) -> str: ...
+
+    @property
+    def processes(self) -> int:
+        """Model processes alive; 2 during a swap."""
+        ...
+
+    @property
+    def ready(self) -> bool:
+        """A model process takes jobs."""
+        ...
+
+    @property
+    def failing(self) -> str | None:
+        """Why no model process starts."""
+        ...
+
+    @property
+    def recycling(self) -> RecycleHow | None: ...
+
+    @property
+    def resting(self) -> bool:
+        """Two live, not for too long yet: levels of memory say nothing of either."""
+        ...
+
+    @property
+    def last_recycle(self) -> LastRecycle | None: ...
+
+    @property
+    def separate(self) -> bool:
+        """The model is not this very process."""
+        ...
+
+    def watch(self, observer: Observer) -> None:
+        """Whom to tell; before anything is started."""
+        ...
+
+    def started(self) -> None:
+        """The first start is complete: from now on lives are kept up."""
+        ...
+
+    def terms(self) -> Terms | None:
+        """The terms of the room for a swap, None while one is unknown."""
+        ...
+
+    def room(self) -> bool | None:
+        """Whether a swap fits now; None where that is not known."""
+        ...
+
+    def memory(self) -> Mapping[str, int]:
+        """Bytes by process."""
+        ...
+
+    def recycle(self, life_id: str, how: RecycleHow, reason: str, *, verify: bool) -> None:
+        """Begin an act.
+
+        Raises:
+            Problem: another life serves, something else is being done, or there is no room.
+        """
+        ...
+
+    def after_job(self) -> None:
+        """Between two jobs: measure."""
+        ...
+
+    def stop_acts(self) -> None:
+        """Begin nothing more and end a process that is being made ready. Blocks for a moment."""
+        ...
+
+    def kill(self) -> None:
+        """End every model process now."""
+        ...
+
+
+class OneLife:
+    """The model is this very process: its life is the service's, and ends with it."""
+
+    processes = 1
+    ready = True
+    failing: str | None = None
+    recycling: RecycleHow | None = None
+    resting = False
+    last_recycle: LastRecycle | None = None
+    separate = False
+
+    def __init__(self, boot_id: str) -> None:
+        self.life_id = boot_id
+
+    def watch(self, observer: Observer) -> None:
+        """There is nothing to tell."""
+
+    def started(self) -> None:
+        """There is nothing to keep up."""
+
+    def terms(self) -> Terms | None:
+        return None
+
+    def room(self) -> bool | None:
+        return None
+
+    def memory(self) -> Mapping[str, int]:
+        return {}
+
+    def recycle(self, life_id: str, how: RecycleHow, reason: str, *, verify: bool) -> None:
+        if life_id != self.life_id:
+            raise Problem(Code.LIFE_ID_MISMATCH, f"life {self.life_id} serves; the one you mean is gone")
+        raise Problem(
+            Code.CONFLICT,
+            "the model is no process of its own here (SN17_MODEL_PROCESS=off): ask the worker to exit",
+        )
+
+    def after_job(self) -> None:
+        """There is nothing to measure."""
+
+    def stop_acts(self) -> None:
+        """There are none."""
+
+    def kill(self) -> None:
+        """There is no other process."""

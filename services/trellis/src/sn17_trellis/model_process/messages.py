@@ -1,0 +1,248 @@
+"""What service and model process say to each other over a socket: JSON, with bytes after it where needed."""
+
+from __future__ import annotations
+
+import threading
+from multiprocessing.connection import Connection
+from typing import Annotated, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from sn17_contract.metrics import GenerationKind
+
+from sn17_trellis.backend import (
+    BadImage,
+    BadPrompt,
+    BadSampling,
+    Cancelled,
+    DeviceError,
+    EmptyStructure,
+    GenerationError,
+    GpuOutOfMemory,
+    Job,
+    ModelMissing,
+    Sampling,
+    StructureTooLarge,
+    UnusableOutput,
+)
+from sn17_trellis.quality import Quality
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+# --- to the model process -----------------------------------------------------------------------------
+
+
+class Load(_Message):
+    """Read the weights."""
+
+    kind: Literal["load"] = "load"
+
+
+class WarmUp(_Message):
+    """Compile and allocate; the device is given up between its steps where somebody waits for it."""
+
+    kind: Literal["warm_up"] = "warm_up"
+
+
+class Run(_Message):
+    """Make an asset and write it to ``file``. ``picture``: (h, w) of RGBA bytes that follow."""
+
+    kind: Literal["run"] = "run"
+    number: int
+    job: GenerationKind
+    seed: int
+    prompt: str | None
+    sampling: Sampling
+    picture: tuple[int, int] | None
+    file: str
+
+
+class Cancel(_Message):
+    """Nobody waits for this job any more."""
+
+    kind: Literal["cancel"] = "cancel"
+    number: int
+
+
+class Cleanup(_Message):
+    """Free what can be made again."""
+
+    kind: Literal["cleanup"] = "cleanup"
+
+
+class Close(_Message):
+    """Finish what is being encoded, let go of the device, end."""
+
+    kind: Literal["close"] = "close"
+
+
+# --- to the service -----------------------------------------------------------------------------------
+
+
+class Loaded(_Message):
+    """The weights are there. ``device`` is the card's UUID, None without one; the canary has no picture
+    bytes here: the model process keeps its own job."""
+
+    kind: Literal["loaded"] = "loaded"
+    name: str
+    identity: str
+    models: tuple[str, ...]
+    device: str | None
+
+
+class Warm(_Message):
+    kind: Literal["warm"] = "warm"
+
+
+class Progress(_Message):
+    """``number`` 0 is the warm-up."""
+
+    kind: Literal["progress"] = "progress"
+    number: int
+    stage: str
+    step: int
+    steps: int
+
+
+class Generated(_Message):
+    """The arrays are made; the asset is encoded next, beside the following job."""
+
+    kind: Literal["generated"] = "generated"
+    number: int
+    gaussians: int
+    stage_seconds: dict[str, float]
+
+
+class Encoded(_Message):
+    """The asset lies in the file that was named."""
+
+    kind: Literal["encoded"] = "encoded"
+    number: int
+    size: int
+    digest: str
+    gaussians: int
+    finite_share: float
+    statistics: dict[str, float]
+
+    @property
+    def quality(self) -> Quality:
+        return Quality(self.gaussians, self.finite_share, self.statistics)
+
+
+class Failed(_Message):
+    """A job, or with number 0 a load, a warm-up or a clean-up, that raised."""
+
+    kind: Literal["failed"] = "failed"
+    number: int
+    error: str
+    detail: str
+    device_error: str | None
+
+
+class Cleaned(_Message):
+    kind: Literal["cleaned"] = "cleaned"
+
+
+class Vitals(_Message):
+    """Device bytes by kind, told about once a second."""
+
+    kind: Literal["vitals"] = "vitals"
+    gpu_memory: dict[str, int]
+
+
+Command = Annotated[Load | WarmUp | Run | Cancel | Cleanup | Close, Field(discriminator="kind")]
+Report = Annotated[
+    Loaded | Warm | Progress | Generated | Encoded | Failed | Cleaned | Vitals, Field(discriminator="kind")
+]
+COMMANDS: Final[TypeAdapter[Command]] = TypeAdapter(Command)
+REPORTS: Final[TypeAdapter[Report]] = TypeAdapter(Report)
+
+
+class Channel:
+    """One end. Several threads may send; one receives."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+
+    def send(self, message: _Message, attached: bytes | memoryview | None = None) -> None:
+        """Raises OSError when the other end is gone."""
+        with self._lock:
+            self._connection.send_bytes(message.model_dump_json().encode())
+            if attached is not None:
+                self._connection.send_bytes(attached)
+
+    def command(self) -> tuple[Command, bytes | None]:
+        """The next command. Raises EOFError or OSError when the service is gone."""
+        command = COMMANDS.validate_json(self._connection.recv_bytes())
+        attached = isinstance(command, Run) and command.picture is not None
+        return command, self._connection.recv_bytes() if attached else None
+
+    def report(self) -> Report:
+        """The next report. Raises EOFError or OSError when the model process is gone or talks nonsense."""
+        try:
+            return REPORTS.validate_json(self._connection.recv_bytes())
+        except ValidationError as error:
+            raise EOFError(f"an unreadable report: {error.error_count()} errors") from error
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def picture_of(job: Job) -> tuple[tuple[int, int] | None, bytes | None]:
+    """Shape and bytes of a job's picture."""
+    if job.image is None:
+        return None, None
+    height, width = job.image.shape[:2]
+    return (height, width), np.ascontiguousarray(job.image).tobytes()
+
+
+def job_of(run: Run, attached: bytes | None) -> Job:
+    """The job of a command."""
+    image: NDArray[np.uint8] | None = None
+    if run.picture is not None and attached is not None:
+        image = np.frombuffer(attached, np.uint8).reshape(*run.picture, 4)
+    return Job(run.job, run.seed, run.prompt, image, run.sampling)
+
+
+# --- errors -------------------------------------------------------------------------------------------
+
+_ERRORS: Final[dict[str, type[Exception]]] = {
+    error.__name__: error
+    for error in (
+        BadImage,
+        BadPrompt,
+        BadSampling,
+        Cancelled,
+        EmptyStructure,
+        GenerationError,
+        GpuOutOfMemory,
+        StructureTooLarge,
+        ModelMissing,
+        UnusableOutput,
+        MemoryError,
+        ValueError,
+    )
+}
+
+
+def failed(number: int, error: BaseException) -> Failed:
+    """An error as it goes to the service."""
+    return Failed(
+        number=number,
+        error=type(error).__name__,
+        detail=str(error)[:2000],
+        device_error=error.kind if isinstance(error, DeviceError) else None,
+    )
+
+
+def error_of(message: Failed) -> Exception:
+    """The error as the service's code knows it; an unknown one keeps its name in its text."""
+    if message.device_error is not None:
+        return DeviceError(message.device_error, message.detail)
+    found = _ERRORS.get(message.error)
+    return RuntimeError(f"{message.error}: {message.detail}") if found is None else found(message.detail)

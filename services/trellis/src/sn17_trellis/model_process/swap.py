@@ -1,0 +1,128 @@
+"""Two of the three acts: a swap beside the work, and a replacement instead of it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from types import TracebackType
+
+from sn17_contract.metrics import RerunCause, SwapPhase
+from sn17_contract.worker import RecycleOutcome
+
+from sn17_trellis.model_process.keeper import Act, Closing, Fresh, Keeper, TooLate
+from sn17_trellis.model_process.life import Life
+
+log = logging.getLogger("sn17.trellis.swap")
+
+
+class Phases:
+    """Logs each phase when it begins and counts its seconds when it is over."""
+
+    def __init__(self, keeper: Keeper, act: Act) -> None:
+        self._keeper = keeper
+        self._act = act
+        self._phase: SwapPhase | None = None
+        self._since = self.began = time.monotonic()
+
+    def begin(self, phase: SwapPhase) -> None:
+        self._over()
+        self._phase, self._since = phase, time.monotonic()
+        log.info(
+            "phase %s",
+            phase.value,
+            extra={"phase": phase.value, "how": self._act.how.value, "life_id": self._act.life_id},
+        )
+
+    def __enter__(self) -> Phases:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over()
+
+    def _over(self) -> None:
+        if self._phase is not None:
+            self._keeper.metrics.seconds.labels(self._phase.value).observe(time.monotonic() - self._since)
+            self._phase = None
+
+
+def swap(keeper: Keeper, act: Act) -> None:
+    """Make a fresh process ready, switch between two jobs, end the old one. Failing keeps the old one."""
+    deadline = time.monotonic() + keeper.settings.swap_deadline_seconds
+
+    def give_up() -> None:
+        keeper.check_stop()
+        if time.monotonic() > deadline:
+            raise TooLate
+
+    def hold(life: Life) -> None:
+        keeper.fresh = life
+
+    with Phases(keeper, act) as phases:
+        try:
+            fresh = keeper.bring_up(phases.begin, give_up, hold)
+            outcome = _outcome(keeper, act, fresh)
+        except Closing:
+            outcome = RecycleOutcome.FAILED
+        except TooLate:
+            outcome = RecycleOutcome.TIMED_OUT
+        except Exception as error:
+            log.error("the fresh model process failed: %s", error)
+            outcome = RecycleOutcome.FAILED
+        if outcome is not RecycleOutcome.DONE:
+            _abandon(keeper)
+            keeper.record(act, outcome, None)
+            return
+        phases.begin(SwapPhase.SWITCH)
+        old = keeper.install(fresh.life)
+        keeper.fresh = None
+        phases.begin(SwapPhase.REAP)
+        if old is not None:
+            keeper.end(old, until=max(deadline, time.monotonic() + 1.0))
+        keeper.tell_life(fresh.life)
+        keeper.judge(fresh, proves=False)
+        keeper.measure_start(fresh.life)
+        keeper.measures.swaps.append(time.monotonic() - phases.began)
+    keeper.record(act, RecycleOutcome.DONE, fresh.life.life_id)
+
+
+def replace(keeper: Keeper, act: Act) -> None:
+    """End the old process after its job and start a new one; until it is ready nothing serves."""
+    deadline = time.monotonic() + keeper.settings.swap_deadline_seconds
+    with Phases(keeper, act) as phases:
+        phases.begin(SwapPhase.REAP)
+        old = keeper.install(None)
+        if old is not None:
+            keeper.end(old, until=deadline)
+        fresh = keeper.start_anew(phases.begin)
+        if fresh is None:
+            keeper.record(act, RecycleOutcome.FAILED, None)
+            return
+    keeper.record(act, RecycleOutcome.DONE, fresh.life.life_id)
+
+
+def _outcome(keeper: Keeper, act: Act, fresh: Fresh) -> RecycleOutcome:
+    """Whether the fresh process may take over, by its canary."""
+    observer, loaded = keeper.observer, fresh.life.loaded
+    if observer is None or loaded is None:
+        return RecycleOutcome.DONE
+    canary = fresh.canary
+    verdict = observer.judge(loaded.identity, canary.quality, canary.digest, proves=True)
+    if act.verify:
+        differs = canary.digest != observer.latest_canary()
+        agrees = verdict.passed and not verdict.first
+        return RecycleOutcome.DONE if differs and agrees else RecycleOutcome.SAME_OUTPUT
+    if not verdict.passed:
+        log.error("the canary of the fresh model process failed: the old one stays")
+        return RecycleOutcome.FAILED
+    return RecycleOutcome.DONE
+
+
+def _abandon(keeper: Keeper) -> None:
+    fresh = keeper.fresh
+    if fresh is None:
+        return
+    fresh.give_up(RerunCause.REPLACED, "the swap was given up")
+    keeper.reaped(fresh, "killed")
+    keeper.fresh = None

@@ -1,0 +1,46 @@
+"""When a worker swaps its model process by itself: the operator is away, or nothing is lost by it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from sn17_trellis.model_process.room import Terms, no_room
+
+JITTER: Final = 0.5
+"""Share of the patience that is added at random, so that equal workers do not act together."""
+
+
+class SwapPolicy:
+    """Asked after jobs and at idle ticks; ``random`` gives numbers in [0, 1)."""
+
+    def __init__(self, *, after_seconds: float, idle_seconds: float, random: Callable[[], float]) -> None:
+        self._after = after_seconds
+        self._idle = idle_seconds
+        self._random = random
+        self.new_life()
+
+    def new_life(self) -> None:
+        """Another model process serves."""
+        self._above_since: float | None = None
+        self._patience = self._after * (1 + JITTER * self._random())
+        self._idled = False
+
+    def due(self, terms: Terms | None, used: int, *, now: float, idle_for: float) -> str | None:
+        """The reason to swap now, or None. It says idle once a life."""
+        if terms is None or no_room(terms, used) is not None:
+            self._above_since = None
+            return None
+        if used >= terms.threshold:
+            if self._above_since is None:
+                self._above_since = now
+            if no_room(terms, used + terms.growth) is not None and terms.growth > 0:
+                return "guard: after one more generation a swap would not fit"
+            if now - self._above_since >= self._patience:
+                return f"guard: above the swap threshold for {now - self._above_since:.0f} s"
+            return None
+        self._above_since = None
+        if self._idle and not self._idled and idle_for >= self._idle and used > terms.half_way:
+            self._idled = True
+            return "guard: idle, and above half way to the swap threshold"
+        return None

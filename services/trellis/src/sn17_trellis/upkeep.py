@@ -1,0 +1,124 @@
+"""What a worker does of its own accord between jobs: canaries, clean-ups, swaps, its own end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from sn17_contract.kubernetes import EXIT_CODE_RECYCLE
+from sn17_contract.worker import RecycleHow
+from sn17_service import Problem, Service
+
+from sn17_trellis.degradation import Trust
+from sn17_trellis.guard import Guard, SelfRecycle
+from sn17_trellis.model_process.lives import Lives
+from sn17_trellis.settings import WorkerSettings
+from sn17_trellis.swap_policy import SwapPolicy
+
+CANARY_RETRY_SECONDS: Final = 60.0
+
+log = logging.getLogger("sn17.trellis.upkeep")
+
+
+class Acts(Protocol):
+    """What the worker lends for it."""
+
+    def run_canary(self) -> object: ...
+
+    def refusal(self) -> Problem | None: ...
+
+
+class Upkeep:
+    """Called on the worker thread."""
+
+    def __init__(
+        self,
+        service: Service,
+        settings: WorkerSettings,
+        guard: Guard,
+        trust: Trust,
+        lives: Lives,
+        recycles: SelfRecycle,
+        *,
+        random: Callable[[], float],
+    ) -> None:
+        self._service = service
+        self._settings = settings
+        self._guard = guard
+        self._trust = trust
+        self._lives = lives
+        self._recycles = recycles
+        self._replaced = False
+        self._ran_since_cleanup = False
+        self._last_job_end = service.monotonic()
+        self.tasks_since_canary = 0
+        self.last_canary = 0.0
+        self.policy = SwapPolicy(
+            after_seconds=settings.guard_swap_after_seconds,
+            idle_seconds=settings.idle_swap_after_seconds,
+            random=random,
+        )
+
+    def job_ended(self) -> None:
+        """After each generation."""
+        self._last_job_end = self._service.monotonic()
+        self._ran_since_cleanup = True
+        self._lives.after_job()
+        self._swap_if_due(idle_for=0.0)
+
+    def idle(self, acts: Acts) -> None:
+        """At every quiet tick without an asset being encoded."""
+        if self._canary_due() and acts.refusal() is None:
+            acts.run_canary()
+            return
+        self._guard.check(clean=self._ran_since_cleanup)
+        self._ran_since_cleanup = False
+        self._swap_if_due(idle_for=self._service.monotonic() - self._last_job_end)
+        self._give_up_if_due()
+
+    def canary_ran(self) -> None:
+        """A canary was begun."""
+        self.tasks_since_canary = 0
+        self.last_canary = self._service.monotonic()
+
+    def _canary_due(self) -> bool:
+        """Every so many tasks, and again and again while degraded: what passes heals the worker."""
+        every = self._settings.canary_every
+        if every and self.tasks_since_canary >= every:
+            return True
+        seconds = self._service.monotonic() - self.last_canary
+        return self._trust.degraded is not None and seconds >= CANARY_RETRY_SECONDS
+
+    def _swap_if_due(self, *, idle_for: float) -> None:
+        lives = self._lives
+        if self._settings.guard == "off" or lives.recycling is not None or self._service.stopping is not None:
+            return
+        reading = self._service.read_memory()
+        if reading is None:
+            return
+        now = self._service.monotonic()
+        reason = self.policy.due(lives.terms(), reading.unreclaimable, now=now, idle_for=idle_for)
+        if reason is not None:
+            self._recycle(RecycleHow.SWAP, reason)
+
+    def _give_up_if_due(self) -> None:
+        """Refusing, alone with it for long: replace the model process; if that did not help, end."""
+        since = self._guard.refusing_since
+        last = max(since or 0.0, self._last_job_end, self._service.last_admin_call or 0.0)
+        refusing = since is not None or self._trust.fatal
+        alone = self._service.monotonic() - last
+        if self._lives.separate and not self._replaced:
+            if refusing and alone >= self._settings.self_recycle_after_seconds:
+                self._replaced = self._recycle(RecycleHow.REPLACE, "guard: refusing, alone with it for long")
+            return
+        if self._recycles.due(alone, refusing=refusing):
+            self._service.stop(EXIT_CODE_RECYCLE, "self_recycle")
+
+    def _recycle(self, how: RecycleHow, reason: str) -> bool:
+        try:
+            self._lives.recycle(self._lives.life_id, how, reason, verify=False)
+        except Problem as problem:
+            log.info("no %s: %s", how.value, problem.detail)
+            return False
+        return True
