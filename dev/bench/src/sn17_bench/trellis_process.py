@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -113,46 +113,52 @@ def load(directory: Path) -> dict[str, Any]:
     }
 
 
-def attention(tokens: int = 4892) -> Iterator[tuple[str, float]]:
-    """Norms and attention of both branches of a step, TFLOP/s at the released models' head widths.
+def attention() -> Iterator[tuple[str, float]]:
+    """Self-attention of both branches of a step, TFLOP/s by head width and tokens: ours, cuDNN's and flash.
 
-    By flash attention, by a plan for this very length, and filled up to the next planned length. Then what a
-    plan costs.
+    cuDNN makes a plan for each length; the last figures are what one costs. The relative error is against
+    attention in float32.
     """
     import torch
+    import torch.nn.functional as fn
     from sn17_trellis.engine import fused
+    from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    def run(qkv: Any, gamma: Any, kind: str) -> Any:
-        if kind == "filled up":
-            heads = fused.filled_heads(qkv, gamma, fused.planned_length(tokens))
-            return fused.planned_attention(*heads)[:, :tokens].contiguous()
-        qk = fused.head_norm(qkv[:, :, :32], gamma)
-        attend = fused.flash_attention if kind == "flash" else fused.planned_attention
-        return attend(qk[:, :, :16], qk[:, :, 16:], qkv[:, :, 32:])
+    def cudnn(q: Any, k: Any, v: Any) -> Any:
+        with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
+            out = fn.scaled_dot_product_attention(*(each.transpose(1, 2) for each in (q, k, v)))
+        return out.transpose(1, 2).flatten(2)
 
-    for width in (80, 64):
+    kinds = {"ours": fused.self_attention, "cudnn": cudnn, "flash": fused.few_keys_attention}
+    for width, tokens in product((80, 64), (4096, 4892, 2896)):
         torch.manual_seed(0)
-        gamma = torch.rand(32, width, device="cuda") + 0.5
         qkv = torch.randn(2, tokens, 3 * 16, width, device="cuda", dtype=torch.float16)
-        exact = run(qkv, gamma, "flash").float()
-        for kind in ("flash", "a plan of its own", "filled up"):
-            error = float((run(qkv, gamma, kind).float() - exact).norm() / exact.norm())
+        gamma = torch.rand(32, width, device="cuda") + 0.5
+        qk = fused.head_norm(qkv[:, :, :32], gamma)
+        heads = qk[:, :, :16], qk[:, :, 16:], qkv[:, :, 32:]
+        exact = fused.few_keys_attention(*(each.float() for each in heads))
+        for kind, attend in kinds.items():
+            error = float((attend(*heads).float() - exact).norm() / exact.norm())
             assert error < 0.01, (kind, width, error)
             for _ in range(3):
-                run(qkv, gamma, kind)
-            seconds, _ = timed(lambda g=qkv, n=gamma, k=kind: [run(g, n, k) for _ in range(20)])
-            yield f"{kind} {width}", round(20 * 2 * 4 * 16 * tokens**2 * width / seconds / 1e12, 1)
+                attend(*heads)
+            seconds, _ = timed(lambda a=attend, h=heads: [a(*h) for _ in range(20)])
+            yield (
+                f"{kind}, width {width}, {tokens} tokens",
+                round(20 * 2 * 4 * 16 * tokens**2 * width / seconds / 1e12, 1),
+            )
+            yield f"error of {kind}, width {width}, {tokens} tokens", round(error, 6)
     lengths = [128 * (60 + each) for each in range(20)]
     largest = torch.randn(2, lengths[-1], 3 * 16, 80, device="cuda", dtype=torch.float16)
     before = status("RssAnon")["RssAnon"]
     seconds, _ = timed(
         lambda: [
-            fused.planned_attention(part[:, :, :16], part[:, :, 16:32], part[:, :, 32:])
+            cudnn(part[:, :, :16], part[:, :, 16:32], part[:, :, 32:])
             for part in (largest[:, :length] for length in lengths)
         ]
     )
-    yield "seconds a plan", round(seconds / len(lengths), 4)
-    yield "host MiB a plan", round((status("RssAnon")["RssAnon"] - before) * 1024 / len(lengths), 2)
+    yield "cudnn, seconds a plan", round(seconds / len(lengths), 4)
+    yield "cudnn, host MiB a plan", round((status("RssAnon")["RssAnon"] - before) * 1024 / len(lengths), 2)
 
 
 def backend(text: Path, image: Path, generations: int, book: Path) -> dict[str, Any]:

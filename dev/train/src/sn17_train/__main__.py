@@ -40,6 +40,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--flows", type=float, nargs=2, default=(8000, 480), metavar=("STEPS", "SECONDS"))
     parser.add_argument("--batches", type=int, nargs=4, default=(32, 16, 128, 64),
                         help="of structure, gaussians, structure flow and latent flow")  # fmt: skip
+    parser.add_argument("--wrong-captions", type=float, default=0.0, metavar="SHARE",
+                        help="of the flows' scenes, shown with another's prompt")  # fmt: skip
     parser.add_argument("--arrangements", type=int, help="train on so many only")
     parser.add_argument("--cases", type=int, default=64, help="held-out prompts to evaluate")
     parser.add_argument("--sampling-steps", type=int, default=25, help="of either flow, in the evaluation")
@@ -66,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
         models.save("gaussians", args.state)
     budget, batches = _budget(args.flows), (args.batches[2], args.batches[3])
     budget.chunk = args.chunk
-    averages = train_flows(models, pool, corpus, budget, batches, rng, log, args.state)
+    averages = train_flows(models, pool, corpus, budget, batches, rng, log, args.state, args.wrong_captions)
     if averages is None:
         log({"unfinished": budget.progress()})
         return UNFINISHED

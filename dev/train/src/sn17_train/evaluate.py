@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sn17_trellis.engine.conditioning import TextConditioner
 from sn17_trellis.engine.config import SamplerParams
 from sn17_trellis.engine.pipeline import Pipeline
-from sn17_trellis.engine.runners import thousandths
+from sn17_trellis.engine.runners import EagerRunner
 from sn17_trellis.engine.sampler import sample
 from sn17_trellis.engine.voxels import Voxels
 from torch import Tensor
@@ -60,30 +60,6 @@ def held_out_cases(pool: list[Arrangement], count: int, seed: int = 17) -> list[
     return list(found.values())
 
 
-class _Batched:
-    """Velocity of many objects at once; `extra` is the voxels for the latent flow."""
-
-    def __init__(
-        self, flow: torch.nn.Module, times: Tensor, cond: Tensor, neg: Tensor, *extra: Voxels
-    ) -> None:
-        self._flow, self._times, self._extra = flow, times, extra
-        self._cond, self._neg = cond, neg.expand_as(cond)
-
-    def _run(self, x: Tensor, step: int, cond: Tensor) -> Tensor:
-        t = self._times[step].expand(len(cond))
-        if self._extra:
-            out: Tensor = self._flow(x[None], t, cond, *self._extra)[0]
-            return out
-        dense: Tensor = self._flow(x, t, cond)
-        return dense
-
-    def plain(self, x: Tensor, step: int) -> Tensor:
-        return self._run(x, step, self._cond)
-
-    def guided(self, x: Tensor, step: int, strength: float) -> Tensor:
-        return (1 + strength) * self._run(x, step, self._cond) - strength * self._run(x, step, self._neg)
-
-
 @torch.inference_mode()
 def evaluate(
     pipeline: Pipeline,
@@ -112,10 +88,12 @@ def _evaluate(
     conditioner, device = pipeline.conditioner, pipeline.device
     assert isinstance(conditioner, TextConditioner)
     pairs = [conditioner.condition(case.prompt) for case in cases]
-    cond, neg = torch.cat([pair[0] for pair in pairs]), pairs[0][1]
+    cond = torch.cat([pair[0] for pair in pairs])
+    neg = pairs[0][1].expand_as(cond)
     generators = [torch.Generator().manual_seed(seed + index) for index in range(len(cases))]
     noise = torch.cat([pipeline.structure_noise(generator) for generator in generators])
-    velocity = _Batched(pipeline.flow, thousandths(structure, device), cond, neg)
+    runner = EagerRunner()
+    velocity = runner.structure(pipeline.flow, structure, cond, neg)
     occupied = pipeline.decoder(sample(velocity, noise, structure))[:, 0] > 0
     filled = occupied.clone()
     filled[~occupied.flatten(1).any(1), 0, 0, 0] = True
@@ -123,7 +101,7 @@ def _evaluate(
     counts = torch.bincount(voxels.batch, minlength=len(cases)).tolist()
     channels = pipeline.latent_flow.config.in_channels
     drawn = [torch.randn(n, channels, generator=g) for n, g in zip(counts, generators, strict=True)]
-    velocity = _Batched(pipeline.latent_flow, thousandths(latents, device), cond, neg, voxels)
+    velocity = runner.latents(pipeline.latent_flow, latents, cond, neg, voxels)
     slat = sample(velocity, torch.cat(drawn).to(device), latents)
     slat = slat * slat.new_tensor(pipeline.normalization.std) + slat.new_tensor(pipeline.normalization.mean)
     tables = pipeline.decode_gaussians(slat, voxels).cpu().numpy()

@@ -91,8 +91,12 @@ def train_flows(
     rng: np.random.Generator,
     log: Log,
     directory: Path | None = None,
+    wrong: float = 0.0,
 ) -> dict[str, nn.Module] | None:
     """Both flows and the text model, which has to learn from both: colours mean nothing to structure.
+
+    `wrong` is the share of scenes that are shown with another scene's prompt, as captions found on the web
+    are: what a prompt then stands for is mixed with everything else, and guidance has to take that out again.
 
     Returns the exponential averages by name, or None where the chunk ended before the budget did.
     """
@@ -111,8 +115,13 @@ def train_flows(
         dropped = torch.from_numpy(rng.random(len(chosen)) < DROPPED).to(models.device)
         x = targets[corpus.arrangement[chosen[: batches[0]]]]
         rows, voxels = latent_batch(corpus, chosen[batches[0] :])
+        captions = torch.where(
+            torch.from_numpy(rng.random(len(chosen)) < wrong).to(models.device),
+            corpus.draw(rng, len(chosen)),
+            chosen,
+        )
         with autocast(models.device):
-            cond = models.encode_text(tokens[torch.where(dropped, len(tokens) - 1, chosen)])
+            cond = models.encode_text(tokens[torch.where(dropped, len(tokens) - 1, captions)])
             first, second = torch.split(cond, list(batches))
             t = late_times(batches[0], models.device)
             structure = flow_loss(x, t, models.flow, first)

@@ -19,6 +19,7 @@ from sn17_service import Problem
 from starlette.datastructures import FormData, UploadFile
 
 from sn17_trellis.backend import Job, Sampling
+from sn17_trellis.engine.config import MAX_GUIDANCE, MAX_REQUEST_STEPS
 from sn17_trellis.settings import WorkerSettings
 
 IMAGE_FORMATS: Final = ("PNG", "JPEG", "WEBP")
@@ -37,10 +38,10 @@ class GenerateForm(BaseModel):
     prompt: str | None = Field(None, description="text prompt")
     seed: int = Field(-1, ge=-1, le=2**32 - 1, description="-1 = random")
     preset: str | None = Field(None, pattern=r"^[a-z0-9_-]{1,32}$", description="a preset of the backend")
-    structure_steps: int | None = Field(None, ge=1, le=200)
-    structure_guidance: float | None = Field(None, ge=0, le=30)
-    latent_steps: int | None = Field(None, ge=1, le=200)
-    latent_guidance: float | None = Field(None, ge=0, le=30)
+    structure_steps: int | None = Field(None, ge=1, le=MAX_REQUEST_STEPS)
+    structure_guidance: float | None = Field(None, ge=0, le=MAX_GUIDANCE)
+    latent_steps: int | None = Field(None, ge=1, le=MAX_REQUEST_STEPS)
+    latent_guidance: float | None = Field(None, ge=0, le=MAX_GUIDANCE)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from sn17_contract.metrics import GenerationKind
 from sn17_splats import Splats
 from torch import nn
@@ -239,15 +240,20 @@ class TorchBackend:
                 known = ", ".join((*PRESETS, FROM_CHECKPOINT))
                 raise BadSampling(f"no preset {name[:40]!r}: choose one of {known}")
             preset = PRESETS[name]
-            structure = structure.override(steps=preset.structure_steps, cfg_strength=preset.structure_cfg)
-            latents = latents.override(steps=preset.latent_steps, cfg_strength=preset.latent_cfg)
-        try:
-            return (
-                structure.override(steps=wish.structure_steps, cfg_strength=wish.structure_guidance),
-                latents.override(steps=wish.latent_steps, cfg_strength=wish.latent_guidance),
-            )
-        except ValueError as error:
-            raise BadSampling(f"steps must be 1 to 200 and guidance 0 to 20: {error}") from None
+            structure = _overridden(structure, preset.structure_steps, preset.structure_cfg)
+            latents = _overridden(latents, preset.latent_steps, preset.latent_cfg)
+        return (
+            _overridden(structure, wish.structure_steps, wish.structure_guidance),
+            _overridden(latents, wish.latent_steps, wish.latent_guidance),
+        )
+
+
+def _overridden(params: SamplerParams, steps: int | None, guidance: float | None) -> SamplerParams:
+    try:
+        return params.override(steps=steps, cfg_strength=guidance)
+    except ValidationError as error:
+        reasons = "; ".join(f"{'.'.join(map(str, each['loc']))} {each['msg']}" for each in error.errors())
+        raise BadSampling(f"{reasons.strip()} (preset {FROM_CHECKPOINT!r} asks for nothing else)") from None
 
 
 @contextmanager

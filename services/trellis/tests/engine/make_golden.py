@@ -237,13 +237,9 @@ def structure(
     velocity = EagerRunner().structure(flow, params, a["cond"], a["neg_cond"])
 
     class Spy:
-        def plain(self, x: Any, step: int) -> Any:
+        def branches(self, x: Any, step: int, count: int, *, cached: bool = False) -> Any:
             states.append(x)
-            return velocity.plain(x, step)
-
-        def guided(self, x: Any, step: int, strength: float) -> Any:
-            states.append(x)
-            return velocity.guided(x, step, strength)
+            return velocity.branches(x, step, count, cached=cached)
 
     a["ss_sampled"] = sample(Spy(), a["ss_noise"], params)
     a["ss_step_sub"] = torch.stack([x[0, :, :4, :4, :4] for x in [*states[1:], a["ss_sampled"]]])

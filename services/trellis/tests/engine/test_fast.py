@@ -8,7 +8,6 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from sn17_trellis.engine import fused  # noqa: E402
 from sn17_trellis.engine.config import SamplerParams  # noqa: E402
 from sn17_trellis.engine.fast import FastRunner  # noqa: E402
 from sn17_trellis.engine.graphs import Replays  # noqa: E402
@@ -51,21 +50,6 @@ def test_a_second_request_sees_its_own_condition(golden: Any) -> None:
             for runner in (fast, plain)
         ]
         assert relative(*out) < 2e-5
-
-
-@pytest.mark.parametrize("length", [6, 9])
-def test_what_attention_is_filled_up_with_is_not_seen(length: int) -> None:
-    generator = torch.Generator().manual_seed(3)
-    qkv, gamma = torch.randn(2, 6, 12, 8, generator=generator), torch.rand(8, 8, generator=generator)
-    qk = fused.head_norm(qkv[:, :, :8], gamma)
-    alone = fused.planned_attention(qk[:, :, :4], qk[:, :, 4:], qkv[:, :, 8:])
-    filled = fused.planned_attention(*fused.filled_heads(qkv, gamma, length))
-    assert filled.shape[1] == length
-    assert relative(filled[:, :6], alone) < 1e-6
-
-
-def test_lengths_are_filled_up_to_planned_ones() -> None:
-    assert [fused.planned_length(tokens) for tokens in (1, 127, 128, 129, 4984)] == [128, 128, 128, 256, 4992]
 
 
 class Recorder:

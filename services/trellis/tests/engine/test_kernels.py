@@ -14,6 +14,7 @@ pytest.importorskip("triton")
 SCRIPT = """
 import torch
 from sn17_trellis.engine import fused, triton_kernels as kernels
+from sn17_trellis.engine.triton_attention import attention_kernel
 
 torch.manual_seed(0)
 
@@ -42,19 +43,15 @@ kernels.head_norm_kernel[(14,)](
     qkv, gamma, out, qkv.stride(1), 6, 20, 20**0.5, vector_block=8, width_block=32)
 close(out, fused.head_norm(qkv[:, :, :6], gamma))
 
-for length in (7, 12):
-    want = fused.filled_heads(qkv, gamma, length)
-    qk = torch.full((2, length, 6, 20 + fused.MASK_WIDTH), float("nan")).half()
-    v = torch.full((2, length, 3, 20), float("nan")).half()
-    kernels.filled_heads_kernel[(2 * length,)](
-        qkv, gamma, qk, v, 7, length, 3, 20, 20**0.5, fused.MASKED,
-        extra=fused.MASK_WIDTH, vector_block=16, width_block=64)
-    for got, expected in zip((qk[:, :, :3], qk[:, :, 3:], v), want):
-        close(got, expected)
-        assert torch.equal(got[..., 20:], expected[..., 20:])
-    q, k, _ = want
-    assert (q[..., 20] == 1).all() and (q[..., 21:] == 0).all()
-    assert (k[:, :7, :, 20] == 0).all() and (k[:, 7:, :, 20] == fused.MASKED).all()
+for width, main, rest in ((80, 64, 16), (64, 64, 0)):
+    for tokens in (1, 31, 32, 70):
+        qkv = torch.randn(2, tokens, 3 * 3, width).half()
+        q, k, v = qkv[:, :, :3], qkv[:, :, 3:6], qkv[:, :, 6:]
+        out = torch.full((2, tokens, 3 * width), float("nan")).half()
+        attention_kernel[(-(-tokens // 32), 6)](
+            q, k, v, out, q.stride(1), k.stride(1), v.stride(1), tokens, width**-0.5 * fused.LOG2_E,
+            heads=3, main=main, rest=rest, query_block=32, key_block=32)
+        close(out, fused.self_attention(q.float(), k.float(), v.float()))
 
 products, bias = torch.randn(2, 11 * 27, 24).half(), torch.randn(24).half()
 slots = torch.randint(-1, 11 * 27, (13, 27)).int()

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 
 from sn17_splats import Splats, write_ply  # noqa: E402
 from sn17_trellis.engine.config import SamplerParams  # noqa: E402
-from sn17_trellis.engine.runners import EagerRunner, thousandths  # noqa: E402
+from sn17_trellis.engine.runners import EagerRunner, timesteps  # noqa: E402
 from sn17_trellis.engine.sampler import sample, time_sequence  # noqa: E402
 from sn17_trellis.engine.voxels import Voxels, window_ids  # noqa: E402
 
@@ -74,13 +74,9 @@ def test_structure_sampling(golden: Any) -> None:
     states: list[Any] = []
 
     class Spy:
-        def plain(self, x: Any, step: int) -> Any:
+        def branches(self, x: Any, step: int, count: int, *, cached: bool = False) -> Any:
             states.append(x)
-            return velocity.plain(x, step)
-
-        def guided(self, x: Any, step: int, strength: float) -> Any:
-            states.append(x)
-            return velocity.guided(x, step, strength)
+            return velocity.branches(x, step, count, cached=cached)
 
     out = sample(Spy(), golden.tensor("ss_noise"), params)
     golden.check("ss_sampled", out)
@@ -200,7 +196,7 @@ def test_edge_voxel_sets(golden: Any) -> None:
         golden.check(f"edge{index}_gs_xyz", golden.gaussian_decoder.represent(raw, grid).xyz)
 
 
-def test_thousandths_are_rounded_once(golden: Any) -> None:
+def test_timesteps_are_rounded_once(golden: Any) -> None:
     params = SamplerParams(**golden.meta["sampler"]["ss"])
     expected = np.float32(1000 * golden.arrays["ss_t_seq"][:-1])
-    np.testing.assert_array_equal(thousandths(params, torch.device("cpu")).numpy(), expected)
+    np.testing.assert_array_equal(timesteps(params, torch.device("cpu")).numpy(), expected)

@@ -36,12 +36,9 @@ class Still:
     def __init__(self, seen: list[Any]) -> None:
         self.seen = seen
 
-    def plain(self, x: Any, step: int) -> Any:
+    def branches(self, x: Any, step: int, count: int, *, cached: bool = False) -> Any:
         self.seen.append(("run", step))
-        return torch.zeros_like(x)
-
-    def guided(self, x: Any, step: int, strength: float) -> Any:
-        return self.plain(x, step)
+        return (torch.zeros_like(x),) * count
 
 
 def test_a_step_is_reported_once_it_is_done() -> None:

@@ -137,39 +137,105 @@ class GaussianDecoderConfig(_Config):
         return self.num_heads or self.model_channels // self.num_head_channels
 
 
+SamplerName = Literal["FlowEulerGuidanceIntervalSampler", "FlowEulerCfgSampler", "FlowEulerSampler"]
+
+TAKEN: dict[SamplerName, tuple[str, ...]] = {
+    "FlowEulerSampler": ("steps", "rescale_t"),
+    "FlowEulerCfgSampler": ("steps", "rescale_t", "cfg_strength"),
+    "FlowEulerGuidanceIntervalSampler": ("steps", "rescale_t", "cfg_strength", "cfg_interval"),
+}
+"""Parameters of each sampler of the reference (`trellis/pipelines/samplers/flow_euler.py`)."""
+
+MAX_STEPS = 1000
+"""Of a checkpoint and of measurements; a request may ask for `MAX_REQUEST_STEPS`."""
+MAX_REQUEST_STEPS = 200
+MAX_GUIDANCE = 20.0
+
+
 class SamplerParams(_Config):
     """Flow-Euler sampling with classifier-free guidance in an interval of time.
 
     `cfg_strength` w guides as (1 + w) * conditional - w * unconditional for times in the closed
-    `cfg_interval`.
+    `cfg_interval`. The defaults are those of the reference's samplers. `sampler` decides which parameters may
+    differ from them: `FlowEulerSampler` is never guided, `FlowEulerCfgSampler` at every step.
     """
 
-    steps: Annotated[int, Field(ge=1, le=200)] = 25
-    cfg_strength: Annotated[float, Field(ge=0, le=20, allow_inf_nan=False)] = 7.5
+    sampler: SamplerName = "FlowEulerGuidanceIntervalSampler"
+    steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] = 50
+    cfg_strength: Annotated[float, Field(ge=0, le=MAX_GUIDANCE, allow_inf_nan=False)] = 3.0
     cfg_interval: tuple[
         Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)],
         Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)],
-    ] = (0.5, 1.0)
-    rescale_t: Annotated[float, Field(ge=0.1, le=20, allow_inf_nan=False)] = 3.0
+    ] = (0.0, 1.0)
+    rescale_t: Annotated[float, Field(ge=0.1, le=20, allow_inf_nan=False)] = 1.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_guidance(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("sampler") == "FlowEulerSampler":
+            return {"cfg_strength": 0.0, **values}
+        return values
 
     @model_validator(mode="after")
-    def _interval_ordered(self) -> SamplerParams:
+    def _consistent(self) -> SamplerParams:
         if self.cfg_interval[0] > self.cfg_interval[1]:
             raise ValueError(f"cfg_interval must be [low, high], got {list(self.cfg_interval)}")
+        if self.sampler == "FlowEulerSampler" and self.cfg_strength:
+            raise ValueError("this checkpoint's sampler, FlowEulerSampler, takes no guidance")
+        if self.sampler != "FlowEulerGuidanceIntervalSampler" and self.cfg_interval != (0.0, 1.0):
+            raise ValueError(f"{self.sampler} takes no cfg_interval")
         return self
 
     def override(self, **values: object) -> SamplerParams:
-        """A validated copy with every value replaced that is not None."""
+        """A validated copy with every value replaced that is not None. Raises ValueError."""
         changed = {name: value for name, value in values.items() if value is not None}
         return SamplerParams.model_validate({**self.model_dump(), **changed})
 
 
-class SamplerSpec(_Config):
-    """A sampler entry of `pipeline.json`."""
+class Savings(_Config):
+    """Work that one stage leaves out; the defaults leave out none and change no result.
 
-    name: Literal["FlowEulerGuidanceIntervalSampler", "FlowEulerCfgSampler", "FlowEulerSampler"]
-    args: dict[str, float] = Field(default_factory=dict)
+    `solver` "ab2" carries the velocity's slope on (Adams-Bashforth). `unconditional_every`: the branch without
+    the condition runs in every so many-th guided step, in between the last difference serves.
+    `full_steps` (structure only): the steps whose blocks all run; in the others the first block runs, and the
+    rest contribute what they did before. None: all steps.
+    """
+
+    solver: Literal["euler", "ab2"] = "euler"
+    unconditional_every: Annotated[int, Field(ge=1, le=50)] = 1
+    full_steps: tuple[Annotated[int, Field(ge=0, lt=MAX_STEPS)], ...] | None = None
+
+
+EXACT = Savings()
+
+
+class SamplerArgs(_Config):
+    """What the reference's samplers are made with; `sigma_min` does not enter Euler steps of a velocity."""
+
+    sigma_min: Annotated[float, Field(ge=0, lt=1)] = 1e-5
+
+
+class SamplerSpec(BaseModel):
+    """A sampler entry of `pipeline.json`: a parameter that the named sampler does not take is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: SamplerName
+    args: SamplerArgs = SamplerArgs()
     params: SamplerParams = SamplerParams()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _params_of_this_sampler(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("name") not in TAKEN:
+            return values
+        name, params = values["name"], values.get("params", {})
+        if not isinstance(params, dict):
+            return values
+        unknown = sorted(set(params) - set(TAKEN[name]))
+        if unknown:
+            raise ValueError(f"{name} takes {', '.join(TAKEN[name])}, not {', '.join(unknown)}")
+        return {**values, "params": {**params, "sampler": name}}
 
 
 class Normalization(_Config):

@@ -17,14 +17,17 @@ from sn17_trellis.engine.fused_blocks import FusedBlock, FusedResBlock, KeysValu
 from sn17_trellis.engine.graphs import GraphMemory, Replays
 from sn17_trellis.engine.latents import LatentFlow
 from sn17_trellis.engine.layers import ModulatedBlock
-from sn17_trellis.engine.runners import thousandths
+from sn17_trellis.engine.runners import timesteps
 from sn17_trellis.engine.sampler import Velocity
 from sn17_trellis.engine.sparse import SparseResBlock
 from sn17_trellis.engine.structure import StructureFlow
 from sn17_trellis.engine.voxels import Coarsening, Voxels
 
+CACHED = 2
+"""Added to the number of branches, the key of a recording in which only the first block runs."""
 
-class _Torso:
+
+class _Blocks:
     """The blocks of one flow and what is computed per request for them."""
 
     def __init__(self, flow: StructureFlow | LatentFlow) -> None:
@@ -54,19 +57,23 @@ class _Torso:
         modulation: Tensor,
         keys_values: list[KeysValues],
         batch: int,
-        length: int | None = None,
-    ) -> Tensor:
-        """All blocks over tokens [1, L, C] with one step's modulation [blocks + 1, 6, C]: [B, L, C].
+        *,
+        h: Tensor | None = None,
+        first: int = 0,
+        last: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Blocks `first` to `last` over tokens with one step's modulation [blocks + 1, 6, C].
 
-        There is one branch for each of the first B = `batch` conditions; they part at the first
-        cross-attention. Self-attention is filled up to `length`, where L is not always the same.
+        x [1, L, C] becomes [B, L, C], a branch for each of the first B = `batch` conditions: they part at
+        the first cross-attention. The second result, and `h` of the next call, is x normed for the next block.
         """
         mods = modulation.unbind(0)
-        _, h = fused.residual_norm(x, None, None, mods[0][1], mods[0][0], modulate=True)
-        for index, block in enumerate(self._blocks):
+        if h is None:
+            _, h = fused.residual_norm(x, None, None, mods[first][1], mods[first][0], modulate=True)
+        for index in range(first, len(self._blocks) if last is None else last):
             key, value = keys_values[index]
-            x, h = block(x, h, mods[index], mods[index + 1], (key[:batch], value[:batch]), length)
-        return x
+            x, h = self._blocks[index](x, h, mods[index], mods[index + 1], (key[:batch], value[:batch]))
+        return x, h
 
 
 class _StructureState:
@@ -74,11 +81,12 @@ class _StructureState:
 
     def __init__(self, flow: StructureFlow, memory: GraphMemory | None) -> None:
         self._flow = flow
-        self._torso = _Torso(flow)
+        self._blocks = _Blocks(flow)
         self._memory = memory
         self._replays = Replays(memory)
         self._x: Tensor | None = None
         self._modulation: Tensor | None = None
+        self._contribution: Tensor | None = None
         self._keys_values: list[KeysValues] = []
         self._table: Tensor | None = None
         self._table_key: SamplerParams | None = None
@@ -86,11 +94,11 @@ class _StructureState:
     def bind(self, params: SamplerParams, cond: Tensor, neg: Tensor) -> _StructureVelocity:
         """Tables of one request. The order of branches is condition, absence."""
         if self._table is None or self._table_key != params:
-            self._table = self._torso.modulations(
-                self._torso.time_embeddings(thousandths(params, cond.device))
+            self._table = self._blocks.modulations(
+                self._blocks.time_embeddings(timesteps(params, cond.device))
             )
             self._table_key = params
-        fresh = self._torso.keys_values(torch.cat([cond, neg]))
+        fresh = self._blocks.keys_values(torch.cat([cond, neg]))
         held = self._keys_values
         if held and held[0][0].shape == fresh[0][0].shape:
             for (key, value), (new_key, new_value) in zip(held, fresh, strict=True):
@@ -105,29 +113,34 @@ class _StructureState:
         """Let go of the graphs; they are made again when they are wanted."""
         self._replays = Replays(self._memory)
 
-    def velocity(self, x: Tensor, step: int, batch: int) -> Tensor:
+    def velocity(self, x: Tensor, step: int, batch: int, *, cached: bool) -> Tensor:
         """[1, C, r, r, r] to [batch, C, r, r, r]; valid until the next call."""
         assert self._table is not None
         if self._x is None or self._modulation is None:
             self._x, self._modulation = x.clone(), self._table[step].clone()
         held, modulation = self._x.copy_(x), self._modulation.copy_(self._table[step])
-        return self._replays.run(batch, lambda: self._forward(held, modulation, batch))
+        key = batch + (CACHED if cached else 0)
+        return self._replays.run(key, lambda: self._forward(held, modulation, batch, cached=cached))
 
-    def _forward(self, x: Tensor, modulation: Tensor, batch: int) -> Tensor:
-        tokens = self._torso.run(self._flow.embed(x), modulation, self._keys_values, batch)
-        return self._flow.head(tokens)
+    def _forward(self, x: Tensor, modulation: Tensor, batch: int, *, cached: bool) -> Tensor:
+        blocks, tokens = self._blocks, self._flow.embed(x)
+        first, h = blocks.run(tokens, modulation, self._keys_values, batch, last=1)
+        if self._contribution is None:
+            self._contribution = torch.empty((2, *first.shape[1:]), dtype=first.dtype, device=first.device)
+        contribution = self._contribution[:batch]
+        if cached:
+            return self._flow.head(first + contribution)
+        out, _ = blocks.run(first, modulation, self._keys_values, batch, h=h, first=1)
+        torch.sub(out, first, out=contribution)
+        return self._flow.head(out)
 
 
 class _StructureVelocity:
     def __init__(self, state: _StructureState) -> None:
         self._state = state
 
-    def plain(self, x: Tensor, step: int) -> Tensor:
-        return self._state.velocity(x, step, 1)
-
-    def guided(self, x: Tensor, step: int, strength: float) -> Tensor:
-        both = self._state.velocity(x, step, 2)
-        return (1 + strength) * both[:1] - strength * both[1:]
+    def branches(self, x: Tensor, step: int, count: int, *, cached: bool = False) -> tuple[Tensor, ...]:
+        return self._state.velocity(x, step, count, cached=cached).split(1)
 
 
 class _LatentState:
@@ -136,7 +149,7 @@ class _LatentState:
     def __init__(self, flow: LatentFlow, memory: GraphMemory | None) -> None:
         self.flow = flow
         self.memory = memory
-        self.torso = _Torso(flow)
+        self.blocks = _Blocks(flow)
         self.input_blocks = [FusedResBlock(b) for b in flow.input_blocks if isinstance(b, SparseResBlock)]
         self.out_blocks = [FusedResBlock(b) for b in flow.out_blocks if isinstance(b, SparseResBlock)]
 
@@ -148,29 +161,25 @@ class _LatentVelocity:
         self, state: _LatentState, params: SamplerParams, cond: Tensor, neg: Tensor, voxels: Voxels
     ) -> None:
         self._state = state
-        torso, flow = state.torso, state.flow
-        t_emb = torso.time_embeddings(thousandths(params, cond.device))
-        self._modulations = torso.modulations(t_emb)
+        blocks, flow = state.blocks, state.flow
+        t_emb = blocks.time_embeddings(timesteps(params, cond.device))
+        self._modulations = blocks.modulations(t_emb)
         scales = [block.emb_layers(t_emb) for block in (*state.input_blocks, *state.out_blocks)]
         self._widths = [scale.shape[1] for scale in scales]
         self._embeddings = torch.cat(scales, dim=1)
-        self._keys_values = torso.keys_values(torch.cat([cond, neg]))
+        self._keys_values = blocks.keys_values(torch.cat([cond, neg]))
         grids = flow.levels(voxels)
         self._coarse: list[Coarsening] = [grid.coarse for grid in grids[:-1]]
         self._tables = [LevelTables.of(grid, has_coarse=grid is not grids[-1]) for grid in grids]
         self._position = flow.position(grids[-1])
-        self._length = fused.planned_length(len(grids[-1]))
         self._x = torch.empty((len(voxels), flow.config.in_channels), device=cond.device)
         self._modulation = torch.empty_like(self._modulations[0])
         self._embedding = torch.empty_like(self._embeddings[0])
         self._replays = Replays(state.memory)
 
-    def plain(self, x: Tensor, step: int) -> Tensor:
-        return self._run(x, step, 1)[0]
-
-    def guided(self, x: Tensor, step: int, strength: float) -> Tensor:
-        both = self._run(x, step, 2)
-        return (1 + strength) * both[0] - strength * both[1]
+    def branches(self, x: Tensor, step: int, count: int, *, cached: bool = False) -> tuple[Tensor, ...]:
+        assert not cached
+        return self._run(x, step, count).unbind(0)
 
     def _run(self, x: Tensor, step: int, batch: int) -> Tensor:
         self._x.copy_(x)
@@ -181,7 +190,7 @@ class _LatentVelocity:
     def _forward(self, batch: int) -> Tensor:
         flow, state = self._state.flow, self._state
         embeddings = iter(torch.split(self._embedding, self._widths))
-        h = flow.input_layer(self._x)[None].to(state.torso.dtype)
+        h = flow.input_layer(self._x)[None].to(state.blocks.dtype)
         level, skips = 0, []
         for block in state.input_blocks:
             if block.resample == "down":
@@ -190,7 +199,7 @@ class _LatentVelocity:
             scale, shift = next(embeddings).chunk(2)
             h = block(h, scale, shift, self._tables[level])
             skips.append(h)
-        h = state.torso.run(h + self._position, self._modulation, self._keys_values, batch, self._length)
+        h, _ = state.blocks.run(h + self._position, self._modulation, self._keys_values, batch)
         for block in state.out_blocks:
             if flow.config.use_skip_connection:
                 h = torch.cat([h, skips.pop().expand(batch, -1, -1)], dim=-1)
@@ -211,6 +220,7 @@ class FastRunner:
 
     def __init__(self, *, graphs: bool = True) -> None:
         fused.without_workspace()
+        fused.growing_segments()
         self._memory = GraphMemory() if graphs else None
         self._structure: dict[StructureFlow, _StructureState] = {}
         self._latents: dict[LatentFlow, _LatentState] = {}

@@ -10,18 +10,18 @@ from __future__ import annotations
 import os
 from functools import cache
 from types import ModuleType
+from typing import Any
 
 import torch
 import torch.nn.functional as fn
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 EPS = 1e-6
-PLAN_LENGTHS = 128
-"""Lengths that share one plan of cuDNN's attention; multiples of its tile run 10 % faster than others."""
-MASK_WIDTH = 16
-"""How much wider masked queries and keys are; 16 ran faster than 8, and a bias took half as long again."""
-MASKED = -60_000.0
-"""Scaled and added to a logit it leaves nothing of a key's weight, and half precision holds it."""
+WIDTHS = {64: (64, 0), 80: (64, 16)}
+"""Widths of heads that our attention takes, as powers of two: those of the released models."""
+QUERY_BLOCK, KEY_BLOCK = 128, 64
+LOG2_E = 1.4426950408889634
 _HALF = (torch.float16, torch.bfloat16)
 
 
@@ -34,9 +34,34 @@ def _triton() -> ModuleType | None:
     return triton_kernels
 
 
+@cache
+def _attention_kernel() -> Any:
+    try:
+        from sn17_trellis.engine.triton_attention import attention_kernel
+    except ImportError:
+        return None
+    return attention_kernel
+
+
+def _rows_regular(x: Tensor) -> bool:
+    """Whether x [B, L, H, D] has dense heads, and rows that lie equally far apart through all branches."""
+    heads_dense = x.stride(3) == 1 and x.stride(2) == x.shape[3]
+    return heads_dense and (x.shape[0] == 1 or x.stride(0) == x.shape[1] * x.stride(1))
+
+
 def _kernels(x: Tensor) -> ModuleType | None:
     """The kernels, where they serve this tensor."""
     return _triton() if x.is_cuda and x.dtype in _HALF and x.is_contiguous() else None
+
+
+def growing_segments() -> None:
+    """Have the allocator extend the memory it holds instead of taking another piece for each larger object.
+
+    From the first allocation of the process on. Without it 40 objects of mixed sizes took 6.8 GiB where the
+    largest alone needs 4.4 (H200, latent flow of text-xlarge), more after every clean-up.
+    """
+    for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
+        os.environ.setdefault(name, "expandable_segments:True")
 
 
 def without_workspace() -> None:
@@ -120,68 +145,46 @@ def head_norm(x: Tensor, gamma: Tensor) -> Tensor:
     return out
 
 
-def filled_heads(qkv: Tensor, gamma: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values of tokens [B, L, 3 H, D], the first two normed, as for `length` tokens.
+def self_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Softmax attention of [B, L, H, D] to [B, L, H * D], L the same for all three.
 
-    Queries and keys [B, length, H, D + MASK_WIDTH], values [B, length, H, D]. No query sees a key that was
-    filled in: past their values queries hold 1, 0, 0 ..., keys 0, or `MASKED` where they do not count.
+    Rows may lie apart, as slices of one product do.
     """
-    batch, tokens, vectors, width = qkv.shape
-    heads, wide = vectors // 3, width + MASK_WIDTH
-    kernels = _kernels(qkv)
-    if kernels is None:
-        qk = fn.pad(head_norm(qkv[:, :, : 2 * heads], gamma), (0, MASK_WIDTH, 0, 0, 0, length - tokens))
-        qk[:, :, :heads, width] = 1
-        qk[:, tokens:, heads:, width] = MASKED
-        v = fn.pad(qkv[:, :, 2 * heads :], (0, 0, 0, 0, 0, length - tokens))
-        return qk[:, :, :heads], qk[:, :, heads:], v
-    qk = torch.empty((batch, length, 2 * heads, wide), dtype=qkv.dtype, device=qkv.device)
-    v = torch.empty((batch, length, heads, width), dtype=qkv.dtype, device=qkv.device)
-    kernels.filled_heads_kernel[(batch * length,)](
-        qkv,
-        gamma,
-        qk,
+    width = q.shape[-1]
+    parts = WIDTHS.get(width)
+    kernel = _attention_kernel() if q.is_cuda and q.dtype in _HALF and parts else None
+    if kernel is None or not all(_rows_regular(each) for each in (q, k, v)):
+        return few_keys_attention(q, k, v)
+    assert parts is not None
+    batch, tokens, heads, _ = q.shape
+    out = torch.empty((batch, tokens, heads * width), dtype=q.dtype, device=q.device)
+    kernel[(-(-tokens // QUERY_BLOCK), batch * heads)](
+        q,
+        k,
         v,
+        out,
+        q.stride(1),
+        k.stride(1),
+        v.stride(1),
         tokens,
-        length,
-        heads,
-        width,
-        float(width**0.5),
-        MASKED,
-        extra=MASK_WIDTH,
-        vector_block=_block(vectors),
-        width_block=_block(wide),
-        num_warps=4,
+        float(width**-0.5) * LOG2_E,
+        heads=heads,
+        main=parts[0],
+        rest=parts[1],
+        query_block=QUERY_BLOCK,
+        key_block=KEY_BLOCK,
+        num_warps=8,
+        num_stages=3,
     )
-    return qk[:, :, :heads], qk[:, :, heads:], v
+    return out
 
 
-def planned_length(tokens: int) -> int:
-    """Tokens to run `planned_attention` with for so many: the next length that has a plan of its own."""
-    return -(-tokens // PLAN_LENGTHS) * PLAN_LENGTHS
-
-
-def planned_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Softmax attention of [B, L, H, D] to [B, L, H * D] by cuDNN: half as fast again as flash at width 80.
-
-    Its price is a plan per length and batch size: 40 to 70 ms and 1.2 MiB of the host, never given back. q
-    and k may be wider than v (`filled_heads`): the scale is that of v's width.
-    """
-    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-    scale = float(v.shape[-1] ** -0.5)
-    if q.is_cuda and q.dtype in _HALF and q.shape[-1] % 8 == 0:
-        cudnn = torch.ops.aten._scaled_dot_product_cudnn_attention
-        out: Tensor = cudnn(q, k, v, None, False, scale=scale)[0]
-    else:
-        out = fn.scaled_dot_product_attention(q, k, v, scale=scale)
-    return out.transpose(1, 2).flatten(2)
-
-
-def flash_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The same by flash attention, which needs no plan; to few keys it is as fast as any."""
+def few_keys_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The same for any number of keys, by flash attention: to few keys it is as fast as any."""
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
     if q.is_cuda and q.dtype in _HALF and q.shape[-1] % 8 == 0:
-        out: Tensor = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v)[0]
+        with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+            out = fn.scaled_dot_product_attention(q, k, v)
     else:
         out = fn.scaled_dot_product_attention(q, k, v)
     return out.transpose(1, 2).flatten(2)

@@ -40,41 +40,34 @@ class FusedBlock:
         mod: Tensor,
         following: Tensor,
         keys_values: KeysValues,
-        length: int | None,
     ) -> tuple[Tensor, Tensor]:
         """x [B, L, C] and h, its first norm, modulated; returns both for the next block.
 
         There are as many branches as conditions: where x is one for all of them, they part here.
 
         `mod` [6, C] modulates this block, rows 0 and 1 of `following` [6, C] the next one's first norm: so
-        every gated sum and the norm that reads it are one pass over memory. `length` is what self-attention
-        is filled up to; None where the number of tokens is always the same.
+        every gated sum and the norm that reads it are one pass over memory.
         """
         block, (key, value) = self.block, keys_values
         qkv = block.self_attn.to_qkv(h).view(*h.shape[:2], 3 * self.heads, -1)
-        y = block.self_attn.to_out(self._attend(qkv, length))
+        y = block.self_attn.to_out(self._attend(qkv))
         x, h = fused.residual_norm(x, y, mod[2], block.norm2.weight, block.norm2.bias, modulate=False)
         q = block.cross_attn.to_q(h).view(*h.shape[:2], self.heads, -1)
         if self.cross_gamma is not None:
             q = fused.head_norm(q, self.cross_gamma)
         if len(x) < len(key):
             x, q = (each.expand(len(key), *each.shape[1:]).contiguous() for each in (x, q))
-        y = block.cross_attn.to_out(fused.flash_attention(q, key, value))
+        y = block.cross_attn.to_out(fused.few_keys_attention(q, key, value))
         x, h = fused.residual_norm(x, y, None, mod[4], mod[3], modulate=True)
         hidden = fused.linear_gelu(h, self.mlp_in.get_parameter("weight"), self.mlp_in.get_parameter("bias"))
         return fused.residual_norm(x, self.mlp_out(hidden), mod[5], following[1], following[0], modulate=True)
 
-    def _attend(self, qkv: Tensor, length: int | None) -> Tensor:
+    def _attend(self, qkv: Tensor) -> Tensor:
         heads = self.heads
-        if self.gammas is not None and length is not None:
-            q, k, v = fused.filled_heads(qkv, self.gammas, length)
-            return fused.planned_attention(q, k, v)[:, : qkv.shape[1]].contiguous()
         qk, v = qkv[:, :, : 2 * heads], qkv[:, :, 2 * heads :]
-        if self.gammas is None:
-            # No released model is without these norms; flash attention takes any length.
-            return fused.flash_attention(qk[:, :, :heads], qk[:, :, heads:], v)
-        qk = fused.head_norm(qk, self.gammas)
-        return fused.planned_attention(qk[:, :, :heads], qk[:, :, heads:], v)
+        if self.gammas is not None:
+            qk = fused.head_norm(qk, self.gammas)
+        return fused.self_attention(qk[:, :, :heads], qk[:, :, heads:], v)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

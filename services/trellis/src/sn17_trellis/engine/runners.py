@@ -10,7 +10,7 @@ from torch import Tensor
 from sn17_trellis.engine.config import SamplerParams
 from sn17_trellis.engine.latents import LatentFlow
 from sn17_trellis.engine.sampler import Velocity, time_sequence
-from sn17_trellis.engine.structure import StructureFlow
+from sn17_trellis.engine.structure import DeepBlocks, StructureFlow
 from sn17_trellis.engine.voxels import Voxels
 
 
@@ -32,13 +32,13 @@ class Runner(Protocol):
         ...
 
 
-def thousandths(params: SamplerParams, device: torch.device) -> Tensor:
+def timesteps(params: SamplerParams, device: torch.device) -> Tensor:
     """What the networks are given as time at each step: float32(1000 t), [steps]."""
     return torch.from_numpy((1000 * time_sequence(params)[:-1]).astype("float32")).to(device)
 
 
 class _EagerVelocity:
-    """Two forwards per guided step, one after the other."""
+    """One forward per branch, one after the other."""
 
     def __init__(
         self,
@@ -50,44 +50,36 @@ class _EagerVelocity:
     ) -> None:
         self._flow = flow
         self._times = times
-        self._cond = cond
-        self._neg = neg
-        self._extra = () if voxels is None else (voxels,)
+        self._conditions = (cond, neg)
+        self._voxels = voxels
+        self._deep = (DeepBlocks(), DeepBlocks())
 
-    def _run(self, x: Tensor, step: int, cond: Tensor) -> Tensor:
-        out: Tensor = self._flow(x, self._times[step : step + 1], cond, *self._extra)
-        return out
+    def branches(self, x: Tensor, step: int, count: int, *, cached: bool = False) -> tuple[Tensor, ...]:
+        time = self._times[step].expand(len(self._conditions[0]))
+        return tuple(self._run(x, time, branch, cached=cached) for branch in range(count))
 
-    def plain(self, x: Tensor, step: int) -> Tensor:
-        return self._run(x, step, self._cond)
-
-    def guided(self, x: Tensor, step: int, strength: float) -> Tensor:
-        return (1 + strength) * self._run(x, step, self._cond) - strength * self._run(x, step, self._neg)
+    def _run(self, x: Tensor, time: Tensor, branch: int, *, cached: bool) -> Tensor:
+        cond, flow = self._conditions[branch], self._flow
+        if isinstance(flow, StructureFlow):
+            return flow(x, time, cond, self._deep[branch], cached=cached)  # type: ignore[no-any-return]
+        assert self._voxels is not None
+        assert not cached
+        return flow(x[None], time, cond, self._voxels)[0]  # type: ignore[no-any-return]
 
 
 class EagerRunner:
-    """Calls the modules as they are."""
+    """Calls the modules as they are.
+
+    Several objects at a time: one row of `cond` and `neg` for each, and their voxels in one set.
+    """
 
     def structure(self, flow: StructureFlow, params: SamplerParams, cond: Tensor, neg: Tensor) -> Velocity:
-        return _EagerVelocity(flow, thousandths(params, cond.device), cond, neg, None)
+        return _EagerVelocity(flow, timesteps(params, cond.device), cond, neg, None)
 
     def latents(
         self, flow: LatentFlow, params: SamplerParams, cond: Tensor, neg: Tensor, voxels: Voxels
     ) -> Velocity:
-        return _Latents(_EagerVelocity(flow, thousandths(params, cond.device), cond, neg, voxels))
+        return _EagerVelocity(flow, timesteps(params, cond.device), cond, neg, voxels)
 
     def free(self) -> None:
         """Nothing is kept."""
-
-
-class _Latents:
-    """Adapts [N, C] sampler states to the flow's [B, N, C]."""
-
-    def __init__(self, inner: Velocity) -> None:
-        self._inner = inner
-
-    def plain(self, x: Tensor, step: int) -> Tensor:
-        return self._inner.plain(x[None], step)[0]
-
-    def guided(self, x: Tensor, step: int, strength: float) -> Tensor:
-        return self._inner.guided(x[None], step, strength)[0]

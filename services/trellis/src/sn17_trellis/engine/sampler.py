@@ -1,9 +1,13 @@
-"""Flow-Euler sampling with classifier-free guidance inside an interval of time."""
+"""Flow-Euler sampling (the reference's `FlowEuler*Sampler`) with classifier-free guidance in an interval.
+
+`Savings` leave out work: every value but the defaults is another result, not the same one sooner.
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
 
@@ -12,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sn17_trellis.engine.config import SamplerParams
+from sn17_trellis.engine.config import EXACT, SamplerParams, Savings
 
 OnStep = Callable[[int, int], None]
 """Called with (steps done, steps in all), first with 0 and then once per finished step; raising ends it."""
@@ -22,15 +26,30 @@ STEPS_AHEAD = 2
 
 
 class Velocity(Protocol):
-    """A flow with its condition bound. `step` indexes the time sequence the provider was made for."""
+    """A flow with its condition bound."""
 
-    def plain(self, x: Tensor, step: int) -> Tensor:
-        """Velocity under the condition alone."""
+    def branches(self, x: Tensor, step: int, count: int, *, cached: bool = False) -> tuple[Tensor, ...]:
+        """Velocity under the condition and, where `count` is 2, without it; valid until the next call.
+
+        `step` indexes the time sequence the velocity was made for. With `cached` (structure only) all blocks
+        but the first contribute what they contributed the last time they ran.
+        """
         ...
 
-    def guided(self, x: Tensor, step: int, strength: float) -> Tensor:
-        """(1 + strength) * conditional - strength * unconditional."""
-        ...
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a plan, from time `t` to `following`.
+
+    `guided` steps combine both branches; `branches` of them are computed (0 for none but the first block,
+    where `cached`), the difference of the two being that of an earlier step where only one is.
+    """
+
+    t: float
+    following: float
+    guided: bool
+    branches: int
+    cached: bool
 
 
 def time_sequence(params: SamplerParams) -> NDArray[np.float64]:
@@ -45,23 +64,69 @@ def is_guided(params: SamplerParams, t: float) -> bool:
     return params.cfg_strength > 0 and low <= t <= high
 
 
-def forward_count(params: SamplerParams) -> int:
-    """Network evaluations of one sampling, a guided step counting twice."""
-    return sum(1 + is_guided(params, t) for t in time_sequence(params)[:-1])
-
-
-def sample(velocity: Velocity, noise: Tensor, params: SamplerParams, on_step: OnStep | None = None) -> Tensor:
-    """Integrate from noise at t = 1 to data at t = 0; the state stays float32."""
-    times = time_sequence(params)
-    pace = _Pace(params.steps, on_step, noise.device)
-    x = noise
-    for step, (t, following) in enumerate(pairwise(times)):
+def plan(params: SamplerParams, savings: Savings = EXACT) -> list[Step]:
+    """What each step computes. A step is never cached before as many branches have run in full."""
+    steps, guided_steps, in_store = [], 0, 0
+    for index, (t, following) in enumerate(pairwise(time_sequence(params).tolist())):
         guided = is_guided(params, t)
-        v = velocity.guided(x, step, params.cfg_strength) if guided else velocity.plain(x, step)
-        x = x - float(t - following) * v
+        branches = 2 if guided and guided_steps % savings.unconditional_every == 0 else 1
+        guided_steps += guided
+        cached = savings.full_steps is not None and index not in savings.full_steps and branches <= in_store
+        if not cached:
+            in_store = branches
+        steps.append(Step(t, following, guided, branches, cached))
+    return steps
+
+
+def forward_count(params: SamplerParams, savings: Savings = EXACT) -> int:
+    """Network evaluations of one sampling; a step of both branches counts twice, a cached one not at all."""
+    return sum(step.branches for step in plan(params, savings) if not step.cached)
+
+
+def sample(
+    velocity: Velocity,
+    noise: Tensor,
+    params: SamplerParams,
+    on_step: OnStep | None = None,
+    savings: Savings = EXACT,
+) -> Tensor:
+    """Integrate from noise at t = 1 to data at t = 0; the state stays float32."""
+    pace = _Pace(params.steps, on_step, noise.device)
+    strength, difference, history = params.cfg_strength, None, _History()
+    x = noise
+    for index, step in enumerate(plan(params, savings)):
+        given = velocity.branches(x, index, step.branches, cached=step.cached)
+        v = given[0]
+        if step.guided and step.branches == 2:
+            v = (1 + strength) * given[0] - strength * given[1]
+            difference = given[0] - given[1] if savings.unconditional_every > 1 else None
+        elif step.guided:
+            v = given[0] + strength * difference
+        if savings.solver == "ab2":
+            v = history.extrapolated(v, step)
+        x = x - (step.t - step.following) * v
         pace.given()
     pace.finish()
     return x
+
+
+class _History:
+    """Adams-Bashforth of order 2 for steps of any size: the slope is carried on to the step's middle.
+
+    v + (h / 2 h') (v - v') with the step before, of size h' and velocity v'. Where guidance begins or ends
+    the velocity jumps, and the first step after it is one of Euler's.
+    """
+
+    def __init__(self) -> None:
+        self._before: tuple[Tensor, Step] | None = None
+
+    def extrapolated(self, v: Tensor, step: Step) -> Tensor:
+        # A velocity may be a buffer that the next step overwrites.
+        before, self._before = self._before, (v.clone(), step)
+        if before is None or before[1].guided != step.guided:
+            return v
+        ratio = (step.t - step.following) / (before[1].t - before[1].following)
+        return v + 0.5 * ratio * (v - before[0])
 
 
 class _Pace:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as fn
 from torch import Tensor, nn
@@ -14,6 +16,14 @@ from sn17_trellis.engine.layers import (
     position_embedding,
     torso_dtype,
 )
+
+
+@dataclass(slots=True, eq=False)
+class DeepBlocks:
+    """Of one branch's last full run: the first block's tokens and what the later blocks added, [B, L, C]."""
+
+    first: Tensor | None = None
+    contribution: Tensor | None = None
 
 
 class StructureFlow(nn.Module):
@@ -60,11 +70,21 @@ class StructureFlow(nn.Module):
         out: Tensor = self.out_layer(h).transpose(1, 2).unflatten(2, (r, r, r))
         return out
 
-    def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, t: Tensor, cond: Tensor, deep: DeepBlocks | None = None, *, cached: bool = False
+    ) -> Tensor:
+        """With `cached`, the blocks after the first contribute what `deep` kept of their last run."""
         h = self.embed(x)
         t_emb, cond = self.t_embedder(t).to(h.dtype), cond.to(h.dtype)
-        for block in self.blocks:
+        h = first = self.blocks[0](h, t_emb, cond)
+        if cached:
+            assert deep is not None
+            assert deep.contribution is not None
+            return self.head(first + deep.contribution)
+        for block in self.blocks[1:]:
             h = block(h, t_emb, cond)
+        if deep is not None:
+            deep.first, deep.contribution = first, h - first
         return self.head(h)
 
 

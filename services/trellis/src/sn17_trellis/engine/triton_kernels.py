@@ -82,52 +82,6 @@ def head_norm_kernel(
     tl.store(out_ptr + token * vectors * width + place, x.to(out_ptr.dtype.element_ty), mask=mask)
 
 
-@triton.jit(do_not_specialize=["tokens", "length"])
-def filled_heads_kernel(
-    qkv_ptr,
-    gamma_ptr,
-    qk_ptr,
-    v_ptr,
-    tokens,
-    length,
-    heads,
-    width,
-    scale,
-    masked,
-    extra: tl.constexpr,
-    vector_block: tl.constexpr,
-    width_block: tl.constexpr,
-):
-    """One place of a sequence that is filled up from `tokens` to `length`: queries, keys, values.
-
-    qkv [B, tokens, 3 heads, width]; qk [B, length, 2 heads, width + extra], normed by gamma [2 heads, width]
-    and `scale`; v [B, length, heads, width]. Queries end in a 1, keys in 0 or, where no token is, `masked`.
-    """
-    place = tl.program_id(0).to(tl.int64)
-    position = place % length
-    token = (place // length) * tokens + position
-    vector = tl.arange(0, vector_block)[:, None]
-    column = tl.arange(0, width_block)[None, :]
-    inside = (vector < 3 * heads) & (column < width)
-    source = qkv_ptr + token * 3 * heads * width + vector * width + column
-    there = column < tl.where(position < tokens, width, 0)
-    x = tl.load(source, mask=inside & there, other=0.0).to(tl.float32)
-    is_value = (vector >= 2 * heads) & inside
-    value_place = place * heads * width + (vector - 2 * heads) * width + column
-    tl.store(v_ptr + value_place, x.to(v_ptr.dtype.element_ty), mask=is_value)
-    in_gamma = (vector < 2 * heads) & (column < width)
-    gamma = tl.load(gamma_ptr + vector * width + column, mask=in_gamma, other=0.0).to(tl.float32)
-    norm = tl.sqrt(tl.sum(x * x, 1))
-    x = x / tl.maximum(norm, 1e-12)[:, None] * gamma * scale
-    ending = tl.where(position < tokens, 0.0, masked)
-    ending = tl.where(vector < heads, 1.0, ending)
-    x = tl.where(column == width, ending, x)
-    wide = width + extra
-    inside = (vector < 2 * heads) & (column < wide)
-    out = qk_ptr + place * 2 * heads * wide + vector * wide + column
-    tl.store(out, x.to(qk_ptr.dtype.element_ty), mask=inside)
-
-
 @triton.jit(do_not_specialize=["rows", "slots_per_branch"])
 def sum_neighbours_kernel(
     products_ptr,
