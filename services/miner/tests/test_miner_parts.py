@@ -6,6 +6,7 @@ import asyncio
 import base64
 import errno
 import io
+import json
 from math import inf
 from pathlib import Path
 
@@ -78,12 +79,25 @@ def test_learned_survives_the_journal_and_nonsense_is_forgotten() -> None:
     learned.told(-1, 99)
     learned.judge(accepted=True)
     learned.offset.learn(5.0, -1.0, inf)
-    learned.evidence["healthy"] = (1.0, 2.0, 3.0)
+    learned.waited(3.0)
+    learned.evidence.judged("healthy", accepted=True, now=3.0)
+    learned.evidence.decided("score:0.40", handed_in=False, now=4.0)
     again = Learned.load(learned.dump(), Policy())
     assert again == learned
     assert (again.throttle, again.threshold) == (25, 0.7)
     for text in ("", "{}", "[]", '{"throttle": 1, "new field": 2}'):
         assert Learned.load(text, Policy()) == Learned.fresh(Policy())
+
+
+def test_evidence_of_an_earlier_version_is_read() -> None:
+    values = json.loads(Learned.fresh(Policy()).dump())
+    del values["idle"]
+    values["evidence"] = {"healthy": [3.0, 4.0, 1000.0]}
+    again = Learned.load(json.dumps(values), Policy())
+    seen = again.evidence.classes["healthy"]
+    assert (seen.accepted, seen.judged, seen.offered, seen.at) == (3.0, 4.0, 4.0, 1000.0)
+    values["evidence"] = {"healthy": [3.0, 4.0, float("nan")]}
+    assert Learned.load(json.dumps(values), Policy()) == Learned.fresh(Policy())
 
 
 @pytest.mark.parametrize(

@@ -498,7 +498,7 @@ async def test_what_fails_the_checks_is_tried_with_other_seeds_then_skipped_for_
     assert len({asked["seed"] for asked in worker.asked}) == 3
     assert harness.task().outcome == "skipped"
     assert validator.submits[0].results == ""
-    assert any("would cost" in event.detail for event in harness.events())
+    assert any("a rejection costs 6 s" in event.detail for event in harness.events())
 
 
 async def test_splats_beyond_repair_are_given_up_by_that_name(harness: Harness) -> None:

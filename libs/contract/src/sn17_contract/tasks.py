@@ -216,6 +216,8 @@ class ValidatorView(Shape):
     delivery: float | None
     clock_offset: float
     gate_break_even: float
+    expected_per_hour: float
+    """Accepted results, as the quality gate expects them."""
 
 
 class WorkerView(Shape):

@@ -25,7 +25,7 @@ def gauges(miner: Miner) -> Iterable[Row]:
         if at is not None:
             yield Metric.NEXT_PULL, "When the validator is asked next.", name, at
         learned = lane.learned
-        mark = gate.break_even(learned.acceptance, learned.base_cooldown, learned.penalty)
+        mark = learned.outlook(now).break_even
         threshold = (
             mark
             if context.scorer is None

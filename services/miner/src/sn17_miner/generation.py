@@ -28,6 +28,7 @@ from sn17_miner.clients.worker import (
 )
 from sn17_miner.context import Context
 from sn17_miner.core import gate
+from sn17_miner.core.evidence import signal_of
 from sn17_miner.core.fleet import Worker
 from sn17_miner.core.records import Attempt, Task
 from sn17_miner.journal.journal import Journal
@@ -273,13 +274,10 @@ class Generation:
         else:
             raise GiveUpError(GivenUpReason.FIXER_UNAVAILABLE, f"the fixer failed {MAX_FIXER_FAILURES} times")
         score = await self._score(task, name)
-        signal = gate.signal_of(report, score)
-        chance = gate.confidence(
-            signal,
-            context.lane(task).learned.evidence,
-            threshold=task.threshold,
-            now=context.clock(),
-        )
+        signal, now = signal_of(report, score), context.clock()
+        evidence = context.lane(task).learned.evidence
+        evidence.drawn(signal, again=task.best is not None, now=now)
+        chance = evidence.belief(signal, threshold=task.threshold, now=now).mean
         context.durations.finished(context.monotonic() - started)
         fixed = await context.journal(
             Journal.attempt_fixed,
@@ -303,26 +301,32 @@ class Generation:
             await self.context.note(task, "no score", str(error))
             return None
 
-    def choose(self, task: Task) -> gate.Choice:
-        """Hand the best result in, try another seed, or skip."""
+    def choose(self, task: Task, *, over: bool = False) -> gate.Choice:
+        """Hand the best result in, try another seed, or skip; ``over``: there is no other seed."""
         context, best = self.context, task.best
         assert best is not None
-        learned = context.lane(task).learned
+        learned, now = context.lane(task).learned, context.clock()
         failures = sum(1 for a in task.attempts if (a.error or "").startswith(("lost:", "broken:")))
-        return gate.choose(
-            gate.Situation(
-                confidence=best.confidence or 0.0,
-                acceptance=learned.acceptance,
-                base_cooldown=learned.base_cooldown,
-                penalty=learned.penalty,
-                throttle=task.throttle,
-                elapsed=context.clock() - task.assigned_at,
-                generation=context.durations.expected(task.kind),
-                left=self.context.left(task),
-                seeds_left=context.policy.max_seeds - task.rounds if failures < MAX_FAILURES else 0,
-                worker_free=bool(context.pool.fleet.free(context.monotonic(), kind=task.kind)),
-            )
+        seeds = 0 if over or failures >= MAX_FAILURES else context.policy.max_seeds - task.rounds
+        situation = gate.Situation(
+            signal=best.signal or "healthy",
+            threshold=task.threshold,
+            penalty=learned.penalty,
+            throttle=task.throttle,
+            elapsed=now - task.assigned_at,
+            generation=context.durations.expected(task.kind),
+            left=context.left(task),
+            seeds_left=seeds,
+            worker_free=bool(context.pool.fleet.free(context.monotonic(), kind=task.kind)),
+            now=now,
         )
+        choice = gate.choose(situation, learned.outlook(now), learned.evidence)
+        if choice.step is gate.Step.RETRY:
+            learned.evidence.passed_over(situation.signal, now=now)
+        else:
+            handed_in = choice.step is gate.Step.SUBMIT
+            learned.evidence.decided(situation.signal, handed_in=handed_in, now=now)
+        return choice
 
 
 def holder(n: int) -> str:

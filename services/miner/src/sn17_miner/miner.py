@@ -295,6 +295,7 @@ class Miner:
         if lane.cooldown_until:
             learned.offset.not_before(answer.sent, answer.received, lane.cooldown_until)
         learned.told(value.throttle_period, value.validation_threshold)
+        learned.waited(pull.idle or 0.0)
         try:
             task, new = await context.journal(
                 Journal.task_pulled,

@@ -10,15 +10,15 @@ from sn17_contract.http import Code
 from sn17_contract.tasks import TaskList, TaskState, TaskView, ValidatorList, ValidatorView, WorkerView
 from sn17_service import Problem
 
-from sn17_miner.core import gate
 from sn17_miner.core.scheduler import Lane
 from sn17_miner.journal.views import list_tasks, open_story
 from sn17_miner.miner import Miner
 
 
-def validator_view(lane: Lane) -> ValidatorView:
+def validator_view(lane: Lane, now: float) -> ValidatorView:
     """A lane as people see it."""
     learned = lane.learned
+    outlook = learned.outlook(now)
     return ValidatorView(
         hotkey=lane.neuron.hotkey,
         uid=lane.neuron.uid,
@@ -36,7 +36,8 @@ def validator_view(lane: Lane) -> ValidatorView:
         acceptance=learned.acceptance,
         delivery=learned.delivery,
         clock_offset=learned.offset.estimate,
-        gate_break_even=gate.break_even(learned.acceptance, learned.base_cooldown, learned.penalty),
+        gate_break_even=outlook.break_even,
+        expected_per_hour=outlook.rate * 3600.0,
     )
 
 
@@ -82,7 +83,7 @@ def routes(place: Place) -> APIRouter:
     @router.get("/validators")
     def validators() -> ValidatorList:
         miner = place.ready()
-        now = miner.context.monotonic()
+        now, clock = miner.context.monotonic(), miner.context.clock()
         fleet = miner.context.pool.fleet
         workers = [
             WorkerView(
@@ -94,8 +95,9 @@ def routes(place: Place) -> APIRouter:
             )
             for w in list(fleet.workers.values())
         ]
+        lanes = list(miner.context.scheduler.lanes.values())
         return ValidatorList(
-            validators=tuple(validator_view(lane) for lane in list(miner.context.scheduler.lanes.values())),
+            validators=tuple(validator_view(lane, clock) for lane in lanes),
             workers=tuple(workers),
             not_pulling=miner.why_not_pulling,
         )

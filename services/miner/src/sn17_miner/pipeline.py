@@ -10,6 +10,7 @@ from sn17_contract.tasks import GivenUpReason, Outcome, TaskState
 
 from sn17_miner.context import Context
 from sn17_miner.core import gate
+from sn17_miner.core.evidence import UNREPAIRABLE
 from sn17_miner.core.fleet import Worker
 from sn17_miner.core.records import Task
 from sn17_miner.generation import Generation, GiveUpError, holder
@@ -69,7 +70,7 @@ class Pipeline:
                 else:
                     task = await submission.run(task, None)
             except GiveUpError as over:
-                task = await self._give_up(task, over, submission)
+                task = await self._give_up(task, over, generation, submission)
             except SpoolError as error:
                 task = await self._payload_lost(n, error)
         return task
@@ -90,17 +91,16 @@ class Pipeline:
             return await generation.generate(task, None)
         return await submission.run(task, _skip(task) if choice.step is gate.Step.SKIP else None)
 
-    async def _give_up(self, task: Task, over: GiveUpError, submission: Submission) -> Task:
+    async def _give_up(
+        self, task: Task, over: GiveUpError, generation: Generation, submission: Submission
+    ) -> Task:
         """Hand in what there is, if it may be accepted; else free the validator's slot with an empty one."""
         task = await self.context.journal(Journal.task, task.n)
         await self.context.note(task, "give up", over.detail)
-        best = task.best
-        if best is not None:
-            learned = self.context.lane(task).learned
-            mark = gate.break_even(learned.acceptance, learned.base_cooldown, learned.penalty)
-            if (best.confidence or 0.0) >= mark:
-                return await submission.run(task, None)
-            return await submission.run(task, _skip(task))
+        if task.best is not None:
+            choice = generation.choose(task, over=True)
+            await self.context.note(task, f"gate: {choice.step.value}", choice.detail)
+            return await submission.run(task, None if choice.step is gate.Step.SUBMIT else _skip(task))
         outcome = Outcome.EXPIRED if over.reason is None else Outcome.GIVEN_UP
         return await submission.run(task, make_skip(outcome, over.reason))
 
@@ -127,6 +127,6 @@ class Pipeline:
 
 def _skip(task: Task) -> str:
     """Why the best there is is not handed in."""
-    if task.best is not None and task.best.signal == gate.UNREPAIRABLE:
+    if task.best is not None and task.best.signal == UNREPAIRABLE:
         return make_skip(Outcome.GIVEN_UP, GivenUpReason.UNREPAIRABLE)
     return make_skip(Outcome.SKIPPED, None)

@@ -14,7 +14,6 @@ from sn17_protocol.signing import sign_result
 
 from sn17_miner.clients.axon import Answer
 from sn17_miner.context import Context
-from sn17_miner.core import gate
 from sn17_miner.core.records import Task
 from sn17_miner.core.verdict import CallError, Reading, Verdict, read_answer, read_error
 from sn17_miner.journal.journal import Journal
@@ -166,7 +165,7 @@ class Submission:
         if skip is None and reading.verdict in (Verdict.ACCEPTED, Verdict.REJECTED):
             learned.judge(accepted)
             if best is not None and best.signal is not None:
-                gate.observe(learned.evidence, best.signal, accepted=accepted, now=context.clock())
+                learned.evidence.judged(best.signal, accepted=accepted, now=context.clock())
         if task.submits == 1 and best is not None and skip is None:
             working = sum((a.finished_at or a.started_at) - a.started_at for a in task.attempts)
             context.metrics.overhead.observe(max(0.0, answer.sent - task.pulled_at - working))

@@ -1,80 +1,38 @@
-"""Whether to hand in a result: by what each validator accepted so far, in tasks per second.
+"""Whether to hand in a result, try another seed, or skip: by accepted tasks per second of one validator.
 
-A rejected result costs the penalty, a skip only the cooldown that any task costs. With ``rate`` accepted
-tasks per second, submitting is worth ``p - rate * (1 - p) * penalty`` tasks, skipping nothing, and another
-seed what a fresh one is worth less the time it takes beyond the free window.
+A task occupies its validator for ``cycle`` seconds, and for ``penalty`` seconds more when the result is
+rejected. Where ``rate`` tasks per second are accepted, handing in a result that is accepted with chance ``p``
+is worth ``p * (1 + DUEL_WORTH) - rate * (1 - p) * penalty`` tasks, skipping it nothing. The rate is that of
+the best choice for every class of results, so that where all results are of one class they are always handed
+in, however rarely they are accepted.
 
-``p`` is estimated per validator and class of evidence: a prior, and observed verdicts that fade with time, so
-that a class which was given up is tried again one day.
+A class is held back only where the evidence is sure that it does not pay. What is held back is handed in now
+and then all the same, and whenever the last few verdicts were good: otherwise nobody would find out that it
+pays by now.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from math import exp, floor
 from typing import Final
 
-from sn17_contract.fixer import FixReport
+from sn17_miner.core.evidence import Evidence, Seen, score_signals
 
-PRIOR_WEIGHT: Final = 4.0
-HALF_LIFE: Final = 4 * 3600.0
-"""Seconds in which an observation loses half its weight: the subnet's own window."""
-SCORE_STEP: Final = 0.05
-UNREPAIRABLE: Final = "unrepairable"
-_SCORE: Final = "score:"
-_PRIOR: Final = {"healthy": 0.92, "repaired": 0.88, "fails_checks": 0.02, UNREPAIRABLE: 0.05}
+DUEL_WORTH: Final = 0.17
+"""What an accepted result is worth beyond itself, in tasks. An empty or rejected result loses its duel, so
+pay is accepted results times a rating that follows the share of won duels ``w`` as
+``400 * log10(w / (1 - w))``: at a rating of 1300 and a share of 0.23 a hundredth more of accepted results is
+0.17 hundredths more of rating."""
 _GAIN: Final = 0.05
 """Tasks that another seed must promise: below that the worker is better used by the next task."""
-
-Evidence = dict[str, tuple[float, float, float]]
-"""Per signal: accepted, judged (both fading), and when last updated."""
-
-
-def signal_of(report: FixReport, score: float | None) -> str:
-    """The class of evidence of a result: a validation score where there is one, else the fixer's word."""
-    if report.verdict == UNREPAIRABLE:
-        return UNREPAIRABLE
-    if not report.gates_pass:
-        return "fails_checks"
-    if score is not None:
-        steps = floor(min(1.0, max(0.0, score)) / SCORE_STEP + 1e-9)
-        return f"{_SCORE}{steps * SCORE_STEP:.2f}"
-    return report.verdict.value
-
-
-def confidence(signal: str, evidence: Evidence, *, threshold: float, now: float) -> float:
-    """The chance that this validator accepts a result of this class; ``threshold`` is its own mark."""
-    accepted, judged = _prior(signal, threshold) * PRIOR_WEIGHT, PRIOR_WEIGHT
-    for other, (good, seen, at) in evidence.items():
-        weight = _likeness(signal, other) * 0.5 ** (max(0.0, now - at) / HALF_LIFE)
-        accepted += good * weight
-        judged += seen * weight
-    return accepted / judged
-
-
-def observe(evidence: Evidence, signal: str, *, accepted: bool, now: float) -> None:
-    """Count a verdict."""
-    good, seen, at = evidence.get(signal, (0.0, 0.0, now))
-    fade = 0.5 ** (max(0.0, now - at) / HALF_LIFE)
-    evidence[signal] = (good * fade + accepted, seen * fade + 1.0, now)
-
-
-def _prior(signal: str, threshold: float) -> float:
-    if signal.startswith(_SCORE):
-        score = float(signal.removeprefix(_SCORE)) + SCORE_STEP / 2
-        return min(0.98, max(0.02, 1.0 / (1.0 + exp((threshold - score) / 0.03))))
-    return _PRIOR.get(signal, 0.5)
-
-
-def _likeness(signal: str, other: str) -> float:
-    """Neighbouring scores are evidence for each other."""
-    if signal == other:
-        return 1.0
-    if signal.startswith(_SCORE) and other.startswith(_SCORE):
-        steps = abs(float(signal.removeprefix(_SCORE)) - float(other.removeprefix(_SCORE))) / SCORE_STEP
-        return exp(-(steps**2))
-    return 0.0
+TRY_EVERY: Final = 20
+"""Of so many results of a class in a row one is handed in, although the class does not pay."""
+_TRY_NEW: Final = 8
+"""The same for a class of which this validator has judged fewer than ``_FEW``."""
+_FEW: Final = 3.0
+_TRY_AFTER_ACCEPTANCE: Final = 2
 
 
 class Step(StrEnum):
@@ -86,13 +44,32 @@ class Step(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Situation:
-    """Everything the choice depends on; seconds."""
+class Outlook:
+    """What to expect of a validator: accepted tasks per second, and the chance from which handing in pays."""
 
-    confidence: float
-    acceptance: float
-    """The validator's overall acceptance: what a fresh seed may be worth."""
-    base_cooldown: float
+    rate: float
+    break_even: float
+    another_seed: float
+    """Tasks that the result of another seed is worth."""
+
+    @classmethod
+    def of(cls, evidence: Evidence, *, cycle: float, penalty: float, threshold: float, now: float) -> Outlook:
+        """From what was seen; ``cycle`` and ``penalty`` in seconds."""
+        means = evidence.means(threshold=threshold, now=now)
+        rate = best_rate(evidence.offers(now), means, cycle=cycle, penalty=penalty)
+        another = sum(
+            share * max(0.0, worth(means[signal], rate, penalty))
+            for signal, share in evidence.another_seed(now).items()
+        )
+        return cls(rate, break_even(rate, penalty), another)
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """Everything the choice depends on besides the outlook; seconds."""
+
+    signal: str
+    threshold: float
     penalty: float
     throttle: float
     elapsed: float
@@ -103,6 +80,7 @@ class Situation:
     """Until the task's own deadline."""
     seeds_left: int
     worker_free: bool
+    now: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,40 +91,85 @@ class Choice:
     detail: str
 
 
-def break_even(acceptance: float, base_cooldown: float, penalty: float) -> float:
-    """The confidence from which submitting beats skipping."""
-    cost = acceptance * penalty / base_cooldown
-    return cost / (1.0 + cost)
+def best_rate(
+    offers: Mapping[str, float], chances: Mapping[str, float], *, cycle: float, penalty: float
+) -> float:
+    """Accepted tasks per second if every class is handed in that pays at that rate (policy iteration).
+
+    ``offers``: how often each class comes up; ``chances``: how often each is accepted.
+    """
+    rate = 0.0
+    for _ in range(len(offers) + 1):
+        handed_in = [s for s in offers if worth(chances[s], rate, penalty) > 0.0]
+        accepted = sum(offers[s] * chances[s] for s in handed_in)
+        seconds = cycle + penalty * sum(offers[s] * (1.0 - chances[s]) for s in handed_in)
+        better = accepted / seconds
+        if better <= rate:
+            break
+        rate = better
+    return rate
 
 
-def choose(s: Situation) -> Choice:
+def worth(chance: float, rate: float, penalty: float) -> float:
+    """Tasks gained by handing in against skipping."""
+    return chance * (1.0 + DUEL_WORTH) - rate * (1.0 - chance) * penalty
+
+
+def break_even(rate: float, penalty: float) -> float:
+    """The chance from which handing in beats skipping."""
+    cost = rate * penalty
+    return cost / (1.0 + DUEL_WORTH + cost)
+
+
+def choose(s: Situation, outlook: Outlook, evidence: Evidence) -> Choice:
     """Submit, try another seed, or skip."""
-    rate = s.acceptance / s.base_cooldown
-    mark = break_even(s.acceptance, s.base_cooldown, s.penalty)
-
-    def worth(p: float) -> float:
-        return max(0.0, p - rate * (1.0 - p) * s.penalty)
-
-    now_worth = worth(s.confidence)
+    belief = evidence.belief(s.signal, threshold=s.threshold, now=s.now)
+    mark = outlook.break_even
+    hopeless = evidence.surely_below(s.signal, mark, threshold=s.threshold, now=s.now)
+    recent = evidence.recent(s.signal)
+    better = hopeless and recent >= mark
+    figures = (
+        f"{s.signal}: chance {belief.mean:.2f} ({belief.weight:.0f} verdicts), pays from {mark:.2f} at"
+        f" {outlook.rate * 3600:.1f} accepted an hour"
+    )
+    seen = evidence.classes.get(s.signal)
+    held_back, every = (0 if seen is None else seen.held_back), _try_every(seen)
+    if hopeless and not better and held_back + 1 >= every:
+        return Choice(Step.SUBMIT, f"to learn: {held_back} of these were held back in a row; {figures}")
     late = max(0.0, s.elapsed + s.generation - s.throttle) - max(0.0, s.elapsed - s.throttle)
-    again = worth(s.acceptance) - rate * late
-    figures = f"confidence {s.confidence:.2f}, break-even {mark:.2f}, {s.elapsed:.1f} s since the pull"
+    again = outlook.another_seed - outlook.rate * late
+    # Time that is not free is spent only where this result is surely the worse one.
+    doubt = belief.upper if late > 0.0 and not hopeless else belief.mean
+    likely = recent if better else doubt
+    now_worth = max(0.0, worth(likely, outlook.rate, s.penalty))
     if s.seeds_left > 0 and s.worker_free and s.generation < s.left and again > now_worth + _GAIN:
         return Choice(
-            Step.RETRY, f"another seed is worth {again:.2f} tasks, this result {now_worth:.2f}; {figures}"
+            Step.RETRY, f"another seed is worth {again:.2f} tasks, this one {now_worth:.2f}; {figures}"
         )
-    if s.confidence >= mark:
-        return Choice(Step.SUBMIT, figures)
-    hint = "no seed left" if s.seeds_left <= 0 else "no worker or time for another seed"
+    gain = worth(belief.mean, outlook.rate, s.penalty)
+    if better:
+        return Choice(Step.SUBMIT, f"the last verdicts were better than before ({recent:.2f}); {figures}")
+    if not hopeless:
+        return Choice(Step.SUBMIT, f"handing in is worth {gain:+.2f} tasks against a skip; {figures}")
+    hint = "no seed left" if s.seeds_left <= 0 else "no worker or time for another seed, or none pays"
     return Choice(
-        Step.SKIP, f"a rejection would cost {s.penalty:g} s, a skip costs nothing; {hint}; {figures}"
+        Step.SKIP,
+        f"handing in is worth {gain:+.2f} tasks, a rejection costs {s.penalty:g} s, a skip nothing; {hint};"
+        f" {held_back + 1} held back in a row, the {every}th is handed in to learn; {figures}",
     )
 
 
+def _try_every(seen: Seen | None) -> int:
+    if seen is None or seen.judged < _FEW:
+        return _TRY_NEW
+    return _TRY_AFTER_ACCEPTANCE if seen.last_accepted else TRY_EVERY
+
+
 def lowest_score(evidence: Evidence, *, threshold: float, mark: float, now: float) -> float:
-    """The lowest validation score that is submitted: the gate's threshold as it stands (1 for none)."""
-    steps = (n * SCORE_STEP for n in range(round(1 / SCORE_STEP)))
+    """The lowest validation score that is handed in for sure as things stand (1 for none)."""
     good = (
-        s for s in steps if confidence(f"{_SCORE}{s:.2f}", evidence, threshold=threshold, now=now) >= mark
+        score
+        for score, signal in score_signals()
+        if not evidence.surely_below(signal, mark, threshold=threshold, now=now)
     )
     return min(good, default=1.0)

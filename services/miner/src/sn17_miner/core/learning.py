@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from math import isfinite
 from typing import Any, Final
 
 from sn17_miner.core.clock_offset import Offset
-from sn17_miner.core.gate import Evidence
+from sn17_miner.core.evidence import Evidence
+from sn17_miner.core.gate import Outlook
 from sn17_miner.core.timing import Policy
 
 _BLEND: Final = 0.2
+_LONGEST_IDLE: Final = 10.0
+"""Cooldowns: a longer wait was a pause of ours and says nothing about the next one."""
 _PRIOR_TASKS: Final = 4.0
 _PRIOR_ACCEPTANCE: Final = 0.9
 _KEEP: Final = 0.98
@@ -29,19 +32,38 @@ class Learned:
     accepted: float = 0.0
     judged: float = 0.0
     delivery: float | None = None
+    idle: float = 0.0
+    """Seconds from a cooldown's end to the next pull: more than a moment where workers are scarce."""
     offset: Offset = field(default_factory=Offset)
-    evidence: Evidence = field(default_factory=dict)
+    evidence: Evidence = field(default_factory=Evidence)
     """What the quality gate saw of this validator."""
 
     @classmethod
     def fresh(cls, policy: Policy) -> Learned:
         """Nothing learned yet: the defaults validators are shipped with."""
-        return cls(policy.throttle, 0.6, policy.base_cooldown, policy.penalty)
+        evidence = Evidence(policy.evidence_half_life)
+        return cls(policy.throttle, 0.6, policy.base_cooldown, policy.penalty, evidence=evidence)
 
     @property
     def acceptance(self) -> float:
         """Share of judged submissions that were accepted, with a mild optimistic prior."""
         return (self.accepted + _PRIOR_TASKS * _PRIOR_ACCEPTANCE) / (self.judged + _PRIOR_TASKS)
+
+    @property
+    def cycle(self) -> float:
+        """Seconds from one pull to the next when the result is accepted, or skipped."""
+        late = max(0.0, (self.delivery or 0.0) - self.throttle)
+        return self.base_cooldown + late + self.idle
+
+    def outlook(self, now: float) -> Outlook:
+        """What the quality gate expects of this validator."""
+        return Outlook.of(
+            self.evidence, cycle=self.cycle, penalty=self.penalty, threshold=self.threshold, now=now
+        )
+
+    def waited(self, seconds: float) -> None:
+        """Blend in the time between a cooldown's end and the next pull."""
+        self.idle += _BLEND * (min(seconds, _LONGEST_IDLE * self.base_cooldown) - self.idle)
 
     def told(self, throttle: float, threshold: float) -> None:
         """A pull's answer named the validator's own values; absurd ones are ignored."""
@@ -76,10 +98,10 @@ class Learned:
 
     def dump(self) -> str:
         """JSON for the journal."""
-        values = asdict(self)
-        offset = values.pop("offset")
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values["evidence"] = self.evidence.dump()
         # JSON has no infinities; a bound that is missing is one.
-        values["offset"] = {key: value for key, value in offset.items() if isfinite(value)}
+        values["offset"] = {key: value for key, value in asdict(self.offset).items() if isfinite(value)}
         return json.dumps(values)
 
     @classmethod
@@ -88,9 +110,7 @@ class Learned:
         try:
             values: dict[str, Any] = json.loads(text)
             offset = Offset(**values.pop("offset", {}))
-            evidence = {
-                str(k): (float(a), float(b), float(c)) for k, (a, b, c) in values.pop("evidence", {}).items()
-            }
+            evidence = Evidence.load(values.pop("evidence", {}), policy.evidence_half_life)
             return cls(**values, offset=offset, evidence=evidence)
         except (ValueError, TypeError, AttributeError):
             return cls.fresh(policy)

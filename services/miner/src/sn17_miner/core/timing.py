@@ -22,6 +22,8 @@ class Policy:
     penalty: float = 600.0
     throttle: float = 30.0
     lock: float = 30.0
+    evidence_half_life: float = 24 * 3600.0
+    """In which a verdict loses half its weight for the quality gate."""
 
     cooldown_margin: float = 0.05
     """A pull arrives this much after the cooldown at the earliest; a property of clocks, never scaled."""

@@ -1,0 +1,1 @@
+"""The network in virtual time around the real decisions of the miner."""
