@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 import yaml
-from chart_cases import CHART, PRELOADED, ChartError
+from chart_cases import CHART, COMMITS, PRELOADED, REVISION, ChartError
 from sn17_cluster.plugin import unavailable
 from sn17_cluster.requirements import MissingError, require_tools
 
 KUBERNETES = "1.34.4"
-REVISION = "0123456789abcdef0123456789abcdef01234567"
 
 Manifest = Mapping[str, Any]
 
@@ -25,10 +24,9 @@ PRESETS: dict[str, tuple[str, ...]] = {
     "single-gpu": (
         "-f",
         str(CHART / "values-single-gpu.yaml"),
-        "--set",
-        f"trellis.model.revision={REVISION}",
+        *COMMITS,
     ),
-    "multi-gpu": ("-f", str(CHART / "values-multi-gpu.yaml"), "--set", f"trellis.model.revision={REVISION}"),
+    "multi-gpu": ("-f", str(CHART / "values-multi-gpu.yaml"), *COMMITS),
 }
 
 MONITORING_APIS = (
@@ -57,7 +55,7 @@ TOGGLES: dict[str, tuple[str, ...]] = {
     "existing-claim": ("--set", "trellis.model.existingClaim=weights"),
     "fetch-with-everything": (
         "--set",
-        f"trellis.model.revision={REVISION},trellis.model.tokenSecret=hub,trellis.model.caConfigMap=ca,"
+        f"{COMMITS[1]},trellis.model.tokenSecret=hub,trellis.model.caConfigMap=ca,"
         "trellis.model.proxy=http://proxy:3128,trellis.model.endpoint=https://hub.example,"
         f"trellis.model.extra[0].repository=a/b,trellis.model.extra[0].revision={REVISION}",
     ),

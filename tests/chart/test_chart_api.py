@@ -154,7 +154,7 @@ def test_every_toggle_installs(
 def test_notes_name_what_is_missing_and_how_to_mend_it(cluster: Cluster, namespace: str) -> None:
     out = cluster.helm("install", "sn17", str(CHART), "-n", namespace, *PRELOADED)
     assert "sn17 wallet secret" in out
-    assert "trellis.model.revision=COMMIT" in out
+    assert "trellis.model.revision=COMMIT-OF-TRELLIS-text-xlarge" in out
     cluster.kubectl("create", "secret", "generic", "sn17-hotkey", "--from-literal=hotkey={}", "-n", namespace)
     out = cluster.helm(
         "upgrade", "sn17", str(CHART), "-n", namespace, *PRELOADED, "--set", "trellis.model.existingClaim=w"

@@ -59,7 +59,7 @@ def test_both_helms_render_the_same(
         (("--set-json", 'networkPolicy.metricsFrom=[{"namespace":{}}]'), "namespace"),
         (("--set", "localValidators.enabled=true"), "never stand beside the real network"),
         (("--set", "miner.chain.source=http"), "miner.chain.url is required"),
-        (("-f", str(CHART / "values-single-gpu.yaml")), "trellis.model.revision is required"),
+        (("-f", str(CHART / "values-single-gpu.yaml")), "the commits of the model are required"),
     ],
 )
 @pytest.mark.parametrize("tool", ["helm", "helm3"])
@@ -231,7 +231,10 @@ def test_fetch_takes_pinned_revisions_and_hides_the_token(rendered: Callable[[st
     (fetch,) = release.pod("trellis")["spec"]["initContainers"]
     assert fetch["args"][:2] == ["fetch", "--into=/models"]
     pinned = fetch["args"][2:]
-    assert [a.partition("@")[0] for a in pinned] == ["microsoft/TRELLIS-text-xlarge", "a/b"]
+    assert [a.partition("@")[0] for a in pinned] == [
+        *("microsoft/TRELLIS-text-xlarge", "a/b"),
+        *("--needed=microsoft/TRELLIS-image-large", "--needed=openai/clip-vit-large-patch14"),
+    ]
     assert all(a.endswith("@0123456789abcdef0123456789abcdef01234567") for a in pinned)
     settings = env(release.pod("trellis"))
     assert settings["SN17_TEXT_CHECKPOINT"] == "/models/microsoft/TRELLIS-text-xlarge"

@@ -166,14 +166,23 @@ affinity:
 {{- if and (eq .Values.trellis.backend "torch") (not .Values.trellis.model.bundled) -}}true{{- end -}}
 {{- end -}}
 
-{{- /* Whether neither a commit to fetch nor a filled claim is named. */ -}}
+{{- /* Values of commits that are missing, as `--set` options; empty: a filled claim is named, or all are there. */ -}}
 {{- define "sn17.modelMissing" -}}
-{{- if and (include "sn17.modelOnVolume" .) (not .Values.trellis.model.revision) (not .Values.trellis.model.existingClaim) -}}true{{- end -}}
+{{- $model := .Values.trellis.model -}}
+{{- $missing := list -}}
+{{- if and (include "sn17.modelOnVolume" .) (not $model.existingClaim) -}}
+{{- range $path, $part := dict "" $model "decoders." $model.decoders "textEncoder." $model.textEncoder -}}
+{{- if not $part.revision -}}
+{{- $missing = append $missing (printf "--set trellis.model.%srevision=COMMIT-OF-%s" $path (base $part.repository)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- join " " $missing -}}
 {{- end -}}
 
 {{- /* Whether the init container fetches a model. */ -}}
 {{- define "sn17.fetchesModel" -}}
-{{- if and (include "sn17.modelOnVolume" .) (not .Values.trellis.model.existingClaim) .Values.trellis.model.revision -}}true{{- end -}}
+{{- if and (include "sn17.modelOnVolume" .) (not .Values.trellis.model.existingClaim) (not (include "sn17.modelMissing" .)) -}}true{{- end -}}
 {{- end -}}
 
 {{- define "sn17.modelClaim" -}}

@@ -110,40 +110,65 @@ def _places(repository: str, into: Path) -> list[Path]:
     return [into / each / name for each in (OWNERS if owner in OWNERS else (owner,))]
 
 
+class _Revisions:
+    """``--needed`` as given: a revision for one repository, or one for all the others."""
+
+    def __init__(self, entries: Sequence[str]) -> None:
+        named = [entry.partition("@") for entry in entries]
+        self._by_name = {name: revision for name, at, revision in named if at}
+        self._others = next((name for name, at, _ in named if not at), None)
+
+    def of(self, repository: str) -> str | None:
+        return self._by_name.get(repository, self._others)
+
+
+def _fetch_all(
+    wanted: Sequence[tuple[str, str]], revisions: _Revisions, into: Path
+) -> tuple[list[Path], list[str]]:
+    """The folders fetched, and a line for each repository that could not be."""
+    todo = [(repository, revision, tuple[str, ...]()) for repository, revision in wanted]
+    fetched, failed, seen = list[Path](), list[str](), set[str]()
+    while todo:
+        repository, revision, only = todo.pop(0)
+        seen.add(repository)
+        try:
+            fetched.append(fetch(repository, revision, into, only))
+            sys.stdout.write(f"{fetched[-1]}\n")
+        except Exception as error:
+            failed.append(f"{repository}@{revision}: {error}")
+        if not todo:
+            more = {name: files for path in fetched for name, files in needed(path, into).items()}
+            known = {name: revisions.of(name) for name in more if name not in seen}
+            todo = [(name, revision, more[name]) for name, revision in known.items() if revision]
+    return fetched, failed
+
+
 def main(argv: Sequence[str]) -> int:
-    """Fetch each ``OWNER/NAME@REVISION``; what they need beyond that is named, or fetched too."""
+    """Fetch each ``OWNER/NAME@REVISION`` and what it refers to; 1 when anything is missing afterwards."""
     parser = argparse.ArgumentParser(prog="sn17-trellis fetch", description=__doc__)
     parser.add_argument("repository", nargs="+", help="OWNER/NAME@REVISION; the revision is required")
     parser.add_argument("--into", type=Path, required=True, help="folder that gets OWNER/NAME/...")
     parser.add_argument(
         "--needed",
-        metavar="REVISION",
-        help="fetch what these refer to as well, at this revision",
+        metavar="[OWNER/NAME@]REVISION",
+        action="append",
+        default=[],
+        help="fetch what these refer to as well: that repository at this revision, or all others; repeatable",
     )
     args = parser.parse_args(argv)
-    wanted = [entry.partition("@") for entry in args.repository]
-    for repository, _, revision in wanted:
+    for entry in args.repository + [entry for entry in args.needed if "@" in entry]:
+        repository, _, revision = entry.partition("@")
         if repository.count("/") != 1 or not revision:
-            parser.error(f"{repository!r}: write OWNER/NAME@REVISION (a commit, tag or branch)")
-    todo = [(repository, revision, tuple[str, ...]()) for repository, _, revision in wanted]
-    fetched: list[Path] = []
-    seen = set[str]()
-    while todo:
-        repository, revision, only = todo.pop(0)
-        seen.add(repository)
-        try:
-            fetched.append(fetch(repository, revision, args.into, only))
-        except Exception as error:
-            sys.stderr.write(f"{repository}: {error}\n")
-            return 1
-        sys.stdout.write(f"{fetched[-1]}\n")
-        if not todo and args.needed:
-            more = {name: files for path in fetched for name, files in needed(path, args.into).items()}
-            todo = [(name, args.needed, files) for name, files in more.items() if name not in seen]
+            parser.error(f"{entry!r}: write OWNER/NAME@REVISION (a commit, tag or branch)")
+    wanted = [(name, revision) for name, _, revision in (entry.partition("@") for entry in args.repository)]
+    fetched, failed = _fetch_all(wanted, _Revisions(args.needed), args.into)
+    missing = dict[str, str]()
     for path in fetched:
         for name, files in needed(path, args.into).items():
-            what = f"{len(files) // 2} networks" if files else "its conditioning model"
-            sys.stderr.write(
-                f"{path} needs {what} of {name}: fetch {name}@REVISION too, or give --needed REVISION\n"
-            )
-    return 0
+            what = f"{len(files) // 2} networks" if files else "the conditioning model"
+            missing.setdefault(name, f"{path} needs {what} of {name}: give --needed {name}@REVISION")
+    for line in (*failed, *missing.values()):
+        sys.stderr.write(f"{line}\n")
+    if failed or missing:
+        sys.stderr.write(f"not complete: {len(failed)} not fetched, {len(missing)} repositories missing\n")
+    return 1 if failed or missing else 0
