@@ -6,8 +6,7 @@ import numpy as np
 from sn17_devnet.solids import inside
 from sn17_scene import layout, lit, parse
 from sn17_splats import Splats, encode_spz
-
-SH_C0 = 0.28209479177387814
+from sn17_splats.convention import SH_C0
 
 
 def surface_splats(prompt, rng, *, grid=64, per_voxel=32, limit=None):

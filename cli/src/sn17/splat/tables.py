@@ -11,6 +11,7 @@ from rich.text import Text
 from sn17_fixer.compare import Comparison
 from sn17_fixer.model import Diagnosis, RenderCheck, Step
 from sn17_splats import ColumnStatistics, SplatStatistics
+from sn17_splats.convention import MIN_GAUSSIANS
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _COLOURS = {"healthy": "green", "repaired": "yellow", "damaged": "yellow", "unrepairable": "red"}
@@ -100,7 +101,7 @@ def diagnosis_lines(diagnosis: Diagnosis, check: RenderCheck | None = None) -> G
             "as drawn", f"a tenth of the silhouette below {check.alpha_p10:.3f}, mean {check.coverage:.3f}"
         )
     passed = [
-        ("7,000 gaussians", gates.enough_gaussians),
+        (f"{MIN_GAUSSIANS:,} gaussians", gates.enough_gaussians),
         ("20 % visible", gates.opaque_enough),
         ("rotations vary", gates.rotations_vary),
     ]

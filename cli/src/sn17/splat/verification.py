@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 from sn17_splats import SplatError, Splats
-from sn17_splats.statistics import SH_C0
+from sn17_splats.convention import SH_C0
 
 from sn17.splat.sniffing import Format
 

@@ -22,6 +22,7 @@ from sn17.up.session import REFRESH_SECONDS, EventLog, Session, running
 from sn17.up.stack import StackOptions
 from sn17.up.tables import render
 from sn17_files import write_atomically
+from sn17_splats.convention import MIN_GAUSSIANS
 
 HEALING_SECONDS = 60.0
 DEMO_PACE = {"slow_seconds": 2.0}
@@ -49,7 +50,7 @@ def up(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the validators' prompts.")] = 17,
     max_gaussians: Annotated[
-        int | None, typer.Option(min=7_000, help="Most gaussians of an asset (procedural backend).")
+        int | None, typer.Option(min=MIN_GAUSSIANS, help="Most gaussians of an asset (procedural backend).")
     ] = None,
     demo: Annotated[bool, typer.Option("--demo", help="Let the last worker leak and degrade.")] = False,
     operator: Annotated[

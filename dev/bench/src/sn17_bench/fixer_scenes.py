@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from sn17_splats import Splats, decode_spz, read_splat
+from sn17_splats.convention import SH_C0
 
 REPOSITORY = Path(__file__).resolve().parents[4]
 REAL = Path(os.environ.get("SN17_SPLATS", REPOSITORY / "../shared/data/splats"))
@@ -85,7 +86,7 @@ def plant() -> Splats:
         np.log(np.maximum(rows["scale"], 1e-9)).astype(np.float32),
         (rows["rotation"].astype(np.float32) - 128) / 128,
         np.log(alpha / (1 - alpha)).astype(np.float32),
-        ((rows["colour"][:, :3] / 255.0 - 0.5) / 0.28209479).astype(np.float32),
+        ((rows["colour"][:, :3] / 255.0 - 0.5) / SH_C0).astype(np.float32),
     )
 
 

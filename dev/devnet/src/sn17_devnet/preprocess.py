@@ -13,16 +13,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from sn17_splats import Limits, SplatError, Splats, decode_spz, read_ply
+from sn17_splats.convention import MAX_TRANSPARENT_SHARE, MIN_GAUSSIANS, SH_C0, TRANSPARENT_ALPHA
 
 Array = NDArray[np.float32]
 
-MIN_GAUSSIANS: Final = 7000
-TRANSPARENT_ALPHA: Final = 1e-3
-MAX_TRANSPARENT_SHARE: Final = 0.8
 NORMAL_EXTENT: Final = 1.5
 """Every model is scaled until its largest bounding-box edge has this length."""
-
-SH_C0: Final = 0.28209479177387814
 
 
 class IntakeError(ValueError):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sn17_splats.convention import SH_C0
 from sn17_trellis.engine.conditioning import TextConditioner
 from sn17_trellis.engine.config import SamplerParams
 from sn17_trellis.engine.pipeline import Pipeline
@@ -22,7 +23,6 @@ from torch import Tensor
 
 from sn17_train.data import Arrangement, draw
 
-SH_C0 = 0.28209479177387814
 COLOUR_REACH = 0.175
 """Half the distance of the grammar's two nearest colours: nearer than this is the right colour."""
 

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as fn
+from sn17_splats.convention import SH_C0
 from sn17_trellis.engine.gaussians import GaussianDecoder
 from sn17_trellis.engine.voxels import Voxels
 from torch import Tensor
@@ -19,7 +20,6 @@ from sn17_train.models import Models
 LOGIT_MEAN, LOGIT_STD, BETWEEN_VOXELS = 3.86, 2.78, 0.70
 """Opacity logits of a real asset: mean, spread, and the share of variance between voxels."""
 SIGMA_OF_VOXEL = 0.42
-SH_C0 = 0.28209479177387814
 STD = (0.6, 0.6, 0.6, 0.6, 0.6, 0.6, 1.0, 1.0)
 """Spread of the structured latents: colour, place, and two of noise; their mean is zero."""
 

@@ -16,11 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sn17_splats.container import Float32, Splats
+from sn17_splats.convention import SH_C0, TRANSPARENT_ALPHA
 
-#: Alpha below which the subnet's validator counts a gaussian as transparent.
-TRANSPARENT_ALPHA: Final = 1e-3
-#: Constant of the zeroth spherical harmonic: rgb = 0.5 + SH_C0 * f_dc.
-SH_C0: Final = 0.28209479177387814
 HISTOGRAM_BINS: Final = 24
 
 

@@ -8,9 +8,9 @@ from typing import Final
 
 import numpy as np
 from sn17_splats import Splats
+from sn17_splats.convention import TRANSPARENT_LOGIT
 
 from sn17_fixer.diagnosis import diagnose
-from sn17_fixer.gates import TRANSPARENT_LOGIT
 from sn17_fixer.policy import SATURATED_LOGIT
 from sn17_fixer.reference import Reference
 

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 from sn17_splats import Splats
-from sn17_splats.statistics import SH_C0
+from sn17_splats.convention import SH_C0
 
 from sn17_fixer.model import Reason, Repair, Step
 from sn17_fixer.scan.columns import COLOURS, POSITIONS, ROTATIONS, SCALES, Scan

@@ -8,9 +8,10 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 from sn17_splats import Splats
+from sn17_splats.convention import MIN_GAUSSIANS
 
 from sn17_fixer.conventions import foreign_conventions
-from sn17_fixer.gates import MIN_GAUSSIANS, gates_of
+from sn17_fixer.gates import gates_of
 from sn17_fixer.model import (
     BLOCK,
     CLAMP_LOGIT,

@@ -12,12 +12,8 @@ from typing import Final
 import numpy as np
 from sn17_contract.metrics import CANARY_DRIFT_MARK
 from sn17_splats import Splats
+from sn17_splats.convention import MAX_TRANSPARENT_SHARE, MIN_GAUSSIANS, SH_C0, TRANSPARENT_LOGIT
 
-MIN_GAUSSIANS: Final = 7_000
-"""The subnet's validators reject fewer."""
-MAX_TRANSPARENT_SHARE: Final = 0.8
-TRANSPARENT_LOGIT: Final = -6.907
-"""alpha 0.001"""
 MIN_FINITE_SHARE: Final = 0.5
 
 COUNT_TOLERANCE: Final = 0.20
@@ -34,8 +30,6 @@ TOLERANCES: Final[Mapping[str, float]] = {
     "extent_z": 0.05,
 }
 """Largest healthy difference of each statistic between two canaries of one checkpoint and hardware."""
-
-_SH_C0: Final = 0.28209479177387814
 
 
 class Finding(StrEnum):
@@ -82,7 +76,7 @@ def measure(splats: Splats) -> Quality:
     if len(good) == 0:
         return Quality(n, 0.0, {})
     logits = np.clip(good.opacity_logits, -9.21, 9.21)
-    rgb = 0.5 + _SH_C0 * good.f_dc.mean(axis=0, dtype=np.float64)
+    rgb = 0.5 + SH_C0 * good.f_dc.mean(axis=0, dtype=np.float64)
     extent = good.positions.max(axis=0) - good.positions.min(axis=0)
     return Quality(
         n,

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 from sn17_splats import SplatError, Splats, alpha
-from sn17_splats.statistics import SH_C0
+from sn17_splats.convention import SH_C0
 
 from sn17_fixer.render.camera import Camera
 from sn17_fixer.render.footprints import MIN_ALPHA, Footprints

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from sn17_splats import Splats
+from sn17_splats.convention import TRANSPARENT_LOGIT
 
 from sn17_fixer.compiled import kernel
-from sn17_fixer.gates import TRANSPARENT_LOGIT
 from sn17_fixer.scan.columns import BINS, BINS_PER_LOGIT, COLUMNS, HISTOGRAM_LOW, OPACITY, TAME, Scan, pivots
 
 _WIDTH = len(COLUMNS)

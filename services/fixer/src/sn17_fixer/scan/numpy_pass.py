@@ -7,8 +7,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from sn17_splats import Splats
+from sn17_splats.convention import TRANSPARENT_LOGIT
 
-from sn17_fixer.gates import TRANSPARENT_LOGIT
 from sn17_fixer.scan.columns import (
     BINS,
     BINS_PER_LOGIT,

@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 import sn17_scene
 from sn17_contract.metrics import GenerationKind
+from sn17_splats.convention import MIN_GAUSSIANS
 
 from sn17_trellis.backend import (
     BadPrompt,
@@ -27,7 +28,6 @@ from sn17_trellis.backend import (
 from sn17_trellis.procedural.gaussians import PER_VOXEL, gaussians_of
 from sn17_trellis.procedural.image import image_surface
 from sn17_trellis.procedural.voxels import Surface, scene_surface
-from sn17_trellis.quality import MIN_GAUSSIANS
 
 RESOLUTION: Final = 64
 MIN_RESOLUTION: Final = 8

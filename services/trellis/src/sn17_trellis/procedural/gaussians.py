@@ -6,6 +6,7 @@ from typing import Final
 
 import numpy as np
 from sn17_splats import Splats
+from sn17_splats.convention import SH_C0
 
 from sn17_trellis.procedural.voxels import Surface
 
@@ -21,7 +22,6 @@ SIGMA_OF_VOXEL: Final = 0.42
 """Mean sigma as a share of the voxel's edge."""
 MIN_LOG_SCALE: Final = float(np.log(9e-4))
 COLOUR_NOISE: Final = 0.015
-SH_C0: Final = 0.28209479177387814
 
 
 def gaussians_of(surface: Surface, rng: np.random.Generator) -> Splats:
