@@ -25,7 +25,7 @@ export DEBIAN_FRONTEND=noninteractive
 apt-get update -q
 # A kernel with cgroup v2 as a program, which is there for x86 only; its tests are skipped without it.
 if apt-cache show user-mode-linux >/dev/null 2>&1; then
-    packages="$packages user-mode-linux"
+    packages="$packages user-mode-linux kmod"
 fi
 # shellcheck disable=SC2086  # a list of package names
 apt-get install -q -y --no-install-recommends $packages

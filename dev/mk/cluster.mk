@@ -1,5 +1,5 @@
 # The cluster tests: tools from Go modules, a control plane, a node, images.
-.PHONY: tools cluster-up cluster-down cluster-shell images test-node e2e test-chaos-cluster chaos-cluster comparison soak
+.PHONY: tools cluster-up cluster-down cluster-shell images test-node test-node-v2 e2e test-chaos-cluster chaos-cluster comparison soak
 
 TOOLS ?=
 NODES ?= 1
@@ -21,7 +21,10 @@ images: ## Build the container images with docker or buildah (IMAGES="operator t
 	@$(PYTHON) dev/tools/images.py $(IMAGES)
 
 test-node: sync tools ## The tests of the node itself, two nodes included, and of the guest kernel (needs root and Go)
-	@SN17_REQUIRE_CLUSTER=1 .venv/bin/python -m pytest -m node dev/cluster dev/uml
+	@SN17_REQUIRE_CLUSTER=1 .venv/bin/python -m pytest -m "node and not slow" dev/cluster dev/uml
+
+test-node-v2: sync tools ## A whole node in a kernel with cgroup v2: worker and OOM killer in containers (minutes; needs root and Go)
+	@SN17_REQUIRE_CLUSTER=1 .venv/bin/python -m pytest -m "node and slow" dev/uml
 
 e2e: sync tools ## Everything on a real cluster: install, four arms of a leak, recycles, uninstall; 20 faults, a short soak (needs root and Go)
 	@SN17_REQUIRE_CLUSTER=1 .venv/bin/python -m pytest -o "norecursedirs=.*" tests/e2e --durations=0

@@ -11,7 +11,7 @@ from sn17_cluster.plugin import unavailable
 from sn17_cluster.requirements import REPOSITORY, MissingError
 from sn17_uml import require, run_in_guest
 
-TESTS = REPOSITORY / "tests" / "cgroup_v2"
+TESTS = REPOSITORY / "tests" / "cgroup_v2" / "test_worker.py"
 
 
 @pytest.mark.timeout(700)

@@ -9,6 +9,8 @@ from sn17_cluster.requirements import MissingError
 from sn17_cluster.state import CGROUP_MOUNT, RunState
 
 CONTROLLERS = {"cpu", "cpuset", "memory", "pids"}
+# A kernel for one processor has no cpusets; kubelet and runc do without.
+NEEDED = CONTROLLERS - {"cpuset"}
 
 
 def create(state: RunState, name: str) -> None:
@@ -27,18 +29,19 @@ def create(state: RunState, name: str) -> None:
 def _create_unified(name: str) -> None:
     available = set((CGROUP_MOUNT / "cgroup.controllers").read_text().split())
     enabled = set((CGROUP_MOUNT / "cgroup.subtree_control").read_text().split())
-    if missing := sorted(CONTROLLERS - available):
+    if missing := sorted(NEEDED - available):
         raise MissingError(f"the cgroup controllers {', '.join(missing)} are not available to a node here")
+    wanted = CONTROLLERS & available
     try:
-        if missing := sorted(CONTROLLERS - enabled):
+        if missing := sorted(wanted - enabled):
             (CGROUP_MOUNT / "cgroup.subtree_control").write_text(" ".join(f"+{each}" for each in missing))
         folder = CGROUP_MOUNT / name
         folder.mkdir()
-        (folder / "cgroup.subtree_control").write_text(" ".join(f"+{each}" for each in sorted(CONTROLLERS)))
+        (folder / "cgroup.subtree_control").write_text(" ".join(f"+{each}" for each in sorted(wanted)))
         (folder / "cpu.weight").write_text(str(100 * (os.cpu_count() or 1)))
     except OSError as error:
         raise MissingError(
-            f"cgroup v2 refuses to delegate {', '.join(sorted(CONTROLLERS))} ({error.strerror}):"
+            f"cgroup v2 refuses to delegate {', '.join(sorted(wanted))} ({error.strerror}):"
             " inside a container run it with a private cgroup namespace whose root has no processes"
         ) from error
 

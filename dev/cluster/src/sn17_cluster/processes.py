@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import time
@@ -13,6 +14,8 @@ from sn17_cluster.state import ProcessId, RunState
 
 LOG_TAIL_LINES = 15
 POLL_SECONDS = 0.05
+PATIENCE = float(os.environ.get("SN17_CLUSTER_PATIENCE") or 1)
+"""Deadlines are this many times as long, for machines that are slow in everything."""
 
 
 class ProcessDiedError(Exception):
@@ -148,6 +151,7 @@ class Supervisor:
             ProcessDiedError: a process that was not stopped has ended.
             NotReadyError: `timeout` seconds passed.
         """
+        timeout *= PATIENCE
         deadline = time.monotonic() + timeout
         while not ready():
             for name in self.running():

@@ -21,6 +21,7 @@ DEBIAN_PACKAGES = {
     "ip": "iproute2",
     "iptables": "iptables",
     "linux.uml": "user-mode-linux",
+    "modprobe": "kmod",
     "mount": "mount",
     "nsenter": "util-linux",
     "runc": "runc",

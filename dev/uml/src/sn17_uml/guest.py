@@ -20,6 +20,8 @@ from sn17_cluster.requirements import MissingError, require_commands, require_ro
 
 KERNEL: Final = "linux.uml"
 COMMANDS: Final = (KERNEL, "ip", "mount", "setpriv")
+NODE_COMMANDS: Final = ("iptables", "modprobe")
+NODE_PROGRAMS: Final = "/run/node/bin"
 MACHINES: Final = ("x86_64", "i686")
 CONSOLE_LINES: Final = 60
 
@@ -48,11 +50,33 @@ mount -t tmpfs tmpfs /dev/shm
 mount -t hostfs none {shared} -o {shared}
 ip link set lo up
 echo guest >/proc/sys/kernel/hostname
+{more}
 stty -opost </dev/tty1
 cd {shared}
 set +e
 env -i {command} </dev/null >/dev/tty1 2>&1
 echo $? >{code}
+"""
+
+# What kubelet, containerd and kube-proxy need beside. The kernel loads its modules from where Debian has put
+# them; its nftables have no NAT, so `iptables` is the older one; kubelet does not start without a clock rate.
+_NODE: Final = """\
+for folder in /var/lib /var/log /mnt; do mount -t tmpfs tmpfs $folder; done
+mkdir -p /mnt/lib/modules {programs}
+mount --bind /usr/lib/uml/modules /mnt/lib/modules
+printf '#!/bin/sh\\nexec modprobe -d /mnt "$@"\\n' >{programs}/load-module
+chmod +x {programs}/load-module
+echo {programs}/load-module >/proc/sys/kernel/modprobe
+for module in overlay br_netfilter bridge veth iptable_nat iptable_filter nf_conntrack; do
+    {programs}/load-module $module
+done
+for family in iptables ip6tables; do
+    for tool in "" -save -restore; do
+        ln -s "$(command -v $family-legacy$tool)" "{programs}/$family$tool"
+    done
+done
+sed 's/^model name.*/&\\ncpu MHz : 1000.000/' /proc/cpuinfo >/run/node/cpuinfo
+mount --bind /run/node/cpuinfo /proc/cpuinfo
 """
 
 
@@ -74,12 +98,12 @@ class GuestError(Exception):
     """The guest ended, or was ended at its deadline, before the command did."""
 
 
-def require() -> None:
+def require(*, node: bool = False) -> None:
     """Raises MissingError, with what to do about it, on a machine that cannot run the guest."""
     if platform.machine() not in MACHINES:
         raise MissingError(f"user-mode Linux runs on x86 only, and this machine is {platform.machine()}")
     require_root("user-mode Linux")
-    require_commands(COMMANDS)
+    require_commands([*COMMANDS, *(NODE_COMMANDS if node else ())])
 
 
 def run_in_guest(
@@ -89,22 +113,24 @@ def run_in_guest(
     environment: Mapping[str, str] = MappingProxyType({}),
     memory_mib: int = 1024,
     deadline: float = 60.0,
+    node: bool = False,
 ) -> Outcome:
     """Run `argv` as root in a new guest, in the folder `shared`, which is the only one it can write to.
 
     environment: added to PATH, HOME, LANG and PYTHONDONTWRITEBYTECODE; nothing else is handed on.
     deadline: seconds for boot and command together.
+    node: prepare the guest for a Kubernetes node; its `/var/lib`, `/var/log` and `/mnt` are then empty.
 
     Raises:
         GuestError: the deadline passed, or the kernel ended by itself.
         MissingError: this machine cannot run the guest.
     """
-    require()
+    require(node=node)
     shared = shared.resolve()
     code = shared / "exit-code"
     code.unlink(missing_ok=True)
     init = shared / "init"
-    init.write_text(_script(argv, shared, code, environment))
+    init.write_text(_script(argv, shared, code, environment, node=node))
     init.chmod(0o755)
     started = time.monotonic()
     # Sockets of the kernel's own; their paths must be short.
@@ -134,9 +160,12 @@ def _kernel(init: Path, folder: str, memory_mib: int) -> list[str]:
     ]
 
 
-def _script(argv: Sequence[str], shared: Path, code: Path, environment: Mapping[str, str]) -> str:
+def _script(
+    argv: Sequence[str], shared: Path, code: Path, environment: Mapping[str, str], *, node: bool
+) -> str:
+    path = os.environ.get("PATH", os.defpath)
     settings = {
-        "PATH": os.environ.get("PATH", os.defpath),
+        "PATH": f"{NODE_PROGRAMS}:{path}" if node else path,
         "HOME": "/tmp",
         "LANG": "C.UTF-8",
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -145,6 +174,7 @@ def _script(argv: Sequence[str], shared: Path, code: Path, environment: Mapping[
     command = shlex.join([*(f"{name}={value}" for name, value in settings.items()), *argv])
     return _INIT.format(
         path=shlex.quote(settings["PATH"]),
+        more=_NODE.format(programs=NODE_PROGRAMS) if node else "",
         shared=shlex.quote(str(shared)),
         code=shlex.quote(str(code)),
         command=command,
