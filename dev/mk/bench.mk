@@ -4,7 +4,7 @@
 BENCHES ?= splats fixer worker scorer operator_fleet miner gateway
 
 bench: sync ## Run the benchmarks that need no GPU (BENCHES="splats fixer" for some; minutes each)
-	@set -e; for name in $(BENCHES); do echo "== $$name"; .venv/bin/python bench/$$name.py; done
+	@set -e; for name in $(BENCHES); do echo "== $$name"; .venv/bin/python -m sn17_bench.$$name; done
 
 WORLD ?= stack
 RUNS ?= 40

@@ -16,6 +16,8 @@ from gateway_process import DEADLINE, GUEST, GatewayProcess
 
 PAUSE = 0.02
 AT_ONCE = 30
+#: Share of the tasks with which a worker dies: it is never heard of again.
+DYING = 0.03
 #: The client waits when so many of its tasks are not there yet.
 OPEN = 1000
 
@@ -35,6 +37,7 @@ class Seen:
     different: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     deliveries: int = 0
+    died: int = 0
     kills: int = 0
     errors: list[BaseException] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -118,7 +121,7 @@ class Flow:
 
     def _works(self, number: int) -> None:
         workers = {g.url: FleetWorker(g.url, f"w{number}", f"//Flow{number % 2}") for g in self.gateways}
-        turn = number
+        rng, turn = random.Random(self._seed - number), number
         while not self.seen.ended.is_set():
             turn += 1
             answer = self._asked(lambda url: workers[url].pull_answer(requested_task_count=3), turn)
@@ -129,7 +132,10 @@ class Flow:
             if not offers:
                 self.seen.ended.wait(PAUSE)
             for offer in offers:
-                self._delivers(workers, offer, turn)
+                if rng.random() < DYING:
+                    self.seen.died += 1
+                else:
+                    self._delivers(workers, offer, turn)
 
     def _delivers(self, workers: dict[str, FleetWorker], offer: dict[str, Any], turn: int) -> None:
         """Until the answer is final: 200, or 401 and 410, which may mean that it is there already."""

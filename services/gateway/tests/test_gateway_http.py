@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import threading
+import time
 import uuid
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +15,7 @@ from typing import Any, Protocol
 import pytest
 from bittensor_wallet import Keypair
 from gateway_cases import ALL_MODELS, codes
-from gateway_client import splat_bytes
+from gateway_client import FleetWorker, splat_bytes
 from gateway_live import LiveGateway
 from gateway_pictures import png
 from gateway_process import GUEST
@@ -266,7 +268,7 @@ def test_results_go_after_their_time_and_states_after_theirs(make: Make) -> None
     assert client.status(task) == {"status": "NoResult"}
 
 
-def test_an_asset_is_looked_at_before_it_counts(make: Make) -> None:
+def test_an_asset_is_checked_before_it_counts(make: Make) -> None:
     gateway = make(models=ALL_MODELS)
     client, worker = gateway.client(), gateway.worker()
     image = ("image", ("i.png", png(8, 8), "image/png"))
@@ -283,7 +285,7 @@ def test_an_asset_is_looked_at_before_it_counts(make: Make) -> None:
     assert [path for path in gateway.files.iterdir() if path.suffix != ".image"] == []
 
 
-def test_without_the_look_garbage_is_served_but_not_converted(make: Make) -> None:
+def test_without_the_check_garbage_is_served_but_not_converted(make: Make) -> None:
     gateway = make(check_assets=False)
     client, worker = gateway.client(), gateway.worker()
     task = client.task()
@@ -303,6 +305,54 @@ def test_a_missing_file_is_no_result(make: Make) -> None:
     for path in gateway.files.iterdir():
         path.unlink()
     assert client.result(task).status_code == 404
+
+
+def test_one_submission_of_a_worker_at_a_time_and_few_in_all(make: Make) -> None:
+    gateway = make(max_uploads=1)
+    client, worker = gateway.client(), gateway.worker()
+    client.task()
+    client.task("a blue robot")
+    first, second = worker.pull()
+    whole = worker.http.build_request("POST", "/add_result", files=result_files(worker, first))
+    body = whole.read()
+    head = f"POST /add_result HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n"
+    with gateway.live.raw() as slow:
+        slow.sendall(f"{head}content-type: {whole.headers['content-type']}\r\n\r\n".encode() + body[:-80])
+        wait_until(lambda: any(gateway.files.iterdir()))
+        for offer, why in ((first, "this result is being taken in"), (second, "too many results")):
+            answer = worker.deliver(offer, splat_bytes())
+            assert (answer.status_code, retry_after(answer)) == (503, 1)
+            assert why in answer.text
+        slow.sendall(body[-80:])
+        assert b" 200 OK" in slow.recv(4096)
+    assert worker.deliver(second, splat_bytes()).status_code == 200
+
+
+def test_an_upload_that_breaks_off_leaves_nothing_and_can_be_repeated(make: Make) -> None:
+    gateway = make()
+    worker = gateway.worker()
+    gateway.client().task()
+    (offer,) = worker.pull()
+    whole = worker.http.build_request("POST", "/add_result", files=result_files(worker, offer))
+    body = whole.read()
+    head = f"POST /add_result HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n"
+    with gateway.live.raw() as broken:
+        broken.sendall(f"{head}content-type: {whole.headers['content-type']}\r\n\r\n".encode() + body[:-80])
+        wait_until(lambda: any(gateway.files.iterdir()))
+    wait_until(lambda: not any(gateway.files.iterdir()))
+    assert worker.deliver(offer, splat_bytes()).status_code == 200
+
+
+def result_files(worker: FleetWorker, offer: dict[str, Any]) -> list[tuple[str, Any]]:
+    head = [(name, (None, value)) for name, value in worker.head(offer["id"])]
+    return [*head, ("asset", ("result.spz", splat_bytes()))]
+
+
+def wait_until(condition: Callable[[], bool], deadline: float = 30.0) -> None:
+    end, pause = time.monotonic() + deadline, threading.Event()
+    while not condition():
+        assert time.monotonic() < end
+        pause.wait(0.01)
 
 
 # --- forms ----------------------------------------------------------------------------------------------

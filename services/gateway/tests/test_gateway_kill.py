@@ -44,7 +44,8 @@ def on_sqlite(folder: Path, tasks: int, kills: int) -> None:
         check(seen, [gateway])
         files = folder / "data" / "files"
         kept = [path for path in files.iterdir() if path.suffix == ".result"]
-        print(f"{tasks} tasks, {seen.deliveries} deliveries, {seen.kills} kills, {len(kept)} files")
+        told = f"{tasks} tasks, {seen.deliveries} deliveries, {seen.kills} kills, {seen.died} workers died"
+        print(f"{told}, {len(kept)} files")
         assert len(kept) >= tasks
 
 
@@ -62,13 +63,17 @@ def on_postgres(folder: Path, tasks: int, kills: int) -> None:
             ways = [restarts(gateways[0]), restarts(gateways[1]), restarts_database(server)]
             seen = flow.run(ways, kills)
             check(seen, gateways)
-            print(f"{tasks} tasks, {seen.deliveries} deliveries, {seen.kills} kills")
+            print(
+                f"{tasks} tasks, {seen.deliveries} deliveries, {seen.kills} kills, {seen.died} workers died"
+            )
 
 
+@pytest.mark.timeout(600)
 def test_a_gateway_is_killed_at_random(tmp_path: Path) -> None:
     on_sqlite(tmp_path, 300, kills=4)
 
 
+@pytest.mark.timeout(600)
 def test_two_gateways_and_their_postgres_are_killed_at_random(tmp_path: Path) -> None:
     on_postgres(tmp_path, 120, kills=3)
 

@@ -1,4 +1,4 @@
-"""Results as files of splats or meshes: looked at when they come, turned into what a client asks for."""
+"""Results as files of splats or meshes: checked when they come, turned into what a client asks for."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class BadAsset(ValueError):  # noqa: N818
     """The bytes are not what the model's results are; the message says why."""
 
 
-def look(path: Path, model: Model, limits: Limits) -> None:
+def check_asset(path: Path, model: Model, limits: Limits) -> None:
     """Decode the file as clients will. Raises BadAsset."""
     content = path.read_bytes()
     if model.splat:

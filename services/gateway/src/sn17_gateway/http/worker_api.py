@@ -17,7 +17,7 @@ from sn17_protocol.gateway import valid_hotkey
 from sn17_service.bodies import MultipartReader, media_type, whole_body
 from sn17_splats import Limits
 
-from sn17_gateway.assets import BadAsset, look
+from sn17_gateway.assets import BadAsset, check_asset
 from sn17_gateway.core.model import Asset, Delivery, Task, Worker
 from sn17_gateway.core.tasks import Refused
 from sn17_gateway.gateway import Gateway
@@ -161,7 +161,7 @@ class WorkerApi:
             self._coming.discard(submission)
 
     async def _take_in(self, head: ResultHead, form: ResultForm, token: str) -> None:
-        """Read the asset into a file, look at it, and keep it."""
+        """Read the asset into a file, check it, and keep it."""
         folder = self._gateway.folder
         upload = await asyncio.to_thread(folder.upload, f"{token}-{self._gateway.new_id()}.result")
         try:
@@ -169,7 +169,7 @@ class WorkerApi:
                 await asyncio.to_thread(upload.write, piece)
             if await form.advance():
                 raise bad_request("asset was given twice")
-            wrong = await self._look(head.task_id, upload)
+            wrong = await self._check(head.task_id, upload)
             if wrong is not None:
                 await self._finish(head, form.token, f"result refused: {wrong}"[:255], GatewayOutcome.REFUSED)
                 return
@@ -182,14 +182,14 @@ class WorkerApi:
             await asyncio.to_thread(folder.remove, [asset.file])
             raise
 
-    async def _look(self, task_id: str, upload: Upload) -> str | None:
+    async def _check(self, task_id: str, upload: Upload) -> str | None:
         """What is wrong with the asset, or None."""
         task = await self._gateway.store.get(task_id)
         if not self._settings.check_assets or task is None:
             return None
         await asyncio.to_thread(upload.flush)
         try:
-            await self._gateway.decode(look, upload.path, MODELS[task.model], self._limits)
+            await self._gateway.decode(check_asset, upload.path, MODELS[task.model], self._limits)
         except BadAsset as error:
             return str(error)
         return None
