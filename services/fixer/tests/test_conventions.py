@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sn17_contract.fixer import FixVerdict as Verdict
 from sn17_fixer.conventions import SH_C0
 from sn17_fixer.diagnosis import diagnose
-from sn17_contract.fixer import FixVerdict as Verdict
 from sn17_fixer.model import PolicyName, Reason
 from sn17_fixer.policy import FixOptions, fix
 from sn17_splats import Splats

@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import numpy as np
 import pytest
 from sn17_contract.metrics import GenerationKind
+from sn17_http import own_request
 from sn17_service import Service
 from sn17_service.testing import ServiceThread
 from sn17_splats import Splats
@@ -174,3 +180,117 @@ def running(
     live.start()
     wait_until(lambda: live.state()["state"] == "ready")
     return live
+
+
+def children(pid: int) -> list[int]:
+    """Ids of the processes that this one started."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        found += [int(child) for child in (task / "children").read_text().split()]
+    return sorted(found)
+
+
+PROMPT = {"prompt": "two large blue domes on a red plate"}
+DEADLINE = 60.0
+
+
+Wait = Callable[[Callable[[], object]], None]
+
+
+class WorkerProcess:
+    """``sn17-trellis serve`` as a user would start it; settings by name, without their prefix."""
+
+    def __init__(self, folder: Path, wait_until: Wait, **settings: object) -> None:
+        token = folder / "token"
+        token.write_text(TOKEN)
+        self._ready = folder / "ready.json"
+        self._ready.unlink(missing_ok=True)
+        env = {
+            **os.environ,
+            "SN17_PORT": "0",
+            "SN17_OPS_PORT": "0",
+            "SN17_READY_FILE": str(self._ready),
+            "SN17_SPOOL_DIR": str(folder / "spool"),
+            "SN17_WORKER_NAME": "process-1",
+            "SN17_ADMIN_TOKEN_FILE": str(token),
+            "SN17_MEMORY_SOURCE": "process",
+            "SN17_PROCEDURAL_MAX_GAUSSIANS": "20000",
+            "SN17_LOG_FORMAT": "json",
+            **{
+                f"SN17_{name.upper()}": json.dumps(value) if isinstance(value, dict) else str(value)
+                for name, value in settings.items()
+            },
+        }
+        self._log = (folder / "log").open("a+")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "sn17_trellis", "serve"], env=env, stderr=self._log
+        )
+        wait_until(lambda: self._ready.exists() or self.process.poll() is not None)
+        values = json.loads(self._ready.read_text())
+        self.url = f"http://127.0.0.1:{values['port']}"
+        self.ops_url = f"http://127.0.0.1:{values['ops_port']}"
+        wait_until(lambda: self.state()["state"] != "warming")
+
+    def post(self, key: str | None = None, **data: str) -> httpx2.Response:
+        headers = {} if key is None else {"idempotency-key": key}
+        return own_request(
+            "POST", f"{self.url}/generate", data={**PROMPT, **data}, headers=headers, timeout=DEADLINE
+        )
+
+    def state(self) -> dict[str, Any]:
+        state: dict[str, Any] = own_request("GET", f"{self.url}/v1/worker", timeout=DEADLINE).json()
+        return state
+
+    def admin(self, verb: str, **body: object) -> httpx2.Response:
+        return own_request(
+            "POST",
+            f"{self.ops_url}/admin/v1/{verb}",
+            json=body,
+            headers={"authorization": f"Bearer {TOKEN}"},
+            timeout=DEADLINE,
+        )
+
+    def recycle(self, how: str, **more: object) -> httpx2.Response:
+        return self.admin("recycle", life_id=self.state()["life_id"], how=how, reason="a test", **more)
+
+    def metric(self, sample: str) -> float | None:
+        """A sample by its full name with labels, as in the exposition."""
+        for line in own_request("GET", f"{self.ops_url}/metrics", timeout=DEADLINE).text.splitlines():
+            if line.startswith(f"{sample} "):
+                return float(line.rsplit(" ", 1)[1])
+        return None
+
+    def fork_server(self) -> int:
+        """Its process id: the only child of the service."""
+        (found,) = children(self.process.pid)
+        return found
+
+    def models(self) -> list[int]:
+        """Ids of the model processes, the oldest first."""
+        return children(self.fork_server())
+
+    def wait(self) -> int:
+        return self.process.wait(DEADLINE)
+
+    def log(self) -> str:
+        self._log.flush()
+        return Path(self._log.name).read_text()
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(DEADLINE)
+        self._log.close()
+
+
+@pytest.fixture
+def new_process(tmp_path: Path, wait_until: Wait) -> Iterator[Callable[..., WorkerProcess]]:
+    made: list[WorkerProcess] = []
+
+    def make(**settings: object) -> WorkerProcess:
+        made.append(WorkerProcess(tmp_path, wait_until, **settings))
+        return made[-1]
+
+    yield make
+    for worker in made:
+        worker.end()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import httpx2
@@ -21,72 +19,6 @@ Wait = Callable[[Callable[[], object]], None]
 PROMPT = {"prompt": "two large blue domes on a red plate"}
 MIB = 1024 * 1024
 DEADLINE = 60.0
-
-
-class WorkerProcess:
-    def __init__(self, folder: Path, wait_until: Wait, **settings: object) -> None:
-        self._ready = folder / "ready.json"
-        self._ready.unlink(missing_ok=True)
-        env = {
-            **os.environ,
-            "SN17_PORT": "0",
-            "SN17_OPS_PORT": "0",
-            "SN17_READY_FILE": str(self._ready),
-            "SN17_SPOOL_DIR": str(folder / "spool"),
-            "SN17_WORKER_NAME": "process-1",
-            "SN17_MEMORY_SOURCE": "process",
-            "SN17_PROCEDURAL_MAX_GAUSSIANS": "20000",
-            "SN17_LOG_FORMAT": "json",
-            **{
-                f"SN17_{name.upper()}": json.dumps(value) if isinstance(value, dict) else str(value)
-                for name, value in settings.items()
-            },
-        }
-        self._log = (folder / "log").open("a+")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "sn17_trellis", "serve"], env=env, stderr=self._log
-        )
-        wait_until(lambda: self._ready.exists() or self.process.poll() is not None)
-        values = json.loads(self._ready.read_text())
-        self.url = f"http://127.0.0.1:{values['port']}"
-        self.ops_url = f"http://127.0.0.1:{values['ops_port']}"
-        wait_until(lambda: self.state()["state"] != "warming")
-
-    def post(self, key: str | None = None, **data: str) -> httpx2.Response:
-        headers = {} if key is None else {"idempotency-key": key}
-        return own_request(
-            "POST", f"{self.url}/generate", data={**PROMPT, **data}, headers=headers, timeout=DEADLINE
-        )
-
-    def state(self) -> dict[str, Any]:
-        state: dict[str, Any] = own_request("GET", f"{self.url}/v1/worker", timeout=DEADLINE).json()
-        return state
-
-    def wait(self) -> int:
-        return self.process.wait(DEADLINE)
-
-    def log(self) -> str:
-        self._log.flush()
-        return Path(self._log.name).read_text()
-
-    def end(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait(DEADLINE)
-        self._log.close()
-
-
-@pytest.fixture
-def new_process(tmp_path: Path, wait_until: Wait) -> Iterator[Callable[..., WorkerProcess]]:
-    made: list[WorkerProcess] = []
-
-    def make(**settings: object) -> WorkerProcess:
-        made.append(WorkerProcess(tmp_path, wait_until, **settings))
-        return made[-1]
-
-    yield make
-    for worker in made:
-        worker.end()
 
 
 def test_a_leak_is_refused_at_the_mark_and_cured_by_the_workers_own_end(new_process: Any) -> None:

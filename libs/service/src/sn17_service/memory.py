@@ -50,10 +50,7 @@ def memory_status(reading: MemoryReading | None) -> MemoryStatus | None:
 
 
 class ProcessMemory:
-    """This process, and what :meth:`count` adds: resident anonymous and shared memory, page tables.
-
-    Read from ``/proc/self/status``.
-    """
+    """This process, from ``/proc/self/status``: resident anonymous and shared memory, page tables."""
 
     name = "process"
     _KEYS: Final = {"anon": "RssAnon", "shmem": "RssShmem", "pagetables": "VmPTE"}

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
+from sn17_contract.metrics import SwapPhase
 from sn17_contract.worker import RecycleHow
 from sn17_service import Service, load_settings
 from sn17_service.memory import AutoMemory, ProcessMemory
@@ -49,7 +50,12 @@ def serve(argv: Sequence[str]) -> int:
     return service.main(build_app(service, settings, worker))
 
 
-def new_worker(service: Service, settings: WorkerSettings) -> Worker:
+def new_worker(
+    service: Service,
+    settings: WorkerSettings,
+    *,
+    on_phase: Callable[[SwapPhase], None] = lambda _: None,
+) -> Worker:
     """A worker with the model in a process of its own, or, for debugging, in this one.
 
     Raises:
@@ -72,6 +78,7 @@ def new_worker(service: Service, settings: WorkerSettings) -> Worker:
         acts={RecycleHow.SWAP: swap, RecycleHow.REPLACE: replace},
         spool=folder,
         read_memory=service.read_memory,
+        on_phase=on_phase,
         job_seconds=lambda: recent.read().seconds_p50,
         clock=service.clock,
     )

@@ -72,6 +72,7 @@ class Keeper:
     """One thread starts, swaps and reaps; the fork server dies with it, so it lives as long as the service.
 
     ``read_memory`` is of the whole container, ``job_seconds`` the median of recent jobs.
+    ``on_phase`` hears of each phase of an act when it begins.
     """
 
     separate = True
@@ -86,8 +87,10 @@ class Keeper:
         spool: Path,
         read_memory: Callable[[], MemoryReading | None],
         job_seconds: Callable[[], float | None],
+        on_phase: Callable[[SwapPhase], None] = lambda _: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self.on_phase = on_phase
         self.settings = settings
         self.metrics = metrics
         self.measures = Measures()

@@ -32,6 +32,7 @@ class Phases:
             phase.value,
             extra={"phase": phase.value, "how": self._act.how.value, "life_id": self._act.life_id},
         )
+        self._keeper.on_phase(phase)
 
     def __enter__(self) -> Phases:
         return self
