@@ -7,6 +7,7 @@ after they took effect, as a crash would.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,21 +15,25 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from sn17_contract.admin import Owner
 from sn17_contract.http import LeaseOwner
-from sn17_operator.api import Rules, Spec
+from sn17_contract.worker import RecycleHow, RecycleOutcome
+from sn17_operator.api import Rules, Spec, scaled
 from sn17_operator.controller import Controller
 from sn17_operator.core.evidence import Raw, Samples, windows
 from sn17_operator.core.model import (
     CanaryResult,
-    Monitoring,
     Phase,
     Pod,
+    RecycleResult,
     Rollout,
-    Signal,
     Stage,
     Termination,
     UserCordon,
 )
 from sn17_operator.core.plan import Step
+from sn17_operator.core.readings import (
+    Monitoring,
+    Signal,
+)
 from sn17_operator.core.signals import DRAINING, INFO_LABELS
 from sn17_operator.ports import (
     Announcement,
@@ -36,6 +41,7 @@ from sn17_operator.ports import (
     Disrupted,
     Measurement,
     Miner,
+    NoRoom,
     OtherIncarnation,
     Refused,
     Target,
@@ -51,6 +57,10 @@ GIB = 1024.0**3
 LIMIT = 12 * GIB
 START = 1_700_000_000.0
 JOB_SECONDS = 20.0
+FRESH = 0.21
+SWAP_THRESHOLD = 0.65
+SWAP_SECONDS = 35.0
+REPLACE_SECONDS = 25.0
 
 
 class Crash(BaseException):
@@ -93,16 +103,45 @@ class SimWorker:
     gone_at: float | None = None
     leases: dict[LeaseOwner, float | None] = field(default_factory=dict)
     cordoned_since: float | None = None
+    lives: bool = False
+    """The model is a process of its own; older images are one process."""
+    life: int = 0
+    room: bool = True
+    swap_until: float | None = None
+    swap_how: RecycleHow = RecycleHow.SWAP
+    swap_outcome: RecycleOutcome = RecycleOutcome.DONE
+    swap_verify: bool = False
+    last_swap: tuple[str, RecycleHow, RecycleResult, float] | None = None
+    stuck: bool = False
+    """Says that it recycles its model process, and never does."""
+    held: float = 0.0
+    """Share of the limit that the service holds: only the container's end frees it."""
+    device_broken: bool = False
+    """Every model process in this container makes bad output."""
+    gpu_errors: int = 0
+    """Counted by the service since its start."""
+    ours: bool = False
+    """It served until the operator took it out of service, and has not served since."""
 
     @property
     def boot_id(self) -> str:
         return f"{self.pod.uid}-{self.boot}"
 
+    @property
+    def life_id(self) -> str:
+        return f"{self.boot_id}.{self.life}"
+
+    @property
+    def total(self) -> float:
+        """Share of the limit that both processes and the service hold."""
+        second = FRESH if self.swap_until is not None and self.swap_how is RecycleHow.SWAP else 0.0
+        return self.memory + self.held + second
+
 
 class World:
     """Everything outside the operator, with counters of what must never happen."""
 
-    def __init__(self, count: int, spec: Spec, *, guard: bool = False) -> None:
+    def __init__(self, count: int, spec: Spec, *, guard: bool = False, lives: bool = False) -> None:
         self.spec = spec
         self.now = START
         self.wanted = count
@@ -125,10 +164,15 @@ class World:
         self.exits: list[str] = []
         self.lost_jobs = 0
         self.refusals_before_cordon = 0
+        self.swaps = 0
+        self.replacements = 0
+        self.most_taken = 0
+        """The most workers that took no jobs at once because of the operator."""
         self.violations: list[str] = []
         self.tasks_offered = True
         self.capacity = True
         """Whether a new pod finds a place."""
+        self.lives = lives
         self.leak = 0.0
         """What every pod that is made from now on leaks."""
         self._made = 0
@@ -148,7 +192,9 @@ class World:
             node=f"n{self._made % 3}", address=f"http://{uid}", phase=Phase.RUNNING, container_id=f"{uid}/c0",
             started_at=self.now, ready=False,
         )  # fmt: skip
-        worker = SimWorker(pod, leak=self.leak, ready_at=self.now + WARMUP_SECONDS, progress=self.now)
+        worker = SimWorker(
+            pod, leak=self.leak, ready_at=self.now + WARMUP_SECONDS, progress=self.now, lives=self.lives
+        )
         self.workers[uid] = worker
         return worker
 
@@ -161,7 +207,7 @@ class World:
 
     def available(self) -> int:
         return sum(
-            w.pod.ready and not w.pod.deleting and w.pod.intent is None and w.pod.user_cordon is None
+            w.pod.ready and not w.pod.deleting and not w.pod.held and w.pod.user_cordon is None
             for w in self.workers.values()
         )
 
@@ -174,8 +220,9 @@ class World:
         if reason == "OOMKilled":
             self.oom_kills += 1
         worker.restart_at = self.now + RESTART_SECONDS + worker.back_off
-        worker.job_until = None
+        worker.job_until = worker.swap_until = None
         worker.leases.clear()
+        worker.ours = worker.ours and reason == "Completed"
         end = Termination(reason, code, self.now)
         self.change(
             worker, phase=Phase.WAITING, phase_reason="CrashLoopBackOff", ready=False, last_termination=end
@@ -189,7 +236,20 @@ class World:
             for worker in list(self.workers.values()):
                 self._live(worker)
             self._create()
+            self._count_taken()
         self._scrape()
+
+    def _count_taken(self) -> None:
+        """However the operator counts: workers that take no jobs because of it are within the budget."""
+        taken = sum(w.ours for w in self.workers.values()) + len(self._create_at)
+        self.most_taken = max(self.most_taken, taken)
+        if taken > scaled(self.spec.max_unavailable, self.wanted):
+            names = [w.pod.name for w in self.workers.values() if w.ours]
+            self.violations.append(f"{taken} take no jobs because of the operator: {names}")
+
+    def take(self, worker: SimWorker) -> None:
+        """The operator takes a worker out of service; one that does not serve anyway is not taken."""
+        worker.ours = worker.ours or worker.pod.ready
 
     def _live(self, worker: SimWorker) -> None:
         pod = worker.pod
@@ -197,6 +257,8 @@ class World:
             del self.workers[pod.uid]
             self._create_at.append(self.now + RESCHEDULE_SECONDS)
             return
+        if worker.deaf or worker.hung or LeaseOwner.USER in worker.leases:
+            worker.ours = False
         if worker.restart_at is not None:
             if self.now >= worker.restart_at:
                 self._restart(worker)
@@ -210,22 +272,25 @@ class World:
                 self._finish(worker)
             else:
                 worker.progress = self.now
+        if worker.swap_until is not None and self.now >= worker.swap_until and worker.job_until is None:
+            self._end_recycle(worker)
         serving = (
             self.now >= worker.ready_at
             and not worker.leases
             and not worker.deaf
             and worker.says != "device_error"
         )
-        if worker.memory >= 1.0:
+        if worker.total >= 1.0:
             self.kill(worker, "OOMKilled", 137)
             return
-        refusing = self.guard and worker.memory >= 0.88
+        refusing = self.guard and worker.total >= 0.88
         if serving and worker.job_until is None and self.tasks_offered:
             if refusing:
                 self.refusals_before_cordon += 1
             else:
                 worker.job_until = self.now + JOB_SECONDS
                 worker.progress = self.now
+        worker.ours = worker.ours and not serving
         if pod.ready != (serving and not refusing):
             self.change(worker, ready=serving and not refusing)
 
@@ -237,8 +302,44 @@ class World:
         if worker.fading:
             worker.gaussians = max(50_000.0, worker.gaussians * 0.85)
 
+    def recycle(self, worker: SimWorker, how: RecycleHow, verify: bool) -> None:
+        """A fresh model process begins, beside the old one or in its place."""
+        seconds = SWAP_SECONDS if how is RecycleHow.SWAP else REPLACE_SECONDS
+        worker.swap_until, worker.swap_how, worker.swap_verify = self.now + seconds, how, verify
+        if worker.stuck:
+            worker.swap_until = math.inf
+        elif how is RecycleHow.REPLACE:
+            if worker.job_until is not None and not worker.hung:
+                self.lost_jobs += 1
+            worker.job_until = None
+            self._new_life(worker)
+            worker.ready_at = self.now + seconds
+            self.replacements += 1
+
+    def _end_recycle(self, worker: SimWorker) -> None:
+        how, outcome, old = worker.swap_how, worker.swap_outcome, worker.life_id
+        worker.swap_until = None
+        if how is RecycleHow.REPLACE:
+            return
+        if worker.swap_verify and worker.canary_passes:
+            outcome = RecycleOutcome.SAME_OUTPUT
+        if outcome is RecycleOutcome.DONE:
+            self._new_life(worker)
+            self.swaps += 1
+        worker.last_swap = old, how, RecycleResult(outcome, str(outcome)), self.now
+
+    def _new_life(self, worker: SimWorker) -> None:
+        worker.life += 1
+        worker.memory, worker.gaussians, worker.generations = 0.3, 350_000.0, 0
+        worker.hung = worker.fading = False
+        worker.canary_passes, worker.says = True, ""
+        if worker.device_broken:
+            worker.gaussians, worker.canary_passes = 50_000.0, False
+
     def _restart(self, worker: SimWorker) -> None:
         worker.boot += 1
+        worker.life = 0
+        worker.held, worker.device_broken, worker.stuck, worker.gpu_errors = 0.0, False, False, 0
         worker.restart_at = None
         worker.memory, worker.gaussians, worker.generations = 0.3, 350_000.0, 0
         worker.hung = worker.deaf = worker.fading = False
@@ -285,7 +386,13 @@ class World:
             if not up:
                 continue
             self._sample(uid, Signal.BOOT, worker.boot_id, 1.0)
-            self._sample(uid, Signal.MEMORY, "", min(worker.memory, 1.0) * LIMIT)
+            if worker.lives:
+                self._sample(uid, Signal.LIFE, worker.life_id, 1.0)
+                two = worker.swap_until is not None and worker.swap_how is RecycleHow.SWAP
+                self._sample(uid, Signal.MODEL_PROCESSES, "", 2.0 if two else 1.0)
+                self._sample(uid, Signal.SWAP_THRESHOLD, "", SWAP_THRESHOLD)
+                self._sample(uid, Signal.SWAP_ROOM, "", float(worker.room))
+            self._sample(uid, Signal.MEMORY, "", min(worker.total, 1.0) * LIMIT)
             self._sample(uid, Signal.LIMIT, "", LIMIT)
             self._sample(uid, Signal.GENERATIONS, "", float(min(worker.generations, 60)))
             if worker.generations:
@@ -295,11 +402,13 @@ class World:
             self._sample(uid, Signal.PROGRESS, "", worker.progress)
             if worker.says:
                 self._sample(uid, Signal.DEGRADED, worker.says, 1.0)
+            if worker.gpu_errors:
+                self._sample(uid, Signal.GPU_ERRORS, "", float(worker.gpu_errors))
             if self.now >= worker.ready_at:
                 bad = worker.bad_checkpoint and worker.boot > 0
                 self._sample(uid, Signal.CANARY, "", 0.5 if bad else 0.02)
             left = worker.left_over if worker.boot else 0.0
-            self._sample(uid, Signal.POD_MEMORY, "", (worker.memory + left) * LIMIT)
+            self._sample(uid, Signal.POD_MEMORY, "", (worker.total + left) * LIMIT)
             for by, signal in DRAINING.items():
                 self._sample(uid, signal, "", float(by in worker.leases))
 
@@ -410,16 +519,17 @@ class SimHost:
         world, before, after = self.world, worker.pod.intent, step.intent
         if after is None:
             return
-        budget = max(1, world.wanted * 25 // 100)
+        budget = scaled(world.spec.max_unavailable, world.wanted)
         if before is None:
             if not world.prometheus_up:
                 world.violations.append(f"{worker.pod.name}: {step.reason} without metrics")
             if world.paused is not None:
                 world.violations.append(f"{worker.pod.name}: {step.reason} while paused")
-            acting = sum(w.pod.intent is not None for w in world.workers.values()) + 1
+            acting = sum(w.pod.held for w in world.workers.values()) + 1
             costs = worker.pod.ready and worker.pod.user_cordon is None
             missing = world.wanted - world.available() + int(costs)
-            if acting > budget or (costs and missing > budget):
+            swap = after.action is Stage.SWAP
+            if not swap and (acting > budget or (costs and missing > budget)):
                 world.violations.append(
                     f"{worker.pod.name}: {acting} acting, {missing} missing, budget {budget}"
                 )
@@ -440,6 +550,7 @@ class SimHost:
             raise Disrupted("budget")
         if not worker.pod.deleting:
             world.evictions += 1
+            world.take(worker)
             if worker.job_until is not None and not worker.hung:
                 world.lost_jobs += 1
             worker.gone_at = world.now + 10
@@ -479,6 +590,8 @@ class SimAdmin:
 
     async def drain(self, pod: Pod, by: Owner, reason: str, ttl_seconds: float | None) -> bool:
         worker = self._worker(pod)
+        if by is LeaseOwner.OPERATOR:
+            self.world.take(worker)
         worker.leases[by] = None if ttl_seconds is None else self.world.now + ttl_seconds
         self.host.effected()
         return worker.job_until is None
@@ -503,8 +616,30 @@ class SimAdmin:
         if worker.boot_id != boot_id:
             raise OtherIncarnation("gone")
         if not worker.stubborn and not worker.hung:
+            self.world.take(worker)
             self.world.kill(worker, "Completed", 75)
         self.host.effected()
+
+    async def recycle(self, pod: Pod, life_id: str, how: RecycleHow, reason: str, *, verify: bool) -> None:
+        worker = self._worker(pod)
+        if worker.life_id != life_id:
+            raise OtherIncarnation("gone")
+        if how is RecycleHow.SWAP and (not worker.room or worker.total + FRESH > 0.95):
+            raise NoRoom("two do not fit")
+        if worker.swap_until is None:
+            if how is RecycleHow.REPLACE:
+                self.world.take(worker)
+            self.world.recycle(worker, how, verify)
+        self.host.effected()
+
+    async def recycled(self, pod: Pod, life_id: str, how: RecycleHow, since: float) -> RecycleResult | None:
+        worker = self._worker(pod)
+        if worker.swap_until is not None:
+            return RecycleResult(None) if worker.life_id == life_id else None
+        if worker.last_swap is None:
+            return None
+        life, last, result, at = worker.last_swap
+        return result if (life, last) == (life_id, how) and at >= since else None
 
 
 class Simulation:
@@ -513,9 +648,15 @@ class Simulation:
     """
 
     def __init__(
-        self, count: int, spec: Spec | None = None, *, guard: bool = False, operator: bool = True
+        self,
+        count: int,
+        spec: Spec | None = None,
+        *,
+        guard: bool = False,
+        operator: bool = True,
+        lives: bool = False,
     ) -> None:
-        self.world = World(count, spec or SPEC, guard=guard)
+        self.world = World(count, spec or SPEC, guard=guard, lives=lives)
         self.host = SimHost(self.world)
         self.admin = SimAdmin(self.world, self.host)
         self.operator = operator

@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kubernetes.aio.client.configuration import Configuration
 from sn17_contract.http import LeaseOwner
+from sn17_contract.worker import RecycleHow, RecycleOutcome
 from sn17_operator.adapters import annotations, objects, record
 from sn17_operator.adapters.admin import WorkerAdmin
 from sn17_operator.adapters.kube import ApiError, KubeApi
 from sn17_operator.adapters.lease import Lease, LeaseLost
 from sn17_operator.adapters.prometheus import PrometheusMetrics, PrometheusSettings, queries, ratios
 from sn17_operator.adapters.store import Store
-from sn17_operator.core.model import History, Intent, Phase, Pod, RuleClass, Signal, Stage
+from sn17_operator.core.model import (
+    History,
+    Intent,
+    Phase,
+    Pod,
+    RecycleResult,
+    RuleClass,
+    Stage,
+)
 from sn17_operator.core.plan import Act, Reason, Step
+from sn17_operator.core.readings import (
+    Signal,
+)
 from sn17_operator.core.replay import RecordedWorker, Recording, replay
 from sn17_operator.core.signals import METRICS
-from sn17_operator.ports import OtherIncarnation, Refused
+from sn17_operator.ports import NoRoom, OtherIncarnation, Refused
 
 NOW = 1_700_000_000.0
 POD = Pod("u", "w", "ns", 0.0, address="http://w:9090", phase=Phase.RUNNING, container_id="c", started_at=1.0)
@@ -267,16 +280,90 @@ async def test_canary_that_did_not_run_neither_passed_nor_failed(tmp_path: Path)
     assert (result.passed, result.message) == (None, "a job came first")
 
 
+RECYCLING = {"boot_id": "b", "life_id": "l", "how": "swap", "state": "ready"}
+
+
+async def test_recycle_speaks_the_contract_and_the_quality_swap_is_verified(tmp_path: Path) -> None:
+    seen: list[Any] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append((request.url.path, json.loads(request.content)))
+        return httpx.Response(202, json=RECYCLING)
+
+    await admin(tmp_path, answer).recycle(POD, "l", RecycleHow.SWAP, "full", verify=True)
+    body = {"life_id": "l", "how": "swap", "reason": "full", "verify": True}
+    assert seen == [("/admin/v1/recycle", body)]
+
+
+@pytest.mark.parametrize(
+    ("code", "refusal"),
+    [("no_room", NoRoom), ("life_id_mismatch", OtherIncarnation), ("not_found", Refused), ("conflict", None)],
+)
+async def test_recycle_that_is_refused(tmp_path: Path, code: str, refusal: type[Refused] | None) -> None:
+    """One that is under way already is as good as begun."""
+    problem = {
+        "type": "about:blank",
+        "title": "x",
+        "status": 409,
+        "code": code,
+        "detail": "no",
+        "request_id": "r",
+    }
+    client = admin(tmp_path, lambda r: httpx.Response(409, json=problem))
+    asked = client.recycle(POD, "l", RecycleHow.SWAP, "full", verify=False)
+    if refusal is None:
+        await asked
+    else:
+        with pytest.raises(refusal):
+            await asked
+
+
+def worker_status(**changes: Any) -> dict[str, Any]:
+    last = {
+        "how": "swap", "outcome": "failed", "reason": "canary",
+        "from_life": "l", "to_life": None, "at": NOW + 9,
+    }  # fmt: skip
+    return {
+        "worker": "w", "version": "1", "boot_id": "b", "life_id": "l", "state": "ready", "reason": None,
+        "job": None, "memory": None, "models": [], "gaussians_mean": None, "model_processes": 1,
+        "recycling": None, "last_recycle": last, **changes,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, RecycleResult(RecycleOutcome.FAILED, "canary")),
+        ({"recycling": "swap"}, RecycleResult(None)),
+        ({"recycling": "swap", "life_id": "other"}, None),
+        ({"last_recycle": None}, None),
+    ],
+)
+async def test_end_of_a_recycle_is_heard(
+    tmp_path: Path, changes: dict[str, Any], expected: RecycleResult | None
+) -> None:
+    client = admin(tmp_path, lambda r: httpx.Response(200, json=worker_status(**changes)))
+    pod = replace(POD, data_address="http://w:10006")
+    assert await client.recycled(pod, "l", RecycleHow.SWAP, NOW) == expected
+    assert await client.recycled(pod, "x", RecycleHow.SWAP, NOW) in (None, RecycleResult(None))
+    before = await client.recycled(pod, "l", RecycleHow.SWAP, NOW + 60)
+    assert before is None or before.outcome is None, "an earlier one is not this one"
+
+
 # --- annotations and objects --------------------------------------------------------------------------
 
 moments = st.floats(1_000_000_000, 4_000_000_000).map(lambda at: round(at, 3))
 texts = st.text(max_size=50)
 maybe = st.none() | texts
 classes = st.sampled_from(RuleClass)
-intents = st.builds(Intent, st.sampled_from(Stage), maybe, texts, texts, classes, texts, moments, moments)
+stages = st.sampled_from(Stage)
+intents = st.builds(Intent, stages, maybe, texts, texts, classes, texts, moments, moments, maybe)
 rests = st.dictionaries(texts, moments, max_size=3)
 whens = st.none() | moments
-histories = st.builds(History, whens, maybe, maybe, rests, maybe, maybe, whens)
+histories = st.builds(
+    History, whens, maybe, maybe, rests, maybe, maybe, whens, maybe, st.none() | stages, whens, whens,
+    st.none() | st.booleans(),
+)  # fmt: skip
 
 
 @given(st.none() | intents, histories)

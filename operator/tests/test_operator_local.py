@@ -16,7 +16,10 @@ import pytest
 from sn17_http import own_async_client
 from sn17_operator.adapters.local import LocalEvent, LocalOperator, default_spec
 from sn17_operator.adapters.local_scrape import LocalWorker, Scraper, WorkerState
-from sn17_operator.core.model import Monitoring, Signal
+from sn17_operator.core.readings import (
+    Monitoring,
+    Signal,
+)
 from sn17_operator.status.resource import Status
 
 MIB = 1024 * 1024

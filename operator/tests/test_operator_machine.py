@@ -24,6 +24,7 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
+from sn17_contract.worker import RecycleOutcome
 
 LONG = bool(os.environ.get("SN17_LONG"))
 
@@ -36,12 +37,13 @@ class FleetMachine(RuleBasedStateMachine):
 
     @initialize(
         count=st.sampled_from([1, 2, 4, 5]),
-        strategy=st.sampled_from(["RestartContainer", "EvictPod"]),
+        strategy=st.sampled_from(["Swap", "Swap", "RestartContainer", "EvictPod"]),
         guard=st.booleans(),
+        lives=st.booleans(),
     )
-    def build(self, count: int, strategy: str, guard: bool) -> None:
+    def build(self, count: int, strategy: str, guard: bool, lives: bool) -> None:
         self.loop = asyncio.new_event_loop()
-        self.sim = Simulation(count, spec_with(strategy=strategy), guard=guard)
+        self.sim = Simulation(count, spec_with(strategy=strategy), guard=guard, lives=lives)
         self.do(self.sim.run(8))
 
     def do(self, work: Coroutine[Any, Any, None]) -> None:
@@ -91,6 +93,27 @@ class FleetMachine(RuleBasedStateMachine):
     def die(self, index: int, reason: str) -> None:
         if (worker := self.pick(index)) is not None:
             self.sim.world.kill(worker, reason, 137)
+
+    @rule(
+        index=st.integers(0, 9),
+        outcome=st.sampled_from(RecycleOutcome),
+        room=st.booleans(),
+        stuck=st.booleans(),
+    )
+    def trouble_swaps(self, index: int, outcome: RecycleOutcome, room: bool, stuck: bool) -> None:
+        if (worker := self.pick(index)) is not None:
+            worker.swap_outcome, worker.room, worker.stuck = outcome, room, stuck
+
+    @rule(index=st.integers(0, 9), held=st.sampled_from([0.1, 0.4]))
+    def leak_outside_of_the_model(self, index: int, held: float) -> None:
+        if (worker := self.pick(index)) is not None:
+            worker.held = held
+
+    @rule(index=st.integers(0, 9))
+    def break_the_device(self, index: int) -> None:
+        if (worker := self.pick(index)) is not None:
+            worker.device_broken, worker.canary_passes, worker.gaussians = True, False, 50_000.0
+            worker.generations = max(worker.generations, 9)
 
     @rule(up=st.booleans())
     def prometheus(self, up: bool) -> None:
@@ -146,7 +169,7 @@ class FleetMachine(RuleBasedStateMachine):
         )
         self.sim.host.crash_after = None
         for worker in self.sim.workers:
-            worker.leak = 0.0
+            worker.leak, worker.swap_outcome = 0.0, RecycleOutcome.DONE
             if worker.canary_passes:
                 worker.gaussians = 350_000.0  # the small objects are over; a sick worker stays sick
             if worker.pod.user_cordon is not None:
@@ -162,7 +185,7 @@ class FleetMachine(RuleBasedStateMachine):
                 continue
             assert not worker.hung or worker.job_until is None, f"{worker.pod.name} still hangs"
             assert not worker.deaf, f"{worker.pod.name} is still deaf"
-            assert worker.memory < 0.8, f"{worker.pod.name} is still full"
+            assert worker.total < 0.8, f"{worker.pod.name} is still full"
             assert worker.pod.intent is None, f"{worker.pod.name} is still being remediated"
             assert "operator" not in worker.leases
         exits, evictions, events = len(world.exits), world.evictions, len(world.events)

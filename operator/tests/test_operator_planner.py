@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from fleet_simulation import SPEC
 from sn17_operator.core.model import (
-    Evidence,
     Finding,
     Fleet,
     Health,
@@ -20,6 +19,9 @@ from sn17_operator.core.model import (
 )
 from sn17_operator.core.plan import Act, Reason
 from sn17_operator.core.planner import plan
+from sn17_operator.core.readings import (
+    Evidence,
+)
 
 NOW = 1_700_000_000.0
 HUNG = Finding("Stalled", RuleClass.STALL, Outcome.BREACH, "no progress")

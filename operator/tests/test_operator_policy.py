@@ -11,26 +11,29 @@ from fleet_simulation import SPEC, spec_with
 from hypothesis import given
 from hypothesis import strategies as st
 from sn17_operator.api import Spec, scaled
+from sn17_operator.core.context import GRAVITY, trailing_run
 from sn17_operator.core.evidence import Raw, attribute
 from sn17_operator.core.model import (
-    Evidence,
     Finding,
-    Gap,
     Health,
     History,
-    Monitoring,
     Outcome,
     Phase,
     Pod,
-    Reading,
     RuleName,
-    Series,
-    Signal,
     Verdict,
 )
 from sn17_operator.core.policy import judge
+from sn17_operator.core.readings import (
+    Evidence,
+    Gap,
+    Monitoring,
+    Reading,
+    Series,
+    Signal,
+)
 from sn17_operator.core.remediation import RESOLVE_SECONDS
-from sn17_operator.core.rules import CHAIN, GRAVITY, trailing_run
+from sn17_operator.core.rules import CHAIN
 
 NOW = 10_000.0
 LIMIT = 1_000.0
@@ -328,7 +331,7 @@ def test_share_is_never_zero_and_never_more_than_its_part(expected: int, percent
 
 DEFAULTS = {
     "mode": "Recycle",
-    "strategy": "RestartContainer",
+    "strategy": "Swap",
     "max_unavailable": "25%",
     "max_unhealthy": "50%",
     "rules.memory.high_percent": 80,
@@ -336,6 +339,7 @@ DEFAULTS = {
     "rules.memory.clear_percent": 70,
     "rules.memory.clear_for_seconds": 60,
     "rules.memory.emergency_percent": 90,
+    "rules.memory.swap_seconds": 180,
     "rules.gaussians.minimum_mean": 150_000,
     "rules.gaussians.minimum_generations": 8,
     "rules.gaussians.window_seconds": 1_800,

@@ -12,19 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sn17_operator.core.model import (
     Eviction,
-    Evidence,
     Finding,
     Fleet,
     Health,
     Intent,
-    Monitoring,
     Outcome,
     Phase,
     Pod,
     RuleClass,
     RuleName,
-    Series,
-    Signal,
     Stage,
     Termination,
     UserCordon,
@@ -32,6 +28,12 @@ from sn17_operator.core.model import (
     Worker,
 )
 from sn17_operator.core.planner import plan
+from sn17_operator.core.readings import (
+    Evidence,
+    Monitoring,
+    Series,
+    Signal,
+)
 from sn17_operator.explain import explain_pod
 from sn17_operator.status.codec import flips, worth_writing
 from sn17_operator.status.conditions import suspect_nodes

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic.alias_generators import to_camel
+from sn17_contract.http import OPS_PORT, TRELLIS_PORT
 
 Seconds = Annotated[int, Field(ge=1, le=86_400)]
 Percent = Annotated[int, Field(ge=1, le=100)]
@@ -50,8 +51,12 @@ class Mode(StrEnum):
 
 
 class Strategy(StrEnum):
-    """How a worker is recycled; eviction is also the escalation of the first."""
+    """How a worker is recycled first; what comes after it is the escalation of what cured nothing.
 
+    Swap: a fresh model process takes over beside the old one; RestartContainer: in place; EvictPod: the pod.
+    """
+
+    SWAP = "Swap"
     RESTART_CONTAINER = "RestartContainer"
     EVICT_POD = "EvictPod"
 
@@ -102,6 +107,8 @@ class MemoryRule(Model):
     clear_percent: Percent = 70
     clear_for_seconds: Annotated[int, Field(ge=0, le=600)] = 60
     emergency_percent: Percent = 90
+    swap_seconds: Annotated[int, Field(ge=30, le=3_600)] = 180
+    """The rule rests while two model processes live, so long at most; a swap that takes longer has failed."""
 
 
 class GaussiansRule(Model):
@@ -188,7 +195,8 @@ class Workers(Model):
     container: Annotated[
         str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
     ] = "trellis"
-    ops_port: Annotated[int, Field(ge=1, le=65_535)] = 9090
+    ops_port: Annotated[int, Field(ge=1, le=65_535)] = OPS_PORT
+    port: Annotated[int, Field(ge=1, le=65_535)] = TRELLIS_PORT
 
 
 class NodeSuspect(Model):
@@ -203,7 +211,7 @@ class Spec(Model):
     target_ref: TargetReference
     hotkey_secret_name: Name | None = None
     mode: Mode = Mode.RECYCLE
-    strategy: Strategy = Strategy.RESTART_CONTAINER
+    strategy: Strategy = Strategy.SWAP
     max_unavailable: Share = "25%"
     max_unhealthy: Share = "50%"
     workers: Workers = Workers()

@@ -10,9 +10,19 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 
 from sn17_contract.http import LeaseOwner
+from sn17_contract.worker import RecycleHow, RecycleOutcome
 
 from sn17_operator.core.evidence import Raw, attribute, within_fleet
-from sn17_operator.core.model import CanaryResult, Fleet, Pod, Stage, Worker
+from sn17_operator.core.model import (
+    CanaryResult,
+    Fleet,
+    Intent,
+    Pod,
+    RecycleResult,
+    RuleClass,
+    Stage,
+    Worker,
+)
 from sn17_operator.core.plan import Act, Blocked, Plan, Reason, Step
 from sn17_operator.core.planner import measure, plan
 from sn17_operator.core.policy import judge
@@ -25,6 +35,7 @@ from sn17_operator.ports import (
     Measurement,
     Metrics,
     Miner,
+    NoRoom,
     OtherIncarnation,
     Refused,
     Target,
@@ -34,7 +45,7 @@ from sn17_operator.status.render import render
 from sn17_operator.status.resource import EvictionRecord, Status
 from sn17_operator.status.view import View, state_of
 from sn17_operator.telemetry import Telemetry
-from sn17_operator.tracker import Notes
+from sn17_operator.tracker import Note, Notes
 
 log = logging.getLogger("sn17.operator")
 
@@ -297,11 +308,44 @@ class Controller:
                     note.acknowledged.add(Stage.RECYCLE)
                     raise
                 note.acknowledged.add(Stage.RECYCLE)
+            case Act.SWAP | Act.REPLACE:
+                if step.act is Act.REPLACE:
+                    await self._quietly(self._act(miner, pod, replace(step, act=Act.RENEW)))
+                await self._recycle_model(pod, step)
             case Act.CLEANUP | Act.CANARY:
                 await self._quietly(self._act(miner, pod, replace(step, act=Act.RENEW)))
                 self._begin(pod, step)
             case Act.EVICT | Act.NOTE:
                 pass
+
+    async def _recycle_model(self, pod: Pod, step: Step) -> None:
+        """Ask for a swap or replacement, and once that is heard for its end."""
+        note, intent, admin = self._notes.of(pod), pod.intent, self._admin
+        if intent is None or intent.life_id is None:
+            raise Refused("unknown_incarnation", "the life of its model process is not known")
+        how = RecycleHow.SWAP if step.act is Act.SWAP else RecycleHow.REPLACE
+        if step.silent:
+            # An operator that was killed after it had asked must not ask for another one.
+            await self._quietly(self._hear_end(pod, intent, how, note))
+        if intent.action in note.acknowledged or note.recycle is not None:
+            return
+        verify = how is RecycleHow.SWAP and intent.rule_class is RuleClass.QUALITY
+        reason = f"{step.cause}: {intent.reason}"[:500]
+        try:
+            await admin.recycle(pod, intent.life_id, how, reason, verify=verify)
+        except NoRoom as error:
+            note.recycle = RecycleResult(RecycleOutcome.NO_ROOM, str(error))
+            raise
+        except OtherIncarnation:
+            note.acknowledged.add(intent.action)
+            raise
+        note.acknowledged.add(intent.action)
+
+    async def _hear_end(self, pod: Pod, intent: Intent, how: RecycleHow, note: Note) -> None:
+        found = await self._admin.recycled(pod, intent.life_id or "", how, intent.at)
+        if found is not None:
+            note.acknowledged.add(intent.action)
+            note.recycle = found if found.outcome is not None else None
 
     def _begin(self, pod: Pod, step: Step) -> None:
         """Start a clean-up or canary beside the tick: either may take longer than a period."""

@@ -87,6 +87,7 @@ def _columns() -> list[dict[str, Any]]:
         column("Status", ".status.status", about="The most useful word"),
         column("Age", ".metadata.creationTimestamp", "date"),
         column("OOMs", ".status.oomKills", "integer", wide=True),
+        column("Swaps", ".status.swaps", "integer", wide=True, about="Model processes swapped at work"),
         column("Last-Recycle", ".status.lastRecycleTime", "date", wide=True),
         column("Paused", ".status.conditions[?(@.type=='Paused')].status", wide=True),
         column("Prometheus", ".status.conditions[?(@.type=='MetricsAvailable')].status", wide=True),

@@ -7,11 +7,20 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from sn17_contract.admin import Owner
+from sn17_contract.worker import RecycleHow
 
 from sn17_operator.api import Rules, Spec
 from sn17_operator.core.evidence import Raw
-from sn17_operator.core.model import CanaryResult, Monitoring, Pod, Rollout
+from sn17_operator.core.model import (
+    CanaryResult,
+    Pod,
+    RecycleResult,
+    Rollout,
+)
 from sn17_operator.core.plan import Step
+from sn17_operator.core.readings import (
+    Monitoring,
+)
 from sn17_operator.status.resource import Status
 from sn17_operator.status.view import Missing, Ratios
 
@@ -43,6 +52,13 @@ class OtherIncarnation(Refused):
 
     def __init__(self, message: str) -> None:
         super().__init__("boot_id_mismatch", message)
+
+
+class NoRoom(Refused):
+    """Two model processes do not fit into the worker now."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("no_room", message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +161,22 @@ class Admin(Protocol):
     async def canary(self, pod: Pod) -> CanaryResult: ...
 
     async def exit(self, pod: Pod, boot_id: str, reason: str) -> None:
-        """Ask the incarnation ``boot_id`` to finish and exit.
+        """Ask the service process ``boot_id`` to finish and exit.
 
         Raises:
             OtherIncarnation: it is gone already.
         """
+        ...
+
+    async def recycle(self, pod: Pod, life_id: str, how: RecycleHow, reason: str, *, verify: bool) -> None:
+        """Ask for a swap or replacement of the model process ``life_id``; returns once it is under way.
+
+        Raises:
+            OtherIncarnation: that process is gone already.
+            NoRoom: a second process does not fit; nothing is done.
+        """
+        ...
+
+    async def recycled(self, pod: Pod, life_id: str, how: RecycleHow, since: float) -> RecycleResult | None:
+        """The recycle of ``life_id`` that goes on or has ended since a time; None: there is none."""
         ...

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Set
 from dataclasses import dataclass, field
 
-from sn17_operator.core.model import CanaryResult, Evidence, Health, Pod, Stage, Verdict, Worker
+from sn17_operator.core.model import (
+    CanaryResult,
+    Health,
+    Pod,
+    RecycleResult,
+    Stage,
+    Verdict,
+    Worker,
+)
+from sn17_operator.core.readings import (
+    Evidence,
+)
 
 
 @dataclass(slots=True)
@@ -16,11 +27,13 @@ class Note:
     """Action and time of the intent that the rest is about."""
     acknowledged: set[Stage] = field(default_factory=set)
     canary: CanaryResult | None = None
+    recycle: RecycleResult | None = None
     leased: bool = False
     drained: bool = False
     asked_at: float | None = None
     kept: bool = False
     container: str = ""
+    life: str = ""
     sick_since: float | None = None
 
 
@@ -39,7 +52,8 @@ class Notes:
             note.kept = False
         key = (pod.intent.action, pod.intent.at) if pod.intent is not None else ("", 0.0)
         if note.key != key:
-            note.key, note.acknowledged, note.canary = key, set(), None
+            note.key, note.acknowledged = key, set()
+            note.canary, note.recycle = None, None
             if pod.intent is None:
                 note.leased, note.drained, note.asked_at = False, False, None
         return note
@@ -52,6 +66,8 @@ class Notes:
     def worker(self, pod: Pod, evidence: Evidence, verdict: Verdict, now: float) -> Worker:
         """The pod with all that is known about it."""
         note = self.of(pod)
+        if evidence.life_id is not None and note.life != evidence.life_id:
+            note.life, note.sick_since = evidence.life_id, None
         if verdict.health is not Health.DEGRADED:
             note.sick_since = None
         elif note.sick_since is None:
@@ -67,4 +83,5 @@ class Notes:
             note.drained,
             note.asked_at,
             note.kept,
+            note.recycle,
         )

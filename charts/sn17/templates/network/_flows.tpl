@@ -33,7 +33,7 @@ flows:
   {{- end }}
   {{- end }}
   {{- if .Values.operator.enabled }}
-  - {from: operator, to: trellis, ports: [9090]}
+  - {from: operator, to: trellis, ports: [9090, 10006]}
   {{- end }}
   {{- if $bundled }}
   {{- range $scraped }}

@@ -16,21 +16,30 @@ from sn17_contract.admin import (
     DrainRequest,
     ExitRequest,
     Owner,
+    RecycleAnswer,
+    RecycleRequest,
     ResumeAnswer,
     ResumeRequest,
 )
 from sn17_contract.http import Code
+from sn17_contract.worker import RecycleHow, WorkerStatus
 from sn17_http import own_async_client
 from sn17_service.problems import ProblemBody
 
-from sn17_operator.core.model import CanaryResult, Pod
-from sn17_operator.ports import OtherIncarnation, Refused
+from sn17_operator.core.model import (
+    CanaryResult,
+    Pod,
+    RecycleResult,
+)
+from sn17_operator.ports import NoRoom, OtherIncarnation, Refused
 
 log = logging.getLogger("sn17.operator")
 
 QUICK_SECONDS = 5.0
 CLEANUP_SECONDS = 60.0
 CANARY_SECONDS = 140.0
+CLOCK_SECONDS = 5.0
+"""What the clocks of two nodes may differ by."""
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
@@ -76,6 +85,34 @@ class WorkerAdmin:
     async def exit(self, pod: Pod, boot_id: str, reason: str) -> None:
         await self._post(pod, "exit", ExitRequest(boot_id=boot_id, reason=reason), AdminState)
 
+    async def recycle(self, pod: Pod, life_id: str, how: RecycleHow, reason: str, *, verify: bool) -> None:
+        asked = RecycleRequest(life_id=life_id, how=how, reason=reason or "-", verify=verify)
+        try:
+            await self._post(pod, "recycle", asked, RecycleAnswer)
+        except _Problem as error:
+            if error.code is Code.NO_ROOM:
+                raise NoRoom(str(error)) from error
+            # Its own guard, or this operator before it was killed, has begun one: that one is waited for.
+            if error.code is not Code.CONFLICT:
+                raise
+
+    async def recycled(self, pod: Pod, life_id: str, how: RecycleHow, since: float) -> RecycleResult | None:
+        if pod.data_address is None:
+            raise Refused("no_address", "the worker has no address")
+        try:
+            response = await self._client.get(f"{pod.data_address}/v1/worker", timeout=QUICK_SECONDS)
+            status = WorkerStatus.model_validate_json(response.raise_for_status().content)
+        except httpx.HTTPError as error:
+            raise Refused("unreachable", f"/v1/worker: {type(error).__name__}: {error}") from error
+        except ValidationError as error:
+            raise Refused("bad_answer", "/v1/worker: the answer is not a worker's") from error
+        last = status.last_recycle
+        if status.recycling is not None:
+            return RecycleResult(None) if status.life_id == life_id else None
+        if last is None or last.from_life != life_id or last.how is not how:
+            return None
+        return RecycleResult(last.outcome, last.reason) if last.at >= since - CLOCK_SECONDS else None
+
     async def _post(
         self,
         pod: Pod,
@@ -118,6 +155,14 @@ class WorkerAdmin:
             text = f"{verb}: {response.status_code} {response.reason_phrase} without a problem's code"
             raise Refused("bad_answer", text) from None
         detail = problem.detail[:300]
-        if problem.code is Code.BOOT_ID_MISMATCH:
+        if problem.code in (Code.BOOT_ID_MISMATCH, Code.LIFE_ID_MISMATCH):
             raise OtherIncarnation(detail)
-        raise Refused(f"http_{response.status_code}", f"{verb}: {detail}")
+        raise _Problem(problem.code, f"http_{response.status_code}", f"{verb}: {detail}")
+
+
+class _Problem(Refused):
+    """A refusal in the worker's own words."""
+
+    def __init__(self, code: Code, outcome: str, message: str) -> None:
+        super().__init__(outcome, message)
+        self.code = code

@@ -16,7 +16,13 @@ from sn17_contract.kubernetes import (
     ANNOTATION_SKIP_REMEDIATION,
 )
 
-from sn17_operator.core.model import History, Intent, RuleClass, Stage, UserCordon
+from sn17_operator.core.model import (
+    History,
+    Intent,
+    RuleClass,
+    Stage,
+    UserCordon,
+)
 from sn17_operator.core.plan import Step
 
 
@@ -49,6 +55,7 @@ class IntentNote(_Note):
     reason: str
     at: Time
     cordoned_at: Time
+    life_id: str | None = None
 
 
 class HistoryNote(_Note):
@@ -61,6 +68,11 @@ class HistoryNote(_Note):
     rest_container: str | None = None
     failed: str | None = None
     retry_at: Time | None = None
+    rest_life: str | None = None
+    tried: Stage | None = None
+    tried_at: Time | None = None
+    swapped_at: Time | None = None
+    cleanup_helped: bool | None = None
 
 
 class CordonNote(_Note):

@@ -12,7 +12,9 @@ from sn17_operator.adapters import objects
 from sn17_operator.adapters.annotations import changes
 from sn17_operator.adapters.kube import MERGE_PATCH, ApiError, KubeApi
 from sn17_operator.adapters.store import Store
-from sn17_operator.core.model import Pod
+from sn17_operator.core.model import (
+    Pod,
+)
 from sn17_operator.core.plan import Step
 from sn17_operator.ports import Announcement, Conflict, Disrupted, Miner, Refused, Target
 from sn17_operator.status.codec import parse_time
@@ -118,8 +120,7 @@ class KubeHost:
         key, version = (meta["uid"], miner.uid), f"{meta.get('resourceVersion')}/{miner.generation}"
         known = self._parsed.get(key)
         if known is None or known[0] != version:
-            workers = miner.spec.workers
-            known = self._parsed[key] = version, objects.pod(raw, workers.container, workers.ops_port)
+            known = self._parsed[key] = version, objects.pod(raw, miner.spec.workers)
             if known[1].malformed:
                 log.warning(
                     "%s: annotations that cannot be read: %s", known[1].name, ", ".join(known[1].malformed)

@@ -22,7 +22,11 @@ from sn17_operator.adapters.admin import WorkerAdmin
 from sn17_operator.adapters.local_scrape import LocalWorker, Scraper, WorkerState
 from sn17_operator.api import Spec, TargetReference
 from sn17_operator.controller import Controller
-from sn17_operator.core.model import Phase, Pod, UserCordon
+from sn17_operator.core.model import (
+    Phase,
+    Pod,
+    UserCordon,
+)
 from sn17_operator.core.plan import Step
 from sn17_operator.explain import explain_pod
 from sn17_operator.loop import Waker, run_ticks
@@ -115,6 +119,7 @@ def _pod(state: WorkerState) -> Pod:
         created_at=0.0,
         resource_version=str(state.version),
         address=state.worker.ops_url,
+        data_address=state.worker.data_url or None,
         phase=Phase.RUNNING if state.running else Phase.WAITING,
         phase_reason="" if state.running else "NotRunning",
         phase_message=state.why,

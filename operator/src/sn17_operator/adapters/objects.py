@@ -9,8 +9,13 @@ from pydantic import ValidationError
 from sn17_contract.kubernetes import ANNOTATION_PAUSED, GROUP, LABEL_INSTANCE
 
 from sn17_operator.adapters.annotations import read
-from sn17_operator.api import Spec
-from sn17_operator.core.model import Phase, Pod, Rollout, Termination
+from sn17_operator.api import Spec, Workers
+from sn17_operator.core.model import (
+    Phase,
+    Pod,
+    Rollout,
+    Termination,
+)
 from sn17_operator.ports import Miner
 from sn17_operator.status.codec import parse_time
 from sn17_operator.status.resource import Status, Summary
@@ -57,12 +62,12 @@ def trim(raw: Json) -> dict[str, Any]:
     }
 
 
-def pod(raw: Json, container: str, ops_port: int) -> Pod:
+def pod(raw: Json, workers: Workers) -> Pod:
     """A worker from its (trimmed) pod. ``ready`` is the pod's condition, so readiness gates count too."""
     meta, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
     conditions = {c["type"]: c for c in status.get("conditions") or ()}
     statuses = {c["name"]: c for c in status.get("containerStatuses") or ()}
-    own = statuses.get(container) or (next(iter(statuses.values())) if len(statuses) == 1 else {})
+    own = statuses.get(workers.container) or (next(iter(statuses.values())) if len(statuses) == 1 else {})
     phase, reason, message, started_at = _phase(status, conditions, own)
     notes = read(meta.get("annotations") or {})
     address = status.get("podIP")
@@ -73,7 +78,8 @@ def pod(raw: Json, container: str, ops_port: int) -> Pod:
         created_at=parse_time(meta.get("creationTimestamp")) or 0.0,
         resource_version=meta.get("resourceVersion", ""),
         node=spec.get("nodeName"),
-        address=f"http://{_host(address)}:{ops_port}" if address else None,
+        address=f"http://{_host(address)}:{workers.ops_port}" if address else None,
+        data_address=f"http://{_host(address)}:{workers.port}" if address else None,
         phase=phase,
         phase_reason=reason,
         phase_message=message,

@@ -9,7 +9,14 @@ from dataclasses import dataclass, field, replace
 from sn17_contract.metrics import DegradedReason
 
 from sn17_operator.api import Rules
-from sn17_operator.core.model import Evidence, Gap, Monitoring, Reading, Series, Signal
+from sn17_operator.core.readings import (
+    Evidence,
+    Gap,
+    Monitoring,
+    Reading,
+    Series,
+    Signal,
+)
 
 Samples = tuple[tuple[float, float], ...]
 
@@ -169,5 +176,8 @@ def windows(rules: Sequence[Rules], interval: float) -> dict[Signal, float]:
     found[Signal.MEMORY] = memory
     found[Signal.JOBS] = found[Signal.PROGRESS] = stalled
     found[Signal.UP] = unreachable
-    found[Signal.BOOT] = found[Signal.LIFE] = max(memory, stalled)
+    found[Signal.MODEL_PROCESSES] = max((r.memory.swap_seconds for r in rules), default=0) + margin
+    markers = max(memory, stalled, found[Signal.MODEL_PROCESSES])
+    # A counter of the service is compared with itself over the life, as far as that is in sight.
+    found[Signal.BOOT] = found[Signal.LIFE] = found[Signal.GPU_ERRORS] = markers
     return found

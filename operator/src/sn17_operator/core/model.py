@@ -6,110 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from sn17_contract.metrics import DegradedReason
+from sn17_contract.worker import RecycleOutcome
 
-
-class Signal(StrEnum):
-    """One measured quantity of a worker."""
-
-    BOOT = "boot"
-    LIFE = "life"
-    MODEL_PROCESSES = "model_processes"
-    SWAP_ROOM = "swap_room"
-    SWAP_THRESHOLD = "swap_threshold"
-    MEMORY = "memory"
-    LIMIT = "limit"
-    GAUSSIANS = "gaussians"
-    GENERATIONS = "generations"
-    SECONDS_P50 = "seconds_p50"
-    JOBS = "jobs"
-    PROGRESS = "progress"
-    CANARY = "canary"
-    GPU_ERRORS = "gpu_errors"
-    DEGRADED = "degraded"
-    """Why the worker does not trust itself: the reason is a label, so it has no series of numbers."""
-    UP = "up"
-    POD_MEMORY = "pod_memory"
-    DRAINING_USER = "draining_user"
-    DRAINING_OPERATOR = "draining_operator"
-
-
-class Gap(StrEnum):
-    """Why there is no reading of a signal. A gap is never a value."""
-
-    ABSENT = "Absent"
-    STALE = "Stale"
-    AMBIGUOUS = "Ambiguous"
-    NOT_A_NUMBER = "NotANumber"
-    QUERY_FAILED = "QueryFailed"
-    OTHER_INCARNATION = "OtherIncarnation"
-
-
-@dataclass(frozen=True, slots=True)
-class Series:
-    """Raw samples of one signal of one incarnation: (time, value), oldest first, never empty."""
-
-    samples: tuple[tuple[float, float], ...]
-
-    @property
-    def at(self) -> float:
-        return self.samples[-1][0]
-
-    @property
-    def value(self) -> float:
-        return self.samples[-1][1]
-
-
-Reading = Series | Gap
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """What the metrics say about one worker.
-
-    An incarnation is one start of the service process (``boot_id``), a life one start of the model process
-    in it (``life_id``). A worker that knows no lives is one process, and its boot id is its life.
-    ``readings`` hold only samples of the newest life; those of the service (``SERVICE_SIGNALS``) of the
-    newest incarnation; ``UP`` and ``POD_MEMORY`` belong to the pod. A signal that is not in the mapping
-    counts as ``Gap.ABSENT``.
-    """
-
-    boot_id: str | None = None
-    readings: Mapping[Signal, Reading] = field(default_factory=dict)
-    doubt: DegradedReason | None = None
-    """Why the worker said at its newest scrape that it is degraded; None when it did not."""
-    life_id: str | None = None
-    life_since: float | None = None
-    """First sample of the life that is in sight, Unix seconds: it is at least as old as that."""
-
-    @property
-    def separate_model(self) -> bool:
-        """The model is a process of its own, so it can be recycled alone."""
-        return self.life_id is not None and self.life_id != self.boot_id
-
-    def reading(self, signal: Signal) -> Reading:
-        return self.readings.get(signal, Gap.ABSENT)
-
-    def series(self, signal: Signal) -> Series | None:
-        reading = self.readings.get(signal)
-        return reading if isinstance(reading, Series) else None
-
-
-@dataclass(frozen=True, slots=True)
-class Monitoring:
-    """What is known about the monitoring itself at one tick."""
-
-    at: float
-    stale_after: float
-    scrape_interval: float = 15.0
-    failed: Mapping[Signal, str] = field(default_factory=dict)
-    last_scrape: float | None = None
-    """Latest time at which any target at all was scraped fine."""
-    coverage: float = 0.0
-    """Good scrapes of the best target within ``window``: proof that the monitoring worked all that time."""
-    window: float = 0.0
-    """Seconds that the ``UP`` readings look back."""
-    queries: Mapping[Signal, str] = field(default_factory=dict)
+from sn17_operator.core.readings import Evidence, Signal
 
 
 class Stage(StrEnum):
@@ -118,6 +17,8 @@ class Stage(StrEnum):
     CORDON = "Cordon"
     CLEANUP = "Cleanup"
     CANARY = "Canary"
+    SWAP = "Swap"
+    REPLACE = "Replace"
     RECYCLE = "Recycle"
     EVICT = "Evict"
     WARMUP = "Warmup"
@@ -134,6 +35,7 @@ class RuleName(StrEnum):
     CANARY_DRIFT = "CanaryDrift"
     GAUSSIANS_LOW = "GaussiansLow"
     SLOW = "Slow"
+    SWAP_DUE = "SwapDue"
     REQUESTED = "Requested"
 
 
@@ -158,6 +60,7 @@ class Intent:
     reason: str
     at: float
     cordoned_at: float
+    life_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,12 +71,27 @@ class History:
     recycled_container: str | None = None
     reason: str | None = None
     rest: Mapping[str, float] = field(default_factory=dict)
-    """Rule to the time until which it rests, for ``rest_container`` only."""
+    """Rule to the time until which it rests, for one life only: ``rest_life`` in ``rest_container``."""
     rest_container: str | None = None
     failed: str | None = None
     """Why remediation of this pod was given up."""
     retry_at: float | None = None
     """Not before this time again: the worker could not be told anything."""
+    rest_life: str | None = None
+    tried: Stage | None = None
+    """The last act that cured nothing, or that may prove not to have: what comes next is the one after it."""
+    tried_at: float | None = None
+    swapped_at: float | None = None
+    cleanup_helped: bool | None = None
+    """Whether a clean-up has ever freed memory in this pod; None: not tried yet."""
+
+    def resting(self, container_id: str, life_id: str | None, now: float) -> dict[str, float]:
+        """The rules that rest now in a life."""
+        if self.rest_life is not None and life_id is not None:
+            own = self.rest_life == life_id
+        else:
+            own = self.rest_container == container_id
+        return {rule: until for rule, until in self.rest.items() if until > now} if own else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +133,7 @@ class Pod:
     resource_version: str = ""
     node: str | None = None
     address: str | None = None
+    data_address: str | None = None
     phase: Phase = Phase.PENDING
     phase_reason: str = ""
     phase_message: str = ""
@@ -233,6 +152,11 @@ class Pod:
     """Annotations that could not be read."""
 
     @property
+    def held(self) -> bool:
+        """A remediation keeps it out of service; a swap does not."""
+        return self.intent is not None and self.intent.action is not Stage.SWAP
+
+    @property
     def kept_by_person(self) -> bool:
         """A person has cordoned it and has not asked for the end of that."""
         return self.user_cordon is not None and not self.user_cordon.lift
@@ -245,6 +169,8 @@ class Outcome(StrEnum):
     BREACH = "Breach"
     DWELL = "Dwell"
     """Beyond the mark, but not yet for long enough."""
+    DUE = "Due"
+    """Healthy, and something that costs nothing is to be done."""
     IDLE = "Idle"
     """Nothing to judge by."""
     RESTING = "Resting"
@@ -293,6 +219,11 @@ class Verdict:
         found = [f for f in self.findings if f.outcome is Outcome.BREACH and f.enforced]
         return tuple(sorted(found, key=lambda f: f.priority))
 
+    @property
+    def due(self) -> Finding | None:
+        """What is to be done although nothing is wrong."""
+        return next((f for f in self.findings if f.outcome is Outcome.DUE and f.enforced), None)
+
     def breach_of(self, rule_class: RuleClass) -> Finding | None:
         return next((f for f in self.breaches if f.rule_class is rule_class), None)
 
@@ -303,6 +234,14 @@ class CanaryResult:
 
     at: float
     passed: bool | None
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RecycleResult:
+    """What a worker says of the recycle of its model process; without an outcome it is under way."""
+
+    outcome: RecycleOutcome | None
     message: str = ""
 
 
@@ -355,6 +294,8 @@ class Worker:
     """When this process first asked the worker for the lease of the present intent."""
     kept: bool = False
     """The worker has confirmed a person's cordon to this process."""
+    recycle: RecycleResult | None = None
+    """How the swap or replacement of the present intent ended; None: not yet, or not heard."""
 
 
 @dataclass(frozen=True, slots=True)

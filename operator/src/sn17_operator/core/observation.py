@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sn17_operator.api import Spec
-from sn17_operator.core.model import Eviction, Fleet, Health, Intent, Series, Signal, Stage, Worker
-from sn17_operator.core.rules import trailing_run
+from sn17_operator.core.context import trailing_run
+from sn17_operator.core.model import (
+    Eviction,
+    Fleet,
+    Health,
+    History,
+    Intent,
+    Stage,
+    Worker,
+)
+from sn17_operator.core.readings import (
+    Series,
+    Signal,
+)
 
 SETTLE_SECONDS = 5.0
 SCRAPED_SECONDS = 60.0
@@ -35,6 +47,13 @@ class Sight:
     def replaced(self) -> bool:
         """The pod has another container than the one the intent is about."""
         return bool(self.worker.pod.container_id) and self.worker.pod.container_id != self.intent.container_id
+
+    @property
+    def reborn(self) -> str | None:
+        """The life that has taken the place of the one that the intent is about; None: none has."""
+        life = self.worker.evidence.life_id
+        known = life is not None and self.intent.life_id is not None
+        return life if known and life != self.intent.life_id else None
 
     @property
     def drained(self) -> bool:
@@ -95,11 +114,16 @@ class Sight:
         ratios = self.ratios()
         return f"unreclaimable memory {what}: {ratios.value:.0%} of the limit" if ratios else f"memory {what}"
 
-    def current_rest(self) -> dict[str, float]:
-        history = self.worker.pod.history
-        if history.rest_container != self.worker.pod.container_id:
-            return {}
-        return {rule: until for rule, until in history.rest.items() if until > self.now}
+    def rested(self, rule: str, seconds: float) -> History:
+        """The history with a rule at rest for this life."""
+        pod, life = self.worker.pod, self.worker.evidence.life_id
+        resting = pod.history.resting(pod.container_id, life, self.now)
+        return replace(
+            pod.history,
+            rest={**resting, rule: self.now + seconds},
+            rest_container=pod.container_id,
+            rest_life=life,
+        )
 
     def start_canary_passed(self) -> bool:
         """True for a canary within tolerance, and for a worker that exports none; NaN means it is still to

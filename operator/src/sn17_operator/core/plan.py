@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sn17_operator.core.model import Eviction, History, Intent
+from sn17_operator.core.model import (
+    Eviction,
+    History,
+    Intent,
+)
 
 
 class Act(StrEnum):
@@ -15,6 +19,8 @@ class Act(StrEnum):
     RENEW = "Renew"
     CLEANUP = "Cleanup"
     CANARY = "Canary"
+    SWAP = "Swap"
+    REPLACE = "Replace"
     UNCORDON = "Uncordon"
     EXIT = "Exit"
     EVICT = "Evict"
@@ -32,6 +38,13 @@ class Reason(StrEnum):
     WORKER_DRAINING = "WorkerDraining"
     CLEANUP_REQUESTED = "CleanupRequested"
     CANARY_REQUESTED = "CanaryRequested"
+    SWAP_REQUESTED = "SwapRequested"
+    WORKER_SWAPPED = "WorkerSwapped"
+    SWAP_FAILED = "SwapFailed"
+    SWAP_NO_ROOM = "SwapNoRoom"
+    SAME_OUTPUT = "SameOutput"
+    REPLACE_REQUESTED = "ReplaceRequested"
+    WORKER_REPLACED = "WorkerReplaced"
     RECYCLE_REQUESTED = "RecycleRequested"
     WORKER_EVICTED = "WorkerEvicted"
     MEMORY_CLEARED = "MemoryCleared"

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from sn17_operator.api import Mode, Spec, scaled
+from sn17_operator.core.escalation import first_act
 from sn17_operator.core.model import (
     Eviction,
     Finding,
@@ -16,11 +17,13 @@ from sn17_operator.core.model import (
     Phase,
     RuleClass,
     RuleName,
-    Signal,
     Stage,
     Worker,
 )
 from sn17_operator.core.plan import Act, Blocked, Capacity, Plan, Reason, Step
+from sn17_operator.core.readings import (
+    Signal,
+)
 from sn17_operator.core.remediation import Ladder
 
 KEPT_EVICTIONS = 64
@@ -73,7 +76,7 @@ def measure(spec: Spec, fleet: Fleet) -> Capacity:
         expected=fleet.expected,
         available=available,
         unavailable=max(0, fleet.expected - available),
-        in_flight=sum(1 for worker in fleet.workers if worker.pod.intent is not None) + open_evictions,
+        in_flight=sum(1 for worker in fleet.workers if worker.pod.held) + open_evictions,
         budget=scaled(spec.max_unavailable, fleet.expected),
         sick=sick,
         sick_allowed=scaled(spec.max_unhealthy, fleet.expected),
@@ -82,7 +85,7 @@ def measure(spec: Spec, fleet: Fleet) -> Capacity:
 
 def _available(worker: Worker) -> bool:
     pod = worker.pod
-    return pod.ready and not pod.deleting and pod.intent is None and pod.user_cordon is None
+    return pod.ready and not pod.deleting and not pod.held and pod.user_cordon is None
 
 
 def _open_evictions(fleet: Fleet) -> int:
@@ -209,7 +212,8 @@ def _candidate(worker: Worker) -> Finding | None:
         text = f"a person asked for it: {pod.recycle_requested or 'no reason given'}"
         return Finding(RuleName.REQUESTED, RuleClass.REQUEST, Outcome.BREACH, text, priority=-1)
     if not sick:
-        return None
+        well = worker.verdict.health in (Health.HEALTHY, Health.IDLE)
+        return worker.verdict.due if well else None
     finding = worker.verdict.breaches[0]
     # The person's wish comes first, except where the worker can no longer hear it.
     return None if _lifting(worker) and finding.rule_class is not RuleClass.STALL else finding
@@ -237,12 +241,15 @@ def _start(spec: Spec, fleet: Fleet, capacity: Capacity, now: float) -> tuple[li
     in_flight, unavailable = capacity.in_flight, capacity.unavailable
     for worker, finding in sorted(candidates, key=_order):
         pod = worker.pod
-        refusal = _refusal(spec, fleet, capacity, worker, finding, now)
+        swap = _by_swap(spec, worker, finding, now)
+        refusal = _refusal(spec, fleet, capacity, worker, finding, now, swap=swap)
         costs = 1 if _available(worker) else 0
         # A person's cordon that ends at this tick gives a worker back; acting on it takes it again.
         serves = costs or (_lifting(worker) and pod.ready)
-        if refusal is None and (
-            in_flight + 1 > capacity.budget or (serves and unavailable + costs > capacity.budget)
+        if (
+            refusal is None
+            and not swap
+            and (in_flight + 1 > capacity.budget or (serves and unavailable + costs > capacity.budget))
         ):
             refusal = (
                 Reason.BUDGET_EXHAUSTED,
@@ -254,38 +261,77 @@ def _start(spec: Spec, fleet: Fleet, capacity: Capacity, now: float) -> tuple[li
                 Blocked(pod.uid, pod.name, refusal[0], f"{finding.message}; {refusal[1]}", finding.rule)
             )
             continue
+        if swap:
+            steps.append(_swap(worker, finding, now))
+            continue
         in_flight, unavailable = in_flight + 1, unavailable + costs
-        requested = finding.rule_class is RuleClass.REQUEST
-        intent = Intent(
-            Stage.CORDON,
-            worker.evidence.boot_id,
-            pod.container_id,
-            finding.rule,
-            finding.rule_class,
-            finding.message,
-            now,
-            now,
-        )
-        steps.append(
-            Step(
-                pod.uid,
-                pod.name,
-                Act.CORDON,
-                Reason.WORKER_CORDONED,
-                f"{finding.rule}: {finding.message}",
-                intent,
-                # A person looks after it: what was given up before is open again.
-                replace(pod.history, failed=None) if requested else pod.history,
-                drop_request=requested,
-                warning=True,
-                cause=finding.rule,
-            )
-        )
+        steps.append(_cordon(worker, finding, now))
     return steps, blocked
 
 
+def _by_swap(spec: Spec, worker: Worker, finding: Finding, now: float) -> bool:
+    """A fresh model process can take over while the worker goes on: that costs no unit of the budget."""
+    if finding.outcome is Outcome.DUE:
+        return True
+    act = first_act(spec, worker, finding.rule, finding.rule_class, now)
+    return act is Stage.SWAP and spec.mode is Mode.RECYCLE
+
+
+def _intent(stage: Stage, worker: Worker, finding: Finding, now: float) -> Intent:
+    return Intent(
+        stage,
+        worker.evidence.boot_id,
+        worker.pod.container_id,
+        finding.rule,
+        finding.rule_class,
+        finding.message,
+        now,
+        now,
+        worker.evidence.life_id,
+    )
+
+
+def _swap(worker: Worker, finding: Finding, now: float) -> Step:
+    pod = worker.pod
+    return Step(
+        pod.uid,
+        pod.name,
+        Act.SWAP,
+        Reason.SWAP_REQUESTED,
+        f"{finding.rule}: {finding.message}",
+        _intent(Stage.SWAP, worker, finding, now),
+        pod.history,
+        warning=finding.outcome is not Outcome.DUE,
+        cause=finding.rule,
+    )
+
+
+def _cordon(worker: Worker, finding: Finding, now: float) -> Step:
+    pod, requested = worker.pod, finding.rule_class is RuleClass.REQUEST
+    return Step(
+        pod.uid,
+        pod.name,
+        Act.CORDON,
+        Reason.WORKER_CORDONED,
+        f"{finding.rule}: {finding.message}",
+        _intent(Stage.CORDON, worker, finding, now),
+        # A person looks after it: what was given up before is open again.
+        replace(pod.history, failed=None) if requested else pod.history,
+        drop_request=requested,
+        warning=True,
+        cause=finding.rule,
+    )
+
+
 def _refusal(
-    spec: Spec, fleet: Fleet, capacity: Capacity, worker: Worker, finding: Finding, now: float
+    spec: Spec,
+    fleet: Fleet,
+    capacity: Capacity,
+    worker: Worker,
+    finding: Finding,
+    now: float,
+    *,
+    swap: bool,
 ) -> tuple[Reason, str] | None:
     """What forbids to start on this worker, budget apart."""
     pod, rules = worker.pod, spec.recycle
@@ -293,7 +339,9 @@ def _refusal(
     if fleet.paused is not None:
         return Reason.PAUSED, f"paused: {fleet.paused or 'no reason given'}"
     if spec.mode is Mode.OBSERVE:
-        return Reason.OBSERVE_ONLY, "mode is Observe: would cordon"
+        return Reason.OBSERVE_ONLY, f"mode is Observe: would {'swap' if swap else 'cordon'}"
+    if spec.mode is Mode.CORDON and swap:
+        return Reason.RECYCLE_DISABLED, "mode is Cordon: would swap"
     if fleet.rollout is not None and fleet.rollout.in_progress:
         return Reason.ROLLOUT_IN_PROGRESS, (
             f"{fleet.rollout.updated} of {fleet.rollout.replicas} workers are of the current revision"
@@ -326,7 +374,7 @@ def _refusal(
             "its admin endpoint did not answer: check the token and the way to its ops port; tries again "
             f"in {pod.history.retry_at - now:.0f} s"
         )
-    if pod.history.recycled_at is not None and finding.rule != RuleName.MEMORY_EMERGENCY:
+    if pod.history.recycled_at is not None and finding.rule != RuleName.MEMORY_EMERGENCY and not swap:
         left = rules.cooldown_seconds - (now - pod.history.recycled_at)
         if left > 0:
             return Reason.COOLDOWN, f"recycled a short while ago, waits {left:.0f} s more"

@@ -5,21 +5,24 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sn17_operator.api import RuleAction, Spec
+from sn17_operator.core.context import Context
 from sn17_operator.core.model import (
-    Evidence,
     Finding,
-    Gap,
     Health,
-    Monitoring,
     Outcome,
     Phase,
     Pod,
     RuleClass,
-    Signal,
     Stage,
     Verdict,
 )
-from sn17_operator.core.rules import CHAIN, Context
+from sn17_operator.core.readings import (
+    Evidence,
+    Gap,
+    Monitoring,
+    Signal,
+)
+from sn17_operator.core.rules import CHAIN
 
 FIRST_SCRAPE_SECONDS = 60.0
 
@@ -28,34 +31,39 @@ def findings(context: Context) -> tuple[Finding, ...]:
     """Every rule's finding, with what the settings and the worker's history make of it."""
     found: list[Finding] = []
     pod, now = context.pod, context.monitoring.at
+    resting = pod.history.resting(pod.container_id, context.evidence.life_id, now)
     for rule in CHAIN:
         action = rule.action(context.spec.rules)
         if action is RuleAction.OFF:
             continue
         for finding in rule.evaluate(context):
-            if finding.outcome is Outcome.BREACH and finding.rule_class is RuleClass.QUALITY:
-                until = pod.history.rest.get(finding.rule, 0.0)
-                if until > now and pod.history.rest_container == pod.container_id:
-                    text = f"{finding.message}; its canary passed, rests for {until - now:.0f} s"
-                    finding = replace(finding, outcome=Outcome.RESTING, message=text)
+            quality = finding.outcome is Outcome.BREACH and finding.rule_class is RuleClass.QUALITY
+            if finding.rule in resting and (quality or finding.outcome is Outcome.DUE):
+                left = resting[finding.rule] - now
+                text = f"{finding.message}; acting on it did not help, rests for {left:.0f} s"
+                finding = replace(finding, outcome=Outcome.RESTING, message=text)
             if action is RuleAction.OBSERVE:
                 finding = replace(finding, message=f"{finding.message} (observed only)", enforced=False)
             found.append(finding)
     return tuple(found)
 
 
-def _starts(spec: Spec, pod: Pod, evidence: Evidence, age: float) -> bool:
+def _starts(spec: Spec, pod: Pod, evidence: Evidence, started_at: float, now: float) -> bool:
     """The process is young, and what is missing is missing for that reason: its first scrapes, or readiness.
 
     A drain lease makes a worker unready too, so readiness says nothing about one that holds a lease.
     """
+    age = now - started_at
     own = (Signal.BOOT, Signal.MEMORY, Signal.JOBS)
     gaps = (Gap.ABSENT, Gap.OTHER_INCARNATION)
     if age < FIRST_SCRAPE_SECONDS and any(evidence.reading(signal) in gaps for signal in own):
         return True
+    restarted = pod.intent is not None and pod.intent.action in (Stage.REPLACE, Stage.RECYCLE, Stage.WARMUP)
+    if pod.intent is not None and restarted:
+        # A new model process in an old container.
+        age = min(age, now - pod.intent.at)
     if pod.ready or age >= spec.recycle.replacement_timeout_seconds:
         return False
-    restarted = pod.intent is not None and pod.intent.action in (Stage.RECYCLE, Stage.WARMUP)
     unseen = evidence.reading(Signal.BOOT) in gaps
     leased = pod.intent is not None or pod.user_cordon is not None
     return restarted or unseen or not leased
@@ -71,7 +79,7 @@ def judge(spec: Spec, pod: Pod, evidence: Evidence, monitoring: Monitoring) -> V
     verdict = Verdict(Health.DEGRADED, found)
     if breaches := verdict.breaches:
         return Verdict(Health.DEGRADED, found, "; ".join(f.message for f in breaches))
-    if _starts(spec, pod, evidence, monitoring.at - pod.started_at):
+    if _starts(spec, pod, evidence, pod.started_at, monitoring.at):
         return Verdict(Health.STARTING, found, "the worker is not ready yet")
     unknown = [f for f in found if f.outcome is Outcome.UNKNOWN and f.enforced]
     if unknown:

@@ -8,78 +8,32 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from sn17_contract.worker import RecycleOutcome
+
 from sn17_operator.api import Mode, Strategy
-from sn17_operator.core.model import Eviction, History, Intent, Outcome, Phase, RuleClass, RuleName, Stage
-from sn17_operator.core.observation import SETTLE_SECONDS, Sight, chain
+from sn17_operator.core.escalation import first_act
+from sn17_operator.core.model import (
+    Eviction,
+    History,
+    Outcome,
+    Phase,
+    RuleClass,
+    RuleName,
+    Stage,
+)
+from sn17_operator.core.observation import SETTLE_SECONDS, chain
 from sn17_operator.core.plan import Act, Blocked, Reason, Step
+from sn17_operator.core.swap import Swap
 
 RESOLVE_SECONDS = 180.0
 """With the drain timeout, the longest that a worker stays cordoned while its cure is sought."""
 CANARY_SECONDS = 150.0
-RETRY_SECONDS = 300.0
-"""Least time between two attempts on a worker that could not be told anything."""
 
 
-class Ladder(Sight):
+class Ladder(Swap):
     """Looks at one worker that has an intent, and says what comes next."""
 
     __slots__ = ()
-
-    # --- steps ----------------------------------------------------------------------------------------
-
-    def _step(
-        self,
-        act: Act,
-        reason: Reason,
-        message: str,
-        *,
-        stage: Stage | None = None,
-        drop: bool = False,
-        history: History | None = None,
-        silent: bool = False,
-        warning: bool = False,
-        eviction: Eviction | None = None,
-    ) -> Step:
-        intent: Intent | None = self.intent
-        if drop:
-            intent = None
-        elif stage is not None and stage is not self.intent.action:
-            intent = replace(
-                self.intent, action=stage, at=self.now, container_id=self.worker.pod.container_id
-            )
-        pod = self.worker.pod
-        return Step(
-            pod.uid,
-            pod.name,
-            act,
-            reason,
-            message,
-            intent,
-            history or pod.history,
-            silent=silent,
-            warning=warning,
-            eviction=eviction,
-            cause=self.intent.rule,
-        )
-
-    def _renew(self, message: str) -> Step:
-        return self._step(Act.RENEW, Reason.WORKER_DRAINING, message, silent=True)
-
-    def _withdraw(self, why: str) -> Step:
-        return self._step(Act.UNCORDON, Reason.REMEDIATION_WITHDRAWN, f"back in service: {why}", drop=True)
-
-    def _unheard(self) -> Step:
-        """A worker that cannot be told anything is neither cordoned nor hung: the fault may be the
-        operator's.
-        """
-        history = replace(
-            self.worker.pod.history,
-            retry_at=self.now + max(RETRY_SECONDS, self.spec.recycle.cooldown_seconds),
-        )
-        text = "back in service: its admin endpoint does not answer the operator, check token and network"
-        return self._step(
-            Act.UNCORDON, Reason.ADMIN_UNAVAILABLE, text, drop=True, history=history, warning=True
-        )
 
     # --- the ladder -----------------------------------------------------------------------------------
 
@@ -90,6 +44,10 @@ class Ladder(Sight):
         match self.intent.action:
             case Stage.CORDON | Stage.CLEANUP | Stage.CANARY:
                 return self._cordoned()
+            case Stage.SWAP:
+                return self._swapping()
+            case Stage.REPLACE:
+                return self._replacing()
             case Stage.RECYCLE:
                 return self._recycling()
             case Stage.EVICT:
@@ -103,6 +61,8 @@ class Ladder(Sight):
             return self._step(
                 Act.NOTE, Reason.WORKER_RESTARTED, "the worker restarted by itself while cordoned", drop=True
             )
+        if self.reborn is not None:
+            return self._withdraw("its model process has been replaced meanwhile")
         requested = intent.rule_class is RuleClass.REQUEST
         if self.fleet.paused is not None:
             return self._withdraw(f"paused ({self.fleet.paused or 'no reason given'})")
@@ -117,7 +77,7 @@ class Ladder(Sight):
         if pod.kept_by_person and not requested:
             return self._withdraw("a person has cordoned this worker")
         if intent.rule_class is RuleClass.MEMORY and self.cleared():
-            return self._step(Act.UNCORDON, Reason.MEMORY_CLEARED, self.memory_text("cleared"), drop=True)
+            return self._cleared()
         if pod.phase is not Phase.RUNNING:
             return None
         if intent.rule in (RuleName.STALLED, RuleName.UNREACHABLE):
@@ -158,6 +118,8 @@ class Ladder(Sight):
         return self._withdraw("its metrics are gone, and no data is not bad data")
 
     def _resolve_memory(self) -> Step | Blocked | None:
+        if self.intent.action is Stage.CORDON and not self._worth_a_cleanup():
+            return self._recycle(self.intent.reason)
         if self.intent.action is Stage.CORDON:
             return self._step(
                 Act.CLEANUP,
@@ -176,9 +138,10 @@ class Ladder(Sight):
             )
         seen = ratios is not None and ratios.at >= self.intent.at + SETTLE_SECONDS
         if ratios is not None and seen and ratios.value >= rule.clear_percent / 100:
-            return self._recycle(self.memory_text("not cleared by the clean-up"))
+            return self._recycle(self.memory_text("not cleared by the clean-up"), cleanup_helped=False)
         if waited >= rule.clear_for_seconds + 60:
-            return self._recycle(self.memory_text(f"not cleared for {rule.clear_for_seconds} s"))
+            text = self.memory_text(f"not cleared for {rule.clear_for_seconds} s")
+            return self._recycle(text, cleanup_helped=False)
         return self._renew("waiting for memory to stay clear")
 
     def _resolve_quality(self) -> Step | Blocked | None:
@@ -195,17 +158,33 @@ class Ladder(Sight):
             return self._recycle(f"the canary could not run: {result.message}")
         if not result.passed:
             return self._recycle(f"the canary failed: {result.message}")
-        pod, window = self.worker.pod, self.spec.rules.gaussians.window_seconds
-        history = replace(
-            pod.history,
-            rest={**self.current_rest(), self.intent.rule: self.now + window},
-            rest_container=pod.container_id,
-        )
+        window = self.spec.rules.gaussians.window_seconds
+        history = self.rested(self.intent.rule, window)
         text = f"the canary passed: small objects, not a sick worker; {self.intent.rule} rests for {window} s"
         return self._step(Act.UNCORDON, Reason.CANARY_PASSED, text, drop=True, history=history)
 
-    def _recycle(self, why: str) -> Step | Blocked:
+    def _worth_a_cleanup(self) -> bool:
+        """Where a swap is the first choice, only if it has helped with this checkpoint before; else it is
+        tried once to learn that. The pods of one Deployment have one checkpoint.
+        """
+        own = self.worker.pod.history.cleanup_helped
+        if own is not None:
+            return own
+        swaps = self.spec.strategy is Strategy.SWAP and self.worker.evidence.separate_model
+        return not swaps or any(w.pod.history.cleanup_helped for w in self.fleet.workers)
+
+    def _cleared(self) -> Step:
+        history = self.worker.pod.history
+        if self.intent.action is Stage.CLEANUP:
+            history = replace(history, cleanup_helped=True)
+        text = self.memory_text("cleared")
+        return self._step(Act.UNCORDON, Reason.MEMORY_CLEARED, text, drop=True, history=history)
+
+    def _recycle(self, why: str, *, cleanup_helped: bool | None = None) -> Step | Blocked:
         pod = self.worker.pod
+        history = (
+            pod.history if cleanup_helped is None else replace(pod.history, cleanup_helped=cleanup_helped)
+        )
         if self.spec.mode is Mode.CORDON and self.intent.rule_class is not RuleClass.REQUEST:
             return Blocked(
                 pod.uid,
@@ -214,13 +193,32 @@ class Ladder(Sight):
                 f"mode is Cordon, stays cordoned: {why}",
                 self.intent.rule,
             )
-        if self.spec.strategy is Strategy.EVICT_POD:
+        act = first_act(self.spec, self.worker, self.intent.rule, self.intent.rule_class, self.now)
+        if act is Stage.EVICT:
             return self._evict(why)
+        if act in (Stage.SWAP, Stage.REPLACE):
+            # It is out of service already: a swap would cost the same.
+            return self._step(
+                Act.REPLACE,
+                Reason.REPLACE_REQUESTED,
+                f"its model process is to be replaced: {why}",
+                stage=Stage.REPLACE,
+                history=history,
+            )
         if pod.container_id == pod.history.recycled_container and pod.started_at is not None:
             age = (self.worker.sick_since or self.now) - pod.started_at
             if age < self.spec.recycle.young_seconds and self.intent.rule_class is not RuleClass.REQUEST:
                 return self._evict(f"sick again {age:.0f} s after a restart: {why}")
-        return self._step(Act.EXIT, Reason.RECYCLE_REQUESTED, f"asked to exit: {why}", stage=Stage.RECYCLE)
+        return self._exit(why, history)
+
+    def _exit(self, why: str, history: History) -> Step:
+        return self._step(
+            Act.EXIT,
+            Reason.RECYCLE_REQUESTED,
+            f"asked to exit: {why}",
+            stage=Stage.RECYCLE,
+            history=replace(history, tried=None, tried_at=None),
+        )
 
     def _evict(self, why: str) -> Step:
         pod, rules = self.worker.pod, self.spec.recycle
@@ -283,6 +281,39 @@ class Ladder(Sight):
             Act.EXIT, Reason.RECYCLE_REQUESTED, "asked to exit again: no answer yet", silent=True
         )
 
+    def _replacing(self) -> Step:
+        if self.restarted:
+            return self._step(
+                Act.NOTE,
+                Reason.WORKER_RESTARTED,
+                "the worker restarted while its model was replaced",
+                drop=True,
+            )
+        waited, result = self.now - self.intent.at, self.worker.recycle
+        told = Stage.REPLACE in self.worker.acknowledged
+        if self.reborn is not None:
+            history = replace(
+                self.worker.pod.history,
+                recycled_at=self.now,
+                reason=self.intent.rule,
+                tried=Stage.REPLACE,
+                tried_at=self.now,
+            )
+            text = f"new model process after {self.intent.reason}"
+            return self._step(Act.UNCORDON, Reason.WORKER_REPLACED, text, stage=Stage.WARMUP, history=history)
+        if result is not None and result.outcome is not RecycleOutcome.DONE:
+            return self._exit(
+                f"its model process was not replaced: {result.message}", self.worker.pod.history
+            )
+        if waited >= self.spec.recycle.exit_timeout_seconds and not told and self.scraped:
+            return self._unheard()
+        if waited >= self.spec.recycle.exit_timeout_seconds + SETTLE_SECONDS:
+            text = f"still the same model process {waited:.0f} s after it was to be replaced"
+            return self._exit(text, self.worker.pod.history)
+        return self._step(
+            Act.REPLACE, Reason.REPLACE_REQUESTED, "waits for the new model process", silent=True
+        )
+
     def _evicting(self) -> Step:
         record = next((e for e in self.fleet.evictions if e.uid == self.worker.pod.uid), None)
         record = record or self._record(self.intent.reason, self.intent.at)
@@ -300,18 +331,23 @@ class Ladder(Sight):
             return self._evict(
                 f"{share:.0%} of the limit is held by the pod beyond its container, after a restart"
             )
+        replaced = pod.history.tried is Stage.REPLACE
         canary = next((f for f in self.worker.verdict.findings if f.rule == RuleName.CANARY_DRIFT), None)
         if canary is not None and canary.outcome is Outcome.BREACH and canary.enforced:
+            if replaced:
+                # The rule itself now asks for what comes after a replacement, within the budget.
+                return self._pending(f"its start canary failed after the replacement: {canary.message}")
             return self._evict(f"its start canary failed after the recycle: {canary.message}")
-        fresh = self.worker.evidence.boot_id not in (None, self.intent.boot_id)
+        fresh = self.worker.evidence.boot_id not in (None, self.intent.boot_id) or self.reborn is not None
         if (
             (pod.ready or pod.user_cordon is not None)
             and pod.phase is Phase.RUNNING
             and fresh
             and self.start_canary_passed()
         ):
+            text = f"ready again {waited:.0f} s after its {'replacement' if replaced else 'restart'}"
             return self._step(
-                Act.NOTE, Reason.WORKER_HEALED, f"ready again {waited:.0f} s after its restart", drop=True
+                Act.NOTE, Reason.WORKER_HEALED, text, drop=True, history=self._after(pod.history)
             )
         if waited >= self.spec.recycle.replacement_timeout_seconds:
             return self._pending(

@@ -1,7 +1,8 @@
 """The same judgement and planning over recorded metrics: what the operator would have done.
 
-A recording does not answer to actions. So each action that would have started is noted, its worker is taken
-as out of service for the time that a remediation usually takes, and its incarnation is not acted on again.
+A recording does not answer to actions. So each action that would have started is noted, a worker that would
+have been cordoned is taken as out of service for the time that a remediation usually takes, and the life that
+was acted on is not acted on again.
 """
 
 from __future__ import annotations
@@ -15,19 +16,22 @@ from sn17_operator.api import Spec
 from sn17_operator.core.evidence import Labelled, Raw, Samples, attribute, windows
 from sn17_operator.core.model import (
     Fleet,
-    Health,
     Intent,
-    Monitoring,
+    Outcome,
     Phase,
     Pod,
     RuleClass,
-    Signal,
     Stage,
+    Verdict,
     Worker,
 )
 from sn17_operator.core.plan import Act
 from sn17_operator.core.planner import plan
 from sn17_operator.core.policy import judge
+from sn17_operator.core.readings import (
+    Monitoring,
+    Signal,
+)
 
 REMEDIATION_SECONDS = 180.0
 
@@ -160,12 +164,13 @@ def replay(spec: Spec, recording: Recording, *, tick: float = 15.0) -> Report:
         report.storms += thought.capacity.storm and not stormy
         stormy, storm_at = thought.capacity.storm, thought.storm_at
         for step in thought.steps:
-            if step.act is not Act.CORDON:
+            if step.act not in (Act.CORDON, Act.SWAP) or step.intent is None:
                 continue
-            boot = step.intent.boot_id if step.intent is not None else None
-            report.decisions.append(Decision(now, step.pod, boot, boot, step.cause, step.act, step.message))
-            out_until[step.uid] = now + REMEDIATION_SECONDS
-            acted.add((step.uid, boot or ""))
+            boot, life = step.intent.boot_id, step.intent.life_id
+            report.decisions.append(Decision(now, step.pod, boot, life, step.cause, step.act, step.message))
+            if step.act is Act.CORDON:
+                out_until[step.uid] = now + REMEDIATION_SECONDS
+            acted.add((step.uid, life or boot or ""))
     return report
 
 
@@ -223,7 +228,16 @@ def _workers(
             # As if it were being remediated: it fills the budget, and nothing new starts on it.
             intent = Intent(Stage.WARMUP, boot, boot, "", RuleClass.MEMORY, "", now, now)
             yield Worker(replace(pod, intent=intent), evidence, verdict)
-        elif (recorded.uid, boot) in acted and verdict.health is Health.DEGRADED:
-            yield Worker(replace(pod, history=replace(pod.history, retry_at=now + 1)), evidence, verdict)
+        elif (recorded.uid, evidence.life_id or boot) in acted:
+            pod = replace(pod, history=replace(pod.history, retry_at=now + 1))
+            yield Worker(pod, evidence, _without_due(verdict))
         else:
             yield Worker(pod, evidence, verdict)
+
+
+def _without_due(verdict: Verdict) -> Verdict:
+    """A life that was swapped is over, though the recording goes on with it."""
+    found = tuple(
+        replace(f, outcome=Outcome.RESTING) if f.outcome is Outcome.DUE else f for f in verdict.findings
+    )
+    return replace(verdict, findings=found)

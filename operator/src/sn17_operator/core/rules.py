@@ -6,155 +6,28 @@ Stateless: every dwell is read from raw samples of the current incarnation, so a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
 from sn17_contract.metrics import CANARY_DRIFT_MARK, DegradedReason
 
-from sn17_operator.api import RuleAction, Rules, Spec
+from sn17_operator.api import RuleAction, Rules
+from sn17_operator.core.context import Context, explain_gap, trailing_run
+from sn17_operator.core.memory_rules import memory
 from sn17_operator.core.model import (
-    Evidence,
     Finding,
-    Gap,
-    Monitoring,
     Outcome,
-    Pod,
-    Reading,
     RuleClass,
     RuleName,
+)
+from sn17_operator.core.readings import (
+    Gap,
     Series,
     Signal,
 )
 
-GRAVITY = (
-    RuleName.MEMORY_EMERGENCY,
-    RuleName.GPU_ERROR,
-    RuleName.UNREACHABLE,
-    RuleName.STALLED,
-    RuleName.MEMORY_HIGH,
-    RuleName.CANARY_DRIFT,
-    RuleName.GAUSSIANS_LOW,
-    RuleName.SLOW,
-)
-"""Gravest first: which of several breaches is acted on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """All that a rule may look at."""
-
-    spec: Spec
-    pod: Pod
-    evidence: Evidence
-    monitoring: Monitoring
-
-    def reading(self, signal: Signal) -> Reading:
-        """The signal's samples if the newest is fresh and a number, else why not."""
-        reading = self.evidence.reading(signal)
-        if isinstance(reading, Gap):
-            return reading
-        if self.monitoring.at - reading.at > self.monitoring.stale_after:
-            return Gap.STALE
-        return Gap.NOT_A_NUMBER if math.isnan(reading.value) else reading
-
-    def finding(
-        self,
-        rule: RuleName,
-        rule_class: RuleClass,
-        outcome: Outcome,
-        message: str,
-        *,
-        value: float | None = None,
-        mark: float | None = None,
-        at: float | None = None,
-        dwell_left: float = 0.0,
-        signals: tuple[Signal, ...] = (),
-    ) -> Finding:
-        age = None if at is None else max(0.0, self.monitoring.at - at)
-        place = GRAVITY.index(rule)
-        return Finding(rule, rule_class, outcome, message, value, mark, age, dwell_left, signals, True, place)
-
-
-def _explain_gap(gap: Gap, what: str, context: Context, signal: Signal) -> str:
-    match gap:
-        case Gap.ABSENT:
-            return f"no sample of {what}"
-        case Gap.STALE:
-            return f"the last sample of {what} is older than {context.monitoring.stale_after:.0f} s"
-        case Gap.AMBIGUOUS:
-            return f"more than one series of {what} for this worker"
-        case Gap.NOT_A_NUMBER:
-            return f"{what} is not a number"
-        case Gap.QUERY_FAILED:
-            return f"query of {what} failed: {context.monitoring.failed.get(signal, 'no answer')}"
-        case Gap.OTHER_INCARNATION:
-            return f"samples of {what} are of an earlier life of the process"
-
-
-def trailing_run(
-    series: Series, holds: Callable[[float], bool], gap: float, since: float = -math.inf
-) -> float | None:
-    """Start time of the unbroken run of newest samples for which ``holds`` is true; None without one.
-
-    A hole longer than ``gap`` seconds ends the run: nothing is known about the time in it.
-    """
-    start: float | None = None
-    for at, value in reversed(series.samples):
-        if at < since or not holds(value) or (start is not None and start - at > gap):
-            break
-        start = at
-    return start
-
-
-def memory_ratio(context: Context) -> tuple[Series | None, Gap | None, Signal]:
-    """Unreclaimable bytes as shares of the limit; without one, the gap and the signal that has it."""
-    memory, limit = context.reading(Signal.MEMORY), context.reading(Signal.LIMIT)
-    if isinstance(memory, Gap):
-        return None, memory, Signal.MEMORY
-    if isinstance(limit, Gap):
-        return None, limit, Signal.LIMIT
-    if limit.value <= 0 or math.isinf(limit.value):
-        return None, Gap.NOT_A_NUMBER, Signal.LIMIT
-    return Series(tuple((at, value / limit.value) for at, value in memory.samples)), None, Signal.MEMORY
-
-
-def memory(context: Context) -> Iterator[Finding]:
-    """MemoryEmergency at once, MemoryHigh after its dwell."""
-    rule = context.spec.rules.memory
-    signals = (Signal.MEMORY, Signal.LIMIT)
-    series, gap, missing = memory_ratio(context)
-    for name, mark, dwell in (
-        (RuleName.MEMORY_EMERGENCY, rule.emergency_percent / 100, 0.0),
-        (RuleName.MEMORY_HIGH, rule.high_percent / 100, float(rule.high_for_seconds)),
-    ):
-        if series is None:
-            what = "unreclaimable memory" if missing is Signal.MEMORY else "the memory limit"
-            text = _explain_gap(gap or Gap.ABSENT, what, context, missing)
-            yield context.finding(name, RuleClass.MEMORY, Outcome.UNKNOWN, text, mark=mark, signals=signals)
-            continue
-        start = trailing_run(series, lambda v, mark=mark: v >= mark, context.monitoring.stale_after)  # type: ignore[misc]
-        left = 0.0 if start is None else max(0.0, dwell - (series.at - start))
-        text = f"unreclaimable memory is {series.value:.0%} of the limit, the mark is {mark:.0%}"
-        if start is None:
-            outcome = Outcome.OK
-        elif left > 0:
-            outcome, text = Outcome.DWELL, f"{text}, acts in {left:.0f} s if it stays"
-        else:
-            outcome = Outcome.BREACH
-            text += f" for {dwell:.0f} s" if dwell else ""
-        yield context.finding(
-            name,
-            RuleClass.MEMORY,
-            outcome,
-            text,
-            value=series.value,
-            mark=mark,
-            at=series.at,
-            dwell_left=left,
-            signals=signals,
-        )
+DEVICE_DOUBTS = (DegradedReason.DEVICE_ERROR, DegradedReason.DEVICE_SUSPECT)
 
 
 def _recent(
@@ -180,7 +53,7 @@ def _recent(
     if isinstance(count, Gap):
         outcome = Outcome.IDLE if count is Gap.ABSENT and context.evidence.boot_id else Outcome.UNKNOWN
         yield answer(
-            outcome, _explain_gap(count, "the number of recent generations", context, Signal.GENERATIONS)
+            outcome, explain_gap(count, "the number of recent generations", context, Signal.GENERATIONS)
         )
         return
     if count.value < minimum:
@@ -188,7 +61,7 @@ def _recent(
         return
     reading = context.reading(signal)
     if isinstance(reading, Gap):
-        yield answer(Outcome.UNKNOWN, _explain_gap(reading, what, context, signal))
+        yield answer(Outcome.UNKNOWN, explain_gap(reading, what, context, signal))
         return
     text = f"{what} is {show(reading.value)} over {count.value:.0f} generations, the mark is {show(mark)}"
     yield answer(Outcome.BREACH if breached(reading.value) else Outcome.OK, text, reading)
@@ -244,9 +117,7 @@ def canary(context: Context) -> Iterator[Finding]:
         # Before the first canary the gauge is absent or NaN: that is nothing to judge by, not a fault.
         quiet = reading in (Gap.ABSENT, Gap.NOT_A_NUMBER) and context.evidence.boot_id is not None
         text = (
-            "no canary has run yet"
-            if quiet
-            else _explain_gap(reading, "canary drift", context, Signal.CANARY)
+            "no canary has run yet" if quiet else explain_gap(reading, "canary drift", context, Signal.CANARY)
         )
         outcome = Outcome.IDLE if quiet else Outcome.UNKNOWN
         yield context.finding(
@@ -305,14 +176,14 @@ def stalled(context: Context) -> Iterator[Finding]:
     if isinstance(jobs, Gap):
         quiet = jobs is Gap.ABSENT and context.evidence.boot_id is not None
         outcome = Outcome.IDLE if quiet else Outcome.UNKNOWN
-        yield answer(outcome, _explain_gap(jobs, "jobs in flight", context, Signal.JOBS))
+        yield answer(outcome, explain_gap(jobs, "jobs in flight", context, Signal.JOBS))
         return
     if jobs.value <= 0:
         yield answer(Outcome.OK, "no job is in flight", at=jobs.at)
         return
     progress = context.reading(Signal.PROGRESS)
     if isinstance(progress, Gap):
-        yield answer(Outcome.UNKNOWN, _explain_gap(progress, "progress", context, Signal.PROGRESS))
+        yield answer(Outcome.UNKNOWN, explain_gap(progress, "progress", context, Signal.PROGRESS))
         return
     hole = context.monitoring.stale_after
     last = progress.value
@@ -342,7 +213,7 @@ def unreachable(context: Context) -> Iterator[Finding]:
     reading = context.evidence.reading(Signal.UP)
     if reading in (Gap.QUERY_FAILED, Gap.AMBIGUOUS, Gap.NOT_A_NUMBER) or started is None:
         gap = reading if isinstance(reading, Gap) else Gap.ABSENT
-        yield answer(Outcome.UNKNOWN, _explain_gap(gap, "up", context, Signal.UP))
+        yield answer(Outcome.UNKNOWN, explain_gap(gap, "up", context, Signal.UP))
         return
     since, at = started, None
     if isinstance(reading, Series):
@@ -370,26 +241,31 @@ def unreachable(context: Context) -> Iterator[Finding]:
 
 
 def gpu_errors(context: Context) -> Iterator[Finding]:
-    """GpuError: the worker has counted fatal device errors."""
+    """GpuError: fatal device errors in this life, by the counter or by the worker's own word.
+
+    The counter is the service's and outlives a model process, so it is compared with itself over the life.
+    """
     mark = float(context.spec.rules.gpu_errors.maximum)
-    signals = (Signal.GPU_ERRORS,)
-    reading = context.reading(Signal.GPU_ERRORS)
-    if isinstance(reading, Gap):
-        quiet = reading is Gap.ABSENT and context.evidence.boot_id is not None
-        outcome = Outcome.IDLE if quiet else Outcome.UNKNOWN
-        text = "none counted" if quiet else _explain_gap(reading, "device errors", context, Signal.GPU_ERRORS)
-        yield context.finding(RuleName.GPU_ERROR, RuleClass.STALL, outcome, text, mark=mark, signals=signals)
+    signals = (Signal.GPU_ERRORS, Signal.DEGRADED)
+    answer = partial(context.finding, RuleName.GPU_ERROR, RuleClass.STALL, mark=mark, signals=signals)
+    evidence, reading = context.evidence, context.reading(Signal.GPU_ERRORS)
+    if evidence.separate_model and evidence.doubt in DEVICE_DOUBTS:
+        yield answer(Outcome.BREACH, f"the worker itself says so: {evidence.doubt}")
         return
-    yield context.finding(
-        RuleName.GPU_ERROR,
-        RuleClass.STALL,
-        Outcome.BREACH if reading.value > mark else Outcome.OK,
-        f"{reading.value:.0f} fatal device errors, tolerated are {mark:.0f}",
-        value=reading.value,
-        mark=mark,
-        at=reading.at,
-        signals=signals,
-    )
+    if isinstance(reading, Gap):
+        quiet = reading is Gap.ABSENT and evidence.boot_id is not None
+        outcome = Outcome.IDLE if quiet else Outcome.UNKNOWN
+        text = "none counted" if quiet else explain_gap(reading, "device errors", context, Signal.GPU_ERRORS)
+        yield answer(outcome, text)
+        return
+    counted = reading.value
+    if evidence.separate_model:
+        first_at, first = reading.samples[0]
+        # A series that appears in the middle of the life has counted from zero since.
+        counted -= first if evidence.life_since is None or first_at <= evidence.life_since else 0.0
+    outcome = Outcome.BREACH if counted > mark else Outcome.OK
+    text = f"{counted:.0f} fatal device errors, tolerated are {mark:.0f}"
+    yield answer(outcome, text, value=counted, at=reading.at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -402,7 +278,11 @@ class Rule:
 
 
 CHAIN = (
-    Rule((RuleName.MEMORY_EMERGENCY, RuleName.MEMORY_HIGH), lambda rules: rules.memory.action, memory),
+    Rule(
+        (RuleName.MEMORY_EMERGENCY, RuleName.MEMORY_HIGH, RuleName.SWAP_DUE),
+        lambda rules: rules.memory.action,
+        memory,
+    ),
     Rule((RuleName.GPU_ERROR,), lambda rules: rules.gpu_errors.action, gpu_errors),
     Rule((RuleName.UNREACHABLE,), lambda rules: rules.unreachable.action, unreachable),
     Rule((RuleName.STALLED,), lambda rules: rules.stalled.action, stalled),

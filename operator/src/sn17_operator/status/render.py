@@ -6,12 +6,20 @@ in Prometheus. Text columns hold ``-`` where nothing is known, never 0.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from sn17_operator.api import Mode
-from sn17_operator.core.model import Health, Outcome, Phase, RuleClass, Signal, Worker
+from sn17_operator.core.model import (
+    Health,
+    Outcome,
+    Phase,
+    RuleClass,
+    Worker,
+)
 from sn17_operator.core.plan import Reason
+from sn17_operator.core.readings import (
+    Signal,
+)
 from sn17_operator.status.conditions import Claim, conditions, enough, merge, metrics_available
 from sn17_operator.status.resource import (
     LISTED_WORKERS,
@@ -49,7 +57,7 @@ def render(view: View, now: float) -> Status:
     hour, hours = (view.ratios.get(window, NO_RATIOS) for window in ("1h", "4h"))
     previous = view.previous
     ooms, last_oom = _oom_kills(view)
-    recycled, evicted = _recycled(view), _evicted(view)
+    recycled, evicted, swapped = _recycled(view), _evicted(view), _swapped(view)
     return Status(
         observed_generation=view.generation,
         status=word,
@@ -70,6 +78,8 @@ def render(view: View, now: float) -> Status:
         last_oom_time=last_oom,
         recycles=(previous.recycles or 0) + len(recycled),
         evicted=(previous.evicted or 0) + len(evicted),
+        swaps=(previous.swaps or 0) + len(swapped),
+        last_swap_time=now if swapped else previous.last_swap_time,
         last_recycle_time=now if recycled or evicted else previous.last_recycle_time,
         last_storm_time=view.plan.storm_at,
         workers=tuple(workers[:LISTED_WORKERS]),
@@ -83,7 +93,7 @@ def summary(view: View) -> tuple[Summary, str]:
     """The most useful word about the fleet, and one sentence."""
     fleet, capacity = view.fleet, view.plan.capacity
     running = [w for w in fleet.workers if w.pod.phase is Phase.RUNNING]
-    stages = Counter(w.pod.intent.action for w in fleet.workers if w.pod.intent is not None)
+    held = [w for w in fleet.workers if w.pod.held]
     failed = [w for w in fleet.workers if w.pod.history.failed is not None]
     degraded = [w for w in fleet.workers if is_degraded(w)]
     metrics = metrics_available(view)
@@ -117,9 +127,9 @@ def summary(view: View) -> tuple[Summary, str]:
         return Summary.OBSERVE_ONLY, f"{counts}; {len(degraded)} degraded, nothing is done about them"
     if recycling:
         return Summary.RECYCLING, f"{counts}; " + names_of(w for w in fleet.workers if is_recycling(w))
-    if degraded or stages:
+    if degraded or held:
         return Summary.DEGRADED, f"{counts}; " + names_of(
-            w for w in fleet.workers if is_degraded(w) or w.pod.intent is not None
+            w for w in fleet.workers if is_degraded(w) or w.pod.held
         )
     if capacity.available < capacity.expected:
         return Summary.STARTING, counts
@@ -195,7 +205,7 @@ def _recycled(view: View) -> set[str]:
     found = {
         s.uid
         for s in view.plan.steps
-        if s.reason is Reason.WORKER_RECYCLED and histories.get(s.uid) == s.history
+        if s.reason in (Reason.WORKER_RECYCLED, Reason.WORKER_REPLACED) and histories.get(s.uid) == s.history
     }
     for worker in view.fleet.workers if view.previous.status is not None else ():
         history = worker.pod.history
@@ -205,12 +215,21 @@ def _recycled(view: View) -> set[str]:
     return found
 
 
+def _swapped(view: View) -> set[str]:
+    """Workers whose swap is not counted yet, as with recycles."""
+    since = view.previous.last_swap_time
+    if view.previous.status is None:
+        return set()
+    ends = {w.pod.uid: w.pod.history.swapped_at for w in view.fleet.workers}
+    return {uid for uid, at in ends.items() if at is not None and (since is None or int(at) > int(since))}
+
+
 def _entries(view: View) -> Iterable[WorkerEntry]:
     blocked = {b.uid: b for b in view.plan.blocked}
     for worker in view.fleet.workers:
         pod, intent, held = worker.pod, worker.pod.intent, blocked.get(worker.pod.uid)
         state = state_of(worker)
-        if state in (State.HEALTHY, State.IDLE) and held is None:
+        if state in (State.HEALTHY, State.IDLE) and held is None and intent is None:
             continue
         message = _message(worker)
         yield WorkerEntry(

@@ -23,7 +23,10 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from sn17_operator.core.model import Eviction, Stage
+from sn17_operator.core.model import (
+    Eviction,
+    Stage,
+)
 from sn17_operator.core.plan import Reason
 
 LISTED_WORKERS = 100
@@ -209,6 +212,8 @@ class Status(_Model):
     recycles: int | None = None
     evicted: int | None = None
     last_recycle_time: Time | None = None
+    swaps: int | None = None
+    last_swap_time: Time | None = None
     last_storm_time: Time | None = None
     workers: (
         Annotated[tuple[WorkerEntry, ...], Field(max_length=LISTED_WORKERS, json_schema_extra=_map("name"))]

@@ -8,8 +8,16 @@ from dataclasses import dataclass
 from sn17_contract.metrics import DegradedReason
 
 from sn17_operator.api import Spec
-from sn17_operator.core.model import Fleet, Health, Monitoring, Stage, Worker
+from sn17_operator.core.model import (
+    Fleet,
+    Health,
+    Stage,
+    Worker,
+)
 from sn17_operator.core.plan import Plan
+from sn17_operator.core.readings import (
+    Monitoring,
+)
 from sn17_operator.status.resource import State, Status, Summary
 
 CORDON_STAGES = (Stage.CORDON, Stage.CLEANUP, Stage.CANARY)
@@ -54,7 +62,7 @@ def is_cordoned(worker: Worker) -> bool:
 
 def is_recycling(worker: Worker) -> bool:
     intent = worker.pod.intent
-    return intent is not None and intent.action not in CORDON_STAGES
+    return intent is not None and worker.pod.held and intent.action not in CORDON_STAGES
 
 
 def awaited(view: View) -> int:

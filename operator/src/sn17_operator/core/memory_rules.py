@@ -1,0 +1,106 @@
+"""The rules about memory: too full for a while, full, and worth a swap."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import partial
+
+from sn17_operator.api import Strategy
+from sn17_operator.core.context import Context, explain_gap, trailing_run
+from sn17_operator.core.model import (
+    Finding,
+    Outcome,
+    RuleClass,
+    RuleName,
+)
+from sn17_operator.core.readings import (
+    Gap,
+    Series,
+    Signal,
+)
+
+
+def memory_ratio(context: Context) -> tuple[Series | None, Gap | None, Signal]:
+    """Unreclaimable bytes as shares of the limit; without one, the gap and the signal that has it."""
+    memory, limit = context.reading(Signal.MEMORY), context.reading(Signal.LIMIT)
+    if isinstance(memory, Gap):
+        return None, memory, Signal.MEMORY
+    if isinstance(limit, Gap):
+        return None, limit, Signal.LIMIT
+    if limit.value <= 0 or math.isinf(limit.value):
+        return None, Gap.NOT_A_NUMBER, Signal.LIMIT
+    return Series(tuple((at, value / limit.value) for at, value in memory.samples)), None, Signal.MEMORY
+
+
+def memory(context: Context) -> Iterator[Finding]:
+    """MemoryEmergency at once, MemoryHigh after its dwell, SwapDue at the worker's own threshold."""
+    rule = context.spec.rules.memory
+    signals = (Signal.MEMORY, Signal.LIMIT)
+    series, gap, missing = memory_ratio(context)
+    two = two_processes(context)
+    for name, mark, dwell in (
+        (RuleName.MEMORY_EMERGENCY, rule.emergency_percent / 100, 0.0),
+        (RuleName.MEMORY_HIGH, rule.high_percent / 100, float(rule.high_for_seconds)),
+    ):
+        if two is not None:
+            yield context.finding(name, RuleClass.MEMORY, Outcome.RESTING, two, mark=mark, signals=signals)
+            continue
+        if series is None:
+            what = "unreclaimable memory" if missing is Signal.MEMORY else "the memory limit"
+            text = explain_gap(gap or Gap.ABSENT, what, context, missing)
+            yield context.finding(name, RuleClass.MEMORY, Outcome.UNKNOWN, text, mark=mark, signals=signals)
+            continue
+        start = trailing_run(series, lambda v, mark=mark: v >= mark, context.monitoring.stale_after)  # type: ignore[misc]
+        left = 0.0 if start is None else max(0.0, dwell - (series.at - start))
+        text = f"unreclaimable memory is {series.value:.0%} of the limit, the mark is {mark:.0%}"
+        if start is None:
+            outcome = Outcome.OK
+        elif left > 0:
+            outcome, text = Outcome.DWELL, f"{text}, acts in {left:.0f} s if it stays"
+        else:
+            outcome = Outcome.BREACH
+            text += f" for {dwell:.0f} s" if dwell else ""
+        yield context.finding(
+            name,
+            RuleClass.MEMORY,
+            outcome,
+            text,
+            value=series.value,
+            mark=mark,
+            at=series.at,
+            dwell_left=left,
+            signals=signals,
+        )
+
+    if context.spec.strategy is Strategy.SWAP and context.evidence.separate_model:
+        yield _swap_due(context, series, two)
+
+
+def two_processes(context: Context) -> str | None:
+    """Said while two model processes share the memory, up to the deadline of a swap."""
+    reading = context.reading(Signal.MODEL_PROCESSES)
+    if isinstance(reading, Gap) or reading.value < 2:
+        return None
+    start = trailing_run(reading, lambda value: value >= 2, context.monitoring.stale_after)
+    seconds = reading.at - (reading.at if start is None else start)
+    if seconds >= context.spec.rules.memory.swap_seconds:
+        return None
+    return f"two model processes live for {seconds:.0f} s: a swap is under way"
+
+
+def _swap_due(context: Context, ratios: Series | None, two: str | None) -> Finding:
+    """A fresh process can take over at no cost as long as there is room for both."""
+    signals = (Signal.MEMORY, Signal.LIMIT, Signal.SWAP_THRESHOLD, Signal.SWAP_ROOM)
+    answer = partial(context.finding, RuleName.SWAP_DUE, RuleClass.MEMORY, signals=signals)
+    threshold, room = context.reading(Signal.SWAP_THRESHOLD), context.reading(Signal.SWAP_ROOM)
+    if two is not None:
+        return answer(Outcome.RESTING, two)
+    if ratios is None or isinstance(threshold, Gap) or isinstance(room, Gap):
+        return answer(Outcome.IDLE, "the worker does not say yet when a swap is due")
+    if room.value <= 0:
+        text = "there is no room for a second model process"
+        return answer(Outcome.IDLE, text, mark=threshold.value, at=room.at)
+    text = f"unreclaimable memory is {ratios.value:.0%} of the limit, a swap is due at {threshold.value:.0%}"
+    outcome = Outcome.DUE if ratios.value >= threshold.value else Outcome.OK
+    return answer(outcome, text, value=ratios.value, mark=threshold.value, at=ratios.at)
