@@ -32,6 +32,7 @@ from sn17_devnet.scorer import score_text  # noqa: E402
 from sn17_splats import Splats, write_ply  # noqa: E402
 from sn17_train.data import arrangements  # noqa: E402
 from sn17_train.evaluate import Result, evaluate, held_out_cases  # noqa: E402
+from sn17_train.evaluate import Setting as StageSetting  # noqa: E402
 from sn17_trellis.engine.pipeline import Pipeline, load_pipeline  # noqa: E402
 
 THRESHOLD = 0.6
@@ -121,7 +122,7 @@ def sample(
     structure = pipeline.defaults[0].override(steps=structure_steps, cfg_strength=structure_cfg)
     latents = pipeline.defaults[1].override(steps=latent_steps, cfg_strength=latent_cfg)
     started = time.perf_counter()
-    results = list(evaluate(pipeline, cases, structure, latents, batch=batch))
+    results = list(evaluate(pipeline, cases, StageSetting(structure, latents), batch=batch))
     seconds = time.perf_counter() - started
     tables = [result.table for result in results]
     scores = pool.map(judge_table, [result.case.prompt for result in results], tables, chunksize=4)

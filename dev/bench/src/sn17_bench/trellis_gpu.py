@@ -1,7 +1,7 @@
 """Time the TRELLIS engine on a GPU: text-xlarge shapes, random weights, our eager path as the baseline.
 
-    python -m sn17_bench.trellis_gpu [--json FILE] [--voxels 12000 20230] [--repeat 5] [--generations 40]
-                                     [--quick]
+    python -m sn17_bench.trellis_gpu [--json FILE] [--voxels 12000 20230] [--repeat 5] [--generations 60]
+                                     [--lane FILE] [--quick]
 
 Makes checkpoints of the released text-xlarge and image-large shapes in a temporary directory (8 GB; the
 values are random: assets mean nothing; times, memory and agreement count). Loads the first in a process of
@@ -34,7 +34,8 @@ sys.path[:0] = [
 import torch  # noqa: E402
 from sn17_splats import Splats, write_ply  # noqa: E402
 from sn17_trellis.engine import fused  # noqa: E402
-from sn17_trellis.engine.config import PRESETS, SamplerParams  # noqa: E402
+from sn17_trellis.engine.calibration import Calibration  # noqa: E402
+from sn17_trellis.engine.config import EXACT, PRESETS, SamplerParams, Savings  # noqa: E402
 from sn17_trellis.engine.fast import FastRunner  # noqa: E402
 from sn17_trellis.engine.pipeline import Pipeline, Request, load_pipeline  # noqa: E402
 from sn17_trellis.engine.runners import EagerRunner, Runner  # noqa: E402
@@ -59,9 +60,9 @@ STEPS = {"60/50": PRESETS["phase1"], "25/25": PRESETS["fast"]}
 PROMPT = "a small red cube"
 
 
-def structure_flops(pipeline: Pipeline, params: SamplerParams) -> float:
+def structure_flops(pipeline: Pipeline, params: SamplerParams, savings: Savings = EXACT) -> float:
     config = pipeline.flow.config
-    return forward_count(params) * transformer_flops(config, config.resolution**3)
+    return forward_count(params, savings) * transformer_flops(config, config.resolution**3)
 
 
 def transformer_flops(config: Any, tokens: int, cond_tokens: int = 77) -> float:
@@ -69,7 +70,9 @@ def transformer_flops(config: Any, tokens: int, cond_tokens: int = 77) -> float:
     return float(blocks * tokens * c * (28 * c + 4 * tokens + 4 * cond_tokens))
 
 
-def latent_flops(pipeline: Pipeline, voxels: Voxels, params: SamplerParams) -> float:
+def latent_flops(
+    pipeline: Pipeline, voxels: Voxels, params: SamplerParams, savings: Savings = EXACT
+) -> float:
     """Products of existing neighbours only; both branches counted, shared work too."""
     flow = pipeline.latent_flow
     grids = flow.levels(voxels)
@@ -80,7 +83,7 @@ def latent_flops(pipeline: Pipeline, voxels: Voxels, params: SamplerParams) -> f
         for conv in (block.conv1, block.conv2):
             out, inner = conv.conv.weight.shape[0], conv.conv.weight.shape[-1]
             total += 2.0 * pairs[level] * out * inner
-    return forward_count(params) * total
+    return forward_count(params, savings) * total
 
 
 def samplers(pipeline: Pipeline, steps: str) -> tuple[SamplerParams, SamplerParams]:
@@ -91,16 +94,27 @@ def samplers(pipeline: Pipeline, steps: str) -> tuple[SamplerParams, SamplerPara
     )
 
 
-def one_job(pipeline: Pipeline, voxels: Voxels, steps: str, seed: int) -> dict[str, float]:
-    """Prompt to PLY bytes, seconds by stage; the decoded structure gives way to `voxels`."""
+Lanes = tuple[tuple[SamplerParams, Savings], tuple[SamplerParams, Savings]]
+"""How both stages are sampled."""
+
+
+def exact(pipeline: Pipeline, steps: str) -> Lanes:
     structure, latents = samplers(pipeline, steps)
+    return (structure, EXACT), (latents, EXACT)
+
+
+def one_job(pipeline: Pipeline, voxels: Voxels, lanes: Lanes, seed: int) -> dict[str, float]:
+    """Prompt to PLY bytes, seconds by stage; the decoded structure gives way to `voxels`."""
+    (structure, structure_savings), (latents, latent_savings) = lanes
     request = Request(seed, structure, latents, prompt=PROMPT)
     generator = torch.Generator().manual_seed(seed)
     out: dict[str, float] = {}
     started = time.perf_counter()
     out["condition"], (cond, neg) = timed(lambda: pipeline.condition(request))
     noise = pipeline.structure_noise(generator)
-    out["structure"], latent = timed(lambda: pipeline.sample_structure(noise, cond, neg, structure))
+    out["structure"], latent = timed(
+        lambda: pipeline.sample_structure(noise, cond, neg, structure, savings=structure_savings)
+    )
 
     def decode() -> torch.Tensor:
         return torch.argwhere(pipeline.decoder(latent) > 0)
@@ -108,7 +122,9 @@ def one_job(pipeline: Pipeline, voxels: Voxels, steps: str, seed: int) -> dict[s
     out["structure_decode"], _ = timed(decode)
     grid = Voxels(voxels.coords, voxels.resolution)
     noise = pipeline.latent_noise(generator, grid)
-    out["latents"], slat = timed(lambda: pipeline.sample_latents(noise, cond, neg, grid, latents))
+    out["latents"], slat = timed(
+        lambda: pipeline.sample_latents(noise, cond, neg, grid, latents, savings=latent_savings)
+    )
     out["gaussians"], packed = timed(lambda: pipeline.decode_gaussians(slat, grid))
     out["transfer"], t = timed(lambda: pipeline.to_host(packed))
     out["ply"], _ = timed(
@@ -152,7 +168,7 @@ def gpu_ceiling() -> float:
 
 def child(*arguments: object) -> dict[str, Any]:
     """Run a part in a process of its own."""
-    command = [sys.executable, str(ROOT / "dev/bench" / "trellis_process.py"), *map(str, arguments)]
+    command = [sys.executable, "-m", "sn17_bench.trellis_process", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     result: dict[str, Any] = json.loads((done.stdout.splitlines() or ["{}"])[-1])
     return {**result, "failed": done.stderr[-3000:]} if done.returncode else result
@@ -172,23 +188,38 @@ def pacing(pipeline: Pipeline) -> dict[str, float]:
 
 
 def bench_size(
-    pipeline: Pipeline, voxels: Voxels, steps: str, repeat: int, *, baseline: bool
+    pipeline: Pipeline, voxels: Voxels, lanes: Lanes, repeat: int, *, baseline: bool
 ) -> dict[str, Any]:
-    """Medians by stage for one number of voxels and one pair of step counts."""
+    """Medians by stage for one number of voxels and one way to sample."""
     fast = pipeline.runner
-    first = one_job(pipeline, voxels, steps, seed=0)
-    runs = [one_job(pipeline, voxels, steps, seed) for seed in range(1, repeat + 1)]
+    first = one_job(pipeline, voxels, lanes, seed=0)
+    runs = [one_job(pipeline, voxels, lanes, seed) for seed in range(1, repeat + 1)]
     result: dict[str, Any] = {"first_total": first["total"], "fast": _median(runs)}
     if baseline:
         pipeline.runner = EagerRunner()
-        result["eager"] = _median([one_job(pipeline, voxels, steps, seed) for seed in range(2)][1:])
+        result["eager"] = _median([one_job(pipeline, voxels, lanes, seed) for seed in range(2)][1:])
         pipeline.runner = fast
-    structure, latents = samplers(pipeline, steps)
+    structure, latents = lanes
+    result["forwards"] = [forward_count(*structure), forward_count(*latents)]
     result["tflop"] = {
-        "structure": structure_flops(pipeline, structure) / 1e12,
-        "latents": latent_flops(pipeline, voxels, latents) / 1e12,
+        "structure": structure_flops(pipeline, *structure) / 1e12,
+        "latents": latent_flops(pipeline, voxels, *latents) / 1e12,
     }
     return result
+
+
+def lanes_of(pipeline: Pipeline, file: Path) -> dict[str, Lanes]:
+    """The calibrated lane of another checkpoint, forced onto these weights: its speed, not its quality."""
+    found = Calibration.model_validate_json(file.read_bytes())
+    structure, latents = samplers(pipeline, "60/50")
+    s, n = found.structure.chosen, found.latents.chosen
+    schedule = (structure.override(steps=s.params.steps), s.savings)
+    few = (latents.override(steps=n.params.steps), n.savings)
+    return {
+        "forced lane": (schedule, few),
+        "forced lane, structure only": (schedule, (latents, EXACT)),
+        "forced lane, latents only": ((structure, EXACT), few),
+    }
 
 
 def _median(runs: list[dict[str, float]]) -> dict[str, float]:
@@ -197,7 +228,9 @@ def _median(runs: list[dict[str, float]]) -> dict[str, float]:
 
 def report_run(name: str, run: dict[str, Any], ceiling: float) -> None:
     quoted = REFERENCE.get(int(name.split()[0]), {}) if "60/50" in name else {}
-    print(f"\n{name}: first job {run['first_total']:.2f} s")
+    limit = sum(run["tflop"].values()) / ceiling
+    print(f"\n{name}: first job {run['first_total']:.2f} s, {run['forwards']} forwards")
+    print(f"  limit of the arithmetic {limit:.2f} s, {limit / run['fast']['total']:.0%} of it reached")
     print(f"  {'stage':18}{'fast s':>9}{'eager s':>9}{'reference s':>13}{'TFLOP/s':>9}{'of limit':>9}")
     for stage, seconds in run["fast"].items():
         rate = run["tflop"][stage] / seconds if stage in run["tflop"] else None
@@ -220,8 +253,9 @@ def report_backend(found: dict[str, Any]) -> None:
         f"load {found['load_seconds']:.1f} s, "
         f"warm-up {found['warmup_seconds']:.1f} s, host peak {found['host_peak_gib']} GiB"
     )
-    for what in ("after_load", "after_warmup", "after_cleanup", "at_end"):
+    for what in ("after_load", "after_warmup", "at_end"):
         print(f"  {what:14} {found[what]}")
+    print(f"  device memory held at most, against after the warm-up: {found['gpu_growth']:.3f}")
     print(
         f"  steps reported {found['step_reports']}; "
         f"cancelled {found['cancel_seconds']:.3f} s after the caller left"
@@ -235,7 +269,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--voxels", type=int, nargs="+", default=[12000, 20230])
     parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--generations", type=int, default=40, help="in the worker's backend, both models")
+    parser.add_argument("--lane", type=Path, help="calibration whose fast lane is forced onto these weights")
+    parser.add_argument("--generations", type=int, default=60, help="in the worker's backend, both models")
     parser.add_argument("--quick", action="store_true", help="one repeat")
     args = parser.parse_args()
     if not torch.cuda.is_available():
@@ -268,14 +303,18 @@ def main() -> None:
         grids = [shell(count, 64, pipeline.device) for count in args.voxels]
         keep("voxels", {str(len(grid)): len(grid.coarse.voxels) for grid in grids})
         keep("warmup_seconds", timed(lambda: pipeline.warm_up(grids[0]))[0])
-        known = one_job(pipeline, grids[0], "25/25", 0)["latents"]
-        fresh = one_job(pipeline, shell(args.voxels[0] + 333, 64, pipeline.device), "25/25", 0)["latents"]
+        few = exact(pipeline, "25/25")
+        known = one_job(pipeline, grids[0], few, 0)["latents"]
+        fresh = one_job(pipeline, shell(args.voxels[0] + 333, 64, pipeline.device), few, 0)["latents"]
         keep("new_count_seconds", fresh - known)
         keep("agreement", agreement(pipeline, grids[0]))
+        chosen = {steps: exact(pipeline, steps) for steps in STEPS}
+        chosen |= lanes_of(pipeline, args.lane) if args.lane else {}
         for grid in grids:
-            for steps in STEPS:
-                name = f"{len(grid)} voxels, {steps}"
-                run = bench_size(pipeline, grid, steps, repeat, baseline=steps == "60/50")
+            for way, lanes in chosen.items():
+                name = f"{len(grid)} voxels, {way}"
+                baseline = way == "60/50" and grid is grids[0]
+                run = bench_size(pipeline, grid, lanes, repeat, baseline=baseline)
                 keep("runs", {**result["runs"], name: run})
                 report_run(name, run, result["ceiling"])
         keep("pacing", pacing(pipeline))

@@ -15,7 +15,7 @@ from sn17_trellis.engine.pipeline import load_pipeline
 
 from sn17_train.budget import Budget
 from sn17_train.data import Corpus, arrangements
-from sn17_train.evaluate import evaluate, held_out_cases
+from sn17_train.evaluate import Setting, evaluate, held_out_cases
 from sn17_train.export import export
 from sn17_train.flows import train_flows
 from sn17_train.models import Models
@@ -74,8 +74,8 @@ def main(argv: list[str] | None = None) -> int:
         return UNFINISHED
     export(models, averages, args.output)
     pipeline = load_pipeline(args.output, device, dtype=torch.float32 if device.type == "cpu" else None)
-    sampling = [defaults.override(steps=args.sampling_steps) for defaults in pipeline.defaults]
-    results = list(evaluate(pipeline, held_out_cases(pool, args.cases), *sampling))
+    structure, latents = (defaults.override(steps=args.sampling_steps) for defaults in pipeline.defaults)
+    results = list(evaluate(pipeline, held_out_cases(pool, args.cases), Setting(structure, latents)))
     figures = {
         "cases": len(results),
         "iou": _mean([each.iou for each in results]),

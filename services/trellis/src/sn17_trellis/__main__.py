@@ -12,6 +12,7 @@ USAGE = """usage: sn17-trellis COMMAND [--help]
   fetch      download checkpoints at a given revision
   check      say whether a directory holds a usable checkpoint
   compare    run one checkpoint two ways, side by side
+  calibrate  measure what a checkpoint's fast lane may leave out
 """
 
 
@@ -19,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     commands: dict[str, Callable[[Sequence[str]], int]] = {
         "serve": _serve,
-        **dict.fromkeys(("fetch", "check", "compare"), _command(arguments)),
+        **dict.fromkeys(("fetch", "check", "compare", "calibrate"), _command(arguments)),
     }
     if not arguments or arguments[0] not in commands:
         known = bool(arguments) and arguments[0] in ("-h", "--help")

@@ -35,6 +35,12 @@ class Sampling:
     structure_guidance: float | None = None
     latent_steps: int | None = None
     latent_guidance: float | None = None
+    lane: str | None = None
+    """``exact`` or ``fast``; None: the preset's."""
+
+    @property
+    def steps_and_guidance(self) -> tuple[float | None, ...]:
+        return self.structure_steps, self.structure_guidance, self.latent_steps, self.latent_guidance
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,6 +88,8 @@ class Generation:
     asset: Splats | bytes | Callable[[], EncodedAsset]
     gaussians: int
     stage_seconds: Mapping[str, float]
+    lane: str = "exact"
+    """``fast`` where steps were left out."""
     life_id: str | None = None
     """The model process that made it; None for a backend in this very process."""
 

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 from sn17_contract.metrics import GenerationKind
@@ -115,7 +116,7 @@ class FaultyBackend:
         )
         count = max(1, round(len(asset) * share))
         kept = np.sort(np.random.default_rng(seed).choice(len(asset), count, replace=False))
-        return Generation(asset.select(kept), count, generation.stage_seconds)
+        return replace(generation, asset=asset.select(kept), gaussians=count)
 
     def _share_left(self) -> float:
         reading = self._read_memory()

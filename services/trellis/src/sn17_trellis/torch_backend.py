@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 import torch
@@ -35,8 +34,9 @@ from sn17_trellis.backend import (
     UnusableOutput,
 )
 from sn17_trellis.engine.background import rembg_remover
-from sn17_trellis.engine.checkpoint import Repositories, drop_file_pages, locate, read_pipeline
-from sn17_trellis.engine.config import PRESETS, ROLES, SamplerParams
+from sn17_trellis.engine.calibration import Calibration, read_calibration
+from sn17_trellis.engine.checkpoint import Repositories, fingerprint
+from sn17_trellis.engine.config import PRESETS, Lane, SamplerParams
 from sn17_trellis.engine.errors import (
     CancelledError,
     CheckpointMissingError,
@@ -62,14 +62,8 @@ from sn17_trellis.engine.voxels import shell
 from sn17_trellis.integrity import VerifiedFiles, manifest_directories
 from sn17_trellis.settings import WorkerSettings
 
-if TYPE_CHECKING:
-    from hashlib import _Hash as Hash
-
 CANARY_PROMPT: Final = "two small red toruses on a brown table"
 CANARY_SEED: Final = 17
-BLOCK_BYTES: Final = 65_536
-BLOCKS: Final = 256
-WHOLE_BYTES: Final = BLOCKS * BLOCK_BYTES
 WARM_VOXELS: Final[tuple[int, ...]] = (32_000, 16_000, 8_000, 4_000)
 """Sizes that a GPU is prepared for: objects have 8,000 to 30,000 voxels, models are trained up to 32,768.
 
@@ -117,6 +111,7 @@ class TorchBackend:
             ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
         )
         self._pipelines: dict[str, Pipeline] = {}
+        self._calibrations: dict[str, Calibration] = {}
         self._verified = VerifiedFiles(config.verified)
         self._identity = "torch"
         self._weights = 0
@@ -163,7 +158,9 @@ class TorchBackend:
             if pipeline.kind != kind:
                 raise ValueError(f"{directory} is a checkpoint for {pipeline.kind}, not for {kind}")
             self._pipelines[kind] = pipeline
-            marks.append(f"{kind}={_mark(directory, repositories)}")
+            content = fingerprint(directory, repositories)
+            marks.append(f"{kind}={content}")
+            self._read_lane(kind, directory, content)
         hardware = torch.cuda.get_device_name(self._device) if on_gpu else "cpu"
         self._identity = f"torch/{torch.__version__} {hardware} preset={self._preset} {' '.join(marks)}"
         self._weights = torch.cuda.memory_allocated(self._device) if on_gpu else 0
@@ -185,19 +182,18 @@ class TorchBackend:
 
     def generate(self, job: Job, progress: Progress, cancelled: IsCancelled) -> Generation:
         pipeline = self._pipelines[job.model]
-        structure, latents = self._parameters(job, pipeline)
+        request, lane = self._request(job, pipeline)
 
         def on_step(stage: str, step: int, steps: int) -> None:
             if cancelled():
                 raise CancelledError
             progress(stage, step, steps)
 
-        request = Request(job.seed, structure, latents, prompt=job.prompt, image=job.image)
         with _translated():
             asset = pipeline.generate(request, on_step)
         t = asset.table
         splats = Splats(t[:, :3], t[:, 10:13], t[:, 13:17], t[:, 9], t[:, 6:9])
-        return Generation(splats, len(splats), asset.stage_seconds)
+        return Generation(splats, len(splats), asset.stage_seconds, lane)
 
     def cleanup(self) -> None:
         for pipeline in self._pipelines.values():
@@ -231,6 +227,54 @@ class TorchBackend:
             f"Run: sn17-trellis fetch --into {given[0].parent.parent} {names}, with each further repository "
             "it names; in a cluster set trellis.model.revision and trellis.model.extra of the chart"
         )
+
+    def _read_lane(self, kind: str, directory: Path, content: str) -> None:
+        """The fast lane of a checkpoint, if it was calibrated for this very content."""
+        try:
+            calibration = read_calibration(directory)
+        except EngineError as error:
+            log.warning("no fast lane for %s: %s", kind, error)
+            return
+        if calibration is None:
+            log.info("no fast lane for %s: %s was never calibrated", kind, directory)
+        elif calibration.checkpoint != content:
+            log.warning(
+                "no fast lane for %s: it was calibrated for %s and this is %s; run sn17-trellis calibrate %s",
+                *(kind, calibration.checkpoint, content, directory),
+            )
+        else:
+            self._calibrations[kind] = calibration
+            log.info("fast lane for %s, calibrated on %d prompts", kind, calibration.prompts)
+
+    def _request(self, job: Job, pipeline: Pipeline) -> tuple[Request, Lane]:
+        """What the engine is asked for, and in which lane. Raises BadSampling."""
+        wish, name = job.sampling, job.sampling.preset or self._preset
+        preset = PRESETS.get(name)
+        lane: Lane = "fast" if (wish.lane or (preset.lane if preset else "exact")) == "fast" else "exact"
+        if lane == "exact":
+            structure, latents = self._parameters(job, pipeline)
+            return Request(job.seed, structure, latents, prompt=job.prompt, image=job.image), lane
+        calibration = self._calibrations.get(job.model)
+        if calibration is None:
+            raise BadSampling(
+                f"no fast lane: this worker's {job.model} checkpoint has no calibration; "
+                "ask for the lane 'exact', or run sn17-trellis calibrate"
+            )
+        if (name.removesuffix("-fast-lane"), *wish.steps_and_guidance) != (calibration.preset, *[None] * 4):
+            raise BadSampling(
+                f"the fast lane was calibrated for the preset {calibration.preset!r} "
+                "with steps and guidance of its own: ask for no others"
+            )
+        first, second = calibration.structure.chosen, calibration.latents.chosen
+        return Request(
+            job.seed,
+            first.params,
+            second.params,
+            prompt=job.prompt,
+            image=job.image,
+            structure_savings=first.savings,
+            latent_savings=second.savings,
+        ), lane
 
     def _parameters(self, job: Job, pipeline: Pipeline) -> tuple[SamplerParams, SamplerParams]:
         wish, (structure, latents) = job.sampling, pipeline.defaults
@@ -282,29 +326,6 @@ def _translated() -> Iterator[None]:
             raise
         kind = "illegal_address" if "illegal memory access" in str(error) else "cuda"
         raise DeviceError(kind, str(error).splitlines()[0]) from error
-
-
-def _mark(directory: Path, repositories: Repositories) -> str:
-    """Short name of a checkpoint's content: its descriptions, and its weights wherever they lie."""
-    found = hashlib.sha256((directory / "pipeline.json").read_bytes())
-    entries = read_pipeline(directory).args.models
-    for role in ROLES:
-        files = locate(directory, role, entries[role], repositories)
-        found.update(files.config.read_bytes())
-        _update_with_weights(found, files.weights)
-        drop_file_pages(files.weights)
-    return f"{directory.name}:{found.hexdigest()[:12]}"
-
-
-def _update_with_weights(found: Hash, path: Path) -> None:
-    """Small files whole, large ones by blocks evenly spread over them: other weights differ everywhere."""
-    size = path.stat().st_size
-    found.update(str(size).encode())
-    step = BLOCK_BYTES if size <= WHOLE_BYTES else size // BLOCKS
-    with path.open("rb") as file:
-        for start in range(0, size, step):
-            file.seek(start)
-            found.update(file.read(BLOCK_BYTES))
 
 
 def _test_picture() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

@@ -7,13 +7,14 @@ Everything is read from local files. All checks run before the first byte goes t
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import BaseModel, ValidationError
@@ -35,6 +36,13 @@ from sn17_trellis.engine.gaussians import GaussianDecoder
 from sn17_trellis.engine.latents import LatentFlow
 from sn17_trellis.engine.structure import StructureDecoder, StructureFlow
 from sn17_trellis.engine.weights import STORED, Reader
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as Hash
+
+BLOCK_BYTES = 65_536
+BLOCKS = 256
+WHOLE_BYTES = BLOCKS * BLOCK_BYTES
 
 _CLASSES: dict[str, tuple[str, type[BaseModel], type[nn.Module]]] = {
     "SparseStructureFlowModel": (ROLES[0], StructureFlowConfig, StructureFlow),
@@ -208,3 +216,26 @@ def _advise(path: Path, advice: str) -> None:
             os.posix_fadvise(descriptor, 0, 0, getattr(os, advice))
         finally:
             os.close(descriptor)
+
+
+def fingerprint(directory: Path, repositories: Repositories) -> str:
+    """Short name of a checkpoint's content: its descriptions, and its weights wherever they lie."""
+    found = hashlib.sha256((directory / "pipeline.json").read_bytes())
+    entries = read_pipeline(directory).args.models
+    for role in ROLES:
+        files = locate(directory, role, entries[role], repositories)
+        found.update(files.config.read_bytes())
+        _update_with_weights(found, files.weights)
+        drop_file_pages(files.weights)
+    return f"{directory.name}:{found.hexdigest()[:12]}"
+
+
+def _update_with_weights(found: Hash, path: Path) -> None:
+    """Small files whole, large ones by blocks evenly spread over them: other weights differ everywhere."""
+    size = path.stat().st_size
+    found.update(str(size).encode())
+    step = BLOCK_BYTES if size <= WHOLE_BYTES else size // BLOCKS
+    with path.open("rb") as file:
+        for start in range(0, size, step):
+            file.seek(start)
+            found.update(file.read(BLOCK_BYTES))

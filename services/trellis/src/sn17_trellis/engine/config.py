@@ -24,11 +24,13 @@ IMAGE_MODELS = {DEFAULT_IMAGE_MODEL: "facebook/dinov2-with-registers-large"}
 Positive = Annotated[int, Field(gt=0)]
 
 
-class _Config(BaseModel):
+class FrozenConfig(BaseModel):
+    """Values that are what the file says: nothing unknown, nothing changed later."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
-class _FlowConfig(_Config):
+class _FlowConfig(FrozenConfig):
     """What both diffusion transformers share."""
 
     resolution: Positive
@@ -87,7 +89,7 @@ class LatentFlowConfig(_FlowConfig):
         return self
 
 
-class StructureDecoderConfig(_Config):
+class StructureDecoderConfig(FrozenConfig):
     """`SparseStructureDecoder`: latent grid to occupancy logits, upsampled 2^(len(channels) - 1) times."""
 
     out_channels: Positive
@@ -99,7 +101,7 @@ class StructureDecoderConfig(_Config):
     use_fp16: bool = False
 
 
-class RepresentationConfig(_Config):
+class RepresentationConfig(FrozenConfig):
     """How the decoder's raw channels become gaussian parameters."""
 
     lr: dict[Literal["_xyz", "_features_dc", "_opacity", "_scaling", "_rotation"], float]
@@ -113,7 +115,7 @@ class RepresentationConfig(_Config):
     scaling_activation: Literal["softplus", "exp"]
 
 
-class GaussianDecoderConfig(_Config):
+class GaussianDecoderConfig(FrozenConfig):
     """`SLatGaussianDecoder`: windowed transformer over voxels, `num_gaussians` gaussians out of each."""
 
     resolution: Positive
@@ -152,7 +154,7 @@ MAX_REQUEST_STEPS = 200
 MAX_GUIDANCE = 20.0
 
 
-class SamplerParams(_Config):
+class SamplerParams(FrozenConfig):
     """Flow-Euler sampling with classifier-free guidance in an interval of time.
 
     `cfg_strength` w guides as (1 + w) * conditional - w * unconditional for times in the closed
@@ -192,11 +194,11 @@ class SamplerParams(_Config):
         return SamplerParams.model_validate({**self.model_dump(), **changed})
 
 
-class Savings(_Config):
+class Savings(FrozenConfig):
     """Work that one stage leaves out; the defaults leave out none and change no result.
 
-    `solver` "ab2" carries the velocity's slope on (Adams-Bashforth). `unconditional_every`: the branch without
-    the condition runs in every so many-th guided step, in between the last difference serves.
+    `solver` "ab2" carries the velocity's slope on (Adams-Bashforth). `unconditional_every`: the branch
+    without the condition runs in every so many-th guided step, in between its last difference serves.
     `full_steps` (structure only): the steps whose blocks all run; in the others the first block runs, and the
     rest contribute what they did before. None: all steps.
     """
@@ -209,7 +211,7 @@ class Savings(_Config):
 EXACT = Savings()
 
 
-class SamplerArgs(_Config):
+class SamplerArgs(FrozenConfig):
     """What the reference's samplers are made with; `sigma_min` does not enter Euler steps of a velocity."""
 
     sigma_min: Annotated[float, Field(ge=0, lt=1)] = 1e-5
@@ -238,7 +240,7 @@ class SamplerSpec(BaseModel):
         return {**values, "params": {**params, "sampler": name}}
 
 
-class Normalization(_Config):
+class Normalization(FrozenConfig):
     """Per-channel mean and standard deviation of the structured latents."""
 
     mean: tuple[float, ...]
@@ -284,17 +286,27 @@ class ModelFile(BaseModel):
     args: dict[str, Any]
 
 
-class Preset(_Config):
-    """Steps and guidance of both stages under one name."""
+Lane = Literal["exact", "fast"]
+"""`exact` computes every step; `fast` leaves out what the checkpoint's calibration allows."""
+
+
+class Preset(FrozenConfig):
+    """Steps and guidance of both stages under one name; in the fast lane those of the calibration count."""
 
     structure_steps: int
     structure_cfg: float
     latent_steps: int
     latent_cfg: float
+    lane: Lane = "exact"
 
 
 PRESETS: dict[str, Preset] = {
     "phase1": Preset(structure_steps=60, structure_cfg=7.5, latent_steps=50, latent_cfg=3.5),
     "fast": Preset(structure_steps=25, structure_cfg=7.5, latent_steps=25, latent_cfg=3.5),
+    "phase1-fast-lane": Preset(
+        structure_steps=60, structure_cfg=7.5, latent_steps=50, latent_cfg=3.5, lane="fast"
+    ),
 }
-"""`phase1` are the values of the miner's design and the default; `fast` halves the work and more."""
+"""`phase1` are the values of the miner's design and the default; `fast` has fewer steps, each of them exact;
+`phase1-fast-lane` is `phase1` in the fast lane of a calibrated checkpoint.
+"""

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from sn17_trellis.engine import fused
 from sn17_trellis.engine.config import SamplerParams
+from sn17_trellis.engine.fast_gaussians import FusedGaussianDecoder
 from sn17_trellis.engine.fused_blocks import FusedBlock, FusedResBlock, KeysValues, LevelTables
+from sn17_trellis.engine.gaussians import GaussianDecoder
 from sn17_trellis.engine.graphs import GraphMemory, Replays
 from sn17_trellis.engine.latents import LatentFlow
 from sn17_trellis.engine.layers import ModulatedBlock
@@ -65,7 +67,7 @@ class _Blocks:
         """Blocks `first` to `last` over tokens with one step's modulation [blocks + 1, 6, C].
 
         x [1, L, C] becomes [B, L, C], a branch for each of the first B = `batch` conditions: they part at
-        the first cross-attention. The second result, and `h` of the next call, is x normed for the next block.
+        the first cross-attention. The second result, and `h` of the next call, is x normed for what follows.
         """
         mods = modulation.unbind(0)
         if h is None:
@@ -140,7 +142,8 @@ class _StructureVelocity:
         self._state = state
 
     def branches(self, x: Tensor, step: int, count: int, *, cached: bool = False) -> tuple[Tensor, ...]:
-        return self._state.velocity(x, step, count, cached=cached).split(1)
+        out = self._state.velocity(x, step, count, cached=cached)
+        return tuple(out[branch : branch + 1] for branch in range(count))
 
 
 class _LatentState:
@@ -224,6 +227,7 @@ class FastRunner:
         self._memory = GraphMemory() if graphs else None
         self._structure: dict[StructureFlow, _StructureState] = {}
         self._latents: dict[LatentFlow, _LatentState] = {}
+        self._decoders: dict[GaussianDecoder, FusedGaussianDecoder] = {}
 
     def structure(self, flow: StructureFlow, params: SamplerParams, cond: Tensor, neg: Tensor) -> Velocity:
         """Velocity of the structure latent; one request per flow at a time."""
@@ -238,6 +242,12 @@ class FastRunner:
         if flow not in self._latents:
             self._latents[flow] = _LatentState(flow, self._memory)
         return _LatentVelocity(self._latents[flow], params, cond, neg, voxels)
+
+    def gaussians(self, decoder: GaussianDecoder, latents: Tensor, voxels: Voxels) -> Tensor:
+        """Raw channels of each voxel's gaussians."""
+        if decoder not in self._decoders:
+            self._decoders[decoder] = FusedGaussianDecoder(decoder)
+        return self._decoders[decoder](latents, voxels)
 
     def free(self) -> None:
         """Let go of graphs and their memory; the next request makes them anew."""

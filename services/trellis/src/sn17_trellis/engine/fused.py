@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from functools import cache
+from itertools import pairwise
 from types import ModuleType
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 import torch.nn.functional as fn
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention.varlen import varlen_attn
 
 EPS = 1e-6
 WIDTHS = {64: (64, 0), 80: (64, 16)}
@@ -188,6 +190,23 @@ def few_keys_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     else:
         out = fn.scaled_dot_product_attention(q, k, v)
     return out.transpose(1, 2).flatten(2)
+
+
+def window_attention(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, longest: int) -> Tensor:
+    """Softmax attention within windows, [N, H, D] to [N, H * D].
+
+    Window w holds the tokens `offsets[w]` to `offsets[w + 1]` (int32), at most `longest` of them.
+    """
+    if q.is_cuda and q.dtype in _HALF:
+        out = varlen_attn(q, k, v, offsets, offsets, longest, longest)
+        assert isinstance(out, Tensor)
+        return out.flatten(1)
+    q, k, v = q.transpose(0, 1), k.transpose(0, 1), v.transpose(0, 1)
+    parts = [
+        fn.scaled_dot_product_attention(q[:, start:stop], k[:, start:stop], v[:, start:stop])
+        for start, stop in pairwise(offsets.tolist())
+    ]
+    return torch.cat(parts, dim=1).transpose(0, 1).flatten(1)
 
 
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -42,7 +42,8 @@ def _record(
     work: Callable[[], Tensor], stream: torch.cuda.Stream, beside: torch.cuda.CUDAGraph | None
 ) -> tuple[torch.cuda.CUDAGraph, Tensor]:
     # Unlike torch.cuda.graph this neither waits for the device nor empties caches: what was launched before
-    # runs on meanwhile. Other threads may go on calling CUDA.
+    # runs on meanwhile. Other threads may go on calling CUDA, except to draw random numbers there: torch
+    # refuses that while any graph of the process is recorded. The engine draws on the CPU.
     graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
     stream.wait_stream(current)
     with torch.cuda.stream(stream):

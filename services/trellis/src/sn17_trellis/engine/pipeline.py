@@ -31,7 +31,7 @@ from sn17_trellis.engine.conditioning import (
     TextConditioner,
     conditioner_directory,
 )
-from sn17_trellis.engine.config import ROLES, Normalization, PipelineConfig, SamplerParams
+from sn17_trellis.engine.config import EXACT, ROLES, Normalization, PipelineConfig, SamplerParams, Savings
 from sn17_trellis.engine.errors import (
     CheckpointError,
     DeviceMemoryError,
@@ -70,6 +70,8 @@ class Request:
     latents: SamplerParams
     prompt: str | None = None
     image: RgbaImage | None = None
+    structure_savings: Savings = EXACT
+    latent_savings: Savings = EXACT
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,7 +127,7 @@ class Pipeline:
         self.decoder(latent)
         noise = self.latent_noise(generator, voxels)
         latents = self.sample_latents(noise, cond, neg, voxels, params)
-        raw = self.gaussian_decoder(latents, voxels)
+        raw = self.runner.gaussians(self.gaussian_decoder, latents, voxels)
         self.to_host(self.gaussian_decoder.represent(raw, voxels).pack())
 
     def _within_memory(self, work: Callable[[], T]) -> T:
@@ -151,13 +153,19 @@ class Pipeline:
             cond, neg = self.condition(request)
         with self._timed("structure", seconds):
             latent = self.sample_structure(
-                self.structure_noise(generator), cond, neg, request.structure, progress
+                *(self.structure_noise(generator), cond, neg, request.structure),
+                progress=progress,
+                savings=request.structure_savings,
             )
         with self._timed("structure_decode", seconds, progress):
             voxels = self.decode_structure(latent)
         with self._timed("latents", seconds):
             noise = self.latent_noise(generator, voxels)
-            latents = self.sample_latents(noise, cond, neg, voxels, request.latents, progress)
+            latents = self.sample_latents(
+                *(noise, cond, neg, voxels, request.latents),
+                progress=progress,
+                savings=request.latent_savings,
+            )
         with self._timed("gaussians", seconds, progress):
             packed = self.decode_gaussians(latents, voxels)
         with self._timed("transfer", seconds, progress):
@@ -192,11 +200,15 @@ class Pipeline:
         cond: Tensor,
         neg: Tensor,
         params: SamplerParams,
+        *,
         progress: Progress = lambda *_: None,
+        savings: Savings = EXACT,
     ) -> Tensor:
         """Structure latent [1, C, r, r, r]."""
         velocity = self.runner.structure(self.flow, params, cond, neg)
-        return sample(velocity, noise, params, lambda step, steps: progress("structure", step, steps))
+        return sample(
+            velocity, noise, params, lambda step, steps: progress("structure", step, steps), savings
+        )
 
     def decode_structure(self, latent: Tensor) -> Voxels:
         """Occupied voxels in lexicographic order."""
@@ -217,16 +229,19 @@ class Pipeline:
         neg: Tensor,
         voxels: Voxels,
         params: SamplerParams,
+        *,
         progress: Progress = lambda *_: None,
+        savings: Savings = EXACT,
     ) -> Tensor:
         """Structured latents [N, C], in the decoder's scale."""
         velocity = self.runner.latents(self.latent_flow, params, cond, neg, voxels)
-        out = sample(velocity, noise, params, lambda step, steps: progress("latents", step, steps))
+        out = sample(velocity, noise, params, lambda step, steps: progress("latents", step, steps), savings)
         return out * out.new_tensor(self.normalization.std) + out.new_tensor(self.normalization.mean)
 
     def decode_gaussians(self, latents: Tensor, voxels: Voxels) -> Tensor:
         """Packed gaussians [M, 17] on the device. Raises OutputError where a value is not finite."""
-        packed = self.gaussian_decoder.represent(self.gaussian_decoder(latents, voxels), voxels).pack()
+        raw = self.runner.gaussians(self.gaussian_decoder, latents, voxels)
+        packed = self.gaussian_decoder.represent(raw, voxels).pack()
         if not bool(torch.isfinite(packed).all()):
             raise OutputError("the decoder made values that are not finite")
         return packed

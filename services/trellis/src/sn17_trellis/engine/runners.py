@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sn17_trellis.engine.config import SamplerParams
+from sn17_trellis.engine.gaussians import GaussianDecoder
 from sn17_trellis.engine.latents import LatentFlow
 from sn17_trellis.engine.sampler import Velocity, time_sequence
 from sn17_trellis.engine.structure import DeepBlocks, StructureFlow
@@ -25,6 +26,10 @@ class Runner(Protocol):
         self, flow: LatentFlow, params: SamplerParams, cond: Tensor, neg: Tensor, voxels: Voxels
     ) -> Velocity:
         """Velocity of the structured latents of one object."""
+        ...
+
+    def gaussians(self, decoder: GaussianDecoder, latents: Tensor, voxels: Voxels) -> Tensor:
+        """Raw channels of each voxel's gaussians, [N, 14 * gaussians per voxel]."""
         ...
 
     def free(self) -> None:
@@ -80,6 +85,10 @@ class EagerRunner:
         self, flow: LatentFlow, params: SamplerParams, cond: Tensor, neg: Tensor, voxels: Voxels
     ) -> Velocity:
         return _EagerVelocity(flow, timesteps(params, cond.device), cond, neg, voxels)
+
+    def gaussians(self, decoder: GaussianDecoder, latents: Tensor, voxels: Voxels) -> Tensor:
+        out: Tensor = decoder(latents, voxels)
+        return out
 
     def free(self) -> None:
         """Nothing is kept."""

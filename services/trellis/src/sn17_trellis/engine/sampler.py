@@ -92,14 +92,16 @@ def sample(
 ) -> Tensor:
     """Integrate from noise at t = 1 to data at t = 0; the state stays float32."""
     pace = _Pace(params.steps, on_step, noise.device)
-    strength, difference, history = params.cfg_strength, None, _History()
+    strength, history = params.cfg_strength, _History()
+    difference = torch.zeros_like(noise)
     x = noise
     for index, step in enumerate(plan(params, savings)):
         given = velocity.branches(x, index, step.branches, cached=step.cached)
         v = given[0]
         if step.guided and step.branches == 2:
             v = (1 + strength) * given[0] - strength * given[1]
-            difference = given[0] - given[1] if savings.unconditional_every > 1 else None
+            if savings.unconditional_every > 1:
+                difference = given[0] - given[1]
         elif step.guided:
             v = given[0] + strength * difference
         if savings.solver == "ab2":
