@@ -9,19 +9,26 @@ from pathlib import Path
 
 import pytest
 from sn17.tasks import app
+from sn17_contract.tasks import GivenUpReason, Outcome, TaskKind
 from sn17_miner.journal.journal import Journal
 from sn17_miner.journal.views import list_tasks
 from typer.testing import CliRunner
+
+ENDS = [
+    (Outcome.ACCEPTED, None),
+    (Outcome.SKIPPED, None),
+    (Outcome.GIVEN_UP, GivenUpReason.NO_WORKER),
+]
 
 
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
     journal = Journal(tmp_path / "journal.sqlite")
-    for n, (outcome, reason) in enumerate([("accepted", None), ("skipped", None), ("given_up", "no_worker")]):
+    for n, (outcome, reason) in enumerate(ENDS):
         task, _ = journal.task_pulled(
             task_id=f"t{n}",
             validator="5Validator",
-            kind="text",
+            kind=TaskKind.TEXT,
             prompt="a [red] cube",
             threshold=0.6,
             throttle=30,
@@ -33,7 +40,7 @@ def state(tmp_path: Path) -> Path:
     journal.task_pulled(
         task_id="image",
         validator="5Validator",
-        kind="image",
+        kind=TaskKind.IMAGE,
         prompt="iVBORw0" * 99,
         threshold=0.6,
         throttle=30,
