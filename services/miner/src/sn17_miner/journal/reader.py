@@ -36,7 +36,9 @@ class JournalError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A choice of tasks by the beginnings of hotkey and id; None chooses all."""
+    """A choice of tasks; None chooses all. ``validator`` is a uid or the beginning of a hotkey, ``task_id``
+    the beginning of an id.
+    """
 
     validator: str | None = None
     task_id: str | None = None
@@ -44,7 +46,12 @@ class Chosen:
     def clause(self) -> tuple[str, list[Any]]:
         """A condition for WHERE and its values."""
         where, values = ["1"], list[Any]()
-        for column, start in (("validator", self.validator), ("task_id", self.task_id)):
+        uid = self.validator if self.validator and self.validator.isdecimal() else None
+        if uid is not None:
+            where.append("validator IN (SELECT hotkey FROM validators WHERE uid = ?)")
+            values.append(int(uid))
+        starts = (("validator", None if uid else self.validator), ("task_id", self.task_id))
+        for column, start in starts:
             if start is not None:
                 where.append(f"substr({column}, 1, ?) = ?")
                 values += [len(start), start]
@@ -83,7 +90,7 @@ class JournalReader:
         validator: str | None = None,
         task_id: str | None = None,
     ) -> list[Task]:
-        """The newest tasks; ``validator`` and ``task_id`` may be beginnings."""
+        """The newest tasks; ``validator`` and ``task_id`` as in ``Chosen``."""
         where, values = Chosen(validator, task_id).clause()
         if state is not None:
             where, values = f"{where} AND state=?", [*values, state]
