@@ -163,7 +163,35 @@ def test_watch_judges_success_and_yield(books: str, tmp_path: Path) -> None:
     assert "10/10 submissions" in answer.output
     verdict = json.loads(file.read_text())
     assert verdict["outcomes"] == {"accepted": 6, "rejected": 4}
-    assert [check["measured"] for check in verdict["checks"]] == ["60.0%", "60.0%"]
+    assert [check["measured"] for check in verdict["checks"]] == ["60.0%"] * 4
+    assert [check["name"] for check in verdict["checks"]][2:] == [
+        "success, uid 7 (5abc)",
+        "yield, uid 7 (5abc)",
+    ]
+    assert verdict["validators"] == {"5abc": {"uid": 7, "outcomes": {"accepted": 6, "rejected": 4}}}
+    wanted = tmp_path / "targets.json"
+    wanted.write_text('{"validators": {"7": {"least": 0.7, "expected": 0.8}}}')
+    answer = invoke("watch", *arguments, "--targets", str(wanted))
+    assert answer.exit_code == 1
+    assert "70% least, 80% expected" in answer.output
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "JSON"),
+        ('{"validators": {"7": {"least": 0.9, "expected": 0.8}}}', "least is above expected"),
+        ('{"validators": {"7": {"least": 44, "expected": 81}}}', "validators.7.least"),
+        ('{"targets": {}}', "targets"),
+    ],
+)
+def test_targets_that_make_no_sense_are_refused(books: str, tmp_path: Path, text: str, said: str) -> None:
+    token, wanted = tmp_path / "token", tmp_path / "targets.json"
+    token.write_text("right")
+    wanted.write_text(text)
+    answer = invoke("watch", "--miner", books, "--token-file", str(token), "--targets", str(wanted))
+    assert answer.exit_code == 2
+    assert said in answer.output
 
 
 def test_watch_says_that_the_token_is_wrong(books: str, tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sn17.accept.measure import coverage_kept, logit_std
 from sn17.accept.prompts import PROMPTS, acceptance_prompts
+from sn17.accept.targets import parse_targets
 from sn17.accept.verdict import Check, Grade, Sample, Thresholds, interval95, judge
+from sn17.accept.watch import by_validator, tally
 from sn17.accept.watch import judge as judge_books
-from sn17.accept.watch import tally
 from sn17_contract.fixer import FixVerdict
 from sn17_contract.tasks import Enhancement, Outcome, TaskKind, TaskState, TaskView
 from sn17_scene import parse
@@ -187,3 +188,64 @@ def test_targets(accepted: int, grade: Grade) -> None:
 def test_only_tasks_pulled_since_the_start_count() -> None:
     assert tally([booked(1, Outcome.ACCEPTED, pulled_at=10)], since=50).pulled == 0
     assert set(grades(judge_books(tally([], 0))).values()) == {Grade.FAIL}
+
+
+DESIGN = parse_targets(
+    """{"validators": {"27": {"least": 0.44, "expected": 0.81}, "128": {"least": 0.19, "expected": 0.56}}}""",
+    "the design",
+)
+
+
+def of_validators(*shares: tuple[int, int], tasks: int = 100) -> list[TaskView]:
+    return [
+        booked(
+            uid * 1000 + i, Outcome.ACCEPTED if i < good else Outcome.REJECTED, validator=f"5V{uid}", uid=uid
+        )
+        for uid, good in shares
+        for i in range(tasks)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        (81, 56, {"27": Grade.PASS, "128": Grade.PASS}),
+        (80, 19, {"27": Grade.WARN, "128": Grade.WARN}),
+        (43, 18, {"27": Grade.FAIL, "128": Grade.FAIL}),
+        (90, 10, {"27": Grade.PASS, "128": Grade.FAIL}),
+    ],
+)
+def test_each_validator_is_judged_by_its_own_targets(
+    first: int, second: int, expected: dict[str, Grade]
+) -> None:
+    """The sum of a good and a bad validator hides the bad one."""
+    tasks = of_validators((27, first), (128, second))
+    found = grades(judge_books(tally(tasks, 0), by_validator(tasks, 0), DESIGN))
+    for uid, grade in expected.items():
+        assert found[f"success, uid {uid} (5V{uid})"] is grade
+        assert found[f"yield, uid {uid} (5V{uid})"] is grade
+    assert list(found)[2].startswith("success, uid 27")
+
+
+def test_a_validator_without_targets_of_its_own_is_judged_by_those_of_all() -> None:
+    tasks = of_validators((3, 50))
+    assert grades(judge_books(tally(tasks, 0), by_validator(tasks, 0)))["success, uid 3 (5V3)"] is Grade.WARN
+
+
+def test_a_validator_with_targets_that_gave_no_task_fails() -> None:
+    tasks = of_validators((27, 90))
+    found = grades(judge_books(tally(tasks, 0), by_validator(tasks, 0), DESIGN))
+    assert found["success, 128"] is Grade.FAIL
+
+
+def test_a_few_tasks_of_one_validator_condemn_nobody() -> None:
+    tasks = of_validators((27, 0), tasks=4)
+    assert (
+        grades(judge_books(tally(tasks, 0), by_validator(tasks, 0)))["success, uid 27 (5V27)"] is Grade.WARN
+    )
+
+
+def test_targets_may_name_a_hotkey() -> None:
+    named = parse_targets('{"validators": {"5V27": {"least": 0.1, "expected": 0.2}}}', "x")
+    assert named.of("5V27abc", None).expected == 0.2
+    assert named.of("5V28abc", 27).expected == 0.55

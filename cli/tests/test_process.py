@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sn17.up.process import (
-    BACKOFF_CAP_SECONDS,
+    BACKOFF,
     ManagedProcess,
     ProcessFailedError,
     ProcessSpec,
@@ -106,7 +106,7 @@ async def test_a_child_that_ignores_sigterm_is_killed_and_it_is_said(tmp_path: P
 
 @given(st.integers(min_value=0, max_value=200))
 def test_backoff_never_shrinks_and_is_capped(exits: int) -> None:
-    assert 0 <= backoff_seconds(exits) <= backoff_seconds(exits + 1) <= BACKOFF_CAP_SECONDS
+    assert 0 <= backoff_seconds(exits) <= backoff_seconds(exits + 1) <= BACKOFF.cap
 
 
 def _boot_id(child: ManagedProcess) -> str:

@@ -9,19 +9,27 @@ from pathlib import Path
 
 import pytest
 from sn17.tasks import app
+from sn17_contract.tasks import GivenUpReason, Outcome, TaskKind
+from sn17_miner.core.records import ValidatorRecord
 from sn17_miner.journal.journal import Journal
 from sn17_miner.journal.views import list_tasks
 from typer.testing import CliRunner
+
+ENDS = [
+    (Outcome.ACCEPTED, None),
+    (Outcome.SKIPPED, None),
+    (Outcome.GIVEN_UP, GivenUpReason.NO_WORKER),
+]
 
 
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
     journal = Journal(tmp_path / "journal.sqlite")
-    for n, (outcome, reason) in enumerate([("accepted", None), ("skipped", None), ("given_up", "no_worker")]):
+    for n, (outcome, reason) in enumerate(ENDS):
         task, _ = journal.task_pulled(
             task_id=f"t{n}",
             validator="5Validator",
-            kind="text",
+            kind=TaskKind.TEXT,
             prompt="a [red] cube",
             threshold=0.6,
             throttle=30,
@@ -33,7 +41,7 @@ def state(tmp_path: Path) -> Path:
     journal.task_pulled(
         task_id="image",
         validator="5Validator",
-        kind="image",
+        kind=TaskKind.IMAGE,
         prompt="iVBORw0" * 99,
         threshold=0.6,
         throttle=30,
@@ -62,6 +70,34 @@ def test_filters_and_json(state: Path) -> None:
     told = json.loads(run("--state-dir", str(state), "--json", "--task-id", "t1", "--state", "done"))
     assert [task["task_id"] for task in told["tasks"]] == ["t1"]
     assert told["windows"][1]["yield"] == pytest.approx(1 / 3)
+
+
+def test_the_summary_is_of_the_validator_asked_for(state: Path) -> None:
+    journal = Journal(state / "journal.sqlite")
+    journal.save_validator(ValidatorRecord("5Validator", 27, "10.0.0.1", 8000, 5000.0, 0.0, "{}"))
+    task, _ = journal.task_pulled(
+        task_id="other",
+        validator="5Other",
+        kind=TaskKind.TEXT,
+        prompt="a blue cube",
+        threshold=0.6,
+        throttle=30,
+        assigned_at=1,
+        record=ValidatorRecord("5Other", 128, "10.0.0.2", 8000, 5000.0, 0.0, "{}"),
+    )
+    journal.finished(task.n, outcome=Outcome.REJECTED, reason=None, score=None, detail="")
+    journal.close()
+    for chosen, ended in (("27", 3), ("5Vali", 3), ("128", 1), ("5Other", 1), ("99", 0)):
+        told = json.loads(run("--state-dir", str(state), "--json", "--validator", chosen))
+        assert told["windows"][1]["ended"] == ended, chosen
+        assert sum(told["counts"].values()) == len(told["tasks"]) == (4 if ended == 3 else ended)
+    told = json.loads(run("--state-dir", str(state), "--json"))
+    both = {v["uid"]: (v["validator"], v["success"]) for v in told["windows"][1]["validators"]}
+    assert both == {27: ("5Validator", 0.5), 128: ("5Other", 0.0)}
+    output = run("--state-dir", str(state))
+    assert "27 5Valida" in output
+    assert "128 5Other" in output
+    assert "uid 128 5Other" in run("explain", str(task.n), "--state-dir", str(state))
 
 
 def test_explain_tells_the_story(state: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from chart_cases import PRELOADED
+from sn17.accept.targets import parse_targets
 from sn17.accept.verdict import Marks, Thresholds
 from sn17_contract.http import FIXER_PORT, OPS_PORT, TRELLIS_PORT
 from sn17_contract.kubernetes import LABEL_COMPONENT
@@ -245,6 +246,14 @@ def test_fetch_takes_pinned_revisions_and_hides_the_token(rendered: Callable[[st
     mounts = {m["name"]: m for m in release.pod("trellis")["spec"]["containers"][0]["volumeMounts"]}
     assert mounts["models"]["readOnly"] is True
     assert "model-hub" not in mounts  # the token is the init container's only
+
+
+def test_targets_per_validator_are_those_of_the_values(chart: Any) -> None:
+    wanted = '{"27":{"least":0.44,"expected":0.81},"128":{"least":0.19,"expected":0.56}}'
+    release = chart.render("--set-json", f"acceptance.success.validators={wanted}")
+    targets = parse_targets(release.one("ConfigMap", "sn17-acceptance")["data"]["targets.json"], "values")
+    assert (targets.all.least, targets.all.expected, targets.all.good) == (0.45, 0.55, 0.58)
+    assert (targets.of("5abc", 27).least, targets.of("5abc", 128).expected) == (0.44, 0.56)
 
 
 def test_acceptance_marks_are_those_of_the_values(chart: Any) -> None:

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from sn17_contract.tasks import AttemptState, Outcome, TaskState
-from sn17_miner.core.records import Task, ValidatorRecord
+from sn17_contract.tasks import AttemptState, Failure, GivenUpReason, Outcome, Signal, TaskKind, TaskState
+from sn17_miner.core.records import ResultSignal, Skip, Task, ValidatorRecord
 from sn17_miner.journal.journal import Journal, job_key
 from sn17_miner.journal.reader import Ended, JournalError
 
@@ -28,7 +28,7 @@ def pulled(journal: Journal, task_id: str = "t1", validator: str = "validator0")
     return journal.task_pulled(
         task_id=task_id,
         validator=validator,
-        kind="text",
+        kind=TaskKind.TEXT,
         prompt="a red cube",
         threshold=0.6,
         throttle=30,
@@ -51,13 +51,18 @@ def test_the_whole_way_of_a_task(journal: Journal) -> None:
     generated = task.unfixed
     assert generated is not None
     task = journal.attempt_fixed(
-        generated, spz="1.1.spz", report="{}", signal="healthy", confidence=0.9, detail="healthy"
+        generated,
+        spz="1.1.spz",
+        report="{}",
+        signal=ResultSignal(Signal.HEALTHY),
+        confidence=0.9,
+        detail="healthy",
     )
     assert task.best is not None
     assert journal.payloads() == {"1.1.spz"}
     journal.submit_started(task.n, submit_time=5, attempt=1, skip=None, detail="first")
     task = journal.finished(
-        task.n, outcome="accepted", reason=None, score=0.8, detail="0.8", validator=RECORD
+        task.n, outcome=Outcome.ACCEPTED, reason=None, score=0.8, detail="0.8", validator=RECORD
     )
     assert (task.state, task.score, journal.payloads()) == (TaskState.DONE, 0.8, set())
     assert journal.validators() == [RECORD]
@@ -78,7 +83,7 @@ def test_the_same_task_again_is_not_a_second_one(journal: Journal) -> None:
     again, new = journal.task_pulled(
         task_id="t1",
         validator="validator0",
-        kind="text",
+        kind=TaskKind.TEXT,
         prompt="a red cube",
         threshold=0.6,
         throttle=30,
@@ -98,7 +103,9 @@ def test_keys_are_never_used_twice_even_for_the_same_task_elsewhere_or_again(jou
     keys = [journal.attempt_started(first.n, worker="w", boot_id="b", seed=1, round_=0).key]
     second = pulled(journal, validator="validator1")
     keys.append(journal.attempt_started(second.n, worker="w", boot_id="b", seed=1, round_=0).key)
-    journal.finished(first.n, outcome="given_up", reason="validator_dropped", score=None, detail="")
+    journal.finished(
+        first.n, outcome=Outcome.GIVEN_UP, reason=GivenUpReason.VALIDATOR_DROPPED, score=None, detail=""
+    )
     again = pulled(journal)
     keys.append(journal.attempt_started(again.n, worker="w", boot_id="b", seed=1, round_=0).key)
     assert keys == ["t1/1", "t1/2", "t1/3"]
@@ -117,13 +124,15 @@ def test_transitions_that_do_not_fit_are_refused_and_change_nothing(journal: Jou
     with pytest.raises(JournalError):
         journal.attempt_started(task.n, worker="w", boot_id="b", seed=1, round_=0)
     with pytest.raises(JournalError):
-        journal.attempt_fixed(attempt, spz="s", report="{}", signal="", confidence=1, detail="")
+        journal.attempt_fixed(
+            attempt, spz="s", report="{}", signal=ResultSignal(Signal.HEALTHY), confidence=1, detail=""
+        )
     with pytest.raises(JournalError):
         journal.attempt_generated(replace(attempt, number=9), ply="p", detail="")
     assert journal.task(task.n) == before
-    journal.finished(task.n, outcome="expired", reason=None, score=None, detail="")
+    journal.finished(task.n, outcome=Outcome.EXPIRED, reason=None, score=None, detail="")
     with pytest.raises(JournalError):
-        journal.finished(task.n, outcome="accepted", reason=None, score=1, detail="")
+        journal.finished(task.n, outcome=Outcome.ACCEPTED, reason=None, score=1, detail="")
 
 
 def test_the_best_result_is_handed_in_and_a_failed_seed_keeps_it(journal: Journal) -> None:
@@ -134,10 +143,15 @@ def test_the_best_result_is_handed_in_and_a_failed_seed_keeps_it(journal: Journa
         generated = journal.task(task.n).unfixed
         assert generated is not None
         journal.attempt_fixed(
-            generated, spz=f"{number}.spz", report="{}", signal="x", confidence=confidence, detail=""
+            generated,
+            spz=f"{number}.spz",
+            report="{}",
+            signal=ResultSignal(Signal.SCORE, 0.5),
+            confidence=confidence,
+            detail="",
         )
     attempt = journal.attempt_started(task.n, worker="w", boot_id="b", seed=4, round_=4)
-    task = journal.attempt_failed(attempt, "seed: empty_structure")
+    task = journal.attempt_failed(attempt, Failure.SEED, "empty_structure")
     assert task.state is TaskState.FIXED
     assert task.best is not None
     assert task.best.number == 2
@@ -148,14 +162,14 @@ def test_image_prompts_are_not_kept_after_the_answer(journal: Journal) -> None:
     task, _ = journal.task_pulled(
         task_id="i",
         validator="v",
-        kind="image",
+        kind=TaskKind.IMAGE,
         prompt="iVBOR" * 1000,
         threshold=0.6,
         throttle=30,
         assigned_at=1,
     )
     assert "iVBOR" not in task.log_id
-    done = journal.finished(task.n, outcome="accepted", reason=None, score=1, detail="")
+    done = journal.finished(task.n, outcome=Outcome.ACCEPTED, reason=None, score=1, detail="")
     assert done.prompt == ""
 
 
@@ -165,7 +179,7 @@ def test_retention_keeps_open_tasks_and_the_newest(tmp_path: Path) -> None:
     still_open = pulled(journal, "open", "validator9")
     for n in range(10):
         task = pulled(journal, f"t{n}")
-        journal.finished(task.n, outcome="accepted", reason=None, score=1, detail="")
+        journal.finished(task.n, outcome=Outcome.ACCEPTED, reason=None, score=1, detail="")
     assert journal.prune(max_age=100, max_tasks=4) == 6
     now = 1200.0
     assert journal.prune(max_age=100, max_tasks=4) == 4
@@ -199,7 +213,7 @@ def test_a_reader_beside_the_miner(tmp_path: Path) -> None:
 
 def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
     sqlite3.connect(tmp_path / "j").execute("PRAGMA user_version=99")
-    with pytest.raises(JournalError, match="version 99"):
+    with pytest.raises(JournalError, match="schema 99"):
         Journal(tmp_path / "j")
 
 
@@ -297,7 +311,7 @@ class JournalMachine(RuleBasedStateMachine):
             "task_pulled",
             task_id=f"t{self.counter}",
             validator=validator,
-            kind="text",
+            kind=TaskKind.TEXT,
             prompt="p",
             threshold=0.6,
             throttle=30.0,
@@ -325,7 +339,7 @@ class JournalMachine(RuleBasedStateMachine):
         elif step == "generated" and task.running:
             self._apply(fuse, "attempt_generated", task.running, ply=f"{task.n}.ply", detail="")
         elif step == "failed" and (attempt := task.running or task.unfixed):
-            self._apply(fuse, "attempt_failed", attempt, "lost")
+            self._apply(fuse, "attempt_failed", attempt, Failure.LOST, "gone")
         elif step == "fixed" and task.unfixed:
             self._apply(
                 fuse,
@@ -333,7 +347,7 @@ class JournalMachine(RuleBasedStateMachine):
                 task.unfixed,
                 spz=f"{task.n}.spz",
                 report="{}",
-                signal="s",
+                signal=ResultSignal(Signal.SCORE, 0.5),
                 confidence=0.5,
                 detail="",
             )
@@ -345,7 +359,7 @@ class JournalMachine(RuleBasedStateMachine):
                 task.n,
                 submit_time=1,
                 attempt=best.number if best else None,
-                skip=None if best else "given_up/no_worker",
+                skip=None if best else Skip(Outcome.GIVEN_UP, GivenUpReason.NO_WORKER),
                 detail="",
             )
         elif step == "finish":
@@ -353,7 +367,7 @@ class JournalMachine(RuleBasedStateMachine):
                 fuse,
                 "finished",
                 task.n,
-                outcome="accepted",
+                outcome=Outcome.ACCEPTED,
                 reason=None,
                 score=1.0,
                 detail="",
@@ -405,18 +419,20 @@ class TestJournalLong(JournalMachine.TestCase):  # type: ignore[misc,valid-type]
 WRITER = """
 import sys
 from pathlib import Path
+from sn17_contract.tasks import Outcome, TaskKind
 from sn17_miner.journal.journal import Journal
 journal = Journal(Path(sys.argv[1]))
 n = 0
 while True:
     n += 1
     task, _ = journal.task_pulled(
-        task_id=f"t{n}", validator="v", kind="text", prompt="p", threshold=0.6, throttle=30, assigned_at=0
+        task_id=f"t{n}", validator="v", kind=TaskKind.TEXT, prompt="p", threshold=0.6, throttle=30,
+        assigned_at=0,
     )
     print("pulled", task.n, flush=True)
     attempt = journal.attempt_started(task.n, worker="w", boot_id="b", seed=1, round_=0)
     print("generating", task.n, flush=True)
-    journal.finished(task.n, outcome="accepted", reason=None, score=1.0, detail="")
+    journal.finished(task.n, outcome=Outcome.ACCEPTED, reason=None, score=1, detail="")
     print("done", task.n, flush=True)
 """
 

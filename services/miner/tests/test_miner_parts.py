@@ -7,8 +7,10 @@ import base64
 import errno
 import io
 import json
+from dataclasses import replace
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -20,9 +22,10 @@ from sn17_miner.clients.web import new_session
 from sn17_miner.clients.worker import DiskError, JobInput, WorkerClient
 from sn17_miner.core.clock_offset import Offset
 from sn17_miner.core.fleet import Fleet
+from sn17_miner.core.images import image_bytes
 from sn17_miner.core.learning import Learned
 from sn17_miner.core.timing import Policy
-from sn17_miner.core.verdict import CallError, Verdict, read_answer, read_error
+from sn17_miner.core.verdict import CallError, Standing, Terms, Verdict, read_answer, read_error
 from sn17_miner.pool import Pool, by_dns
 from sn17_miner.prompts import enhance_image, enhance_text
 from sn17_miner.spool import Spool, SpoolError
@@ -121,11 +124,30 @@ def answer(feedback: Feedback | None, until: int) -> SubmitResults:
     return SubmitResults(results="", submit_time=1, signature="", feedback=feedback, cooldown_until=until)
 
 
+TERMS = Terms(base_cooldown=300, penalty=600, throttle=30)
+SOME = Feedback(average_fidelity_score=0.98, generations_within_the_window=5)
+
+
+def read(feedback: Feedback | None, until: int, **changes: Any) -> Verdict:
+    values: dict[str, Any] = {
+        "skipped": False,
+        "resent": False,
+        "sent_theirs": 1000.0,
+        "received_theirs": 1000.0,
+    }
+    return read_answer(answer(feedback, until), **{**values, "terms": TERMS, **changes}).verdict
+
+
 @pytest.mark.parametrize(
     ("feedback", "until", "skipped", "verdict"),
     [
         (Feedback(task_fidelity_score=0.8), 1300, False, Verdict.ACCEPTED),
         (Feedback(), 1900, False, Verdict.REJECTED),
+        (SOME, 1900, False, Verdict.REJECTED),
+        (SOME, 1870, False, Verdict.REJECTED),
+        (SOME, 1300, False, Verdict.REPEATED),
+        (SOME, 1210, False, Verdict.REPEATED),
+        (SOME, 1300, True, Verdict.SKIPPED),
         (Feedback(validation_failed=True), 1300, False, Verdict.UNVALIDATED),
         (Feedback(), 1300, True, Verdict.SKIPPED),
         (Feedback(), 0, False, Verdict.NOT_PROCESSED),
@@ -134,7 +156,20 @@ def answer(feedback: Feedback | None, until: int) -> SubmitResults:
     ],
 )
 def test_answers(feedback: Feedback | None, until: int, skipped: bool, verdict: Verdict) -> None:
-    assert read_answer(answer(feedback, until), skipped=skipped, sent_theirs=1000.0).verdict is verdict
+    assert read(feedback, until, skipped=skipped) is verdict
+
+
+def test_without_any_accepted_result_nothing_is_repeated() -> None:
+    assert read(Feedback(average_fidelity_score=1.0), 1300) is Verdict.REJECTED
+    unchanged = replace(TERMS, standing=Standing.of(SOME))
+    assert read(SOME, 1300, terms=unchanged) is Verdict.REJECTED
+    assert read(SOME, 1300, terms=replace(TERMS, standing=Standing(4, 0.97))) is Verdict.REPEATED
+
+
+def test_where_cooldowns_do_not_differ_only_a_second_submission_can_be_a_repetition() -> None:
+    mild = replace(TERMS, penalty=0)
+    assert read(SOME, 1300, terms=mild) is Verdict.REJECTED
+    assert read(SOME, 1300, terms=mild, resent=True) is Verdict.REPEATED
 
 
 @pytest.mark.parametrize(
@@ -299,21 +334,51 @@ async def test_tasks_that_wait_get_workers_in_the_order_they_asked() -> None:
         fleet = Fleet(stale_after=1e9)
         pool = Pool(fleet, client, nobody, lambda: 0.0, 1.0, 1.0)
         fleet.discovered(["a"], forget=True)
-        waiting = [asyncio.create_task(pool.acquire(f"task {n}", "text", 10.0)) for n in range(3)]
+        done = asyncio.Event()
+
+        async def work(n: int) -> str | None:
+            async with pool.lease(f"task {n}", "text", 10.0) as worker:
+                await done.wait()
+                return worker and worker.held_by
+
+        waiting = [asyncio.create_task(work(n)) for n in range(3)]
         await asyncio.sleep(0)
         assert pool.waiting == 3
         fleet.observe("a", status(), 0.0)
         waiting[0].cancel()
         await asyncio.gather(waiting[0], return_exceptions=True)
         pool.dispatch()
-        worker = await waiting[1]
-        assert worker is not None
-        assert worker.held_by == "task 1"
-        assert not waiting[2].done()
-        pool.release("a")
-        assert await waiting[2] is worker
-        assert await pool.acquire("task 9", "text", 0.0) is None
+        assert fleet.workers["a"].held_by == "task 1"
+        assert pool.waiting == 1
+        done.set()
+        assert await asyncio.gather(*waiting[1:]) == ["task 1", "task 2"]
+        assert fleet.workers["a"].held_by is None
+        with pool.held(fleet.hold("a", "other", 0.0), "other"):
+            async with pool.lease("task 9", "text", 0.0) as nothing:
+                assert nothing is None
         assert pool.waiting == 0
+
+
+async def test_a_lease_keeps_what_is_held_already_unless_it_does_not_serve() -> None:
+    async def nobody() -> list[str]:
+        return []
+
+    async with new_session() as session:
+        client = WorkerClient(session, timeout=1.0, poll_timeout=1.0, max_bytes=1)
+        fleet = Fleet(stale_after=1e9)
+        pool = Pool(fleet, client, nobody, lambda: 0.0, 1.0, 1.0)
+        fleet.discovered(["a"], forget=True)
+        assert fleet.serves("image"), "nobody has said yet what it does"
+        fleet.observe("a", status().model_copy(update={"models": ("text",)}), 0.0)
+        assert not fleet.serves("image")
+        held = fleet.hold("a", "task 1", 0.0)
+        async with pool.lease("task 1", "text", 0.0, held=held) as worker:
+            assert worker is held
+        assert held.held_by is None
+        fleet.hold("a", "task 1", 0.0)
+        async with pool.lease("task 1", "image", 0.0, held=held) as worker:
+            assert worker is None
+            assert held.held_by is None
 
 
 # --- spool ----------------------------------------------------------------------------------------
@@ -351,18 +416,73 @@ def test_text_enhancement_is_conservative() -> None:
     assert enhance_text("a cube", "{prompt}") is None
 
 
-def test_image_enhancement_puts_on_white_and_enlarges() -> None:
+def test_image_enhancement_enlarges_and_keeps_transparency() -> None:
+    """Put on white, a cut-out object becomes an ordinary photograph, which workers may refuse."""
     image = pytest.importorskip("PIL.Image", reason="needs the extra 'images'")
-    out = io.BytesIO()
-    image.new("RGBA", (64, 32), (255, 0, 0, 0)).save(out, "PNG")
-    change = enhance_image(base64.b64encode(out.getvalue()).decode())
-    assert change is not None
-    made = image.open(io.BytesIO(base64.b64decode(change.prompt)))
-    assert (made.size, made.mode, made.getpixel((0, 0))) == ((512, 256), "RGB", (255, 255, 255))
-    assert "on white" in change.detail
+    cut_out = image.new("RGBA", (64, 32), (255, 0, 0, 0))
+    cut_out.paste((0, 0, 255, 255), (16, 8, 48, 24))
+    palette = image.new("P", (64, 32), 0)
+    palette.info["transparency"] = 0
+    for opened in (cut_out, palette):
+        out = io.BytesIO()
+        opened.save(out, "PNG")
+        change = enhance_image(base64.b64encode(out.getvalue()).decode())
+        assert change is not None
+        made = image.open(io.BytesIO(base64.b64decode(change.prompt)))
+        assert (made.size, made.mode, made.getpixel((0, 0))[3]) == ((512, 256), "RGBA", 0)
+        assert change.detail == "enlarged 8.0 times"
+    assert image.open(io.BytesIO(base64.b64decode(change.prompt))).size == (512, 256)
     large = io.BytesIO()
     image.new("RGB", (600, 600)).save(large, "JPEG")
     assert enhance_image(base64.b64encode(large.getvalue()).decode()) is None
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 4, 5, 6, 7, 8])
+def test_image_enhancement_turns_as_the_camera_was_held(orientation: int) -> None:
+    image = pytest.importorskip("PIL.Image", reason="needs the extra 'images'")
+    out, exif = io.BytesIO(), image.Exif()
+    exif[0x0112] = orientation
+    image.new("RGB", (600, 700)).save(out, "JPEG", exif=exif)
+    change = enhance_image(base64.b64encode(out.getvalue()).decode())
+    assert change is not None
+    assert change.detail == "turned"
+    made = image.open(io.BytesIO(base64.b64decode(change.prompt)))
+    assert made.getexif().get(0x0112, 1) == 1
+    assert made.size == ((700, 600) if orientation > 4 else (600, 700))
+
+
+BYTES = bytes(range(250)) + b"\xff\xfe"
+PLAIN = base64.b64encode(BYTES).decode()
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        PLAIN,
+        PLAIN.rstrip("="),
+        PLAIN + "\n",
+        base64.encodebytes(BYTES).decode(),
+        base64.urlsafe_b64encode(BYTES).decode(),
+        f"data:image/png;base64,{PLAIN}",
+        f"  DATA:image/jpeg;charset=utf-8;base64,{PLAIN}\r\n",
+    ],
+)
+def test_images_are_read_in_every_dialect_of_base64(prompt: str) -> None:
+    assert image_bytes(prompt) == BYTES
+
+
+@given(st.binary(min_size=1, max_size=200))
+def test_every_image_comes_back(data: bytes) -> None:
+    assert image_bytes(base64.b64encode(data).decode()) == data
+    assert image_bytes(base64.urlsafe_b64encode(data).decode().rstrip("=")) == data
+
+
+@pytest.mark.parametrize(
+    "prompt", ["", "  ", "====", "not base64!", "abcde", "data:image/svg+xml,<svg/>", "äöü"]
+)
+def test_what_is_no_base64_is_said(prompt: str) -> None:
+    with pytest.raises(ValueError, match="the prompt is"):
+        image_bytes(prompt)
 
 
 @pytest.mark.parametrize("prompt", ["", "not base64!", base64.b64encode(b"no image").decode()])

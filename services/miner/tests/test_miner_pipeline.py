@@ -8,6 +8,8 @@ import time
 import pytest
 from miner_fakes import SPZ, report_of
 from miner_harness import Harness
+from sn17_contract.tasks import Signal
+from sn17_miner.core.records import ResultSignal
 from sn17_protocol import ChainSnapshot, ImageTask, TextTask
 
 
@@ -454,7 +456,8 @@ async def test_a_payload_that_vanished_is_generated_again(harness: Harness, kind
     assert vanished == [f"1.1.{kind}"]
     assert validator.outcomes() == ["accepted"]
     assert len({asked["key"] for asked in worker.asked}) == 2
-    assert harness.task().attempts[0].error == f"lost: payload 1.1.{kind} is gone from the spool"
+    attempt = harness.task().attempts[0]
+    assert (attempt.failure, attempt.error) == ("lost", f"payload 1.1.{kind} is gone from the spool")
 
 
 async def test_a_task_that_fails_unexpectedly_is_resumed(harness: Harness) -> None:
@@ -484,6 +487,67 @@ async def test_a_hostile_task_id_stays_harmless(harness: Harness) -> None:
     await harness.run()
     assert harness.task().outcome == "accepted"
     assert "/" not in worker.asked[0]["key"].rsplit("/", 1)[0]
+
+
+# --- prompts --------------------------------------------------------------------------------------
+
+ENHANCED = {"enhance__text_validators": "*", "enhance__text_template": "{prompt}, centered"}
+
+
+async def test_an_enhanced_prompt_that_a_worker_refuses_gives_way_to_the_original(harness: Harness) -> None:
+    worker, validator = await harness.worker(), await harness.validator()
+    worker.script.append("bad_prompt")
+    await harness.run(**ENHANCED)
+    assert [asked["prompt"] for asked in worker.asked] == ["a red cube, centered", "a red cube"]
+    assert (harness.task().outcome, validator.outcomes()) == ("accepted", ["accepted"])
+    assert [attempt.enhanced for attempt in harness.task().attempts] == [True, False]
+    name = validator.hotkey[:8]
+    assert (
+        harness.metric("sn17_tasks_enhanced_total", validator=name, enhancement="none", outcome="accepted")
+        == 1
+    )
+
+
+async def test_the_last_seed_gets_the_original_prompt(harness: Harness) -> None:
+    worker, _ = await harness.worker(), await harness.validator()
+    worker.script.extend(["empty_structure"] * 2)
+    await harness.run(**ENHANCED)
+    assert [asked["prompt"] for asked in worker.asked] == ["a red cube, centered"] * 2 + ["a red cube"]
+    assert harness.task().outcome == "accepted"
+
+
+async def test_a_prompt_that_is_refused_as_it_came_is_given_up(harness: Harness) -> None:
+    worker, _ = await harness.worker(), await harness.validator()
+    worker.script.extend(["bad_prompt"] * 9)
+    await harness.run(**ENHANCED)
+    assert len(worker.asked) == 2
+    assert (harness.task().outcome, harness.task().reason) == ("given_up", "bad_prompt")
+
+
+async def test_an_image_task_of_a_text_fleet_is_handed_back_at_once(harness: Harness) -> None:
+    """Held until its deadline it would cost twice its cooldown."""
+    text, validator = await harness.worker(models=("text",)), await harness.validator()
+    validator.tasks.append(ImageTask(type="image", id="i1", prompt=base64.b64encode(b"PNG").decode()))
+    await harness.run(2, seconds=20.0)
+    first, second = sorted(harness.tasks(), key=lambda task: task.n)
+    assert (first.outcome, first.reason) == ("given_up", "no_worker")
+    assert first.finished_at is not None
+    assert first.finished_at - first.pulled_at < 2.0
+    assert second.outcome == "accepted"
+    assert validator.outcomes() == ["skipped", "accepted"]
+    assert len(text.asked) == 1
+    assert any("known workers does image tasks" in event.detail for event in harness.events(first.n))
+
+
+@pytest.mark.parametrize("prompt", ["data:image/png;base64,UE5H", "UE5H\n", "UE5H====", "_-8"])
+async def test_an_image_in_another_dialect_of_base64_reaches_the_worker(
+    harness: Harness, prompt: str
+) -> None:
+    worker, validator = await harness.worker(), await harness.validator()
+    validator.tasks.append(ImageTask(type="image", id="i1", prompt=prompt))
+    await harness.run()
+    assert worker.asked[0]["image"] in (b"PNG", b"\xff\xef")
+    assert harness.task().outcome == "accepted"
 
 
 # --- gate -----------------------------------------------------------------------------------------
@@ -533,7 +597,10 @@ async def test_the_best_seed_is_submitted(harness: Harness) -> None:
     await harness.common()
     await harness.run(gate__scorer_url=harness.scorer.url)
     task = harness.task()
-    assert [attempt.signal for attempt in task.attempts] == ["score:0.30", "score:0.95"]
+    assert [attempt.signal for attempt in task.attempts] == [
+        ResultSignal(Signal.SCORE, 0.30),
+        ResultSignal(Signal.SCORE, 0.95),
+    ]
     assert task.submitted_attempt == 2
     path, body = harness.scorer.asked[0]
     assert path == "/validate_txt_to_3d_ply/"

@@ -19,8 +19,9 @@ from sn17.accept.run import AcceptanceRun
 from sn17.accept.smoke import Smoke
 from sn17.accept.stack import HttpStack, StackError
 from sn17.accept.tables import check_table, passed, sample_line, write_json
+from sn17.accept.targets import SuccessTargets, read_targets
 from sn17.accept.verdict import Check, Marks, Sample, judge
-from sn17.accept.watch import Tally, tally
+from sn17.accept.watch import Tally, by_validator, tally
 from sn17.accept.watch import judge as judge_books
 
 CANNOT_RUN = 2
@@ -105,10 +106,14 @@ def watch(
     submissions: Annotated[int, typer.Option(min=1, help="End after so many judged submissions.")] = 50,
     hours: Annotated[float, typer.Option(min=0.001, help="End after so many hours at the latest.")] = 6.0,
     period_seconds: Annotated[float, typer.Option(min=0.1, help="Between two looks.")] = 10.0,
-    past: Annotated[bool, typer.Option("--past", help="Count what the books already hold.")] = False,
+    past: Annotated[bool, typer.Option("--past", help="Count tasks that ended before, too.")] = False,
+    targets_file: Annotated[
+        Path | None,
+        typer.Option("--targets", help="JSON with targets per validator.", show_default=FROM_RELEASE),
+    ] = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Follow the miner's books and judge success and yield against the design's targets (45, 55, 58 %).
+    """Follow the miner's journal and judge success and yield: of all tasks, and of each validator.
 
     Exit code 0: no share is below its least target. 1: one is. 2: it could not be run.
     """
@@ -116,20 +121,25 @@ def watch(
     began = 0.0 if past else time.time()
     deadline = time.monotonic() + hours * 3600
     counted = Tally(0, tally([], 0).outcomes)
-    with _cannot_run(console), _books(miner, token_file, release, namespace) as books:
+    with _cannot_run(console), _books(miner, token_file, release, namespace) as (books, targets):
+        if targets_file is not None:
+            targets = read_targets(targets_file)
         last = -1
         while True:
-            counted = tally(books.read(), began)
+            tasks = books.read()
+            counted = tally(tasks, began)
             if counted.submissions != last:
                 last = counted.submissions
                 console.print(_progress(counted, submissions), highlight=False)
             if counted.submissions >= submissions or time.monotonic() >= deadline:
                 break
             time.sleep(period_seconds)
-    checks = judge_books(counted)
+    each = by_validator(tasks, began)
+    checks = judge_books(counted, each, targets)
     console.print(check_table(checks, f"{counted.submissions} submissions of {counted.pulled} tasks"))
     if json_file:
-        write_json(json_file, checks, outcomes={k.value: v for k, v in counted.outcomes.items()})
+        validators = {v.hotkey: {"uid": v.uid, "outcomes": dict(own.outcomes)} for v, own in each.items()}
+        write_json(json_file, checks, outcomes=dict(counted.outcomes), validators=validators)
     raise typer.Exit(0 if passed(checks) else 1)
 
 
@@ -167,12 +177,14 @@ def _stack(
 
 
 @contextlib.contextmanager
-def _books(miner: str | None, token_file: Path | None, release: str, namespace: str) -> Iterator[MinerBooks]:
+def _books(
+    miner: str | None, token_file: Path | None, release: str, namespace: str
+) -> Iterator[tuple[MinerBooks, SuccessTargets]]:
     if bool(miner) != bool(token_file):
         raise StackError("give --miner and --token-file together, or neither and --release")
     if miner and token_file:
-        yield MinerBooks(miner, read_token(token_file))
+        yield MinerBooks(miner, read_token(token_file)), SuccessTargets()
         return
     source = Release(release, namespace)
     with source.miner() as url:
-        yield MinerBooks(url, source.admin_token())
+        yield MinerBooks(url, source.admin_token()), source.targets()

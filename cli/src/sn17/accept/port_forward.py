@@ -15,6 +15,7 @@ from sn17_contract.http import FIXER_PORT, OPS_PORT, TRELLIS_PORT
 from sn17_contract.kubernetes import LABEL_COMPONENT, LABEL_INSTANCE
 
 from sn17.accept.stack import StackError
+from sn17.accept.targets import SuccessTargets, parse_targets
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,12 @@ class Release:
         """Policy and thresholds of the release's values. Raises StackError."""
         marks: dict[str, Any] = json.loads(self._one("configmaps", "smoke")["data"]["acceptance.json"])
         return marks
+
+    def targets(self) -> SuccessTargets:
+        """The shares of accepted tasks that the release's values name. Raises StackError."""
+        data: dict[str, str] = self._one("configmaps", "smoke")["data"]
+        text = data.get("targets.json")
+        return SuccessTargets() if text is None else parse_targets(text, f"values of release {self.name}")
 
     def _of(self, kind: str, component: str, *flags: str) -> list[Any]:
         selector = f"{LABEL_INSTANCE}={self.name},{LABEL_COMPONENT}={component}"

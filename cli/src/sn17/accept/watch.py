@@ -1,4 +1,4 @@
-"""The verdict over many submissions, from the miner's own books. The counting is pure."""
+"""The verdict over many submissions, from the miner's own journal. The counting is pure."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Final
 
 from sn17_contract.tasks import Outcome, TaskView
 
+from sn17.accept.targets import SuccessTargets, Targets
 from sn17.accept.verdict import Check, Grade
 
-TARGETS: Final = (0.45, 0.55, 0.58)
-"""The design's marks for the share of accepted tasks: least, expected, good."""
+ENOUGH: Final = 5
+"""Ended tasks from which a single validator is judged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,22 +40,75 @@ class Tally:
         return self.outcomes[Outcome.ACCEPTED] / self.pulled if self.pulled else None
 
 
+@dataclass(frozen=True, slots=True)
+class Validator:
+    """Whose tasks are counted."""
+
+    hotkey: str
+    uid: int | None
+
+    def __str__(self) -> str:
+        return f"uid {'?' if self.uid is None else self.uid} ({self.hotkey[:8]})"
+
+
 def tally(tasks: Iterable[TaskView], since: float) -> Tally:
     """Tasks pulled since then that have ended; what is still under way counts for nothing yet."""
     ended = [t for t in tasks if t.pulled_at >= since and t.outcome is not None]
     return Tally(len(ended), Counter(t.outcome for t in ended if t.outcome is not None))
 
 
-def judge(counted: Tally, targets: Sequence[float] = TARGETS) -> list[Check]:
-    """Success and yield against the targets: below the least FAIL, below the expected WARN."""
-    least, expected, good = targets
-    wanted = f"{least:.0%} least, {expected:.0%} expected, {good:.0%} good"
+def by_validator(tasks: Sequence[TaskView], since: float) -> dict[Validator, Tally]:
+    """The same for each validator, by uid. The newest uid of a hotkey counts."""
+    newest = {task.validator: task.uid for task in sorted(tasks, key=lambda task: task.n)}
+    order = sorted(newest.items(), key=lambda item: (item[1] is None, item[1] or 0, item[0]))
+    return {
+        Validator(hotkey, uid): tally((t for t in tasks if t.validator == hotkey), since)
+        for hotkey, uid in order
+    }
+
+
+def judge(
+    counted: Tally, each: dict[Validator, Tally] | None = None, targets: SuccessTargets = SuccessTargets()
+) -> list[Check]:
+    """Success and yield against the targets: below the least FAIL, below the expected WARN.
+
+    First of all tasks together, then of each validator; one with targets of its own that gave no task fails.
+    """
+    checks = _judge("", counted, targets.all)
+    seen = set()
+    for validator, own in (each or {}).items():
+        name = targets.named(validator.hotkey, validator.uid)
+        seen.add(name)
+        own_targets = targets.of(validator.hotkey, validator.uid)
+        checks += _judge(f", {validator}", own, own_targets, enough=ENOUGH)
+    for missing in targets.validators.keys() - seen:
+        wanted = _wanted(targets.validators[missing])
+        checks.append(Check(f"success, {missing}", "-", wanted, Grade.FAIL, "it gave no task"))
+    return checks
+
+
+def _judge(of: str, counted: Tally, targets: Targets, *, enough: int = 1) -> list[Check]:
     checks = []
     for name, share in (("success", counted.success), ("yield", counted.yield_)):
         if share is None:
-            checks.append(Check(name, "-", wanted, Grade.FAIL, "no task has ended"))
+            checks.append(Check(name + of, "-", _wanted(targets), Grade.FAIL, "no task has ended"))
             continue
-        grade = Grade.FAIL if share < least else Grade.WARN if share < expected else Grade.PASS
-        text = "good" if share >= good else ""
-        checks.append(Check(name, f"{share:.1%}", wanted, grade, text))
+        grade = (
+            Grade.FAIL if share < targets.least else Grade.WARN if share < targets.expected else Grade.PASS
+        )
+        text = f"{counted.pulled} tasks"
+        if counted.pulled < enough:
+            grade, text = Grade.WARN, f"only {text}: too few to judge"
+        checks.append(Check(name + of, f"{share:.1%}", _wanted(targets), grade, text))
     return checks
+
+
+def _grade(share: float, targets: Targets) -> Grade:
+    if share < targets.least:
+        return Grade.FAIL
+    return Grade.WARN if share < targets.expected else Grade.PASS
+
+
+def _wanted(targets: Targets) -> str:
+    good = "" if targets.good is None else f", {targets.good:.0%} good"
+    return f"{targets.least:.0%} least, {targets.expected:.0%} expected{good}"

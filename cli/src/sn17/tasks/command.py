@@ -33,7 +33,9 @@ def tasks(
     url: Url = None,
     token_file: Token = None,
     state: Annotated[TaskState | None, typer.Option(help="Only tasks in this state.")] = None,
-    validator: Annotated[str | None, typer.Option(help="Only of validators whose hotkey begins so.")] = None,
+    validator: Annotated[
+        str | None, typer.Option(help="Only of this uid, or of hotkeys that begin so.")
+    ] = None,
     task_id: Annotated[str | None, typer.Option(help="Only tasks whose id begins so.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Newest tasks shown.")] = 20,
     json: Json = False,

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
-from sn17_contract.tasks import AttemptView, TaskView, Window
+from sn17_contract.tasks import AttemptView, Tally, TaskView, Window
 
 _COLOURS = {
     "accepted": "green",
@@ -41,7 +41,7 @@ def task_table(tasks: Iterable[TaskView]) -> Table:
         table.add_row(
             str(task.n),
             _time(task.pulled_at),
-            task.validator[:8],
+            _validator(task.uid, task.validator),
             task.kind,
             escape(task.prompt),
             _outcome(task),
@@ -56,25 +56,30 @@ def task_table(tasks: Iterable[TaskView]) -> Table:
 def window_table(windows: Iterable[Window]) -> Table:
     """Success and yield side by side, and what became of the rest."""
     table = Table(title="Last hours")
-    for name in ("hours", "ended", "success", "yield", "in time", "outcomes", "reasons"):
-        table.add_column(name, justify="left" if name in ("outcomes", "reasons") else "right")
+    for name in ("hours", "validator", "ended", "success", "yield", "in time", "outcomes", "reasons"):
+        table.add_column(name, justify="left" if name in ("validator", "outcomes", "reasons") else "right")
     for window in windows:
-        table.add_row(
-            str(window.hours),
-            str(window.ended),
-            _share(window.success),
-            _share(window.yield_),
-            _share(window.in_time),
-            _counts(window.outcomes),
-            _counts(window.reasons),
-        )
+        table.add_row(str(window.hours), "all", *_figures(window))
+        for own in window.validators:
+            table.add_row("", _validator(own.uid, own.validator), *_figures(own))
     return table
+
+
+def _figures(tally: Tally) -> Iterator[str]:
+    yield str(tally.ended)
+    yield from (_share(share) for share in (tally.success, tally.yield_, tally.in_time))
+    yield from (_counts(tally.outcomes), _counts(tally.reasons))
+
+
+def _validator(uid: int | None, hotkey: str) -> str:
+    return f"{'?' if uid is None else uid} {hotkey[:8]}"
 
 
 def story(task: TaskView) -> Iterator[RenderableType]:
     """A head, the generations, and every event with the seconds since the pull."""
+    who = f"uid {'?' if task.uid is None else task.uid} {task.validator}"
     head = f"[bold]Task {task.n}[/] {escape(task.task_id)}"
-    yield f"{head}: {task.kind} from {task.validator}, {_outcome(task)}"
+    yield f"{head}: {task.kind} from {who}, {_outcome(task)}"
     yield f"  prompt: {escape(task.prompt)}" + (
         f" (enhanced: {task.enhancement})" if task.enhancement != "none" else ""
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +12,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import ValidationError
 from sn17.up.report import TaskRecord, WorkerRecord
 from sn17_contract.metrics import GenerationKind, Metric
-from sn17_contract.tasks import Outcome
 from sn17_contract.worker import WorkerStatus
 from sn17_miner.journal.journal import Journal
+from sn17_miner.journal.reader import JournalError
 
 JOURNAL_WINDOW = 100_000
 
@@ -89,7 +88,7 @@ def read_tasks(journal: Path) -> list[TaskRecord]:
         return []
     try:
         reader = Journal(journal, readonly=True)
-    except sqlite3.OperationalError:
+    except JournalError:
         return []
     try:
         tasks = reader.tasks(limit=JOURNAL_WINDOW)
@@ -100,7 +99,7 @@ def read_tasks(journal: Path) -> list[TaskRecord]:
             task_id=task.task_id,
             validator=task.validator,
             kind=task.kind,
-            outcome=Outcome(task.outcome) if task.outcome else None,
+            outcome=task.outcome,
             reason=task.reason or "",
             score=task.score,
             delivery_seconds=None if task.finished_at is None else task.finished_at - task.pulled_at,

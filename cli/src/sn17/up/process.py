@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-BACKOFF_BASE_SECONDS = 1.0
-BACKOFF_CAP_SECONDS = 30.0
+from sn17_miner.core.backoff import Backoff
+
+BACKOFF = Backoff(first=1.0, cap=30.0)
 FORGIVEN_AFTER_SECONDS = 60.0
 
 
@@ -54,7 +55,7 @@ def backoff_seconds(quick_exits: int) -> float:
     """Delay before the next start after ``quick_exits`` exits in a row that came too soon."""
     if quick_exits <= 1:
         return 0.0
-    return float(min(BACKOFF_BASE_SECONDS * 2.0 ** (quick_exits - 2), BACKOFF_CAP_SECONDS))
+    return BACKOFF.seconds(quick_exits - 1)
 
 
 class ManagedProcess:

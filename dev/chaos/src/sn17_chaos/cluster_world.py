@@ -25,6 +25,7 @@ from sn17_cluster.stack import Stack, ready
 from sn17_contract.kubernetes import ANNOTATION_INTENT
 from sn17_contract.tasks import Outcome
 from sn17_miner.journal.journal import Journal
+from sn17_miner.journal.reader import JournalError
 
 from sn17_chaos.cluster_bed import CGROUPS, POLL_SECONDS, Bed, unique
 from sn17_chaos.cluster_looks import Books, Mark, PodLook
@@ -216,7 +217,7 @@ class ClusterWorld:
         except TimeoutError:
             try:
                 return self.recovered(since)
-            except (httpx2.HTTPError, sqlite3.Error, OSError, ValueError) as error:
+            except (httpx2.HTTPError, sqlite3.Error, JournalError, OSError, ValueError) as error:
                 return f"{type(error).__name__}: {error}"
         return ""
 

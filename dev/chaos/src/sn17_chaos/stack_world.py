@@ -23,6 +23,7 @@ from sn17.up.stack import Stack, StackOptions
 from sn17_contract.tasks import Outcome
 from sn17_http import own_async_client, own_client
 from sn17_miner.journal.journal import Journal
+from sn17_miner.journal.reader import JournalError
 from sn17_operator.adapters.local import LocalEvent, LocalOperator
 from sn17_operator.adapters.local_scrape import LocalWorker
 from sn17_operator.core.plan import Reason
@@ -126,7 +127,7 @@ class StackWorld:
         """The first true answer within a deadline. Raises TimeoutError."""
         end = time.monotonic() + seconds
         while True:
-            with contextlib.suppress(httpx2.HTTPError, sqlite3.Error, OSError):
+            with contextlib.suppress(httpx2.HTTPError, sqlite3.Error, JournalError, OSError):
                 if answer := found():
                     return answer
             if time.monotonic() > end:
@@ -211,7 +212,7 @@ class StackWorld:
         except TimeoutError:
             try:
                 return self.recovered(since)
-            except (httpx2.HTTPError, sqlite3.Error, OSError) as error:
+            except (httpx2.HTTPError, sqlite3.Error, JournalError, OSError) as error:
                 return f"{type(error).__name__}: {error}"
         return ""
 

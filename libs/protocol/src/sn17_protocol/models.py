@@ -7,6 +7,7 @@ text.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -98,6 +99,19 @@ class Synapse(WireModel):
 
     REQUIRED: ClassVar[tuple[str, ...]] = ()
     """Fields without a default, in order: each needs a dummy header (see ``transport``)."""
+    DECISIVE: ClassVar[frozenset[str]] = frozenset()
+    """Fields of an answer, dotted, without which it says nothing. Below the first level each stands for
+    itself, unless all of it decides.
+    """
+
+    @classmethod
+    def decides(cls, loc: Sequence[int | str]) -> bool:
+        """Whether a field that cannot be read makes the answer unreadable; ``loc`` as pydantic names it."""
+        parts = [str(part) for part in loc]
+        if not parts:
+            return True
+        nested = any(name.startswith(f"{parts[0]}.") for name in cls.DECISIVE)
+        return (".".join(parts) if nested else parts[0]) in cls.DECISIVE
 
     name: str | None = None
     timeout: WireFloat | None = 12.0
@@ -132,11 +146,13 @@ class Feedback(WireModel):
 class PullTask(Synapse):
     """Asks for a task. A miner sends the defaults."""
 
+    DECISIVE: ClassVar[frozenset[str]] = frozenset({"task", "cooldown_until"})
+
     task: Task | None = None
-    validation_threshold: float = QUALITY_THRESHOLD
-    throttle_period: int = 0
-    cooldown_until: int = 0
-    cooldown_violations: int = 0
+    validation_threshold: WireFloat = QUALITY_THRESHOLD
+    throttle_period: WireInt = 0
+    cooldown_until: WireInt = 0
+    cooldown_violations: WireInt = 0
 
 
 class SubmitResults(Synapse):
@@ -147,6 +163,9 @@ class SubmitResults(Synapse):
     """
 
     REQUIRED: ClassVar[tuple[str, ...]] = ("results", "submit_time", "signature")
+    DECISIVE: ClassVar[frozenset[str]] = frozenset(
+        {"feedback", "feedback.validation_failed", "feedback.task_fidelity_score", "cooldown_until"}
+    )
 
     task: Task | None = None
     task_id: str = ""
@@ -157,7 +176,7 @@ class SubmitResults(Synapse):
     submit_time: int
     signature: str
     feedback: Feedback | None = None
-    cooldown_until: int = 0
+    cooldown_until: WireInt = 0
 
 
 class GetVersion(Synapse):

@@ -168,20 +168,49 @@ def build_request(
 
 
 def read_response(kind: type[S], status: int, body: bytes) -> S:
-    """The answer to a call.
+    """The answer to a call. Fields that decide nothing are left out where they cannot be read.
 
     Raises:
         TransportError: any status but 200 (with the validator's message), or 422 for an answer that is no
-        ``kind``.
+        ``kind``; the message names the fields that could not be read.
     """
     if status != 200:
         raise TransportError(status, _error_message(body))
     try:
+        return _read_tolerantly(kind, body)
+    except ValidationError as error:
+        named = sorted({_dotted(kind, e["loc"]) for e in error.errors() if kind.decides(e["loc"])})
+        raise TransportError(422, f"the answer is no {kind.__name__}: {', '.join(named)}") from error
+
+
+def _read_tolerantly(kind: type[S], body: bytes) -> S:
+    try:
         return kind.model_validate_json(body)
     except ValidationError as error:
-        raise TransportError(
-            422, f"the answer is no {kind.__name__}: {error.error_count()} errors"
-        ) from error
+        wrong = error.errors()
+        if any(kind.decides(e["loc"]) for e in wrong):
+            raise
+    values = json.loads(body)
+    for e in wrong:
+        *path, last = e["loc"]
+        inside = values
+        for part in path:
+            inside = inside[part]
+        if e["type"] == "missing":
+            inside[last] = _EMPTY[kind.model_fields[str(last)].annotation]
+        else:
+            inside.pop(last, None)
+    return kind.model_validate(values)
+
+
+_EMPTY: Final[dict[Any, Any]] = {str: "", int: 0}
+"""Stands for what a validator does not send back: it is ours, and we know it."""
+
+
+def _dotted(kind: type[Synapse], loc: tuple[int | str, ...]) -> str:
+    # A union adds the names of its classes to the way to a field.
+    parts = [str(part) for part in loc if part not in ("TextTask", "ImageTask")]
+    return ".".join(parts) or kind.__name__
 
 
 def parse_request_headers(headers: Mapping[str, str], kind: type[Synapse] = Synapse) -> TransportHeaders:

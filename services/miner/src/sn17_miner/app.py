@@ -28,6 +28,7 @@ from sn17_miner.core.fleet import Fleet
 from sn17_miner.core.scheduler import Scheduler
 from sn17_miner.gauges import gauges
 from sn17_miner.journal.journal import Journal
+from sn17_miner.journal.reader import JournalError
 from sn17_miner.journal.thread import JournalThread
 from sn17_miner.metrics import Gauges, MinerMetrics
 from sn17_miner.miner import Limits, Miner
@@ -51,9 +52,16 @@ def serve(settings: MinerSettings) -> int:
         return 2
     try:
         lock.acquire(settings.state_dir / "miner.lock")
+        journal = Journal(settings.state_dir / JOURNAL)
+    except JournalError as error:
+        service.log.error("the journal cannot be opened: %s", error)
+        return 1
+    except lock.LockError as error:
+        service.log.error("the state folder %s cannot be used: %s", settings.state_dir, error)
+        return 1
     except OSError as error:
         service.log.error(
-            "the state folder can not be used: %s; give user %d room and the right to write there,"
+            "the state folder cannot be used: %s; give user %d room and the right to write there,"
             " or set SN17_STATE_DIR to another one",
             error,
             os.getuid(),
@@ -61,7 +69,7 @@ def serve(settings: MinerSettings) -> int:
         return 1
     place = ops.Place(settings.state_dir / JOURNAL)
     service.add_ops_router(ops.routes(place), admin=True)
-    service.background("miner", lambda: _mine(service, settings, keypair, place))
+    service.background("miner", lambda: _mine(service, settings, keypair, journal, place))
     service.log.info("miner starts", extra={"hotkey": keypair.ss58_address, "netuid": settings.netuid})
     return service.main(None)
 
@@ -77,10 +85,12 @@ def hotkey_of(settings: MinerSettings) -> Keypair:
     return keypair
 
 
-async def _mine(service: Service, settings: MinerSettings, keypair: Keypair, place: ops.Place) -> None:
+async def _mine(
+    service: Service, settings: MinerSettings, keypair: Keypair, opened: Journal, place: ops.Place
+) -> None:
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(new_session())
-        journal = JournalThread(Journal(settings.state_dir / JOURNAL))
+        journal = JournalThread(opened)
         stack.callback(journal.close)
         source = chain_source(settings, session)
         stack.push_async_callback(source.close)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from bittensor_wallet import Keypair
-from sn17_contract.tasks import GivenUpReason, Outcome
+from sn17_contract.tasks import Enhancement, GivenUpReason, Outcome, TaskKind
 from sn17_protocol import Neuron
 
 from sn17_miner.clients.axon import AxonClient
@@ -17,6 +18,7 @@ from sn17_miner.clients.worker import WorkerClient
 from sn17_miner.core.records import Task, ValidatorRecord
 from sn17_miner.core.scheduler import Lane, Scheduler
 from sn17_miner.core.timing import Policy
+from sn17_miner.core.verdict import CallError
 from sn17_miner.journal.journal import Journal
 from sn17_miner.journal.thread import JournalThread
 from sn17_miner.metrics import MinerMetrics, label
@@ -24,6 +26,8 @@ from sn17_miner.pool import Pool
 from sn17_miner.spool import Spool
 
 _BLEND = 0.3
+_UNREADABLE = 422
+_UNREADABLE_BEFORE_WARNING = 3
 _log = logging.getLogger("sn17.miner")
 
 
@@ -31,10 +35,10 @@ _log = logging.getLogger("sn17.miner")
 class Durations:
     """Running means in seconds of what a task's time goes to."""
 
-    generation: dict[str, float] = field(default_factory=dict)
+    generation: dict[TaskKind, float] = field(default_factory=dict)
     finishing: float = 1.0
 
-    def generated(self, kind: str, seconds: float) -> None:
+    def generated(self, kind: TaskKind, seconds: float) -> None:
         """One generation, as the miner waited for it."""
         old = self.generation.get(kind, seconds)
         self.generation[kind] = old + _BLEND * (seconds - old)
@@ -43,7 +47,7 @@ class Durations:
         """Fixing and submitting."""
         self.finishing += _BLEND * (seconds - self.finishing)
 
-    def expected(self, kind: str) -> float:
+    def expected(self, kind: TaskKind) -> float:
         """Of another generation and what follows; 0 generation until one was seen."""
         return self.generation.get(kind, 0.0) + self.finishing
 
@@ -70,6 +74,23 @@ class Context:
     started_at: float = 0.0
     """Of this process: a task's time to get a result starts anew, since its validator still waits for it."""
     durations: Durations = field(default_factory=Durations)
+
+    unreadable: Counter[str] = field(default_factory=Counter)
+    """Answers in a row that could not be read, by validator."""
+
+    def answered(self, hotkey: str, error: CallError | None = None) -> None:
+        """Count answers that cannot be read; some in a row are a change of the wire that nobody may miss."""
+        if error is None:
+            self.unreadable[hotkey] = 0
+        elif error.status == _UNREADABLE:
+            self.unreadable[hotkey] += 1
+            if self.unreadable[hotkey] % _UNREADABLE_BEFORE_WARNING == 0:
+                _log.warning(
+                    "%d answers in a row of this validator cannot be read: %s",
+                    self.unreadable[hotkey],
+                    error.message,
+                    extra={"validator": label(hotkey)},
+                )
 
     def left(self, task: Task) -> float:
         """Seconds in which a result of this task is still worth having."""
@@ -117,8 +138,8 @@ class Context:
         done = await self.journal(
             Journal.finished,
             task.n,
-            outcome=outcome.value,
-            reason=reason.value if reason else None,
+            outcome=outcome,
+            reason=reason,
             score=score,
             detail=detail,
             validator=self.record(task.validator),
@@ -131,7 +152,9 @@ class Context:
             extra={"validator": name, "task": task.n, "detail": f"{reason}: {detail}" if reason else detail},
         )
         self.metrics.tasks.labels(name, task.kind, outcome.value).inc()
-        self.metrics.enhanced.labels(name, task.enhancement, outcome.value).inc()
+        sent = next((a for a in task.attempts if a.number == done.submitted_attempt), None)
+        enhanced = task.enhancement if sent is None or sent.enhanced else Enhancement.NONE
+        self.metrics.enhanced.labels(name, enhanced.value, outcome.value).inc()
         self.metrics.decisions.labels(f"outcome:{outcome.value}").inc()
         if reason is not None:
             self.metrics.given_up.labels(reason.value).inc()

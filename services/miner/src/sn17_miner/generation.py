@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import contextlib
 import hashlib
 import logging
@@ -12,7 +10,7 @@ from dataclasses import dataclass
 from typing import IO, Final
 
 from sn17_contract.fixer import FixReport
-from sn17_contract.tasks import GivenUpReason
+from sn17_contract.tasks import Failure, GivenUpReason, Signal, TaskKind
 
 from sn17_miner.clients.fixer import FixerBusyError, SplatRefusedError
 from sn17_miner.clients.scorer import ScorerError
@@ -28,9 +26,11 @@ from sn17_miner.clients.worker import (
 )
 from sn17_miner.context import Context
 from sn17_miner.core import gate
+from sn17_miner.core.backoff import Backoff
 from sn17_miner.core.evidence import signal_of
 from sn17_miner.core.fleet import Worker
-from sn17_miner.core.records import Attempt, Task
+from sn17_miner.core.images import image_bytes
+from sn17_miner.core.records import Attempt, ResultSignal, Task
 from sn17_miner.journal.journal import Journal
 
 _log = logging.getLogger("sn17.miner.generation")
@@ -41,6 +41,7 @@ MAX_FIXER_FAILURES: Final = 20
 _REJOINS: Final = 2
 _ANOTHER_SEED_WAIT: Final = 1.0
 """Seconds to wait for a worker when there is a result to fall back on."""
+_LONGEST_FIXER_REST: Final = 10.0
 _TICK: Final = 0.25
 
 
@@ -66,77 +67,60 @@ class Generation:
 
     async def generate(self, task: Task, worker: Worker | None) -> Task:
         """One generation, new or resumed. ``worker`` is held for the task already. Raises GiveUpError."""
-        attempt = task.running
-        if attempt is None:
-            self._within_bounds(task, worker)
-            worker = await self._worker_for(task, worker)
-        else:
-            worker = await self._find_again(task, attempt)
-            if worker is None:
-                error = "lost: its worker is gone since the restart"
-                return await self.context.journal(Journal.attempt_failed, attempt, error)
-        try:
-            attempt = await self._started(task, attempt, worker)
-            return await self._run(task, attempt, worker)
-        finally:
-            self.context.pool.release(worker.url)
-
-    async def _started(self, task: Task, attempt: Attempt | None, worker: Worker) -> Attempt:
-        if attempt is not None:
-            await self.context.journal(Journal.attempt_resumed, attempt, f"same key to {worker.name}")
-            return attempt
-        return await self.context.journal(
-            Journal.attempt_started,
-            task.n,
-            worker=worker.url,
-            boot_id=worker.status.boot_id if worker.status else "",
-            seed=seed_of(task.task_id, task.rounds),
-            round_=task.rounds,
-        )
-
-    def _within_bounds(self, task: Task, worker: Worker | None) -> None:
-        failures = sum(1 for a in task.attempts if (a.error or "").startswith(("lost:", "broken:")))
-        try:
-            if failures >= MAX_FAILURES:
-                raise GiveUpError(
-                    GivenUpReason.GENERATION_FAILED, f"{failures} generations were lost on workers"
+        pool, attempt = self.context.pool, task.running
+        with pool.held(worker, holder(task.n)):
+            if attempt is not None:
+                return await self._resumed(task, attempt)
+            self._within_bounds(task)
+            async with pool.lease(holder(task.n), task.kind, self._patience(task), held=worker) as free:
+                if free is None:
+                    raise GiveUpError(
+                        GivenUpReason.NO_WORKER, f"no healthy worker came free for a {task.kind} task"
+                    )
+                attempt = await self.context.journal(
+                    Journal.attempt_started,
+                    task.n,
+                    worker=free.url,
+                    boot_id=free.status.boot_id if free.status else "",
+                    seed=seed_of(task.task_id, task.rounds),
+                    round_=task.rounds,
+                    enhanced=task.enhanced_next(self.context.policy.max_seeds),
                 )
-            if task.rounds >= self.context.policy.max_seeds:
-                raise GiveUpError(GivenUpReason.EMPTY_STRUCTURE, f"{task.rounds} seeds gave no usable splat")
-            ran = any(not (a.error or "").startswith("refused:") for a in task.attempts)
-            left = self.context.left(task)
-            if left <= (self.context.durations.expected(task.kind) if ran else -1.0):
-                raise GiveUpError(None, f"{left:.1f} s left are too few for a generation")
-        except GiveUpError:
-            if worker is not None:
-                self.context.pool.release(worker.url)
-            raise
+                return await self._run(task, attempt, free)
 
-    async def _worker_for(self, task: Task, worker: Worker | None) -> Worker:
-        pool = self.context.pool
-        if worker is not None:
-            if worker.status is not None and task.kind in worker.status.models:
-                return worker
-            pool.release(worker.url)
-        seconds = self.context.left(task)
-        if task.best is not None:
-            seconds = min(seconds, _ANOTHER_SEED_WAIT)
-        free = await pool.acquire(holder(task.n), task.kind, seconds)
-        if free is None:
+    async def _resumed(self, task: Task, attempt: Attempt) -> Task:
+        """The generation that ran when we stopped: the same key joins it on its worker."""
+        context = self.context
+        patience = context.policy.worker_lost
+        async with context.pool.lease(holder(task.n), task.kind, patience, url=attempt.worker) as worker:
+            if worker is None:
+                error = "its worker is gone since the restart"
+                return await context.journal(Journal.attempt_failed, attempt, Failure.LOST, error)
+            await context.journal(Journal.attempt_resumed, attempt, f"same key to {worker.name}")
+            return await self._run(task, attempt, worker)
+
+    def _within_bounds(self, task: Task) -> None:
+        context = self.context
+        if task.lost >= MAX_FAILURES:
             raise GiveUpError(
-                GivenUpReason.NO_WORKER, f"no healthy worker for a {task.kind} task within {seconds:.1f} s"
+                GivenUpReason.GENERATION_FAILED, f"{task.lost} generations were lost on workers"
             )
-        return free
+        if task.rounds >= context.policy.max_seeds:
+            raise GiveUpError(GivenUpReason.EMPTY_STRUCTURE, f"{task.rounds} seeds gave no usable splat")
+        if not context.pool.fleet.serves(task.kind):
+            raise GiveUpError(
+                GivenUpReason.NO_WORKER,
+                f"none of {len(context.pool.fleet.workers)} known workers does {task.kind} tasks",
+            )
+        ran = any(attempt.failure is not Failure.REFUSED for attempt in task.attempts)
+        left = context.left(task)
+        if left <= (context.durations.expected(task.kind) if ran else -1.0):
+            raise GiveUpError(None, f"{left:.1f} s left are too few for a generation")
 
-    async def _find_again(self, task: Task, attempt: Attempt) -> Worker | None:
-        """The worker of a generation that ran when we stopped, held for the task."""
-        pool, deadline = self.context.pool, self.context.monotonic() + self.context.policy.worker_lost
-        while self.context.monotonic() < deadline:
-            worker = pool.fleet.workers.get(attempt.worker)
-            if worker is not None and worker.last_error is None and worker.held_by in (None, holder(task.n)):
-                return pool.fleet.hold(worker.url, holder(task.n), self.context.monotonic())
-            await asyncio.sleep(_TICK)
-        return None
+    def _patience(self, task: Task) -> float:
+        """Seconds to wait for a worker."""
+        left = self.context.left(task)
+        return left if task.best is None else min(left, _ANOTHER_SEED_WAIT)
 
     async def _run(self, task: Task, attempt: Attempt, worker: Worker) -> Task:
         context = self.context
@@ -175,13 +159,13 @@ class Generation:
         raise AssertionError
 
     async def _job(self, task: Task, attempt: Attempt) -> JobInput:
-        prompt = task.sent_prompt if task.sent_prompt is not None else task.prompt
-        if task.kind == "text":
+        prompt = task.sent_prompt if attempt.enhanced and task.sent_prompt is not None else task.prompt
+        if task.kind is TaskKind.TEXT:
             return JobInput(attempt.key, attempt.seed, prompt=prompt)
         try:
-            image = await asyncio.to_thread(base64.b64decode, prompt, validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise PromptRefusedError("bad_image: the prompt is not base64") from error
+            image = await asyncio.to_thread(image_bytes, prompt)
+        except ValueError as error:
+            raise PromptRefusedError(f"bad_image: {error}") from error
         return JobInput(attempt.key, attempt.seed, image=image)
 
     async def _watched(self, worker: Worker, job: JobInput, file: IO[bytes]) -> Generated:
@@ -219,11 +203,14 @@ class Generation:
         context, now = self.context, self.context.monotonic()
         fail = Journal.attempt_failed
         if isinstance(error, PromptRefusedError):
-            await context.journal(fail, attempt, f"prompt: {error}")
+            task = await context.journal(fail, attempt, Failure.PROMPT, str(error))
+            if attempt.enhanced:
+                await context.note(task, "original prompt", "the worker refused the enhanced one")
+                return task
             raise GiveUpError(GivenUpReason.BAD_PROMPT, str(error))
         if isinstance(error, SeedFailedError):
             context.metrics.decisions.labels("another seed").inc()
-            return await context.journal(fail, attempt, f"seed: {error}")
+            return await context.journal(fail, attempt, Failure.SEED, str(error))
         context.metrics.decisions.labels("move").inc()
         if isinstance(error, WorkerRefusedError):
             if error.state is not None:
@@ -231,14 +218,14 @@ class Generation:
             else:
                 rest = min(error.retry_after or context.policy.worker_rest, context.policy.longest_rest)
                 context.pool.fleet.rest(worker.url, rest, f"refused: {error.code}", now)
-            return await context.journal(fail, attempt, f"refused: {error}")
+            return await context.journal(fail, attempt, Failure.REFUSED, str(error))
         # A broken worker is tried again soon, so that a fleet of one goes on; others are preferred meanwhile.
         context.pool.fleet.rest(worker.url, context.policy.worker_rest, f"failed: {error}", now)
         if isinstance(error, WorkerHungError | WorkerLostError):
             await context.workers.cancel(worker.url, attempt.key)
-        kind = "broken" if isinstance(error, WorkerBrokenError) else "lost"
+        kind = Failure.BROKEN if isinstance(error, WorkerBrokenError) else Failure.LOST
         _log.warning("generation failed: %s", error, extra={"worker": worker.url, "task": task.n})
-        return await context.journal(fail, attempt, f"{kind}: {error}")
+        return await context.journal(fail, attempt, kind, str(error))
 
     # --- fixing and judging ---------------------------------------------------------------------
 
@@ -249,7 +236,7 @@ class Generation:
         assert attempt is not None
         assert attempt.ply is not None
         name = f"{task.n}.{attempt.number}.spz"
-        started = context.monotonic()
+        started, again = context.monotonic(), Backoff(context.policy.fixer_rest, _LONGEST_FIXER_REST)
         for failures in range(1, MAX_FIXER_FAILURES + 1):
             ply = context.spool.existing(attempt.ply)
             file = context.spool.create(name)
@@ -261,7 +248,7 @@ class Generation:
                 context.spool.discard(name, file)
                 context.spool.remove(attempt.ply)
                 context.metrics.decisions.labels("move").inc()
-                return await context.journal(Journal.attempt_failed, attempt, f"broken: {error}")
+                return await context.journal(Journal.attempt_failed, attempt, Failure.BROKEN, str(error))
             except FixerBusyError as error:
                 context.spool.discard(name, file)
                 await context.note(task, "fixer busy", str(error))
@@ -270,7 +257,7 @@ class Generation:
                 raise
             if self.context.left(task) <= 0:
                 raise GiveUpError(GivenUpReason.FIXER_UNAVAILABLE, "the fixer did not answer in time")
-            await asyncio.sleep(min(context.policy.fixer_rest * 2 ** (failures - 1), 10.0))
+            await asyncio.sleep(again.seconds(failures))
         else:
             raise GiveUpError(GivenUpReason.FIXER_UNAVAILABLE, f"the fixer failed {MAX_FIXER_FAILURES} times")
         score = await self._score(task, name)
@@ -284,7 +271,7 @@ class Generation:
             attempt,
             spz=name,
             report=report.model_dump_json()[:4096],
-            signal=signal,
+            signal=ResultSignal.of(signal),
             confidence=chance,
             detail=_described(report, signal, chance),
         )
@@ -306,10 +293,9 @@ class Generation:
         context, best = self.context, task.best
         assert best is not None
         learned, now = context.lane(task).learned, context.clock()
-        failures = sum(1 for a in task.attempts if (a.error or "").startswith(("lost:", "broken:")))
-        seeds = 0 if over or failures >= MAX_FAILURES else context.policy.max_seeds - task.rounds
+        seeds = 0 if over or task.lost >= MAX_FAILURES else context.policy.max_seeds - task.rounds
         situation = gate.Situation(
-            signal=best.signal or "healthy",
+            signal=best.signal.key if best.signal else Signal.HEALTHY.value,
             threshold=task.threshold,
             penalty=learned.penalty,
             throttle=task.throttle,

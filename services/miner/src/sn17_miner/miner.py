@@ -8,13 +8,14 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sn17_contract.tasks import Phase, TaskState
+from sn17_contract.tasks import Phase, TaskKind, TaskState
 from sn17_protocol import ChainSnapshot, Neuron, PullTask
 
 from sn17_miner.chain.feed import ChainFeed
 from sn17_miner.clients.axon import Answer
 from sn17_miner.clients.web import short
 from sn17_miner.context import Context
+from sn17_miner.core.backoff import Backoff
 from sn17_miner.core.fleet import Worker
 from sn17_miner.core.learning import Learned
 from sn17_miner.core.records import Task
@@ -31,7 +32,7 @@ _log = logging.getLogger("sn17.miner")
 _LONGEST_SLEEP: Final = 1.0
 """The wall clock may be set while we sleep on the monotonic one."""
 _HOUSEKEEPING_SECONDS: Final = 60.0
-_LONGEST_RESTART: Final = 60.0
+_RESTART: Final = Backoff(first=1.0, cap=60.0)
 
 
 @dataclass(slots=True)
@@ -59,6 +60,7 @@ class Miner:
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     pulled: int = 0
     pulling: int = 0
+    calls: set[asyncio.Task[Any]] = field(default_factory=set)
     running: dict[int, asyncio.Task[Any]] = field(default_factory=dict)
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     why_not_pulling: str | None = "starting"
@@ -93,19 +95,18 @@ class Miner:
     async def finish_running(self) -> None:
         """Wait for tasks in hand, as a drain before the end wants it."""
         while self.running or self.pulling:
-            await asyncio.wait(
-                list(self.running.values()), timeout=0.5
-            ) if self.running else await asyncio.sleep(0.1)
+            await asyncio.wait({*self.running.values(), *self.calls}, return_when=asyncio.FIRST_COMPLETED)
 
     def wake(self) -> None:
         """Look again at once."""
         self.woken.set()
 
-    def spawn(self, name: str, work: Coroutine[Any, Any, Any]) -> None:
+    def spawn(self, name: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run beside the loop; whatever ends it with an exception is told."""
         task = asyncio.create_task(work, name=name)
         self.tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     def supervise(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run beside the loop until it returns; an exception is told, and it is started again."""
@@ -119,7 +120,7 @@ class Miner:
                     failures += 1
                     self.context.metrics.errors.labels("background").inc()
                     _log.exception("%s failed and is started again", name)
-                await asyncio.sleep(min(_LONGEST_RESTART, 2.0 ** min(failures - 1, 6)))
+                await asyncio.sleep(_RESTART.seconds(failures))
 
         self.spawn(name, forever())
 
@@ -207,9 +208,11 @@ class Miner:
         slots = [FreeWorker(w.url, now - (monotonic - (w.free_since or monotonic))) for w in free]
         plan = context.scheduler.plan(now, slots, allowed=allowed)
         for pull in plan.pulls:
-            worker = context.pool.fleet.hold(pull.worker, f"pull {label(pull.hotkey)}", monotonic)
+            worker = context.pool.fleet.hold(pull.worker, _puller(pull), monotonic)
             self.pulling += 1
-            self.spawn("pull", self._pull(pull, worker))
+            call = self.spawn("pull", self._pull(pull, worker))
+            self.calls.add(call)
+            call.add_done_callback(self.calls.discard)
         over = self.limits.max_tasks is not None and self.pulled >= self.limits.max_tasks
         if over and not self.running and not self.pulling:
             self.done()
@@ -243,20 +246,28 @@ class Miner:
         return f"none of {len(fleet.workers)} workers is healthy"
 
     async def _pull(self, pull: Pull, worker: Worker) -> None:
+        try:
+            with self.context.pool.held(worker, _puller(pull)):
+                await self._call(pull, worker)
+        finally:
+            self.pulling -= 1
+            self.wake()
+
+    async def _call(self, pull: Pull, worker: Worker) -> None:
         context, name = self.context, label(pull.hotkey)
-        kept = False
         try:
             if pull.idle_while_free is not None:
                 context.metrics.idle.labels(name).observe(pull.idle_while_free)
             answer = await context.axon.pull(context.scheduler.lanes[pull.hotkey].neuron)
+            context.answered(pull.hotkey)
             task = await self._answered(pull, answer)
             if task is not None:
                 context.pool.fleet.release(worker.url, context.monotonic())
                 context.pool.fleet.hold(worker.url, holder(task.n), context.monotonic())
-                kept = True
                 self._start(task, worker)
         except CallError as error:
             _log.info("pull failed: %s", error, extra={"validator": name})
+            context.answered(pull.hotkey, error)
             context.metrics.decisions.labels("pull failed").inc()
             context.scheduler.on_pull_failed(context.clock(), pull.hotkey)
         except Exception:
@@ -266,11 +277,6 @@ class Miner:
             lane = context.scheduler.lanes.get(pull.hotkey)
             if lane is not None and lane.phase is Phase.PULLING:
                 context.scheduler.on_pull_failed(context.clock(), pull.hotkey)
-        finally:
-            self.pulling -= 1
-            if not kept:
-                context.pool.release(worker.url)
-            self.wake()
 
     async def _answered(self, pull: Pull, answer: Answer[PullTask]) -> Task | None:
         context, hotkey, value = self.context, pull.hotkey, answer.value
@@ -301,7 +307,7 @@ class Miner:
                 Journal.task_pulled,
                 task_id=value.task.id,
                 validator=hotkey,
-                kind=value.task.type,
+                kind=TaskKind(value.task.type),
                 prompt=value.task.prompt,
                 threshold=learned.threshold,
                 throttle=learned.throttle,
@@ -345,3 +351,8 @@ class Miner:
             self.wake()
 
         work.add_done_callback(ended)
+
+
+def _puller(pull: Pull) -> str:
+    """The name under which a pull holds a worker."""
+    return f"pull {label(pull.hotkey)}"

@@ -5,23 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
+from typing import Final
 
-from sn17_contract.tasks import GivenUpReason, Outcome, TaskState
+from sn17_contract.tasks import Failure, GivenUpReason, Outcome, Signal, TaskState
 
 from sn17_miner.context import Context
 from sn17_miner.core import gate
-from sn17_miner.core.evidence import UNREPAIRABLE
+from sn17_miner.core.backoff import Backoff
 from sn17_miner.core.fleet import Worker
-from sn17_miner.core.records import Task
+from sn17_miner.core.records import ResultSignal, Skip, Task
 from sn17_miner.generation import Generation, GiveUpError, holder
 from sn17_miner.journal.journal import Journal
 from sn17_miner.prompts import Enhancer
 from sn17_miner.spool import SpoolError
-from sn17_miner.submission import Submission, make_skip
+from sn17_miner.submission import Submission
 
 _log = logging.getLogger("sn17.miner.pipeline")
 
-_LONGEST_PAUSE = 60.0
+_AGAIN: Final = Backoff(first=1.0, cap=60.0)
 
 
 @dataclass(slots=True)
@@ -40,17 +41,15 @@ class Pipeline:
         context, failures = self.context, 0
         while True:
             try:
-                return await self._run(n, worker)
+                with context.pool.held(worker, holder(n)):
+                    return await self._run(n, worker)
             except Exception as error:
                 failures += 1
                 context.metrics.errors.labels("task").inc()
                 _log.exception("task failed and is resumed", extra={"task": n})
                 await self._tell(n, error)
-            finally:
-                if worker is not None:
-                    self._let_go(n, worker)
-                    worker = None
-            await asyncio.sleep(min(_LONGEST_PAUSE, 2.0 ** min(failures - 1, 6)))
+            worker = None
+            await asyncio.sleep(_AGAIN.seconds(failures))
 
     async def _run(self, n: int, worker: Worker | None) -> Task:
         context = self.context
@@ -102,7 +101,7 @@ class Pipeline:
             await self.context.note(task, f"gate: {choice.step.value}", choice.detail)
             return await submission.run(task, None if choice.step is gate.Step.SUBMIT else _skip(task))
         outcome = Outcome.EXPIRED if over.reason is None else Outcome.GIVEN_UP
-        return await submission.run(task, make_skip(outcome, over.reason))
+        return await submission.run(task, Skip(outcome, over.reason))
 
     async def _payload_lost(self, n: int, error: SpoolError) -> Task:
         """Someone, or a fault, took it from the disk: the generation counts as lost and is repeated."""
@@ -111,7 +110,7 @@ class Pipeline:
         if attempt is None:
             raise error
         _log.error("%s", error, extra={"task": n})
-        return await self.context.journal(Journal.attempt_failed, attempt, f"lost: {error}")
+        return await self.context.journal(Journal.attempt_failed, attempt, Failure.LOST, str(error))
 
     async def _tell(self, n: int, error: Exception) -> None:
         try:
@@ -119,14 +118,9 @@ class Pipeline:
         except Exception:
             _log.exception("the journal does not take notes", extra={"task": n})
 
-    def _let_go(self, n: int, worker: Worker) -> None:
-        held = self.context.pool.fleet.workers.get(worker.url)
-        if held is not None and held.held_by == holder(n):
-            self.context.pool.release(worker.url)
 
-
-def _skip(task: Task) -> str:
+def _skip(task: Task) -> Skip:
     """Why the best there is is not handed in."""
-    if task.best is not None and task.best.signal == UNREPAIRABLE:
-        return make_skip(Outcome.GIVEN_UP, GivenUpReason.UNREPAIRABLE)
-    return make_skip(Outcome.SKIPPED, None)
+    if task.best is not None and task.best.signal == ResultSignal(Signal.UNREPAIRABLE):
+        return Skip(Outcome.GIVEN_UP, GivenUpReason.UNREPAIRABLE)
+    return Skip(Outcome.SKIPPED)

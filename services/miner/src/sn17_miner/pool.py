@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -16,7 +17,7 @@ _log = logging.getLogger("sn17.miner.workers")
 
 
 class Discovery(Protocol):
-    """Where workers are found. Raises OSError when it can not tell."""
+    """Where workers are found. Raises OSError when it cannot tell."""
 
     async def __call__(self) -> list[str]:
         """Base URLs."""
@@ -42,11 +43,12 @@ def by_dns(name: str, port: int) -> Discovery:
     return find
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Waiter:
     holder: str
     kind: str
-    future: asyncio.Future[str]
+    url: str | None
+    future: asyncio.Future[str] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
 @dataclass(slots=True)
@@ -80,7 +82,7 @@ class Pool:
                     _log.info("worker gone", extra={"worker": url})
             except OSError as error:
                 if self.discovery_error is None:
-                    _log.warning("workers can not be looked up: %s", error)
+                    _log.warning("workers cannot be looked up: %s", error)
                 self.discovery_error = str(error)
             await asyncio.sleep(self.discover_seconds)
 
@@ -118,16 +120,50 @@ class Pool:
         """Free workers go to waiting tasks first, in the order they asked."""
         now = self.monotonic()
         for waiter in list(self._waiters):
-            free = self.fleet.free(now, kind=waiter.kind)
-            if free and not waiter.future.done():
-                self.fleet.hold(free[0].url, waiter.holder, now)
-                waiter.future.set_result(free[0].url)
+            url = self._match(waiter, now)
+            if url is not None and not waiter.future.done():
+                self.fleet.hold(url, waiter.holder, now)
+                waiter.future.set_result(url)
                 self._waiters.remove(waiter)
         self.changed()
 
-    async def acquire(self, holder: str, kind: str, seconds: float) -> Worker | None:
-        """A free worker that does ``kind``, or None after ``seconds``."""
-        waiter = _Waiter(holder, kind, asyncio.get_running_loop().create_future())
+    def _match(self, waiter: _Waiter, now: float) -> str | None:
+        if waiter.url is None:
+            free = self.fleet.free(now, kind=waiter.kind)
+            return free[0].url if free else None
+        # Its own generation makes this one look busy.
+        worker = self.fleet.workers.get(waiter.url)
+        answers = worker is not None and worker.last_error is None and worker.held_by is None
+        return waiter.url if answers else None
+
+    @contextlib.contextmanager
+    def held(self, worker: Worker | None, holder: str) -> Iterator[None]:
+        """Give a worker back in the end, unless its holder did so before."""
+        try:
+            yield
+        finally:
+            if worker is not None and worker.held_by == holder:
+                self.release(worker.url)
+
+    @contextlib.asynccontextmanager
+    async def lease(
+        self, holder: str, kind: str, seconds: float, *, held: Worker | None = None, url: str | None = None
+    ) -> AsyncIterator[Worker | None]:
+        """A worker for the time of the block: the one that is ``held`` already if it does ``kind``, the one
+        at ``url`` as soon as it answers, or the first free one that does ``kind``. None after ``seconds``.
+        """
+        worker: Worker | None = None
+        if held is not None and held.held_by == holder:
+            if held.status is not None and kind in held.status.models:
+                worker = held
+            else:
+                self.release(held.url)
+        if worker is None:
+            worker = await self._acquire(_Waiter(holder, kind, url), seconds)
+        with self.held(worker, holder):
+            yield worker
+
+    async def _acquire(self, waiter: _Waiter, seconds: float) -> Worker | None:
         self._waiters.append(waiter)
         self.dispatch()
         try:

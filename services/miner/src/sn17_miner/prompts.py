@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import io
 from dataclasses import dataclass
 from typing import Final
 
+from sn17_contract.tasks import Enhancement, TaskKind
+
+from sn17_miner.core.images import image_bytes
 from sn17_miner.core.records import Task
 
 MAX_PROMPT: Final = 1024
 MAX_PIXELS: Final = 40_000_000
 MIN_SIDE: Final = 512
+_ORIENTATION: Final = 0x0112
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
     """``prompt`` goes to the worker; for images it is base64 again."""
 
-    kind: str
+    kind: Enhancement
     prompt: str
     detail: str
 
@@ -35,10 +38,10 @@ class Enhancer:
 
     async def enhance(self, task: Task) -> Change | None:
         """The change to make, or None."""
-        wanted = self.text_validators if task.kind == "text" else self.image_validators
+        wanted = self.text_validators if task.kind is TaskKind.TEXT else self.image_validators
         if task.validator not in wanted and "*" not in wanted:
             return None
-        if task.kind == "text":
+        if task.kind is TaskKind.TEXT:
             return enhance_text(task.prompt, self.template)
         return await asyncio.to_thread(enhance_image, task.prompt)
 
@@ -49,29 +52,26 @@ def enhance_text(prompt: str, template: str) -> Change | None:
     result = template.replace("{prompt}", tidy)
     if not tidy or result == prompt or len(result) > MAX_PROMPT:
         return None
-    return Change("text", result, f"{prompt[:200]!r} -> {result[:400]!r}")
+    return Change(Enhancement.TEXT, result, f"{prompt[:200]!r} -> {result[:400]!r}")
 
 
 def enhance_image(prompt: str) -> Change | None:
-    """Turn as the camera held it, put transparency on white, enlarge what is small; None when nothing helps.
+    """Turn as the camera held it and enlarge what is small; None when nothing helps.
 
-    An image that can not be read is left to the worker, whose refusal is the answer that counts.
+    Transparency stays: it says what is object and what is background. An image that cannot be read is left to
+    the worker, whose refusal is the answer that counts.
     """
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(io.BytesIO(base64.b64decode(prompt, validate=True))) as opened:
+        with Image.open(io.BytesIO(image_bytes(prompt))) as opened:
             if opened.width * opened.height > MAX_PIXELS:
                 return None
             image: Image.Image = ImageOps.exif_transpose(opened)
-            steps = ["turned"] if image.size != opened.size else []
-            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-                layer = image.convert("RGBA")
-                white = Image.new("RGBA", layer.size, "white")
-                image = Image.alpha_composite(white, layer)
-                steps.append("on white")
-            image = image.convert("RGB")
-    except (OSError, ValueError, binascii.Error, SyntaxError, Image.DecompressionBombError):
+            steps = ["turned"] if opened.getexif().get(_ORIENTATION, 1) != 1 else []
+            clear = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
+            image = image.convert("RGBA" if clear else "RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
     side = max(image.size)
     if side < MIN_SIDE:
@@ -83,4 +83,4 @@ def enhance_image(prompt: str) -> Change | None:
         return None
     out = io.BytesIO()
     image.save(out, "PNG")
-    return Change("image", base64.b64encode(out.getvalue()).decode(), ", ".join(steps))
+    return Change(Enhancement.IMAGE, base64.b64encode(out.getvalue()).decode(), ", ".join(steps))

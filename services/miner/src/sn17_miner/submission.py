@@ -14,8 +14,9 @@ from sn17_protocol.signing import sign_result
 
 from sn17_miner.clients.axon import Answer
 from sn17_miner.context import Context
-from sn17_miner.core.records import Task
-from sn17_miner.core.verdict import CallError, Reading, Verdict, read_answer, read_error
+from sn17_miner.core.backoff import Backoff
+from sn17_miner.core.records import Skip, Task
+from sn17_miner.core.verdict import CallError, Reading, Standing, Terms, Verdict, read_answer, read_error
 from sn17_miner.journal.journal import Journal
 from sn17_miner.metrics import label
 
@@ -31,6 +32,7 @@ _SURE: Final = 0.8
 """From this confidence on a lost answer is taken for an acceptance when the next pull is timed."""
 _FINAL: Final = {
     Verdict.ACCEPTED: Outcome.ACCEPTED,
+    Verdict.REPEATED: Outcome.ACCEPTED,
     Verdict.REJECTED: Outcome.REJECTED,
     Verdict.UNVALIDATED: Outcome.UNVALIDATED,
     Verdict.SKIPPED: Outcome.SKIPPED,
@@ -53,7 +55,7 @@ class Submission:
 
     context: Context
 
-    async def run(self, task: Task, skip: str | None) -> Task:
+    async def run(self, task: Task, skip: Skip | None) -> Task:
         """Submit the task's best result, or an empty one for the reason ``skip``, until it is over."""
         context = self.context
         resumed = task.state is TaskState.SUBMITTING
@@ -75,7 +77,9 @@ class Submission:
             if over is not None:
                 return over
 
-    async def _once(self, task: Task, skip: str | None) -> tuple[Task, Reading, Answer[SubmitResults] | None]:
+    async def _once(
+        self, task: Task, skip: Skip | None
+    ) -> tuple[Task, Reading, Answer[SubmitResults] | None]:
         context, lane = self.context, self.context.lane(task)
         attempt = None if skip is not None else task.best
         results = ""
@@ -102,17 +106,29 @@ class Submission:
         try:
             answer = await context.axon.submit(lane.neuron, message)
         except CallError as error:
+            context.answered(task.validator, error)
             return task, read_error(error), None
+        context.answered(task.validator)
         offset = lane.learned.offset
         if answer.date is not None:
             offset.date_header(answer.sent, answer.received, answer.date)
-        theirs = answer.sent + offset.estimate
-        return task, read_answer(answer.value, skipped=skip is not None, sent_theirs=theirs), answer
+        learned = lane.learned
+        reading = read_answer(
+            answer.value,
+            skipped=skip is not None,
+            resent=task.submits > 1,
+            sent_theirs=answer.sent + offset.estimate,
+            received_theirs=answer.received + offset.estimate,
+            terms=Terms(learned.base_cooldown, learned.penalty, learned.throttle, lane.standing),
+        )
+        if answer.value.feedback is not None:
+            lane.standing = Standing.of(answer.value.feedback)
+        return task, reading, answer
 
     async def _settle(
         self,
         task: Task,
-        skip: str | None,
+        skip: Skip | None,
         progress: _Progress,
         reading: Reading,
         answer: Answer[SubmitResults] | None,
@@ -136,9 +152,8 @@ class Submission:
             await self._wait_for_lock(task)
         else:
             progress.failures += 1
-            pause = context.policy.failure_rest * 2.0 ** min(progress.failures - 1, 10)
-            jitter = 1.0 + context.policy.jitter * context.scheduler.rng.random()
-            await asyncio.sleep(min(pause, _LONGEST_PAUSE) * jitter)
+            again = Backoff(context.policy.failure_rest, _LONGEST_PAUSE, context.policy.jitter)
+            await asyncio.sleep(again.seconds(progress.failures, context.scheduler.rng))
         return None
 
     async def _wait_for_lock(self, task: Task) -> None:
@@ -149,29 +164,33 @@ class Submission:
         await asyncio.sleep(max(0.0, remaining) + _LOCK_MARGIN)
 
     async def _judged(
-        self, task: Task, skip: str | None, reading: Reading, answer: Answer[SubmitResults]
+        self, task: Task, skip: Skip | None, reading: Reading, answer: Answer[SubmitResults]
     ) -> Task:
         context, learned = self.context, self.context.lane(task).learned
-        accepted = reading.verdict is Verdict.ACCEPTED
+        accepted = reading.verdict in (Verdict.ACCEPTED, Verdict.REPEATED)
+        if reading.verdict is Verdict.REPEATED and task.submits == 1:
+            _log.warning("another miner works with this hotkey", extra={"task": task.n})
         until = reading.cooldown_until or 0.0
         shift = learned.offset.estimate
-        learned.cooled(
-            assigned=task.assigned_at + shift,
-            ended=answer.received + shift,
-            until=until,
-            accepted=reading.verdict is not Verdict.REJECTED,
-        )
+        if reading.verdict is not Verdict.REPEATED:
+            # A repetition does not tell when the cooldown began.
+            learned.cooled(
+                assigned=task.assigned_at + shift,
+                ended=answer.received + shift,
+                until=until,
+                accepted=reading.verdict is not Verdict.REJECTED,
+            )
         best = task.best
-        if skip is None and reading.verdict in (Verdict.ACCEPTED, Verdict.REJECTED):
+        if skip is None and reading.verdict is not Verdict.UNVALIDATED:
             learned.judge(accepted)
             if best is not None and best.signal is not None:
-                learned.evidence.judged(best.signal, accepted=accepted, now=context.clock())
+                learned.evidence.judged(best.signal.key, accepted=accepted, now=context.clock())
         if task.submits == 1 and best is not None and skip is None:
             working = sum((a.finished_at or a.started_at) - a.started_at for a in task.attempts)
             context.metrics.overhead.observe(max(0.0, answer.sent - task.pulled_at - working))
         outcome, reason = _FINAL[reading.verdict], None
         if skip is not None:
-            outcome, reason = parse_skip(skip)
+            outcome, reason = skip.outcome, skip.reason
         feedback = answer.value.feedback
         took = answer.received - task.assigned_at
         more = f"; delivered in {took:.1f} s ({task.throttle:g} s are free)"
@@ -190,11 +209,11 @@ class Submission:
             cooldown_until=until,
         )
 
-    async def _gone(self, task: Task, skip: str | None, progress: _Progress) -> Task:
+    async def _gone(self, task: Task, skip: Skip | None, progress: _Progress) -> Task:
         """403: nothing is assigned to us."""
         context = self.context
         if skip is not None:
-            outcome, reason = parse_skip(skip)
+            outcome, reason = skip.outcome, skip.reason
             return await context.finish(
                 task, outcome, f"{skip}; the validator holds no task for us", reason=reason
             )
@@ -233,7 +252,7 @@ class Submission:
             )
         return until + learned.penalty, f"taken for rejected (chance {chance:.2f}): waiting out the penalty"
 
-    async def _ask_which_task(self, task: Task, skip: str | None) -> Task | None:
+    async def _ask_which_task(self, task: Task, skip: Skip | None) -> Task | None:
         """No verdict twice: either our task is still assigned, or another one is."""
         context, lane = self.context, self.context.lane(task)
         try:
@@ -250,11 +269,13 @@ class Submission:
             why, detail = GivenUpReason.VALIDATOR_DROPPED, "the validator has another task assigned to us"
         else:
             why, detail = GivenUpReason.ANSWER_LOST, "the validator has no task assigned to us any more"
-        outcome, reason = parse_skip(skip or make_skip(Outcome.GIVEN_UP, why))
+        skip = skip or Skip(Outcome.GIVEN_UP, why)
         until = float(answer.value.cooldown_until) if told is None else 0.0
         if until:
             context.metrics.violations.labels(label(task.validator)).inc()
-        return await context.finish(task, outcome, detail, reason=reason, cooldown_until=until or None)
+        return await context.finish(
+            task, skip.outcome, detail, reason=skip.reason, cooldown_until=until or None
+        )
 
     async def _never(self, task: Task, progress: _Progress, why: str) -> Task:
         lost = progress.maybe_judged
@@ -264,14 +285,3 @@ class Submission:
             f"{why}; {task.submits} submissions, {progress.failures} of them failed",
             reason=GivenUpReason.ANSWER_LOST if lost else GivenUpReason.VALIDATOR_UNREACHABLE,
         )
-
-
-def make_skip(outcome: Outcome, reason: GivenUpReason | None) -> str:
-    """``Task.skip`` for an outcome."""
-    return outcome.value if reason is None else f"{outcome.value}/{reason.value}"
-
-
-def parse_skip(skip: str) -> tuple[Outcome, GivenUpReason | None]:
-    """What ``make_skip`` wrote."""
-    outcome, _, reason = skip.partition("/")
-    return Outcome(outcome), GivenUpReason(reason) if reason else None

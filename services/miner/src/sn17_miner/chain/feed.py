@@ -8,15 +8,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Final
 
 from sn17_files import write_atomically
 from sn17_protocol import ChainSnapshot
 
 from sn17_miner.chain.source import ChainError, ChainSource, parse_snapshot
+from sn17_miner.core.backoff import Backoff
 
 _log = logging.getLogger("sn17.miner.chain")
 
-_FIRST_RETRY = 2.0
+_FIRST_RETRY: Final = 2.0
+_JITTER: Final = 0.1
 
 
 @dataclass(slots=True)
@@ -45,6 +48,8 @@ class ChainFeed:
     async def run(self) -> None:
         """Read for ever; never raises for a source that fails."""
         failures = 0
+        again = Backoff(_FIRST_RETRY, self.interval, _JITTER)
+        regular = Backoff(self.interval, self.interval, _JITTER)
         while True:
             try:
                 snapshot = await self.source.read()
@@ -54,13 +59,12 @@ class ChainFeed:
                 self.error = str(error)
                 level = logging.WARNING if failures == 1 else logging.DEBUG
                 _log.log(level, "no chain snapshot: %s", error, extra={"failures": failures})
-                pause = min(self.interval, _FIRST_RETRY * 2.0 ** min(failures - 1, 16))
             else:
                 if failures:
                     _log.info("the chain answers again", extra={"failures": failures})
-                failures, self.error, pause = 0, None, self.interval
+                failures, self.error = 0, None
                 self._take(snapshot)
-            await asyncio.sleep(pause * (1.0 + 0.1 * self.rng.random()))
+            await asyncio.sleep((again if failures else regular).seconds(failures, self.rng))
 
     @property
     def age(self) -> float | None:

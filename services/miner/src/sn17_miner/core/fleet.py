@@ -109,6 +109,11 @@ class Fleet:
             usable = [w for w in usable if w.status and kind in w.status.models]
         return sorted(usable, key=_preference)
 
+    def serves(self, kind: str) -> bool:
+        """Whether any worker does ``kind``, busy or out of reach; True while none has said what it does."""
+        said = [w.status.models for w in self.workers.values() if w.status is not None]
+        return not said or any(kind in models for models in said)
+
     def usable(self, now: float) -> int:
         """Workers that take work now or after their present job."""
         good = (WorkerState.READY, WorkerState.BUSY)

@@ -4,7 +4,46 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sn17_contract.tasks import AttemptState, TaskState
+from sn17_contract.tasks import (
+    AttemptState,
+    Enhancement,
+    Failure,
+    GivenUpReason,
+    Outcome,
+    Signal,
+    TaskKind,
+    TaskState,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ResultSignal:
+    """The class of evidence of a result; ``score`` (0 to 1, rounded down to a step) only for ``SCORE``."""
+
+    kind: Signal
+    score: float | None = None
+
+    @property
+    def key(self) -> str:
+        """The name under which the quality gate counts this class."""
+        return self.kind.value if self.score is None else f"{self.kind.value}:{self.score:.2f}"
+
+    @classmethod
+    def of(cls, key: str) -> ResultSignal:
+        """From the gate's name for it."""
+        kind, _, score = key.partition(":")
+        return cls(Signal(kind), float(score) if score else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """Why an empty result is handed in."""
+
+    outcome: Outcome
+    reason: GivenUpReason | None = None
+
+    def __str__(self) -> str:
+        return self.outcome.value if self.reason is None else f"{self.outcome.value}: {self.reason.value}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +64,19 @@ class Attempt:
     ply: str | None = None
     spz: str | None = None
     report: str | None = None
-    signal: str | None = None
+    signal: ResultSignal | None = None
     """Which class of evidence the quality gate put the result in."""
     confidence: float | None = None
     """The gate's estimate that the validator accepts it."""
+    failure: Failure | None = None
     error: str | None = None
+    enhanced: bool = False
+    """Whether the worker got the enhanced prompt."""
+
+    @property
+    def worker_failed(self) -> bool:
+        """Whether the generation was lost on a worker, through no fault of prompt or seed."""
+        return self.failure in (Failure.LOST, Failure.BROKEN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +86,11 @@ class Task:
     n: int
     task_id: str
     validator: str
-    kind: str
+    kind: TaskKind
     prompt: str
     sent_prompt: str | None
     """What the worker gets, when it is not the prompt itself."""
-    enhancement: str
+    enhancement: Enhancement
     threshold: float
     throttle: float
     assigned_at: float
@@ -55,10 +102,10 @@ class Task:
     submitted_attempt: int | None = None
     submit_time: int | None = None
     """Nanoseconds of the last submission, as it was signed."""
-    skip: str | None = None
-    """Why an empty result is handed in, ``outcome`` or ``outcome/reason``; None for a real one."""
-    outcome: str | None = None
-    reason: str | None = None
+    skip: Skip | None = None
+    """None for a real result."""
+    outcome: Outcome | None = None
+    reason: GivenUpReason | None = None
     score: float | None = None
     finished_at: float | None = None
     attempts: tuple[Attempt, ...] = ()
@@ -79,17 +126,30 @@ class Task:
         fixed = [attempt for attempt in self.attempts if attempt.state is AttemptState.FIXED]
         return max(fixed, key=lambda attempt: (attempt.confidence or 0.0, -attempt.number), default=None)
 
+    def enhanced_next(self, max_seeds: int) -> bool:
+        """Whether the next generation gets the enhanced prompt: not once a worker refused it, and not for the
+        last of several seeds, so that a task is never given up for a text of our own.
+        """
+        refused = any(a.enhanced and a.failure is Failure.PROMPT for a in self.attempts)
+        last = max_seeds > 1 and self.rounds >= max_seeds - 1
+        return self.sent_prompt is not None and not refused and not last
+
+    @property
+    def lost(self) -> int:
+        """Generations that were lost on workers."""
+        return sum(attempt.worker_failed for attempt in self.attempts)
+
     @property
     def rounds(self) -> int:
         """Seeds whose generation came to an end of its own: a result, or an answer that a seed failed."""
         over = (AttemptState.GENERATED, AttemptState.FIXED)
-        ended = {a.round for a in self.attempts if a.state in over or (a.error or "").startswith("seed:")}
+        ended = {a.round for a in self.attempts if a.state in over or a.failure is Failure.SEED}
         return len(ended)
 
     @property
     def log_id(self) -> str:
         """For logs: never a whole prompt, never an image."""
-        if self.kind != "text":
+        if self.kind is not TaskKind.TEXT:
             return f"image:{self.task_id[:36]}"
         return self.prompt if len(self.prompt) <= 100 else self.prompt[:97] + "..."
 

@@ -15,8 +15,10 @@ from statistics import median
 from sn17_contract.tasks import Phase
 from sn17_protocol import Neuron
 
+from sn17_miner.core.backoff import Backoff
 from sn17_miner.core.learning import Learned
 from sn17_miner.core.timing import Policy
+from sn17_miner.core.verdict import Standing
 
 _WAITING = frozenset({Phase.COOLING, Phase.RESTING})
 
@@ -41,6 +43,8 @@ class Lane:
     """The last cooldown's end by the validator's clock; 0 for none."""
     task_id: str | None = None
     failures: int = 0
+    standing: Standing | None = None
+    """What its last answer to a submission told of us."""
     leaving: bool = False
     """No longer in the metagraph; goes when its task is done."""
 
@@ -274,7 +278,8 @@ class Scheduler:
         self._drop_if_done(lane)
 
     def _backoff(self, first: float, failures: int) -> float:
-        return self._jittered(min(self.policy.longest_rest, first * 2.0 ** min(failures - 1, 16)))
+        again = Backoff(first, self.policy.longest_rest, self.policy.jitter)
+        return again.seconds(failures, self.rng)
 
     def _jittered(self, seconds: float) -> float:
-        return seconds * (1.0 + self.policy.jitter * (2.0 * self.rng.random() - 1.0))
+        return Backoff(seconds, seconds, self.policy.jitter).seconds(1, self.rng)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sn17_protocol import SubmitResults
+from sn17_protocol import Feedback, SubmitResults
+
+from sn17_miner.core.clock_offset import DATE_SPAN
 
 
 class CallError(Exception):
@@ -25,6 +27,8 @@ class Verdict(StrEnum):
     """``GONE`` to ``NOT_SENT`` leave the outcome open; the rest ends the task."""
 
     ACCEPTED = "accepted"
+    REPEATED = "accepted before"
+    """An earlier submission of this task was accepted; this answer only repeats the cooldown."""
     REJECTED = "rejected"
     UNVALIDATED = "unvalidated"
     SKIPPED = "skipped"
@@ -49,11 +53,50 @@ class Reading:
     cooldown_until: float | None = None
 
 
-def read_answer(answer: SubmitResults, *, skipped: bool, sent_theirs: float) -> Reading:
-    """``sent_theirs``: the validator's time when we sent.
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What is known of a validator when an answer is read; seconds."""
 
-    A judged submission starts a cooldown; an answer without feedback on us repeats an old one that was over
-    when the task was handed out.
+    base_cooldown: float
+    penalty: float
+    throttle: float
+    standing: Standing | None = None
+    """What its last answer told; None when there was none in this life of the process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What every answer tells about the miner. A validator changes both with each accepted result, and the
+    count when an old one leaves the window.
+    """
+
+    accepted: int
+    fidelity: float
+
+    @classmethod
+    def of(cls, feedback: Feedback) -> Standing:
+        """From an answer."""
+        return cls(feedback.generations_within_the_window, feedback.average_fidelity_score)
+
+
+def read_answer(
+    answer: SubmitResults,
+    *,
+    skipped: bool,
+    resent: bool,
+    sent_theirs: float,
+    received_theirs: float,
+    terms: Terms,
+) -> Reading:
+    """What a validator's answer to a submission means.
+
+    ``sent_theirs`` and ``received_theirs`` are the validator's time when we sent and got the answer, and
+    ``resent`` says whether the task was submitted before. A judged submission starts a cooldown; an answer
+    without feedback on us repeats an old one that was over when the task was handed out.
+
+    Zeros with a cooldown are a rejection, or the repetition of an acceptance: a submission that was still
+    being validated when an earlier one of the same task, ours or of another miner with this hotkey, was
+    accepted.
     """
     feedback, until = answer.feedback, float(answer.cooldown_until)
     if feedback is None:
@@ -63,11 +106,28 @@ def read_answer(answer: SubmitResults, *, skipped: bool, sent_theirs: float) -> 
         return Reading(Verdict.ACCEPTED, f"score {score:.3f}", score, until)
     if feedback.validation_failed:
         return Reading(Verdict.UNVALIDATED, "the validator could not validate it", None, until)
-    if until <= sent_theirs:
+    # A cooldown that began just now has most of its time left; one with less was over, by clocks that differ.
+    if until <= sent_theirs + min(DATE_SPAN, terms.base_cooldown / 4):
         return Reading(Verdict.NOT_PROCESSED, "no verdict: validation lock, or another task is assigned")
     if skipped:
         return Reading(Verdict.SKIPPED, "skip acknowledged", None, until)
+    if _repeats(Standing.of(feedback), until - received_theirs, resent=resent, terms=terms):
+        who = "an earlier submission" if resent else "another miner with this hotkey"
+        return Reading(
+            Verdict.REPEATED, f"accepted before: {who} was faster; the score was not told", None, until
+        )
     return Reading(Verdict.REJECTED, "score below the threshold", None, until)
+
+
+def _repeats(standing: Standing, left: float, *, resent: bool, terms: Terms) -> bool:
+    """Whether an earlier submission was accepted. Of a rejection's cooldown at least base + penalty -
+    throttle is left, of a repetition's at most base.
+    """
+    if standing.accepted == 0 or standing == terms.standing:
+        # Nothing was accepted within the window, or nothing since the last answer.
+        return False
+    gap = terms.penalty - terms.throttle
+    return left < terms.base_cooldown + gap / 2 if gap > 0 else resent
 
 
 def read_error(error: CallError) -> Reading:

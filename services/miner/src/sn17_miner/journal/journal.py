@@ -16,44 +16,31 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
-from sn17_contract.tasks import AttemptState, TaskState
+from sn17_contract.tasks import (
+    AttemptState,
+    Enhancement,
+    Failure,
+    GivenUpReason,
+    Outcome,
+    TaskKind,
+    TaskState,
+)
 
-from sn17_miner.core.records import Attempt, Task, ValidatorRecord
+from sn17_miner.core.records import Attempt, ResultSignal, Skip, Task, ValidatorRecord
+from sn17_miner.journal import migrations
 from sn17_miner.journal.reader import JournalError, JournalReader
+from sn17_miner.lock import NEEDS, filesystem_of
 
-SCHEMA_VERSION: Final = 1
 PAGE_CACHE_KIB: Final = 256
 _SAFE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_SCHEMA: Final = """
-CREATE TABLE tasks (
-  n INTEGER PRIMARY KEY AUTOINCREMENT, task_id TEXT NOT NULL, validator TEXT NOT NULL, kind TEXT NOT NULL,
-  prompt TEXT NOT NULL, sent_prompt TEXT, enhancement TEXT NOT NULL, threshold REAL NOT NULL,
-  throttle REAL NOT NULL, assigned_at REAL NOT NULL, pulled_at REAL NOT NULL, idle REAL,
-  state TEXT NOT NULL,
-  submits INTEGER NOT NULL DEFAULT 0, submitted_attempt INTEGER, submit_time INTEGER, skip TEXT,
-  outcome TEXT, reason TEXT, score REAL, finished_at REAL);
-CREATE UNIQUE INDEX one_open_task ON tasks (validator) WHERE state != 'done';
-CREATE INDEX tasks_by_state ON tasks (state, n);
-CREATE INDEX tasks_by_id ON tasks (task_id);
-CREATE TABLE attempts (
-  task INTEGER NOT NULL REFERENCES tasks (n) ON DELETE CASCADE, number INTEGER NOT NULL,
-  key TEXT NOT NULL UNIQUE, worker TEXT NOT NULL, boot_id TEXT NOT NULL, seed INTEGER NOT NULL,
-  round INTEGER NOT NULL, state TEXT NOT NULL, started_at REAL NOT NULL, finished_at REAL, ply TEXT, spz TEXT,
-  report TEXT, signal TEXT, confidence REAL, error TEXT, PRIMARY KEY (task, number)) WITHOUT ROWID;
-CREATE TABLE events (
-  seq INTEGER PRIMARY KEY, task INTEGER NOT NULL REFERENCES tasks (n) ON DELETE CASCADE, at REAL NOT NULL,
-  event TEXT NOT NULL, detail TEXT NOT NULL);
-CREATE INDEX events_by_task ON events (task, seq);
-CREATE TABLE validators (
-  hotkey TEXT PRIMARY KEY, uid INTEGER NOT NULL, ip TEXT NOT NULL, port INTEGER NOT NULL,
-  stake REAL NOT NULL, cooldown_until REAL NOT NULL, learned TEXT NOT NULL) WITHOUT ROWID;
-"""
 _OPEN: Final = tuple(state for state in TaskState if state is not TaskState.DONE)
 _BEFORE_SUBMIT: Final = (TaskState.PULLED, TaskState.GENERATING, TaskState.GENERATED, TaskState.FIXED)
 
 
 class Journal(JournalReader):
-    """See the module. ``readonly`` opens an existing journal beside a running miner."""
+    """See the module. ``readonly`` opens an existing journal beside a running miner; one of an older schema
+    is read from a copy in memory, since only its miner may change it.
+    """
 
     def __init__(
         self,
@@ -63,25 +50,32 @@ class Journal(JournalReader):
         readonly: bool = False,
         connect: Callable[..., sqlite3.Connection] = sqlite3.connect,
     ) -> None:
+        """Raises JournalError: no journal, one of a newer program, or a disk that cannot hold one."""
         self._clock = clock
-        where = f"file:{path}?mode={'ro' if readonly else 'rwc'}"
-        self._db = connect(where, uri=True, isolation_level=None, check_same_thread=False, timeout=10.0)
+        # A path may hold what means something else in a URI.
+        where = f"{path.absolute().as_uri()}?mode={'ro' if readonly else 'rwc'}"
+        try:
+            self._db = connect(where, uri=True, isolation_level=None, check_same_thread=False, timeout=10.0)
+            if readonly:
+                self._db = _current(self._db)
+            else:
+                self._prepare()
+                migrations.migrate(self._db)
+        except sqlite3.Error as error:
+            raise JournalError(f"{path}: {_cause(error, path)}") from error
+        except JournalError as error:
+            raise JournalError(f"{path}: {error}") from error
+
+    def _prepare(self) -> None:
         self._db.execute("PRAGMA foreign_keys=ON")
         # The kernel keeps the file's pages anyway; SQLite's own copies are memory that grows for a day.
         self._db.execute(f"PRAGMA cache_size=-{PAGE_CACHE_KIB}")
-        if not readonly:
-            self._db.execute("PRAGMA auto_vacuum=INCREMENTAL")
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.execute(f"PRAGMA journal_size_limit={8 * 1024 * 1024}")
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0 and not readonly:
-            with self._transaction():
-                for statement in _SCHEMA.split(";\n"):
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-        elif version != SCHEMA_VERSION:
-            raise JournalError(f"{path} has journal version {version}, this program reads {SCHEMA_VERSION}")
+        self._db.execute("PRAGMA auto_vacuum=INCREMENTAL")
+        mode = self._db.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+        if mode not in ("wal", "memory"):
+            raise JournalError(f"the write-ahead log is not possible here ({mode}); {NEEDS}")
+        self._db.execute("PRAGMA synchronous=FULL")
+        self._db.execute(f"PRAGMA journal_size_limit={8 * 1024 * 1024}")
 
     def close(self) -> None:
         """Close the file; nothing is pending."""
@@ -94,7 +88,7 @@ class Journal(JournalReader):
         *,
         task_id: str,
         validator: str,
-        kind: str,
+        kind: TaskKind,
         prompt: str,
         threshold: float,
         throttle: float,
@@ -121,27 +115,40 @@ class Journal(JournalReader):
             cursor = self._db.execute(
                 "INSERT INTO tasks (task_id, validator, kind, prompt, enhancement, threshold, throttle,"
                 " assigned_at, pulled_at, idle, state) VALUES (?,?,?,?,'none',?,?,?,?,?,'pulled')",
-                (task_id, validator, kind, prompt, threshold, throttle, assigned_at, self._clock(), idle),
+                (
+                    task_id,
+                    validator,
+                    kind.value,
+                    prompt,
+                    threshold,
+                    throttle,
+                    assigned_at,
+                    self._clock(),
+                    idle,
+                ),
             )
             n = int(cursor.lastrowid or 0)
             waited = "" if idle is None else f", {idle:.2f} s after the cooldown with a worker free"
             self._event(
-                n, "pulled", f"{kind} task, threshold {threshold}, free window {throttle:g} s{waited}"
+                n, "pulled", f"{kind.value} task, threshold {threshold}, free window {throttle:g} s{waited}"
             )
             return self._read(n), True
 
-    def enhanced(self, n: int, *, kind: str, sent_prompt: str, detail: str) -> Task:
+    def enhanced(self, n: int, *, kind: Enhancement, sent_prompt: str, detail: str) -> Task:
         """The worker gets ``sent_prompt`` in place of the prompt."""
         with self._step(n, (TaskState.PULLED,), "enhanced", detail):
             self._db.execute(
-                "UPDATE tasks SET enhancement=?, sent_prompt=? WHERE n=?", (kind, sent_prompt, n)
+                "UPDATE tasks SET enhancement=?, sent_prompt=? WHERE n=?", (kind.value, sent_prompt, n)
             )
         return self.task(n)
 
-    def attempt_started(self, n: int, *, worker: str, boot_id: str, seed: int, round_: int) -> Attempt:
+    def attempt_started(
+        self, n: int, *, worker: str, boot_id: str, seed: int, round_: int, enhanced: bool = False
+    ) -> Attempt:
         """A worker is about to be asked; the key is new and never used again."""
         before = (TaskState.PULLED, TaskState.FIXED)
-        with self._step(n, before, "generate", f"on {worker}, seed {seed}", TaskState.GENERATING):
+        told = f"on {worker}, seed {seed}" + (", enhanced prompt" if enhanced else "")
+        with self._step(n, before, "generate", told, TaskState.GENERATING):
             task_id = self._db.execute("SELECT task_id FROM tasks WHERE n=?", (n,)).fetchone()[0]
             number = 1 + int(
                 self._db.execute(
@@ -150,9 +157,9 @@ class Journal(JournalReader):
                 ).fetchone()[0]
             )
             self._db.execute(
-                "INSERT INTO attempts (task, number, key, worker, boot_id, seed, round, state, started_at)"
-                " VALUES (?,?,?,?,?,?,?,'running',?)",
-                (n, number, job_key(task_id, number), worker, boot_id, seed, round_, self._clock()),
+                "INSERT INTO attempts (task, number, key, worker, boot_id, seed, round, enhanced, state,"
+                " started_at) VALUES (?,?,?,?,?,?,?,?,'running',?)",
+                (n, number, job_key(task_id, number), worker, boot_id, seed, round_, enhanced, self._clock()),
             )
         return self._attempt(n, number)
 
@@ -170,20 +177,22 @@ class Journal(JournalReader):
             )
         return self.task(n)
 
-    def attempt_failed(self, attempt: Attempt, error: str) -> Task:
+    def attempt_failed(self, attempt: Attempt, failure: Failure, error: str) -> Task:
         """This generation leads nowhere, or its payload is gone. The task is back where it was before it."""
         n = attempt.task
-        values: dict[str, Any] = {"state": "failed", "error": error, "ply": None, "spz": None}
+        values: dict[str, Any] = {"state": "failed", "failure": failure.value, "error": error}
+        values |= {"ply": None, "spz": None}
+        told = f"{failure.value}: {error}"
         if attempt.finished_at is None:
             values["finished_at"] = self._clock()
-        with self._step(n, tuple(s for s in _OPEN if s is not TaskState.PULLED), "generation failed", error):
+        with self._step(n, tuple(s for s in _OPEN if s is not TaskState.PULLED), "generation failed", told):
             self._set_attempt(attempt, attempt.state, **values)
             fixed = self._db.execute("SELECT 1 FROM attempts WHERE task=? AND state='fixed'", (n,)).fetchone()
             self._db.execute("UPDATE tasks SET state=? WHERE n=?", ("fixed" if fixed else "pulled", n))
         return self.task(n)
 
     def attempt_fixed(
-        self, attempt: Attempt, *, spz: str, report: str, signal: str, confidence: float, detail: str
+        self, attempt: Attempt, *, spz: str, report: str, signal: ResultSignal, confidence: float, detail: str
     ) -> Task:
         """The fixer's answer lies in the spool. The PLY is no longer needed."""
         n = attempt.task
@@ -195,20 +204,28 @@ class Journal(JournalReader):
                 ply=None,
                 spz=spz,
                 report=report,
-                signal=signal,
+                signal=signal.kind.value,
+                signal_score=signal.score,
                 confidence=confidence,
             )
         return self.task(n)
 
     def submit_started(
-        self, n: int, *, submit_time: int, attempt: int | None, skip: str | None, detail: str
+        self, n: int, *, submit_time: int, attempt: int | None, skip: Skip | None, detail: str
     ) -> Task:
         """A submission is about to be sent: of an attempt's result, or of nothing, with the reason why."""
         before = (*_BEFORE_SUBMIT, TaskState.SUBMITTING)
         with self._step(n, before, "submit" if skip is None else "skip", detail, TaskState.SUBMITTING):
             self._db.execute(
-                "UPDATE tasks SET submits=submits+1, submit_time=?, submitted_attempt=?, skip=? WHERE n=?",
-                (submit_time, attempt, skip, n),
+                "UPDATE tasks SET submits=submits+1, submit_time=?, submitted_attempt=?, skip_outcome=?,"
+                " skip_reason=? WHERE n=?",
+                (
+                    submit_time,
+                    attempt,
+                    skip and skip.outcome.value,
+                    skip and skip.reason and skip.reason.value,
+                    n,
+                ),
             )
         return self.task(n)
 
@@ -216,19 +233,19 @@ class Journal(JournalReader):
         self,
         n: int,
         *,
-        outcome: str,
-        reason: str | None,
+        outcome: Outcome,
+        reason: GivenUpReason | None,
         score: float | None,
         detail: str,
         validator: ValidatorRecord | None = None,
     ) -> Task:
         """The last word. A cooldown that came with it is stored in the same transaction."""
-        with self._step(n, _OPEN, outcome, detail, TaskState.DONE):
+        with self._step(n, _OPEN, outcome.value, detail, TaskState.DONE):
             self._db.execute(
                 "UPDATE tasks SET outcome=?, reason=?, score=?, finished_at=?,"
                 " prompt=CASE kind WHEN 'text' THEN substr(prompt, 1, 1024) ELSE '' END,"
                 " sent_prompt=CASE kind WHEN 'text' THEN sent_prompt END WHERE n=?",
-                (outcome, reason, score, self._clock(), n),
+                (outcome.value, reason and reason.value, score, self._clock(), n),
             )
             self._db.execute("UPDATE attempts SET ply=NULL, spz=NULL WHERE task=?", (n,))
             if validator is not None:
@@ -267,15 +284,8 @@ class Journal(JournalReader):
 
     # --- inside ---------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
+    def _transaction(self) -> contextlib.AbstractContextManager[None]:
+        return migrations.transaction(self._db)
 
     @contextlib.contextmanager
     def _step(
@@ -319,3 +329,30 @@ def job_key(task_id: str, attempt: int) -> str:
     if not _SAFE_ID.fullmatch(task_id):
         task_id = hashlib.sha256(task_id.encode(errors="surrogatepass")).hexdigest()[:32]
     return f"{task_id}/{attempt}"
+
+
+def _current(db: sqlite3.Connection) -> sqlite3.Connection:
+    """The database itself, or an up-to-date copy of it in memory."""
+    migrations.check_known(db)
+    if migrations.version_of(db) == migrations.SCHEMA_VERSION:
+        return db
+    copy = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    with contextlib.closing(db):
+        db.backup(copy)
+    migrations.migrate(copy)
+    return copy
+
+
+_NO_LOCKS: Final = frozenset(
+    {"SQLITE_PROTOCOL", "SQLITE_IOERR_LOCK", "SQLITE_IOERR_RDLOCK", "SQLITE_IOERR_UNLOCK"}
+)
+_NO_SHARED_MEMORY: Final = frozenset({"SQLITE_IOERR_SHMMAP", "SQLITE_IOERR_SHMOPEN", "SQLITE_IOERR_SHMLOCK"})
+
+
+def _cause(error: sqlite3.Error, path: Path) -> str:
+    """What is wrong with the disk, where SQLite's own words do not say it."""
+    name = getattr(error, "sqlite_errorname", "")
+    if name in _NO_LOCKS or name in _NO_SHARED_MEMORY:
+        lacks = "locks" if name in _NO_LOCKS else "shared memory"
+        return f"the file system ({filesystem_of(path)}) offers no {lacks}: {error}; {NEEDS}"
+    return str(error)

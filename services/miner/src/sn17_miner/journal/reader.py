@@ -6,12 +6,28 @@ import sqlite3
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from sn17_contract.tasks import AttemptState, GivenUpReason, Outcome, TaskState
+from sn17_contract.tasks import (
+    AttemptState,
+    Enhancement,
+    Failure,
+    GivenUpReason,
+    Outcome,
+    Signal,
+    TaskKind,
+    TaskState,
+)
 
-from sn17_miner.core.records import Attempt, Event, Task, ValidatorRecord
+from sn17_miner.core.records import Attempt, Event, ResultSignal, Skip, Task, ValidatorRecord
 
-_TASK_COLUMNS: Final = ", ".join(f.name for f in fields(Task) if f.name != "attempts")
-_ATTEMPT_COLUMNS: Final = ", ".join(f.name for f in fields(Attempt))
+_TASK_COLUMNS: Final = (
+    "n, task_id, validator, kind, prompt, sent_prompt, enhancement, threshold, throttle, assigned_at,"
+    " pulled_at, idle, state, submits, submitted_attempt, submit_time, skip_outcome, skip_reason, outcome,"
+    " reason, score, finished_at"
+)
+_ATTEMPT_COLUMNS: Final = (
+    "task, number, key, worker, boot_id, seed, round, state, started_at, finished_at, ply, spz, report,"
+    " signal, signal_score, confidence, failure, error, enhanced"
+)
 
 
 class JournalError(RuntimeError):
@@ -20,7 +36,9 @@ class JournalError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A choice of tasks by the beginnings of hotkey and id; None chooses all."""
+    """A choice of tasks; None chooses all. ``validator`` is a uid or the beginning of a hotkey, ``task_id``
+    the beginning of an id.
+    """
 
     validator: str | None = None
     task_id: str | None = None
@@ -28,7 +46,12 @@ class Chosen:
     def clause(self) -> tuple[str, list[Any]]:
         """A condition for WHERE and its values."""
         where, values = ["1"], list[Any]()
-        for column, start in (("validator", self.validator), ("task_id", self.task_id)):
+        uid = self.validator if self.validator and self.validator.isdecimal() else None
+        if uid is not None:
+            where.append("validator IN (SELECT hotkey FROM validators WHERE uid = ?)")
+            values.append(int(uid))
+        starts = (("validator", None if uid else self.validator), ("task_id", self.task_id))
+        for column, start in starts:
             if start is not None:
                 where.append(f"substr({column}, 1, ?) = ?")
                 values += [len(start), start]
@@ -67,7 +90,7 @@ class JournalReader:
         validator: str | None = None,
         task_id: str | None = None,
     ) -> list[Task]:
-        """The newest tasks; ``validator`` and ``task_id`` may be beginnings."""
+        """The newest tasks; ``validator`` and ``task_id`` as in ``Chosen``."""
         where, values = Chosen(validator, task_id).clause()
         if state is not None:
             where, values = f"{where} AND state=?", [*values, state]
@@ -93,7 +116,7 @@ class JournalReader:
             f" WHERE state='done' AND finished_at >= ? AND {where} GROUP BY 1, 2, 3",
             (since, *values),
         )
-        return [Ended(r[0], Outcome(r[1]), GivenUpReason(r[2]) if r[2] else None, r[3]) for r in rows]
+        return [Ended(r[0], Outcome(r[1]), _reason_of(r[2]), r[3]) for r in rows]
 
     def deliveries(self, since: float, chosen: Chosen = Chosen()) -> dict[str, tuple[int, int]]:
         """Per validator (within the free window, all) results that got a verdict since then."""
@@ -138,13 +161,34 @@ class JournalReader:
             f"SELECT {_ATTEMPT_COLUMNS} FROM attempts WHERE task=? ORDER BY number",  # noqa: S608
             (n,),
         )
-        names = _TASK_COLUMNS.split(", ")
-        values = dict(zip(names, row, strict=True))
-        values["state"] = TaskState(values["state"])
-        return Task(**values, attempts=tuple(_attempt_of(a) for a in attempts))
+        return _task_of(row, tuple(_attempt_of(a) for a in attempts))
+
+
+def _task_of(row: tuple[Any, ...], attempts: tuple[Attempt, ...]) -> Task:
+    values = dict(zip(_TASK_COLUMNS.split(", "), row, strict=True))
+    skip, reason = values.pop("skip_outcome"), values.pop("skip_reason")
+    values |= {
+        "kind": TaskKind(values["kind"]),
+        "enhancement": Enhancement(values["enhancement"]),
+        "state": TaskState(values["state"]),
+        "skip": Skip(Outcome(skip), _reason_of(reason)) if skip else None,
+        "outcome": Outcome(values["outcome"]) if values["outcome"] else None,
+        "reason": _reason_of(values["reason"]),
+    }
+    return Task(**values, attempts=attempts)
 
 
 def _attempt_of(row: tuple[Any, ...]) -> Attempt:
     values = dict(zip(_ATTEMPT_COLUMNS.split(", "), row, strict=True))
-    values["state"] = AttemptState(values["state"])
+    signal, score = values.pop("signal"), values.pop("signal_score")
+    values |= {
+        "state": AttemptState(values["state"]),
+        "signal": ResultSignal(Signal(signal), score) if signal else None,
+        "failure": Failure(values["failure"]) if values["failure"] else None,
+        "enhanced": bool(values["enhanced"]),
+    }
     return Attempt(**values)
+
+
+def _reason_of(text: str | None) -> GivenUpReason | None:
+    return GivenUpReason(text) if text else None

@@ -11,13 +11,9 @@ from typing import Any
 
 from sn17_contract.tasks import (
     AttemptView,
-    Enhancement,
     EventView,
-    Failure,
     GivenUpReason,
     Outcome,
-    Signal,
-    TaskKind,
     TaskList,
     TaskView,
     ValidatorTally,
@@ -39,12 +35,12 @@ def task_view(task: Task, uid: int | None, events: Iterable[Event] | None = None
         task_id=task.task_id,
         validator=task.validator,
         uid=uid,
-        kind=TaskKind(task.kind),
+        kind=task.kind,
         prompt=task.log_id,
-        enhancement=Enhancement(task.enhancement),
+        enhancement=task.enhancement,
         state=task.state,
-        outcome=Outcome(task.outcome) if task.outcome else None,
-        reason=GivenUpReason(task.reason) if task.reason else None,
+        outcome=task.outcome,
+        reason=task.reason,
         score=task.score,
         pulled_at=task.pulled_at,
         finished_at=task.finished_at,
@@ -55,8 +51,6 @@ def task_view(task: Task, uid: int | None, events: Iterable[Event] | None = None
 
 
 def _attempt_view(attempt: Attempt) -> AttemptView:
-    signal, _, score = (attempt.signal or "").partition(":")
-    failure, _, error = (attempt.error or "").partition(": ")
     return AttemptView(
         key=attempt.key,
         worker=attempt.worker,
@@ -64,11 +58,11 @@ def _attempt_view(attempt: Attempt) -> AttemptView:
         state=attempt.state,
         started_at=attempt.started_at,
         finished_at=attempt.finished_at,
-        signal=Signal(signal) if signal else None,
-        score=float(score) if score else None,
+        signal=attempt.signal and attempt.signal.kind,
+        score=attempt.signal and attempt.signal.score,
         confidence=attempt.confidence,
-        failure=Failure(failure) if failure else None,
-        error=error or None,
+        failure=attempt.failure,
+        error=attempt.error,
     )
 
 
