@@ -286,9 +286,9 @@ RECYCLING = {"boot_id": "b", "life_id": "l", "how": "swap", "state": "ready"}
 async def test_recycle_speaks_the_contract_and_the_quality_swap_is_verified(tmp_path: Path) -> None:
     seen: list[Any] = []
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def answer(request: httpx2.Request) -> httpx2.Response:
         seen.append((request.url.path, json.loads(request.content)))
-        return httpx.Response(202, json=RECYCLING)
+        return httpx2.Response(202, json=RECYCLING)
 
     await admin(tmp_path, answer).recycle(POD, "l", RecycleHow.SWAP, "full", verify=True)
     body = {"life_id": "l", "how": "swap", "reason": "full", "verify": True}
@@ -309,7 +309,7 @@ async def test_recycle_that_is_refused(tmp_path: Path, code: str, refusal: type[
         "detail": "no",
         "request_id": "r",
     }
-    client = admin(tmp_path, lambda r: httpx.Response(409, json=problem))
+    client = admin(tmp_path, lambda r: httpx2.Response(409, json=problem))
     asked = client.recycle(POD, "l", RecycleHow.SWAP, "full", verify=False)
     if refusal is None:
         await asked
@@ -342,7 +342,7 @@ def worker_status(**changes: Any) -> dict[str, Any]:
 async def test_end_of_a_recycle_is_heard(
     tmp_path: Path, changes: dict[str, Any], expected: RecycleResult | None
 ) -> None:
-    client = admin(tmp_path, lambda r: httpx.Response(200, json=worker_status(**changes)))
+    client = admin(tmp_path, lambda r: httpx2.Response(200, json=worker_status(**changes)))
     pod = replace(POD, data_address="http://w:10006")
     assert await client.recycled(pod, "l", RecycleHow.SWAP, NOW) == expected
     assert await client.recycled(pod, "x", RecycleHow.SWAP, NOW) in (None, RecycleResult(None))

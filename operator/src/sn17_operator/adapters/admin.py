@@ -102,7 +102,7 @@ class WorkerAdmin:
         try:
             response = await self._client.get(f"{pod.data_address}/v1/worker", timeout=QUICK_SECONDS)
             status = WorkerStatus.model_validate_json(response.raise_for_status().content)
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise Refused("unreachable", f"/v1/worker: {type(error).__name__}: {error}") from error
         except ValidationError as error:
             raise Refused("bad_answer", "/v1/worker: the answer is not a worker's") from error

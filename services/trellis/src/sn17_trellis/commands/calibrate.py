@@ -10,7 +10,7 @@ from itertools import pairwise, product
 from pathlib import Path
 
 import torch
-from sn17_service import write_atomically
+from sn17_files import write_atomically
 from torch import Tensor
 
 from sn17_trellis.engine.calibration import (
