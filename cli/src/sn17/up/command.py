@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import json
-import signal
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -14,13 +14,15 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.live import Live
+from sn17.up import folder
 from sn17.up.backends import FITS, choose
 from sn17.up.health import healing, under_way
+from sn17.up.interrupts import EXIT_CODE, InterruptedRunError, Interrupts, listening
 from sn17.up.process import ProcessFailedError
 from sn17.up.report import Report
 from sn17.up.session import REFRESH_SECONDS, EventLog, Session, running
 from sn17.up.stack import StackOptions
-from sn17.up.tables import render
+from sn17.up.tables import fitted, render
 from sn17_files import write_atomically
 from sn17_splats.convention import MIN_GAUSSIANS
 
@@ -57,7 +59,7 @@ def up(
         bool, typer.Option(help="Run the operator's policy and planner over the workers.")
     ] = True,
     state_dir: Annotated[
-        Path | None, typer.Option(help="Logs, journal and keys. Default: .sn17/<time> in this folder.")
+        Path | None, typer.Option(help="Logs, journal and keys. Default: a new folder in .sn17.")
     ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the final report there as JSON.")
@@ -65,14 +67,23 @@ def up(
 ) -> None:
     """Run validators, workers, fixer and miner on this machine and show what is accepted.
 
-    Exit code 0: every task that a validator handed out has an outcome. 1: some have none. 2: a process
-    could not be started.
+    Ctrl-C or SIGTERM ends the run in order: the miner hands in what is done, then the report is shown. A
+    second one ends it at once.
+
+    Exit code 0: every task that a validator handed out has an outcome. 1: some have none, or it is not known.
+    2: a process could not be started, or a file or folder cannot be used. 130: ended at once, or before
+    everything had started.
     """
     chosen = choose(backend)
     fit = FITS[chosen]
-    folder = state_dir or Path(".sn17") / dt.datetime.now(tz=dt.UTC).strftime("%Y%m%d-%H%M%S")
+    console = Console()
+    try:
+        folder.check_report(json_file)
+        place = folder.choose(state_dir, dt.datetime.now(tz=dt.UTC))
+    except folder.FolderError as error:
+        raise _stop(console, str(error), 2) from error
     options = StackOptions(
-        state_dir=folder.resolve(),
+        state_dir=place.resolve(),
         validators=validators,
         workers=workers,
         tasks=tasks,
@@ -85,58 +96,90 @@ def up(
         faults=DEMO_PACE if demo else {},
         sick_worker_faults=DEMO_SICKNESS | {"leak_mib_per_generation": fit.leak_mib} if demo else {},
     )
-    console = Console()
     try:
-        report = asyncio.run(_run(options, console, operator=operator))
+        with folder.kept(place):
+            report, compared = asyncio.run(_run(options, console, operator=operator))
+    except folder.FolderError as error:
+        raise _stop(console, str(error), 2) from error
     except ProcessFailedError as error:
-        console.print(f"[red]{error}[/red]\nLogs: {folder / 'logs'}", highlight=False)
-        raise typer.Exit(2) from error
+        raise _stop(console, f"{error}\nLogs: {place / 'logs'}", 2) from error
+    except InterruptedRunError as error:
+        raise _stop(
+            console, f"Stopped before everything had started. Logs: {place / 'logs'}", EXIT_CODE
+        ) from error
+    raise typer.Exit(_conclude(report, console, place, json_file, compared=compared))
+
+
+def _stop(console: Console, sentence: str, code: int) -> typer.Exit:
+    console.print(sentence, style="red", highlight=False, markup=False, soft_wrap=True)
+    return typer.Exit(code)
+
+
+def _conclude(
+    report: Report, console: Console, place: Path, json_file: Path | None, *, compared: bool | None
+) -> int:
+    """Show and write the report; the exit code. ``compared`` is None for a run that was ended at once."""
     console.print(render(report, title="sn17: what became of every task", width=console.width))
     if json_file is not None:
         write_atomically(json_file, json.dumps(asdict(report), indent=2, default=str).encode())
-    console.print(f"Logs, journal and report data: {folder}", highlight=False)
+    console.print(f"Logs, journal and assets: {place}", highlight=False, soft_wrap=True)
+    if compared is None:
+        console.print("Ended at once: tasks that were open may have no outcome.", style="red")
+        return EXIT_CODE
+    if not compared:
+        console.print(
+            "The validators did not answer at the end: their records were not compared.", style="red"
+        )
+        return 1
     if report.unaccounted:
-        console.print(f"[red]{len(report.unaccounted)} tasks have no outcome:[/red] {report.unaccounted}")
-        raise typer.Exit(1)
-    console.print(f"[green]All {report.total.pulled} tasks are accounted for.[/green]")
+        console.print(f"{len(report.unaccounted)} tasks have no outcome: {report.unaccounted}", style="red")
+        return 1
+    console.print(f"All {report.total.pulled} tasks are accounted for.", style="green")
+    return 0
 
 
-async def _run(options: StackOptions, console: Console, *, operator: bool) -> Report:
-    interactive = console.is_terminal
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-
+async def _run(options: StackOptions, console: Console, *, operator: bool) -> tuple[Report, bool | None]:
     def print_line(line: str) -> None:
-        if not interactive:
+        if not console.is_terminal:
             console.print(line, highlight=False, soft_wrap=True)
 
-    console.print(
-        f"Starting {options.validators} validators, {options.workers} workers ({options.backend}), "
-        "fixer and miner ..."
-    )
     events = EventLog(print_line)
-    async with running(options, events) as session, healing(session, enabled=operator) as healer:
-        watch = _watch(session, stop, lambda: under_way(healer))
-        if interactive:
-            with Live(console=console, refresh_per_second=4, transient=True) as live:
-                async for report in watch:
-                    live.update(render(report, events.lines, width=console.width))
-            for line in events.lines:
-                console.print(line, highlight=False, style="dim")
-        else:
-            ended = -1
-            async for report in watch:
-                total = report.total
-                if total.pulled - total.open != ended:
-                    ended = total.pulled - total.open
-                    print_line(f"{ended} tasks ended, {total.open} under way")
-        return await session.settle()
+    with listening() as interrupts:
+        console.print(
+            f"Starting {options.validators} validators, {options.workers} workers ({options.backend}), "
+            "fixer and miner ..."
+        )
+        async with running(options, events, interrupts) as session:
+            for line in session.stack.addresses():
+                console.print(line, highlight=False, style="dim", soft_wrap=True)
+            async with healing(session, enabled=operator) as healer:
+                watch = _watch(session, interrupts, lambda: under_way(healer))
+                await _show(watch, events, console)
+                if interrupts.now.is_set():
+                    return await session.observe(), None
+                return await session.settle()
+
+
+async def _show(watch: AsyncIterator[Report], events: EventLog, console: Console) -> None:
+    """The live tables on a terminal, a line for each change elsewhere."""
+    if not console.is_terminal:
+        ended = -1
+        async for report in watch:
+            total = report.total
+            if total.pulled - total.open != ended:
+                ended = total.pulled - total.open
+                line = f"{ended} tasks ended, {total.open} under way"
+                console.print(line, highlight=False, soft_wrap=True)
+        return
+    with Live(console=console, refresh_per_second=4, transient=True) as live:
+        async for report in watch:
+            live.update(fitted(report, events.lines, console))
+    for line in events.lines:
+        console.print(line, highlight=False, style="dim")
 
 
 async def _watch(
-    session: Session, stop: asyncio.Event, healing_under_way: Callable[[], bool]
+    session: Session, interrupts: Interrupts, healing_under_way: Callable[[], bool]
 ) -> AsyncIterator[Report]:
     """Reports until the miner has ended, or a signal came and the miner has handed in what is done.
 
@@ -145,13 +188,18 @@ async def _watch(
     process = session.stack.miner
     assert process is not None, "a session has a running miner"
     miner = asyncio.ensure_future(process.wait())
+    stop = interrupts.stop
     stopping = asyncio.ensure_future(stop.wait())
     while not miner.done():
         yield await session.observe()
         await asyncio.wait({miner, stopping}, timeout=REFRESH_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         if stop.is_set():
-            session.events.say("sn17", "stopping: the miner hands in what is done")
-            await process.stop(grace=30.0)
+            session.events.say("sn17", "stopping: the miner hands in what is done (Ctrl-C again: at once)")
+            yield await session.observe()
+            with contextlib.suppress(InterruptedRunError):
+                await Interrupts(stop=interrupts.now).unless_stopped(process.stop(grace=30.0))
+            if interrupts.now.is_set():
+                process.abandon()
     loop = asyncio.get_running_loop()
     deadline = loop.time() + HEALING_SECONDS
     while healing_under_way() and not stop.is_set() and loop.time() < deadline:

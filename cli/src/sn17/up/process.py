@@ -98,13 +98,15 @@ class ManagedProcess:
         """Start the child and wait until it listens.
 
         Raises:
-            ProcessFailedError: it ended or stayed silent for ``timeout`` seconds; the message carries the
-                last lines of its log.
+            ProcessFailedError: it ended, or made no progress for ``timeout`` seconds (neither used the
+                processor nor wrote to its log); the message carries the last lines of its log.
         """
         self.ready_path.unlink(missing_ok=True)
         self._task = asyncio.create_task(self._supervise(), name=f"supervise-{self.spec.name}")
-        deadline = self._monotonic() + timeout
+        deadline, known = self._monotonic() + timeout, self._progress()
         while not self._load_ready():
+            if (seen := self._progress()) != known:
+                deadline, known = self._monotonic() + timeout, seen
             if self._task.done():
                 raise ProcessFailedError(
                     f"{self.spec.name} ended with exit code {self.last_exit_code} before it was ready:\n"
@@ -113,7 +115,7 @@ class ManagedProcess:
             if self._monotonic() > deadline:
                 await self.stop(grace=1.0)
                 raise ProcessFailedError(
-                    f"{self.spec.name} was not ready within {timeout:.0f} s:\n{self.tail()}"
+                    f"{self.spec.name} made no progress for {timeout:.0f} s while starting:\n{self.tail()}"
                 )
             await asyncio.sleep(0.05)
         return self.ready
@@ -139,11 +141,26 @@ class ManagedProcess:
             with contextlib.suppress(ProcessFailedError):
                 await self._task
 
+    def _progress(self) -> tuple[int, int]:
+        """Bytes logged and tenths of seconds of processor time: what grows while a child gets on."""
+        logged = self.log_path.stat().st_size if self.log_path.exists() else 0
+        used = 0
+        if self._process is not None:
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(") ")[2].split()
+                used = (int(fields[11]) + int(fields[12])) * 10 // os.sysconf("SC_CLK_TCK")
+        return logged, used
+
     def kill(self) -> None:
         """End this incarnation at once; the supervisor starts the next one."""
         if self._process is not None and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
+
+    def abandon(self) -> None:
+        """End it at once and for good."""
+        self._stopping.set()
+        self.kill()
 
     def tail(self, lines: int = 15) -> str:
         """The last lines of the log file."""
@@ -187,6 +204,8 @@ class ManagedProcess:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=log,
             stderr=log,
+            # A terminal sends Ctrl-C to its whole process group: the children are ended by us, in order.
+            process_group=0,
         )
 
     def _load_ready(self) -> bool:

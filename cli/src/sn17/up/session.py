@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import httpx2
 from sn17.up.collect import WorkerBook, assigned_tasks, observe_worker, read_tasks
+from sn17.up.interrupts import Interrupts
 from sn17.up.report import Report, build
 from sn17.up.stack import Stack, StackOptions
 from sn17_http import own_async_client
@@ -63,11 +64,14 @@ class Session:
         )
         return self._report({})
 
-    async def settle(self) -> Report:
-        """The final report, held against what the validators say they handed out."""
+    async def settle(self) -> tuple[Report, bool]:
+        """The final report, and whether it was held against what the validators say they handed out."""
         books_url = str(self.stack.devnet_info()["books_url"])
-        books = (await self.client.get(books_url)).raise_for_status().json()
-        return self._report(assigned_tasks(books))
+        try:
+            books = (await self.client.get(books_url)).raise_for_status().json()
+            return self._report(assigned_tasks(books)), True
+        except (httpx2.HTTPError, ValueError, KeyError):
+            return self._report({}), False
 
     def _report(self, assigned: dict[str, str]) -> Report:
         return build(
@@ -82,18 +86,27 @@ class Session:
 
 
 @contextlib.asynccontextmanager
-async def running(options: StackOptions, events: EventLog) -> AsyncIterator[Session]:
+async def running(options: StackOptions, events: EventLog, interrupts: Interrupts) -> AsyncIterator[Session]:
     """Start the stack, hand it out, stop it whatever happens.
 
     Raises:
         ProcessFailedError: a process did not start.
+        InterruptedRunError: a signal came before all had.
     """
     async with own_async_client(timeout=5.0) as client:
         stack = Stack(options, events.say, client)
         try:
-            await stack.start()
+            await interrupts.unless_stopped(stack.start())
             hotkeys = [str(each["hotkey"]) for each in stack.devnet_info()["validators"]]
             books = [WorkerBook(worker.spec.name) for worker in stack.workers]
             yield Session(options, stack, client, events, books, hotkeys)
         finally:
-            await stack.stop()
+            if interrupts.now.is_set():
+                stack.kill()
+            ending = asyncio.ensure_future(stack.stop())
+            hurry = asyncio.ensure_future(interrupts.now.wait())
+            await asyncio.wait({ending, hurry}, return_when=asyncio.FIRST_COMPLETED)
+            if hurry.done():
+                stack.kill()
+            hurry.cancel()
+            await ending

@@ -94,6 +94,19 @@ class Stack:
         others = (*self.workers, self.fixer, self.devnet)
         await asyncio.gather(*(process.stop() for process in others if process is not None))
 
+    def kill(self) -> None:
+        """End every process at once."""
+        for process in (self.miner, *self.workers, self.fixer, self.devnet):
+            if process is not None:
+                process.abandon()
+
+    def addresses(self) -> list[str]:
+        """A line for each process that a person may ask."""
+        said = [f"{worker.spec.name}: http://127.0.0.1:{worker.ready.port}" for worker in self.workers]
+        if self.miner is not None:
+            said.append(f"miner: http://127.0.0.1:{self.miner.ready.ops_port}")
+        return said
+
     async def _accepts_work(self, process: ManagedProcess, timeout: float = 120.0) -> None:
         """Wait for the readiness that Kubernetes would wait for: warmed up, not only listening."""
         url = f"http://127.0.0.1:{process.ready.ops_port}/ready"

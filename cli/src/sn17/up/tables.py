@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -23,8 +23,24 @@ def render(
     """Validators, workers and the latest events, one under the other."""
     parts: list[RenderableType] = [validator_table(report, width=width), worker_table(report.workers)]
     if events:
-        parts.append(Panel(Text("\n".join(events)), title="events", title_align="left", border_style="dim"))
+        parts.append(
+            Panel(
+                Text("\n".join(events), no_wrap=True, overflow="ellipsis"),
+                title="events",
+                title_align="left",
+                border_style="dim",
+            )
+        )
     return Group(Text(title, style="bold"), *parts)
+
+
+def fitted(report: Report, events: Sequence[str], console: Console) -> RenderableType:
+    """As :func:`render`, in the console's height: as many events as fit, the newest first."""
+    newest = list(reversed(events))
+    parts = render(report, width=console.width)
+    used = len(console.render_lines(parts, pad=False))
+    room = console.height - used - 3
+    return render(report, newest[: max(1, room)], width=console.width)
 
 
 def validator_table(report: Report, *, width: int = WIDE) -> Table:
