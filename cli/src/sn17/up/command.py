@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.live import Live
+from sn17.console import new_console
 from sn17.up.backends import FITS, choose
 from sn17.up.health import healing, under_way
 from sn17.up.process import ProcessFailedError
@@ -85,7 +86,7 @@ def up(
         faults=DEMO_PACE if demo else {},
         sick_worker_faults=DEMO_SICKNESS | {"leak_mib_per_generation": fit.leak_mib} if demo else {},
     )
-    console = Console()
+    console = new_console()
     try:
         report = asyncio.run(_run(options, console, operator=operator))
     except ProcessFailedError as error:
