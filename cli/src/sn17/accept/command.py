@@ -23,6 +23,7 @@ from sn17.accept.targets import SuccessTargets, read_targets
 from sn17.accept.verdict import Check, Marks, Sample, judge
 from sn17.accept.watch import Tally, by_validator, tally
 from sn17.accept.watch import judge as judge_books
+from sn17.console import new_console
 
 CANNOT_RUN = 2
 FROM_RELEASE = "the release's, else the design's"
@@ -70,7 +71,7 @@ def accept(
 
     Exit code 0: no check failed. 1: one did. 2: it could not be run.
     """
-    console = Console(width=None if Console().is_terminal else 140)
+    console = new_console()
     asked: dict[str, Any] = {
         "policy": policy,
         "gaussians_mean": gaussians_mean,
@@ -117,7 +118,7 @@ def watch(
 
     Exit code 0: no share is below its least target. 1: one is. 2: it could not be run.
     """
-    console = Console(width=None if Console().is_terminal else 140)
+    console = new_console()
     began = 0.0 if past else time.time()
     deadline = time.monotonic() + hours * 3600
     counted = Tally(0, tally([], 0).outcomes)

@@ -10,10 +10,11 @@ from typing import Annotated, Any
 import httpx2
 import typer
 from pydantic import TypeAdapter, ValidationError
-from rich.console import Console
 from rich.table import Table
 from sn17_contract.gateway import KEYS_PATH, CreatedKey, KeyKind, KeyState, NewKey
 from sn17_http import client_for
+
+from sn17.console import new_console
 
 app = typer.Typer(
     name="gateway", help="Make, list and revoke the keys of your clients.", no_args_is_help=True
@@ -76,7 +77,7 @@ def list_keys(url: Url = _URL, token_file: Token = None, json: Json = False) -> 
             state.id, state.name, state.kind.value, _limit(state.concurrent), _limit(state.daily),
             ", ".join(state.tags), _day(state.created_at), _day(state.revoked_at),
         )  # fmt: skip
-    Console().print(table)
+    new_console().print(table)
 
 
 @keys.command()

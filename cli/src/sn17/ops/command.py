@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
-from rich.console import Console
 from sn17_contract.explain import Explanation
 from sn17_contract.replay import ReplayAnswer
 
+from sn17.console import new_console
 from sn17.ops.cluster import Steering, SteeringError
 from sn17.ops.replay import ReplayOptions, run_replay
 from sn17.ops.tables import explanation, report_tables
@@ -36,7 +36,7 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
     try:
         return asyncio.run(work)
     except SteeringError as error:
-        Console(stderr=True).print(str(error), style="red", highlight=False)
+        new_console(error=True).print(str(error), style="red")
         raise typer.Exit(1) from error
 
 
@@ -132,7 +132,7 @@ def explain(
     if json:
         typer.echo(found.model_dump_json(by_alias=True, indent=2))
     else:
-        console = Console()
+        console = new_console()
         for part in explanation(found):
             console.print(part)
 
@@ -194,7 +194,7 @@ def replay(
     if json:
         typer.echo(report.model_dump_json(by_alias=True, indent=2))
     else:
-        Console().print(report_tables(report))
+        new_console().print(report_tables(report))
 
 
 def _tell(done: bool, wait: float, yes: str, no: str) -> None:

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from sn17.console import new_console
+
 if TYPE_CHECKING:
-    from rich.console import Console
     from sn17_splats import Splats
 
     from sn17.splat.sniffing import Format as _Format
@@ -78,7 +79,7 @@ def inspect(
             }
         )
     else:
-        console = _console()
+        console = new_console()
         console.print(f"[bold]{file}[/]  {kind}, {size:,} bytes, {size / len(splats):.1f} a gaussian")
         console.print(statistics_table(numbers))
         console.print()
@@ -123,7 +124,7 @@ def fix(
         report = FULL_REPORT.dump_python(full_report(fixed, chosen), mode="json")
         _print_json(report, error=piped)
     else:
-        console = _console(error=piped)
+        console = new_console(error=piped)
         if fixed.steps:
             console.print(steps_table(fixed.steps))
         count = f"{fixed.before.gaussians:,} -> {fixed.after.gaussians:,} gaussians"
@@ -168,7 +169,7 @@ def convert(
         asset, lost = encode(splats, kind)
         write_bytes(output, asset)
     _say(lost)
-    _console(error=True).print(
+    new_console(error=True).print(
         f"{len(splats):,} gaussians, {source} of {size:,} bytes -> {kind} of {len(asset):,} bytes"
     )
 
@@ -191,7 +192,7 @@ def compare(
     if as_json:
         _print_json({"files": [first, second], **dataclasses.asdict(comparison)})
     else:
-        _console().print(comparison_table(comparison, (first, second)))
+        new_console().print(comparison_table(comparison, (first, second)))
     if min_psnr is not None and comparison.psnr < min_psnr:
         raise typer.Exit(DAMAGED)
 
@@ -255,15 +256,6 @@ def _errors() -> Iterator[None]:
     except (OSError, ValueError, MissingLibraryError) as error:
         typer.echo(f"sn17 splat: {error}", err=True)
         raise typer.Exit(ERROR) from error
-
-
-def _console(*, error: bool = False) -> Console:
-    from rich.console import Console
-
-    console = Console(stderr=error, highlight=False)
-    if not console.is_terminal:
-        console = Console(stderr=error, highlight=False, width=200)
-    return console
 
 
 def _print_json(value: Any, *, error: bool = False) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from sn17_contract.tasks import TaskList, TaskState, TaskView
 from sn17_http import own_client
 
+from sn17.console import new_console
 from sn17.tasks.source import OpsPort, SourceError, TaskSource, find_journal
 from sn17.tasks.tables import story, task_table, window_table
 
@@ -66,11 +66,11 @@ def explain(
     if json:
         typer.echo(task.model_dump_json())
     else:
-        Console().print(*story(task), sep="\n")
+        new_console().print(*story(task), sep="\n")
 
 
 def _show(found: TaskList) -> None:
-    console = Console()
+    console = new_console()
     console.print(task_table(found.tasks))
     console.print(window_table(found.windows))
     states = ", ".join(f"{count} {state}" for state, count in sorted(found.counts.items())) or "empty"

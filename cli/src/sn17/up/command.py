@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.live import Live
+from sn17.console import new_console
 from sn17.up import folder
 from sn17.up.backends import FITS, choose
 from sn17.up.health import healing, under_way
@@ -76,7 +77,7 @@ def up(
     """
     chosen = choose(backend)
     fit = FITS[chosen]
-    console = Console()
+    console = new_console()
     try:
         folder.check_report(json_file)
         place = folder.choose(state_dir, dt.datetime.now(tz=dt.UTC))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+from sn17.console import new_console
 from sn17.up.collect import WorkerBook, observe_worker, read_tasks
 from sn17.up.report import Report, build
 from sn17.up.tables import render
@@ -23,7 +23,7 @@ def status(
     ] = None,
 ) -> None:
     """Show submissions and workers of a local run. In a cluster: kubectl get sn17miners."""
-    console = Console()
+    console = new_console()
     folder = state_dir or newest_run(RUNS)
     if folder is None or not (folder / "validators" / "devnet.json").exists():
         console.print(f"No run found in {state_dir or RUNS.resolve()}: start one with `sn17 up`.")

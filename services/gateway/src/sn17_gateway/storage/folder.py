@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from sn17_files import publish
+
 from sn17_gateway.core.model import Asset
 
 _NAME: Final = re.compile(r"[0-9a-f-]{1,80}\.(image|result)")
@@ -37,11 +39,7 @@ class Upload:
 
     def keep(self) -> Asset:
         """On disk under its name when this returns."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self.path.replace(self._target)
-        _sync_folder(self._target.parent)
+        publish(self._file, self.path, self._target)
         return Asset(self._name, self.size, self._digest.hexdigest())
 
     def close(self) -> None:
@@ -113,11 +111,3 @@ def _checked(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is not a name of this folder")
     return name
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
