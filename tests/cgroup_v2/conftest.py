@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import json
 import os
 import signal
@@ -40,6 +41,16 @@ def wait_until(what: str, found: Callable[[], Any], seconds: float = DEADLINE) -
     raise AssertionError(f"not within {seconds:.0f} s: {what}")
 
 
+def _removed(folder: Path) -> bool:
+    try:
+        folder.rmdir()
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        return False
+    return True
+
+
 @dataclass(frozen=True)
 class Group:
     """A control group of the test's own, removed with its children at the end."""
@@ -69,7 +80,8 @@ class Group:
             with contextlib.suppress(OSError):
                 (path.parent / "cgroup.kill").write_text("1")
             wait_until("the group is empty", lambda path=path: not path.read_text())
-            path.parent.rmdir()
+            # Threads of a killed process may still be on their way out.
+            wait_until("the group can be removed", lambda path=path: _removed(path.parent))
 
 
 @pytest.fixture
@@ -151,7 +163,10 @@ class Worker:
 
     def end(self) -> int:
         """Its exit code, once it has ended by itself."""
-        return self.process.wait(DEADLINE)
+        try:
+            return self.process.wait(DEADLINE)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"it goes on:\n{Path(self._log.name).read_text()}") from None
 
     def close(self) -> None:
         self.process.kill()

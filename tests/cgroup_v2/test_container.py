@@ -96,6 +96,7 @@ def test_the_guard_sees_the_containers_limit_and_ends_the_worker_before_it(
         "SN17_READY_FILE": "/tmp/ready",
         "SN17_SPOOL_DIR": "/tmp/spool",
         "SN17_MEMORY_SOURCE": "cgroup",
+        "SN17_MODEL_PROCESS": "off",
         "SN17_LOG_FORMAT": "json",
         "SN17_PROCEDURAL_MAX_GAUSSIANS": "8000",
         "SN17_FAULTS": json.dumps({"leak_mib_per_generation": 40}),

@@ -16,7 +16,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 LIMIT_MIB = 400
 LEAK = {"leak_mib_per_generation": 40}
-THRESHOLDS = {"guard_cleanup_ratio": "0.5", "guard_refuse_ratio": "0.65"}
+# In one process, where a worker that refuses can do nothing but end itself.
+ALONE = {"model_process": "off"}
+GUARDED = {**ALONE, "guard_cleanup_ratio": "0.5", "guard_refuse_ratio": "0.65"}
 NO_KILLS = MemoryEvents(oom=0, oom_kill=0, oom_group_kill=0)
 
 
@@ -29,7 +31,7 @@ def test_the_guard_refuses_and_the_worker_ends_itself_before_the_limit(
     if level == "parent":
         # What a sibling holds counts as well: the limit is reached together.
         holder(group.child("sibling"), 40)
-    worker = new_worker(own, LEAK, **THRESHOLDS)
+    worker = new_worker(own, LEAK, **GUARDED)
     (listening,) = worker.logged("listening")
     assert listening["memory"] == "cgroup v2"
     assert listening["memory_limit_bytes"] == LIMIT_MIB << 20
@@ -47,7 +49,7 @@ def test_the_guard_refuses_and_the_worker_ends_itself_before_the_limit(
 
 def test_what_a_clean_up_frees_lets_the_worker_go_on(group: Any, new_worker: Any) -> None:
     own = group.limit(LIMIT_MIB).child("worker")
-    worker = new_worker(own, {**LEAK, "leak_is_cache": True}, **THRESHOLDS)
+    worker = new_worker(own, {**LEAK, "leak_is_cache": True}, **GUARDED)
     assert worker.generate(8) == (8, "")
     cleanups = worker.logged("cleaned up")
     assert cleanups
@@ -63,7 +65,7 @@ def test_without_the_guard_the_oom_killer_ends_the_worker_and_the_events_count_i
     beside = holder(own, 1)
     # Steps so large that none ends just below the limit, where the group would lose its page cache and crawl:
     # the first is the canary's.
-    worker = new_worker(own, {"leak_mib_per_generation": 200}, guard="off")
+    worker = new_worker(own, {"leak_mib_per_generation": 200}, guard="off", **ALONE)
     _, why = worker.generate(20)
     assert why is None, "it did not answer"
     assert worker.end() == -signal.SIGKILL
@@ -71,6 +73,21 @@ def test_without_the_guard_the_oom_killer_ends_the_worker_and_the_events_count_i
     # The limit that was reached is the parent's; the victim was in the worker's group.
     assert own.events == MemoryEvents(oom=0, oom_kill=1, oom_group_kill=0)
     assert group.events == MemoryEvents(oom=1, oom_kill=1, oom_group_kill=0)
+
+
+def test_a_model_process_that_is_killed_alone_is_counted_and_the_service_goes_on(
+    group: Any, new_worker: Any
+) -> None:
+    own = group.limit(560).child("worker")
+    worker = new_worker(own, {"leak_mib_per_generation": 180}, guard="off")
+    assert own.events == NO_KILLS
+    for _ in range(4):
+        if not own.events.oom_kill:
+            worker.generate(1)
+    assert own.events.oom_kill >= 1
+    assert own.events.oom_group_kill == 0
+    assert worker.process.poll() is None
+    assert worker.state()
 
 
 def test_where_the_group_is_killed_together_nothing_in_it_is_left(group: Any, holder: Any) -> None:
