@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from gateway_client import Client, FleetWorker
 from gateway_process import GUEST, TOKEN
@@ -76,3 +76,14 @@ class LiveGateway:
     def break_storage(self) -> None:
         """As if the database were gone."""
         asyncio.run(self.gateway.on_data_loop(self.gateway.database.close()))
+
+
+class Make(Protocol):
+    """Starts a gateway with these settings, for one test."""
+
+    def __call__(self, **settings: Any) -> LiveGateway: ...
+
+
+def retry_after(answer: Any) -> int:
+    """Seconds that a refusal asks for."""
+    return int(answer.headers["retry-after"])
