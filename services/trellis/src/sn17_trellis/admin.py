@@ -18,7 +18,7 @@ def recycle_router(service: Service, worker: Worker) -> APIRouter:
     @router.post("/recycle", status_code=202)
     async def recycle(body: RecycleRequest) -> RecycleAnswer:
         service.admin_called()
-        await asyncio.to_thread(worker.recycle, body.life_id, body.how, body.reason, verify=body.verify)
+        await asyncio.to_thread(worker.lives.recycle, body.life_id, body.how, body.reason, verify=body.verify)
         service.log.info(
             "recycle begins",
             extra={"how": body.how.value, "reason": body.reason, "life_id": body.life_id},

@@ -21,6 +21,7 @@ from sn17_trellis.metrics import RecentTasks
 from sn17_trellis.model_process.keeper import Keeper
 from sn17_trellis.model_process.launcher import new_launcher
 from sn17_trellis.model_process.memory import process_bytes
+from sn17_trellis.model_process.meter import Meter
 from sn17_trellis.model_process.metrics import LivesCollector, ModelMetrics
 from sn17_trellis.model_process.process_backend import ProcessBackend
 from sn17_trellis.model_process.swap import replace, swap
@@ -77,13 +78,16 @@ def new_worker(
         metrics,
         acts={RecycleHow.SWAP: swap, RecycleHow.REPLACE: replace},
         spool=folder,
-        read_memory=service.read_memory,
+        meter=Meter(
+            read_memory=service.read_memory,
+            job_seconds=lambda: recent.read().seconds_p50,
+            refuse_ratio=settings.guard_refuse_ratio,
+        ),
         on_phase=on_phase,
-        job_seconds=lambda: recent.read().seconds_p50,
         clock=service.clock,
     )
     if isinstance(service.memory, ProcessMemory | AutoMemory):
-        service.memory.count(lambda: sum(process_bytes(pid) or 0 for pid in keeper.pids()))
+        service.memory.count(lambda: sum(process_bytes(pid) or 0 for pid in keeper.run.pids()))
     service.registry.register(LivesCollector(keeper, service.boot_id))
     return Worker(service, settings, ProcessBackend(keeper), lives=keeper, recent=recent)
 
@@ -104,7 +108,7 @@ def connect(service: Service, settings: WorkerSettings, worker: Worker) -> None:
 
     async def stop() -> None:
         try:
-            await asyncio.to_thread(worker.stop_acts)
+            await asyncio.to_thread(worker.lives.stop_acts)
             ends = [asyncio.wrap_future(done) for done in worker.pending()]
             await asyncio.gather(*(asyncio.shield(end) for end in ends), return_exceptions=True)
         finally:

@@ -12,7 +12,6 @@ from sn17_contract.admin import Canary
 from sn17_contract.http import Code, WorkerState
 from sn17_contract.kubernetes import MODEL_MISSING
 from sn17_contract.metrics import GenerationKind, GenerationOutcome
-from sn17_contract.worker import LastRecycle, RecycleHow
 from sn17_service import Problem, Service, return_heap
 
 from sn17_trellis.admission import BUSY_RETRY_SECONDS, Admission
@@ -26,15 +25,15 @@ from sn17_trellis.backend import (
     ModelMissing,
     UnusableOutput,
 )
-from sn17_trellis.canary import CanaryBook, CanaryVerdict, not_run
+from sn17_trellis.canary import CanaryBook, not_run
 from sn17_trellis.degradation import Trust
 from sn17_trellis.encode import Encoded, encode, keep
 from sn17_trellis.guard import Guard, Marks, Peak, SelfRecycle
 from sn17_trellis.jobs import Jobs, Running
+from sn17_trellis.life_observer import LifeObserver
 from sn17_trellis.metrics import RecentTasks, WorkerMetrics
 from sn17_trellis.model_process.lives import Lives, OneLife
 from sn17_trellis.outcomes import failure
-from sn17_trellis.quality import Quality
 from sn17_trellis.settings import WorkerSettings
 from sn17_trellis.spool import Spool, StoredResult
 from sn17_trellis.thread import WorkThread
@@ -107,7 +106,9 @@ class Worker:
         self._upkeep = Upkeep(
             service, settings, self._guard, self._trust, self._lives, recycles, random=random.random
         )
-        self._lives.watch(self)
+        self._lives.watch(
+            LifeObserver(service, self.recent, self._trust, self._guard, self._upkeep, self._metrics)
+        )
 
     # --- what others see --------------------------------------------------------------------------
 
@@ -205,27 +206,14 @@ class Worker:
         """The ends of all tasks in flight."""
         return self._jobs.pending()
 
-    def recycle(self, life_id: str, how: RecycleHow, reason: str, *, verify: bool) -> None:
-        """As :meth:`Lives.recycle`."""
-        self._lives.recycle(life_id, how, reason, verify=verify)
-
-    @property
-    def last_recycle(self) -> LastRecycle | None:
-        """How the last recycle of a model process ended."""
-        return self._lives.last_recycle
-
-    def stop_acts(self) -> None:
-        """The service ends: a model process that is being made ready goes first. Blocks for a moment."""
-        self._lives.stop_acts()
-
     def cancel_all(self) -> None:
         self._jobs.cancel_all()
 
     def close(self, timeout: float) -> None:
         """End the thread and every model process; whatever still hangs there dies with the process."""
         if not self._thread.close(timeout):
-            self._lives.kill()
             self._log.warning("the worker thread is still busy and is left behind")
+        self._lives.kill()
         self._tail.shutdown(wait=False, cancel_futures=True)
         self._service.health.unwatch("worker_thread")
 
@@ -385,35 +373,6 @@ class Worker:
     def _claim(self, running: Running) -> bool:
         # An idle hour must not look like a stall of the job's first step.
         return self._jobs.claim(running, lambda: self._metrics.last_progress.set(running.progress_at))
-
-    # --- told by the keeper of the model processes ------------------------------------------------
-
-    def judge(self, identity: str, quality: Quality, digest: str, *, proves: bool) -> CanaryVerdict:
-        """As :meth:`Trust.judge`."""
-        return self._trust.judge(identity, quality, digest, proves=proves)
-
-    def latest_canary(self) -> str | None:
-        """Digest of the latest canary of the life that serves."""
-        return self._trust.latest_digest
-
-    def new_life(self, life_id: str, take: Callable[[], None]) -> None:
-        """What is told of a life changes at once, between two scrapes."""
-        with self._service.scrape_lock:
-            take()
-            self.recent.new_life()
-            self._trust.new_life()
-            self._guard.new_life()
-            self._upkeep.policy.new_life()
-        self._log.info("another model process serves", extra={"life_id": life_id})
-
-    def canary_ran(self, verdict: CanaryVerdict, digest: str) -> None:
-        """The canary of the life that serves."""
-        self._metrics.count(GenerationKind.CANARY, GenerationOutcome.OK)
-        self._trust.heard(verdict, digest)
-
-    def device_suspect(self, reason: str) -> None:
-        """A model process does not end although it was killed."""
-        self._trust.device_suspect(reason)
 
     # --- helpers ----------------------------------------------------------------------------------
 

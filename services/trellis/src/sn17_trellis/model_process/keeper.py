@@ -7,26 +7,26 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from sn17_contract.http import Code
-from sn17_contract.metrics import GenerationKind, RerunCause, SwapPhase
+from sn17_contract.metrics import RerunCause, SwapPhase
 from sn17_contract.worker import LastRecycle, RecycleHow, RecycleOutcome
-from sn17_service import MemoryReading, Problem
+from sn17_service import Problem
 
-from sn17_trellis.backend import Job
 from sn17_trellis.device_turn import DeviceTurn
-from sn17_trellis.model_process.launcher import Launcher
-from sn17_trellis.model_process.life import Life, new_life_id, wait_for
+from sn17_trellis.model_process.acts import Act, Closing
+from sn17_trellis.model_process.launcher import Launcher, LaunchFailed
+from sn17_trellis.model_process.life import Life, new_life_id
 from sn17_trellis.model_process.lives import Observer
 from sn17_trellis.model_process.memory import process_bytes, set_oom_score
-from sn17_trellis.model_process.messages import Channel, Encoded
+from sn17_trellis.model_process.meter import Meter
 from sn17_trellis.model_process.metrics import ModelMetrics
-from sn17_trellis.model_process.room import Measures, Terms, no_room
+from sn17_trellis.model_process.processes import Fresh, Processes
+from sn17_trellis.model_process.room import Terms
 from sn17_trellis.settings import WorkerSettings
 
 TICK_SECONDS: Final = 0.5
@@ -34,44 +34,13 @@ REAP_SECONDS: Final = 10.0
 BACKOFF_SECONDS: Final = 1.0
 BACKOFF_CAP_SECONDS: Final = 60.0
 OOM_OLD: Final = 300
-OOM_FRESH: Final = 600
-CANARY: Final = Job(GenerationKind.CANARY, 0, prompt="")
-"""Stands for the backend's own canary, which its process knows."""
-
 log = logging.getLogger("sn17.trellis.lives")
 R = TypeVar("R")
-
-
-class Closing(Exception):  # noqa: N818
-    """The service ends: nothing new is begun."""
-
-
-class TooLate(Exception):  # noqa: N818
-    """An act did not end within its time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Act:
-    """What is asked for, and of which life."""
-
-    how: RecycleHow
-    life_id: str
-    reason: str
-    verify: bool
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Fresh:
-    """A process that is ready, with its canary."""
-
-    life: Life
-    canary: Encoded
 
 
 class Keeper:
     """One thread starts, swaps and reaps; the fork server dies with it, so it lives as long as the service.
 
-    ``read_memory`` is of the whole container, ``job_seconds`` the median of recent jobs.
     ``on_phase`` hears of each phase of an act when it begins.
     """
 
@@ -85,15 +54,14 @@ class Keeper:
         *,
         acts: Mapping[RecycleHow, Callable[[Keeper, Act], None]],
         spool: Path,
-        read_memory: Callable[[], MemoryReading | None],
-        job_seconds: Callable[[], float | None],
+        meter: Meter,
         on_phase: Callable[[SwapPhase], None] = lambda _: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.on_phase = on_phase
         self.settings = settings
         self.metrics = metrics
-        self.measures = Measures()
+        self.meter = meter
         self.observer: Observer | None = None
         self.current: Life | None = None
         self.fresh: Life | None = None
@@ -103,16 +71,18 @@ class Keeper:
         self.changed = threading.Condition()
         self._launcher = launcher
         self._acts = acts
-        self._spool = spool
-        self._read_memory = read_memory
-        self._job_seconds = job_seconds
         self._clock = clock
-        self._alive: list[Life] = []
         self._life_id = new_life_id()
-        self._numbers = 0
-        self._two_since: float | None = None
         self._started = self._stopping = False
         self._closing = threading.Event()
+        self.run = Processes(
+            launcher,
+            metrics,
+            spool,
+            self.changed,
+            suspect=self._suspect,
+            closing=self._closing.is_set,
+        )
         self._act: Act | None = None
         self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._swap_turn = DeviceTurn(_beside(settings.device_turn))
@@ -127,45 +97,31 @@ class Keeper:
 
     @property
     def processes(self) -> int:
-        return len(self._alive)
+        return len(self.run.alive)
+
+    @property
+    def resting(self) -> bool:
+        since = self.run.two_since
+        return since is not None and time.monotonic() - since < self.settings.swap_deadline_seconds
 
     @property
     def ready(self) -> bool:
         life = self.current
         return life is not None and life.death is None
 
-    @property
-    def resting(self) -> bool:
-        since = self._two_since
-        return since is not None and time.monotonic() - since < self.settings.swap_deadline_seconds
+    def terms(self) -> Terms | None:
+        return self.meter.terms(self.current)
 
-    def pids(self) -> tuple[int, ...]:
-        """Every process that was started and has not been reaped."""
-        return (*self._launcher.pids(), *(life.handle.pid for life in list(self._alive)))
+    def room(self) -> bool | None:
+        return self.meter.room(self.current)
 
     def memory(self) -> Mapping[str, int]:
-        named = {f"helper-{n}": pid for n, pid in enumerate(self._launcher.pids())}
+        named = self.run.helpers()
         for name, life in (("model", self.current), ("fresh", self.fresh)):
             if life is not None:
                 named[name] = life.handle.pid
         found = {name: process_bytes(pid) for name, pid in named.items()}
         return {name: size for name, size in found.items() if size is not None}
-
-    def terms(self) -> Terms | None:
-        reading = self._read_memory()
-        life = self.current
-        return self.measures.terms(
-            limit=None if reading is None else reading.limit,
-            refuse_ratio=self.settings.guard_refuse_ratio,
-            job_seconds=self._job_seconds(),
-            device_free=None if life is None else life.gpu_memory.get("free"),
-        )
-
-    def room(self) -> bool | None:
-        terms, reading = self.terms(), self._read_memory()
-        if terms is None or reading is None:
-            return None
-        return no_room(terms, reading.unreclaimable) is None
 
     # --- what others ask --------------------------------------------------------------------------
 
@@ -177,7 +133,7 @@ class Keeper:
             self._started = True
         life = self.current
         if life is not None:
-            self.measure_start(life)
+            self.meter.started(life)
 
     def recycle(self, life_id: str, how: RecycleHow, reason: str, *, verify: bool) -> None:
         act = Act(how, life_id, reason, verify)
@@ -190,7 +146,7 @@ class Keeper:
                 raise Problem(Code.CONFLICT, "the worker is starting, ending or already at another recycle")
             if how is RecycleHow.SWAP and not self.ready:
                 raise Problem(Code.CONFLICT, "no model process serves, so there is none to swap")
-            why = self._why_no_room() if how is RecycleHow.SWAP else None
+            why = self.meter.why_no_room(self.current) if how is RecycleHow.SWAP else None
             if why is None:
                 self._act, self.recycling = act, how
                 self.changed.notify_all()
@@ -199,9 +155,8 @@ class Keeper:
         raise Problem(Code.NO_ROOM, f"a swap does not fit: {why}")
 
     def after_job(self) -> None:
-        reading = self._read_memory()
-        if reading is not None and len(self._alive) == 1:
-            self.measures.after_job(reading.unreclaimable)
+        if self.processes == 1:
+            self.meter.after_job()
 
     def stop_acts(self) -> None:
         with self.changed:
@@ -214,10 +169,7 @@ class Keeper:
             self._stopping = True
             self._closing.set()
             self.changed.notify_all()
-        for life in sorted(self._alive, key=lambda one: one is self.current):
-            life.give_up(RerunCause.REPLACED, "the service ends")
-        for life in list(self._alive):
-            life.handle.wait(REAP_SECONDS)
+        self.run.kill_all(self.current)
         self._thread.join(REAP_SECONDS)
         self._launcher.close()
         self._swap_turn.close()
@@ -232,12 +184,25 @@ class Keeper:
             self.changed.notify_all()
         return future
 
-    def ready_life(self, give_up: Callable[[], None]) -> Life | None:
-        """The life that takes a job now; None while none starts."""
+    @contextlib.contextmanager
+    def claimed(self, give_up: Callable[[], None]) -> Iterator[Life | None]:
+        """The life that takes a job now, which is not ended before the job was given to it.
+
+        None where none starts.
+        """
+        life = self._claim(give_up)
+        try:
+            yield life
+        finally:
+            if life is not None:
+                life.unclaim()
+
+    def _claim(self, give_up: Callable[[], None]) -> Life | None:
         while True:
             with self.changed:
                 life = self.current
                 if life is not None and life.death is None:
+                    life.claim()
                     return life
                 if self.failing is not None or self._closing.is_set() or not self._started:
                     return None
@@ -246,7 +211,7 @@ class Keeper:
 
     def first_life(self) -> Life:
         """The process that the service starts with. Raises LaunchFailed."""
-        life = self.spawn()
+        life = self.run.spawn()
         self._life_id = life.life_id
         self.install(life)
         return life
@@ -255,57 +220,6 @@ class Keeper:
         """A moment, or until something has happened."""
         with self.changed:
             self.changed.wait(TICK_SECONDS / 10)
-
-    def used(self) -> int | None:
-        """Bytes of the container that cannot be reclaimed."""
-        reading = self._read_memory()
-        return None if reading is None else reading.unreclaimable
-
-    def next_number(self, life: Life) -> tuple[int, str]:
-        """A job number that was never used, and the temporary name for its asset."""
-        with self.changed:
-            self._numbers += 1
-            return self._numbers, str(self._spool / f".{life.life_id}-{self._numbers}.ply.part")
-
-    def spawn(self) -> Life:
-        """Start a process. Raises LaunchFailed."""
-        life_id = new_life_id()
-        connection, handle = self._launcher.start(life_id)
-        life = Life(life_id, Channel(connection), handle, ended=self._noticed)
-        set_oom_score(handle.pid, OOM_FRESH)
-        with self.changed:
-            self._alive.append(life)
-            if len(self._alive) == 2:
-                self._two_since = time.monotonic()
-        return life
-
-    def bring_up(
-        self, began: Callable[[SwapPhase], None], give_up: Callable[[], None], hold: Callable[[Life], None]
-    ) -> Fresh:
-        """Start a process and make it ready.
-
-        Raises:
-            Exception: what its backend raised, ModelDied, LaunchFailed, or whatever ``give_up`` raises.
-        """
-        began(SwapPhase.SPAWN)
-        life = self.spawn()
-        hold(life)
-        watched = self.sampling(life, give_up)
-        began(SwapPhase.LOAD)
-        life.load(watched)
-        began(SwapPhase.WARMUP)
-        life.warm_up(lambda *_: None, watched)
-        began(SwapPhase.CANARY)
-        at = time.monotonic()
-        number, file = self.next_number(life)
-        ticket = life.submit(number, CANARY, file, lambda *_: None)
-        try:
-            canary = wait_for(ticket.encoded, watched)
-        finally:
-            Path(file).unlink(missing_ok=True)
-        self.measures.canary_seconds = time.monotonic() - at
-        life.cleanup(watched)
-        return Fresh(life, canary)
 
     def install(self, fresh: Life | None) -> Life | None:
         """Make it the one that takes jobs; returns the one that did."""
@@ -317,43 +231,9 @@ class Keeper:
             set_oom_score(fresh.handle.pid, OOM_OLD)
         return old
 
-    def end(self, life: Life, *, until: float | None = None) -> None:
-        """End a process after its jobs, or now once ``until`` (monotonic) is over. Waits for it."""
-        while until is not None and life.death is None and life.at_work and time.monotonic() < until:
-            if self._closing.is_set():
-                break
-            with self.changed:
-                self.changed.wait(TICK_SECONDS / 20)
-        how = "asked"
-        if life.death is None and not life.at_work:
-            life.leave()
-            if not life.handle.wait(REAP_SECONDS):
-                how = "killed"
-        if life.handle.status is None:
-            how = "killed"
-            life.give_up(RerunCause.REPLACED, "the model process was replaced before it had finished")
-        self.reaped(life, how)
-
-    def reaped(self, life: Life, how: str) -> None:
-        """Wait for the end of a process and clear up after it."""
-        if not life.handle.wait(REAP_SECONDS):
-            reason = f"process {life.handle.pid} does not end although it was killed"
-            log.error("%s", reason)
-            if self.observer is not None:
-                self.observer.device_suspect(reason)
-        life.close()
-        self.metrics.ends.labels(how).inc()
-        for late in self._spool.glob(f".{life.life_id}-*"):
-            late.unlink(missing_ok=True)
-        with self.changed:
-            self._alive.remove(life)
-            if len(self._alive) < 2:
-                self._two_since = None
-            self.changed.notify_all()
-
     def tell_life(self, life: Life) -> None:
         """The information changes only here: the old process is gone, and memory is read anew."""
-        self._read_memory()
+        self.meter.used()
 
         def take() -> None:
             self._life_id = life.life_id
@@ -388,6 +268,10 @@ class Keeper:
     # --- the thread -------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        try:
+            self._launcher.prepare()
+        except LaunchFailed as error:
+            log.warning("%s", error)
         while not self._closing.is_set():
             with self.changed:
                 self.changed.wait_for(self._something, TICK_SECONDS)
@@ -399,9 +283,9 @@ class Keeper:
                 self._do(act)
             elif self._started and not self.ready and not self._closing.is_set():
                 self._revive()
-        for life in list(self._alive):
+        for life in list(self.run.alive):
             with contextlib.suppress(ValueError):
-                self.reaped(life, "killed")
+                self.run.reaped(life, "killed")
 
     def _something(self) -> bool:
         died = self._started and not self.ready
@@ -439,7 +323,7 @@ class Keeper:
             death = old.death
             log.error("%s", death or "the model process is gone")
             killed = death is not None and death.cause is RerunCause.KILLED
-            self.reaped(old, "killed" if killed else "crashed")
+            self.run.reaped(old, "killed" if killed else "crashed")
         self.start_anew()
 
     def start_anew(self, began: Callable[[SwapPhase], None] = lambda _: None) -> Fresh | None:
@@ -448,7 +332,7 @@ class Keeper:
         while not self._closing.is_set():
             made: list[Life] = []
             try:
-                fresh = self.bring_up(began, self._check_closing, made.append)
+                fresh = self.run.bring_up(began, self._check_closing, made.append)
             except Exception as error:
                 if self._closing.is_set():
                     break
@@ -457,7 +341,7 @@ class Keeper:
                 log.error("the model process does not start (%d in a row): %s", failures, error)
                 for life in made:
                     life.give_up(RerunCause.CRASHED, "it did not start")
-                    self.reaped(life, "crashed")
+                    self.run.reaped(life, "crashed")
                 self._pause(min(BACKOFF_CAP_SECONDS, BACKOFF_SECONDS * 2.0 ** (failures - 1)))
                 continue
             self.serve_alone(fresh)
@@ -468,8 +352,13 @@ class Keeper:
         """Let a ready process serve where there was none."""
         self.tell_life(fresh.life)
         self.judge(fresh, proves=False)
-        self.measure_start(fresh.life)
+        self.measured(fresh)
         self.install(fresh.life)
+
+    def measured(self, fresh: Fresh) -> None:
+        """A fresh process serves alone: the next one will need what it needed."""
+        self.meter.measures.canary_seconds = fresh.canary_seconds
+        self.meter.started(fresh.life)
 
     def judge(self, fresh: Fresh, *, proves: bool) -> bool:
         """Tell the worker of the canary of the life that serves now; true if it passed."""
@@ -485,41 +374,13 @@ class Keeper:
         with self.changed:
             self.changed.wait_for(self._closing.is_set, seconds)
 
+    def _suspect(self, reason: str) -> None:
+        if self.observer is not None:
+            self.observer.device_suspect(reason)
+
     def _check_closing(self) -> None:
         if self._closing.is_set():
             raise Closing
-
-    def _noticed(self) -> None:
-        with self.changed:
-            self.changed.notify_all()
-
-    # --- measuring --------------------------------------------------------------------------------
-
-    def _why_no_room(self) -> str | None:
-        terms, reading = self.terms(), self._read_memory()
-        if terms is None or reading is None:
-            return None
-        return no_room(terms, reading.unreclaimable)
-
-    def sampling(self, life: Life, give_up: Callable[[], None]) -> Callable[[], None]:
-        """``give_up`` that also watches how much a starting process takes."""
-
-        def watch() -> None:
-            life.sample(process_bytes(life.handle.pid))
-            give_up()
-
-        return watch
-
-    def measure_start(self, life: Life) -> None:
-        """A fresh life serves alone: its start tells what the next one will need."""
-        life.sample(process_bytes(life.handle.pid))
-        self.measures.started(life.peak, time.monotonic() - life.began)
-        need = life.gpu_memory.get("reserved")
-        if need is not None:
-            self.measures.device_need = max(need, self.measures.device_need or 0)
-        reading = self._read_memory()
-        if reading is not None:
-            self.measures.at_rest(reading.unreclaimable)
 
 
 def _beside(turn: Path | None) -> Path | None:

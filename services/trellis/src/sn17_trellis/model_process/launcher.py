@@ -54,6 +54,10 @@ class Handle:
 class Launcher(Protocol):
     """Starts model processes; used by one thread, which must outlive them."""
 
+    def prepare(self) -> None:
+        """Do beforehand what can be. Raises LaunchFailed."""
+        ...
+
     def start(self, life_id: str) -> tuple[Connection, Handle]:
         """Raises LaunchFailed."""
         ...
@@ -73,6 +77,9 @@ class SpawnLauncher:
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
         self._processes: list[subprocess.Popen[bytes]] = []
+
+    def prepare(self) -> None:
+        """Nothing can be."""
 
     def start(self, life_id: str) -> tuple[Connection, Handle]:
         ours, theirs = socket.socketpair()
@@ -114,6 +121,9 @@ class ForkServer:
         self._handles: dict[int, Handle] = {}
         self._statuses: dict[int, int] = {}
         become_subreaper()
+
+    def prepare(self) -> None:
+        self._ensure()
 
     def start(self, life_id: str) -> tuple[Connection, Handle]:
         control = self._ensure()

@@ -91,7 +91,7 @@ class Life:
         self._tickets: dict[int, Ticket] = {}
         self._reply: Future[Loaded | Warm | Cleaned] | None = None
         self._progress: Progress = lambda *_: None
-        self._leaving = False
+        self._claims = 0
         self._reader = threading.Thread(target=self._read, name=f"life-{life_id[:6]}", daemon=True)
         self._reader.start()
 
@@ -142,9 +142,19 @@ class Life:
 
     @property
     def at_work(self) -> int:
-        """Jobs that it has not finished."""
+        """Jobs that it has not finished, and those about to be given to it."""
         with self._lock:
-            return len(self._tickets)
+            return len(self._tickets) + self._claims
+
+    def claim(self) -> None:
+        """A job is about to be given to it."""
+        with self._lock:
+            self._claims += 1
+
+    def unclaim(self) -> None:
+        """It was, or will not be."""
+        with self._lock:
+            self._claims -= 1
 
     def sample(self, size: int | None) -> None:
         """Note how much memory its process has now."""
@@ -152,7 +162,6 @@ class Life:
 
     def leave(self) -> None:
         """Ask it to finish what it encodes and to end."""
-        self._leaving = True
         try:
             self._channel.send(Close())
         except OSError:

@@ -22,10 +22,11 @@ from sn17_trellis.backend import (
     ModelFailing,
     Progress,
 )
-from sn17_trellis.model_process.keeper import CANARY, Keeper
+from sn17_trellis.model_process.keeper import Keeper
 from sn17_trellis.model_process.life import Life, ModelDied, Ticket, wait_for
 from sn17_trellis.model_process.memory import process_bytes
 from sn17_trellis.model_process.messages import Generated
+from sn17_trellis.model_process.processes import CANARY
 from sn17_trellis.model_process.room import job_must_wait
 
 MAX_DEATHS: Final = 2
@@ -73,12 +74,12 @@ class ProcessBackend:
 
     def load(self) -> None:
         life = self._keeper.call(self._keeper.first_life).result()
-        life.load(self._keeper.sampling(life, self._keeper.check_stop))
+        life.load(self._keeper.run.sampling(life, self._keeper.check_stop))
 
     def warmup(self, progress: Progress, cancelled: IsCancelled) -> None:
         life = self._keeper.current
         if life is not None:
-            life.warm_up(progress, self._keeper.sampling(life, self._keeper.check_stop))
+            life.warm_up(progress, self._keeper.run.sampling(life, self._keeper.check_stop))
 
     def generate(self, job: Job, progress: Progress, cancelled: IsCancelled) -> Generation:
         work = _Work(job, progress, cancelled)
@@ -137,16 +138,8 @@ class ProcessBackend:
             if work.cancelled():
                 raise Cancelled
 
-        keeper = self._keeper
-        life = keeper.ready_life(gone)
-        while life is not None and self._must_wait(life):
-            gone()
-            keeper.wait_for_change()
-            life = keeper.ready_life(gone)
-        if life is None:
-            raise ModelFailing(f"{keeper.failing or 'the model process is gone'}; use another worker")
-        number, file = keeper.next_number(life)
-        ticket = life.submit(number, work.job, file, work.progress)
+        life, ticket = self._submitted(work, gone)
+        number = ticket.number
         stalled = self._stalled(life, ticket)
         told = False
 
@@ -158,6 +151,18 @@ class ProcessBackend:
             stalled()
 
         return life, ticket, wait_for(ticket.generated, meanwhile)
+
+    def _submitted(self, work: _Work, gone: Callable[[], None]) -> tuple[Life, Ticket]:
+        keeper = self._keeper
+        while True:
+            with keeper.claimed(gone) as life:
+                if life is None:
+                    raise ModelFailing(f"{keeper.failing or 'the model process is gone'}; use another worker")
+                if not self._must_wait(life):
+                    number, file = keeper.run.next_number(life)
+                    return life, life.submit(number, work.job, file, work.progress)
+            gone()
+            keeper.wait_for_change()
 
     def _again(self, work: _Work, died: ModelDied) -> None:
         """Note a death; returns if the job may run once more."""
@@ -177,7 +182,7 @@ class ProcessBackend:
         fresh = keeper.fresh
         if fresh is None or fresh is life or not keeper.resting:
             return False
-        terms, used = keeper.terms(), keeper.used()
+        terms, used = keeper.terms(), keeper.meter.used()
         if terms is None or used is None:
             return False
         return job_must_wait(terms, used, process_bytes(fresh.handle.pid) or 0)

@@ -9,8 +9,10 @@ from types import TracebackType
 from sn17_contract.metrics import RerunCause, SwapPhase
 from sn17_contract.worker import RecycleOutcome
 
-from sn17_trellis.model_process.keeper import Act, Closing, Fresh, Keeper, TooLate
+from sn17_trellis.model_process.acts import Act, Closing, TooLate
+from sn17_trellis.model_process.keeper import Keeper
 from sn17_trellis.model_process.life import Life
+from sn17_trellis.model_process.processes import Fresh
 
 log = logging.getLogger("sn17.trellis.swap")
 
@@ -62,7 +64,7 @@ def swap(keeper: Keeper, act: Act) -> None:
 
     with Phases(keeper, act) as phases:
         try:
-            fresh = keeper.bring_up(phases.begin, give_up, hold)
+            fresh = keeper.run.bring_up(phases.begin, give_up, hold)
             outcome = _outcome(keeper, act, fresh)
         except Closing:
             outcome = RecycleOutcome.FAILED
@@ -80,11 +82,11 @@ def swap(keeper: Keeper, act: Act) -> None:
         keeper.fresh = None
         phases.begin(SwapPhase.REAP)
         if old is not None:
-            keeper.end(old, until=max(deadline, time.monotonic() + 1.0))
+            keeper.run.end(old, until=max(deadline, time.monotonic() + 1.0))
         keeper.tell_life(fresh.life)
         keeper.judge(fresh, proves=False)
-        keeper.measure_start(fresh.life)
-        keeper.measures.swaps.append(time.monotonic() - phases.began)
+        keeper.measured(fresh)
+        keeper.meter.measures.swaps.append(time.monotonic() - phases.began)
     keeper.record(act, RecycleOutcome.DONE, fresh.life.life_id)
 
 
@@ -95,7 +97,7 @@ def replace(keeper: Keeper, act: Act) -> None:
         phases.begin(SwapPhase.REAP)
         old = keeper.install(None)
         if old is not None:
-            keeper.end(old, until=deadline)
+            keeper.run.end(old, until=deadline)
         fresh = keeper.start_anew(phases.begin)
         if fresh is None:
             keeper.record(act, RecycleOutcome.FAILED, None)
@@ -125,5 +127,5 @@ def _abandon(keeper: Keeper) -> None:
     if fresh is None:
         return
     fresh.give_up(RerunCause.REPLACED, "the swap was given up")
-    keeper.reaped(fresh, "killed")
+    keeper.run.reaped(fresh, "killed")
     keeper.fresh = None

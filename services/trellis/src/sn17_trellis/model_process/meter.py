@@ -1,0 +1,70 @@
+"""Measures what a swap needs, on the worker itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from sn17_service import MemoryReading
+
+from sn17_trellis.model_process.life import Life
+from sn17_trellis.model_process.memory import process_bytes
+from sn17_trellis.model_process.room import Measures, Terms, no_room
+
+
+class Meter:
+    """``read_memory`` is of the whole container, ``job_seconds`` the median of recent jobs."""
+
+    def __init__(
+        self,
+        *,
+        read_memory: Callable[[], MemoryReading | None],
+        job_seconds: Callable[[], float | None],
+        refuse_ratio: float,
+    ) -> None:
+        self.measures = Measures()
+        self._read_memory = read_memory
+        self._job_seconds = job_seconds
+        self._refuse_ratio = refuse_ratio
+
+    def used(self) -> int | None:
+        """Bytes of the container that cannot be reclaimed."""
+        reading = self._read_memory()
+        return None if reading is None else reading.unreclaimable
+
+    def terms(self, serving: Life | None) -> Terms | None:
+        """The terms of the room for a swap; None while one is unknown."""
+        reading = self._read_memory()
+        return self.measures.terms(
+            limit=None if reading is None else reading.limit,
+            refuse_ratio=self._refuse_ratio,
+            job_seconds=self._job_seconds(),
+            device_free=None if serving is None else serving.gpu_memory.get("free"),
+        )
+
+    def room(self, serving: Life | None) -> bool | None:
+        """Whether a swap fits now; None where that is not known."""
+        terms, used = self.terms(serving), self.used()
+        return None if terms is None or used is None else no_room(terms, used) is None
+
+    def why_no_room(self, serving: Life | None) -> str | None:
+        """Why a swap does not fit; None where it does or where there is no limit to say so."""
+        terms, used = self.terms(serving), self.used()
+        return None if terms is None or used is None else no_room(terms, used)
+
+    def after_job(self) -> None:
+        """Between two jobs, with one model process."""
+        used = self.used()
+        if used is not None:
+            self.measures.after_job(used)
+
+    def started(self, life: Life) -> None:
+        """A fresh life serves alone: its start tells what the next one will need."""
+        life.sample(process_bytes(life.handle.pid))
+        self.measures.started(life.peak, time.monotonic() - life.began)
+        need = life.gpu_memory.get("reserved")
+        if need is not None:
+            self.measures.device_need = max(need, self.measures.device_need or 0)
+        used = self.used()
+        if used is not None:
+            self.measures.at_rest(used)

@@ -1,0 +1,130 @@
+"""Whether two model processes fit beside each other, and when a worker swaps by itself."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from hypothesis import given
+from hypothesis import strategies as st
+from sn17_trellis.model_process.room import Measures, Terms, job_must_wait, no_room
+from sn17_trellis.swap_policy import SwapPolicy
+
+GIB = 1 << 30
+TERMS = Terms(
+    limit=12 * GIB,
+    refuse_ratio=0.88,
+    fresh_peak=3 * GIB,
+    rest=3 * GIB,
+    growth=GIB // 10,
+    swap_seconds=25.0,
+    job_seconds=10.0,
+)
+
+terms_of_any_worker = st.builds(
+    Terms,
+    limit=st.integers(1 << 28, 1 << 37),
+    refuse_ratio=st.floats(0.5, 0.95),
+    fresh_peak=st.integers(0, 1 << 36),
+    rest=st.integers(0, 1 << 36),
+    growth=st.integers(0, 1 << 33),
+    swap_seconds=st.floats(0.1, 300),
+    job_seconds=st.floats(0.1, 60),
+)
+
+
+def test_the_threshold_is_the_one_of_the_formula() -> None:
+    # Three generations happen during 25 s of swap, and one more before it begins.
+    assert TERMS.jobs_meanwhile == 3
+    assert TERMS.threshold == int(0.88 * 12 * GIB) - 3 * GIB - 4 * (GIB // 10)
+    assert no_room(TERMS, TERMS.threshold) is None
+
+
+@given(terms_of_any_worker)
+def test_a_swap_that_begins_at_the_threshold_stays_below_the_refusing_level(terms: Terms) -> None:
+    if no_room(terms, terms.threshold) is None:
+        worst = terms.threshold + terms.growth * (terms.jobs_meanwhile + 1) + terms.fresh_peak
+        assert worst <= terms.refuse
+
+
+@given(terms_of_any_worker, st.integers(0, 1 << 37), st.integers(0, 1 << 33))
+def test_more_memory_in_use_never_makes_room(terms: Terms, used: int, more: int) -> None:
+    if no_room(terms, used) is not None:
+        assert no_room(terms, used + more) is not None
+
+
+def test_both_models_in_one_worker_are_replaced_and_not_swapped() -> None:
+    both = dataclasses.replace(TERMS, fresh_peak=5 * GIB, rest=5 * GIB, growth=GIB // 4)
+    assert "leaves less than 3 generations" in str(no_room(both, both.rest))
+
+
+def test_a_device_without_room_for_a_second_set_of_weights_is_said() -> None:
+    full = dataclasses.replace(TERMS, device_need=7 * GIB, device_free=6 * GIB)
+    assert "device" in str(no_room(full, full.rest))
+
+
+def test_the_old_process_waits_where_its_job_would_take_what_the_fresh_one_needs() -> None:
+    level = TERMS.refuse - TERMS.growth
+    assert not job_must_wait(TERMS, level, fresh_now=TERMS.fresh_peak)
+    assert job_must_wait(TERMS, level, fresh_now=TERMS.fresh_peak - 1)
+
+
+def test_growth_is_of_later_generations_and_never_negative() -> None:
+    measures = Measures()
+    measures.at_rest(100)
+    measures.after_job(900)
+    assert measures.growth == 0, "the first job fills caches"
+    for used in (910, 920, 930):
+        measures.after_job(used)
+    assert measures.growth == 10
+    for used in (800, 700, 600):
+        measures.after_job(used)
+    assert measures.growth >= 0
+
+
+def test_terms_are_unknown_until_all_were_measured() -> None:
+    measures = Measures()
+    known = {"limit": GIB, "refuse_ratio": 0.88, "job_seconds": None, "device_free": None}
+    assert measures.terms(**known) is None
+    measures.started(1000, 4.0)
+    measures.at_rest(2000)
+    assert measures.terms(**known) is None, "no job, no canary: nothing says how long one takes"
+    measures.canary_seconds = 2.0
+    terms = measures.terms(**known)
+    assert terms is not None
+    assert (terms.jobs_meanwhile, terms.swap_seconds) == (2, 4.0)
+    assert measures.terms(**{**known, "limit": None}) is None
+
+
+def policy(**changes: float) -> SwapPolicy:
+    values = {"after_seconds": 40.0, "idle_seconds": 20.0, **changes}
+    return SwapPolicy(**values, random=lambda: 0.5)
+
+
+def test_above_the_threshold_the_operator_has_its_time_first() -> None:
+    one = policy()
+    flat = dataclasses.replace(TERMS, growth=0)
+    assert one.due(flat, flat.threshold - 1, now=0.0, idle_for=0.0) is None
+    assert one.due(flat, flat.threshold, now=10.0, idle_for=0.0) is None
+    assert one.due(flat, flat.threshold, now=59.9, idle_for=0.0) is None, "40 s and a quarter of jitter"
+    assert "for 50 s" in str(one.due(flat, flat.threshold, now=60.0, idle_for=0.0))
+
+
+def test_the_last_moment_at_which_a_swap_fits_is_not_missed() -> None:
+    assert "would not fit" in str(policy().due(TERMS, TERMS.threshold + 1, now=0.0, idle_for=0.0))
+
+
+def test_idle_above_half_way_it_swaps_once_a_life() -> None:
+    one = policy()
+    used = int(TERMS.half_way) + 1
+    assert one.due(TERMS, used, now=0.0, idle_for=19.0) is None
+    assert "idle" in str(one.due(TERMS, used, now=1.0, idle_for=20.0))
+    assert one.due(TERMS, used, now=2.0, idle_for=21.0) is None
+    one.new_life()
+    assert one.due(TERMS, used, now=3.0, idle_for=22.0) is not None
+    assert one.due(TERMS, int(TERMS.half_way) - 1, now=3.0, idle_for=99.0) is None
+
+
+def test_without_room_it_never_asks() -> None:
+    full = dataclasses.replace(TERMS, rest=9 * GIB)
+    assert policy(after_seconds=0).due(full, 9 * GIB, now=0.0, idle_for=99.0) is None
+    assert policy().due(None, 9 * GIB, now=0.0, idle_for=99.0) is None
