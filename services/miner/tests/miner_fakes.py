@@ -300,6 +300,8 @@ class FakeValidator(Server):
     submits: list[SubmitResults] = field(default_factory=list)
     judged: list[tuple[str, str]] = field(default_factory=list)
     on_call: Callable[[str], Awaitable[None]] | None = None
+    edit: Callable[[dict[str, Any]], Any] = lambda answer: None
+    """Changes an answer on its way out."""
     nonces: NonceBook = field(default_factory=lambda: NonceBook(time.time_ns))
 
     @property
@@ -425,8 +427,10 @@ class FakeValidator(Server):
 
     def _answer(self, message: PullTask | SubmitResults) -> web.Response:
         date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(self.now()))
+        values = json.loads(message.model_dump_json())
+        self.edit(values)
         return web.Response(
-            body=message.model_dump_json().encode(), content_type="application/json", headers={"Date": date}
+            body=json.dumps(values).encode(), content_type="application/json", headers={"Date": date}
         )
 
     def outcomes(self) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
+from typing import Any
 
 import pytest
 from miner_fakes import SPZ, report_of
@@ -487,6 +488,41 @@ async def test_a_hostile_task_id_stays_harmless(harness: Harness) -> None:
     await harness.run()
     assert harness.task().outcome == "accepted"
     assert "/" not in worker.asked[0]["key"].rsplit("/", 1)[0]
+
+
+# --- the wire -------------------------------------------------------------------------------------
+
+
+async def test_a_change_of_the_wire_that_decides_nothing_is_ignored(harness: Harness) -> None:
+    _, validator = await harness.worker(), await harness.validator()
+
+    def tomorrow(answer: dict[str, Any]) -> None:
+        answer |= {"throttle_period": {"seconds": 1}, "validation_threshold": "high", "axon": 7, "new": [1]}
+        if answer.get("feedback"):
+            del answer["results"], answer["signature"]
+            answer["feedback"] |= {"current_duel_rating": None, "generations_within_the_window": "many"}
+
+    validator.edit = tomorrow
+    await harness.run()
+    assert (harness.task().outcome, harness.task().score) == ("accepted", 0.8)
+
+
+async def test_answers_that_cannot_be_read_three_times_are_a_warning_that_names_the_field(
+    harness: Harness, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, validator = await harness.worker(), await harness.validator()
+
+    def renamed(answer: dict[str, Any]) -> None:
+        if len(validator.pulls) <= 3 and answer.get("task"):
+            answer["task"]["text"] = answer["task"].pop("prompt")
+
+    validator.edit = renamed
+    await harness.run()
+    warnings = [r.getMessage() for r in caplog.records if "cannot be read" in r.getMessage()]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("3 answers in a row")
+    assert "task.prompt" in warnings[0]
+    assert harness.task().outcome == "accepted"
 
 
 # --- prompts --------------------------------------------------------------------------------------
