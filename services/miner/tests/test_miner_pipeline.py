@@ -29,6 +29,7 @@ async def test_from_pull_to_accepted(harness: Harness) -> None:
     name = validator.hotkey[:8]
     assert harness.metric("sn17_tasks_total", validator=name, kind="text", outcome="accepted") == 1
     assert harness.metric("sn17_registered", uid="0") == 1
+    assert harness.metric("sn17_validator_uid", validator=name) == validator.uid
 
 
 async def test_an_image_task_reaches_the_worker_as_a_file(harness: Harness) -> None:
