@@ -590,6 +590,21 @@ async def test_an_image_in_another_dialect_of_base64_reaches_the_worker(
 # --- gate -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("before", [["reset"], ["500", "lock"], []])
+async def test_a_result_accepted_before_its_repetition_arrived_is_accepted(
+    harness: Harness, before: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its zeros and cooldown look like a rejection; booked as one, the gate would learn the opposite."""
+    _, validator = await harness.worker(), await harness.validator()
+    validator.submit_script.extend([*before, "repeat"])
+    miner = await harness.run()
+    assert (harness.task().outcome, harness.task().score) == ("accepted", None)
+    assert validator.outcomes() == ["accepted"]
+    learned = miner.context.scheduler.lanes[validator.hotkey].learned
+    assert learned.accepted == learned.judged == 1.0
+    assert ("another miner works with this hotkey" in caplog.text) == (before == [])
+
+
 async def test_what_fails_the_checks_is_tried_with_other_seeds_then_skipped_for_free(
     harness: Harness,
 ) -> None:
