@@ -101,7 +101,7 @@ def _table(title: str, caption: str | None = None) -> Table:
 
 def _validator_cells(row: ValidatorRow, shown: Sequence[Outcome]) -> list[str]:
     return [
-        row.validator[:8],
+        row.validator[:8] if row.uid is None else f"{row.uid} {row.validator[:8]}",
         str(row.pulled),
         *(str(row.outcomes[outcome]) for outcome in shown),
         str(row.open),
