@@ -86,4 +86,4 @@ def test_validators_are_shown_by_uid_where_it_is_known() -> None:
     assert [row.uid for row in report.validators] == [None, 27]
     console = Console(width=200, record=True)
     console.print(validator_table(report))
-    assert f"27 {B[:8]}" in console.export_text()
+    assert f"27   {B[:8]}" in console.export_text()
