@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 from sn17.up.report import TaskRecord, WorkerRecord, build, percentile
-from sn17.up.tables import render
+from sn17.up.tables import render, validator_table
 from sn17_contract.tasks import Outcome
 
 A, B = "5Alice000", "5Bob00000"
@@ -76,3 +78,12 @@ def test_the_tables_show_unknown_as_a_dash() -> None:
     assert "5Alice00" in text
     assert "trellis-1 was cordoned" in text
     assert "nan" not in text
+
+
+def test_validators_are_shown_by_uid_where_it_is_known() -> None:
+    tasks = [record(1, Outcome.ACCEPTED), replace(record(2, Outcome.ACCEPTED), validator=B, uid=27)]
+    report = build(tasks, [], validators=[A, B], assigned={})
+    assert [row.uid for row in report.validators] == [None, 27]
+    console = Console(width=200, record=True)
+    console.print(validator_table(report))
+    assert f"27   {B[:8]}" in console.export_text()

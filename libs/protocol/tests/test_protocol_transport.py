@@ -255,3 +255,70 @@ def test_answers_are_read_or_refused_with_the_validators_words():
         with pytest.raises(TransportError) as caught:
             read_response(PullTask, 200, garbage)
         assert caught.value.status == 422
+
+
+TASK = {"type": "text", "id": "1", "prompt": "a red cube"}
+VERDICT = {"validation_failed": False, "task_fidelity_score": 0.8}
+ECHO = {"results": "", "submit_time": 1, "signature": ""}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"throttle_period": 30.7},
+        {"throttle_period": "30"},
+        {"throttle_period": {"seconds": 30}},
+        {"validation_threshold": None},
+        {"validation_threshold": "high"},
+        {"cooldown_violations": [1]},
+        {"dendrite": "5F..."},
+        {"axon": {"port": "eight"}},
+        {"timeout": "never", "total_size": []},
+        {"a_new_field": {"of": "tomorrow"}},
+    ],
+)
+def test_a_change_that_decides_nothing_does_not_cost_the_task(change):
+    answer = read_response(PullTask, 200, json.dumps({"task": TASK, **change}).encode())
+    assert answer.task is not None
+    assert answer.task.prompt == "a red cube"
+    assert 0 <= answer.throttle_period <= 30
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"results": None, "signature": None},
+        {"data_format": 3, "compression": "x"},
+        {"feedback": {**VERDICT, "current_duel_rating": None}},
+        {"feedback": {**VERDICT, "generations_within_the_window": "many", "average_fidelity_score": {}}},
+        {"task": {"type": "video"}},
+        {"cooldown_until": 1300.9},
+    ],
+)
+@pytest.mark.parametrize("echo", [ECHO, {}])
+def test_a_verdict_is_read_whatever_else_changed(change, echo):
+    body = {**echo, "feedback": VERDICT, "cooldown_until": 1300, **change}
+    answer = read_response(SubmitResults, 200, json.dumps(body).encode())
+    assert answer.feedback is not None
+    assert (answer.feedback.task_fidelity_score, answer.cooldown_until) == (0.8, 1300)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "field"),
+    [
+        (PullTask, {"task": {"type": "text", "id": "1"}}, "task.prompt"),
+        (PullTask, {"task": {"type": "video", "id": "1", "prompt": "x"}}, "task.type"),
+        (PullTask, {"task": TASK, "cooldown_until": "soon"}, "cooldown_until"),
+        (
+            SubmitResults,
+            {**ECHO, "feedback": {"task_fidelity_score": "good"}},
+            "feedback.task_fidelity_score",
+        ),
+        (SubmitResults, {**ECHO, "feedback": "good"}, "feedback"),
+    ],
+)
+def test_what_decides_and_cannot_be_read_is_named(kind, body, field):
+    with pytest.raises(TransportError, match=f"the answer is no {kind.__name__}: .*{field}") as caught:
+        read_response(kind, 200, json.dumps(body).encode())
+    assert caught.value.status == 422

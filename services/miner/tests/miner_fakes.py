@@ -300,6 +300,8 @@ class FakeValidator(Server):
     submits: list[SubmitResults] = field(default_factory=list)
     judged: list[tuple[str, str]] = field(default_factory=list)
     on_call: Callable[[str], Awaitable[None]] | None = None
+    edit: Callable[[dict[str, Any]], Any] = lambda answer: None
+    """Changes an answer on its way out."""
     nonces: NonceBook = field(default_factory=lambda: NonceBook(time.time_ns))
 
     @property
@@ -389,7 +391,7 @@ class FakeValidator(Server):
             miner_hotkey=message.dendrite_hotkey or "",
         )
         assert good, "a wrong signature costs 600 s"
-        answer = self._judge(message, step)
+        answer = self._repeat(message) if step == "repeat" else self._judge(message, step)
         await self.changes.happened()
         if self.on_call is not None:
             await self.on_call("judged")
@@ -400,6 +402,12 @@ class FakeValidator(Server):
                 await asyncio.Event().wait()
             return reset(request)
         return answer
+
+    def _repeat(self, message: SubmitResults) -> web.Response:
+        """An earlier submission is accepted while this one is validated: zeros with that one's cooldown."""
+        self._judge(message, "accept")
+        told = Feedback(average_fidelity_score=0.99, generations_within_the_window=1)
+        return self._told(message, told)
 
     def _judge(self, message: SubmitResults, step: str) -> web.Response:
         assert self.assigned is not None
@@ -425,8 +433,10 @@ class FakeValidator(Server):
 
     def _answer(self, message: PullTask | SubmitResults) -> web.Response:
         date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(self.now()))
+        values = json.loads(message.model_dump_json())
+        self.edit(values)
         return web.Response(
-            body=message.model_dump_json().encode(), content_type="application/json", headers={"Date": date}
+            body=json.dumps(values).encode(), content_type="application/json", headers={"Date": date}
         )
 
     def outcomes(self) -> list[str]:

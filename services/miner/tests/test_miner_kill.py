@@ -92,7 +92,8 @@ async def test_sigterm_finishes_what_is_in_hand_and_pulls_nothing_more(harness: 
 
 async def test_a_second_miner_says_so_and_waits(harness: Harness) -> None:
     worker, _ = await harness.worker(hold=True), await harness.validator()
-    first = await harness.process(max_tasks=1)
+    # The first must still be at work when the second has started, however slow that is.
+    first = await harness.process(max_tasks=1, stall_seconds=60)
     await harness.changes.until(lambda: worker.current is not None)
     second = await harness.process(max_tasks=1)
     log = harness.folder / "miner.log"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
+from typing import Any
 
 import pytest
 from miner_fakes import SPZ, report_of
@@ -28,6 +29,7 @@ async def test_from_pull_to_accepted(harness: Harness) -> None:
     name = validator.hotkey[:8]
     assert harness.metric("sn17_tasks_total", validator=name, kind="text", outcome="accepted") == 1
     assert harness.metric("sn17_registered", uid="0") == 1
+    assert harness.metric("sn17_validator_uid", validator=name) == validator.uid
 
 
 async def test_an_image_task_reaches_the_worker_as_a_file(harness: Harness) -> None:
@@ -489,6 +491,41 @@ async def test_a_hostile_task_id_stays_harmless(harness: Harness) -> None:
     assert "/" not in worker.asked[0]["key"].rsplit("/", 1)[0]
 
 
+# --- the wire -------------------------------------------------------------------------------------
+
+
+async def test_a_change_of_the_wire_that_decides_nothing_is_ignored(harness: Harness) -> None:
+    _, validator = await harness.worker(), await harness.validator()
+
+    def tomorrow(answer: dict[str, Any]) -> None:
+        answer |= {"throttle_period": {"seconds": 1}, "validation_threshold": "high", "axon": 7, "new": [1]}
+        if answer.get("feedback"):
+            del answer["results"], answer["signature"]
+            answer["feedback"] |= {"current_duel_rating": None, "generations_within_the_window": "many"}
+
+    validator.edit = tomorrow
+    await harness.run()
+    assert (harness.task().outcome, harness.task().score) == ("accepted", 0.8)
+
+
+async def test_answers_that_cannot_be_read_three_times_are_a_warning_that_names_the_field(
+    harness: Harness, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, validator = await harness.worker(), await harness.validator()
+
+    def renamed(answer: dict[str, Any]) -> None:
+        if len(validator.pulls) <= 3 and answer.get("task"):
+            answer["task"]["text"] = answer["task"].pop("prompt")
+
+    validator.edit = renamed
+    await harness.run()
+    warnings = [r.getMessage() for r in caplog.records if "cannot be read" in r.getMessage()]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("3 answers in a row")
+    assert "task.prompt" in warnings[0]
+    assert harness.task().outcome == "accepted"
+
+
 # --- prompts --------------------------------------------------------------------------------------
 
 ENHANCED = {"enhance__text_validators": "*", "enhance__text_template": "{prompt}, centered"}
@@ -551,6 +588,21 @@ async def test_an_image_in_another_dialect_of_base64_reaches_the_worker(
 
 
 # --- gate -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("before", [["reset"], ["500", "lock"], []])
+async def test_a_result_accepted_before_its_repetition_arrived_is_accepted(
+    harness: Harness, before: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its zeros and cooldown look like a rejection; booked as one, the gate would learn the opposite."""
+    _, validator = await harness.worker(), await harness.validator()
+    validator.submit_script.extend([*before, "repeat"])
+    miner = await harness.run()
+    assert (harness.task().outcome, harness.task().score) == ("accepted", None)
+    assert validator.outcomes() == ["accepted"]
+    learned = miner.context.scheduler.lanes[validator.hotkey].learned
+    assert learned.accepted == learned.judged == 1.0
+    assert ("another miner works with this hotkey" in caplog.text) == (before == [])
 
 
 async def test_what_fails_the_checks_is_tried_with_other_seeds_then_skipped_for_free(

@@ -26,6 +26,7 @@ def task_table(tasks: Iterable[TaskView]) -> Table:
     for name in (
         "#",
         "pulled",
+        "uid",
         "validator",
         "kind",
         "prompt",
@@ -35,13 +36,14 @@ def task_table(tasks: Iterable[TaskView]) -> Table:
         "seeds",
         "sent",
     ):
-        right = name in ("#", "score", "seconds", "seeds", "sent")
+        right = name in ("#", "uid", "score", "seconds", "seeds", "sent")
         table.add_column(name, justify="right" if right else "left", no_wrap=name != "prompt")
     for task in tasks:
         table.add_row(
             str(task.n),
             _time(task.pulled_at),
-            _validator(task.uid, task.validator),
+            _uid(task.uid),
+            task.validator[:8],
             task.kind,
             escape(task.prompt),
             _outcome(task),
@@ -56,12 +58,13 @@ def task_table(tasks: Iterable[TaskView]) -> Table:
 def window_table(windows: Iterable[Window]) -> Table:
     """Success and yield side by side, and what became of the rest."""
     table = Table(title="Last hours")
-    for name in ("hours", "validator", "ended", "success", "yield", "in time", "outcomes", "reasons"):
-        table.add_column(name, justify="left" if name in ("validator", "outcomes", "reasons") else "right")
+    for name in ("hours", "uid", "validator", "ended", "success", "yield", "in time", "outcomes", "reasons"):
+        left = name in ("validator", "outcomes", "reasons")
+        table.add_column(name, justify="left" if left else "right", no_wrap=name == "uid")
     for window in windows:
-        table.add_row(str(window.hours), "all", *_figures(window))
+        table.add_row(str(window.hours), "", "all", *_figures(window))
         for own in window.validators:
-            table.add_row("", _validator(own.uid, own.validator), *_figures(own))
+            table.add_row("", _uid(own.uid), own.validator[:8], *_figures(own))
     return table
 
 
@@ -71,13 +74,13 @@ def _figures(tally: Tally) -> Iterator[str]:
     yield from (_counts(tally.outcomes), _counts(tally.reasons))
 
 
-def _validator(uid: int | None, hotkey: str) -> str:
-    return f"{'?' if uid is None else uid} {hotkey[:8]}"
+def _uid(uid: int | None) -> str:
+    return "?" if uid is None else str(uid)
 
 
 def story(task: TaskView) -> Iterator[RenderableType]:
     """A head, the generations, and every event with the seconds since the pull."""
-    who = f"uid {'?' if task.uid is None else task.uid} {task.validator}"
+    who = f"uid {_uid(task.uid)} {task.validator}"
     head = f"[bold]Task {task.n}[/] {escape(task.task_id)}"
     yield f"{head}: {task.kind} from {who}, {_outcome(task)}"
     yield f"  prompt: {escape(task.prompt)}" + (

@@ -91,7 +91,7 @@ def read_tasks(journal: Path) -> list[TaskRecord]:
     except JournalError:
         return []
     try:
-        tasks = reader.tasks(limit=JOURNAL_WINDOW)
+        tasks, uids = reader.tasks(limit=JOURNAL_WINDOW), reader.uids()
     finally:
         reader.close()
     return [
@@ -103,6 +103,7 @@ def read_tasks(journal: Path) -> list[TaskRecord]:
             reason=task.reason or "",
             score=task.score,
             delivery_seconds=None if task.finished_at is None else task.finished_at - task.pulled_at,
+            uid=uids.get(task.validator),
         )
         for task in reversed(tasks)
     ]

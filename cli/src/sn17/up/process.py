@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from sn17_miner.core.backoff import Backoff
+from sn17_contract.backoff import Backoff
 
 BACKOFF = Backoff(first=1.0, cap=30.0)
 FORGIVEN_AFTER_SECONDS = 60.0

@@ -24,6 +24,8 @@ class TaskRecord:
     reason: str = ""
     score: float | None = None
     delivery_seconds: float | None = None
+    uid: int | None = None
+    """The validator's, where it is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class ValidatorRow:
     mean_score: float | None
     delivery_p50: float | None
     delivery_p95: float | None
+    uid: int | None = None
 
     @property
     def success(self) -> float | None:
@@ -135,6 +138,7 @@ def _row(hotkey: str, records: Sequence[TaskRecord]) -> ValidatorRow:
     deliveries = [record.delivery_seconds for record in records if record.delivery_seconds is not None]
     return ValidatorRow(
         validator=hotkey,
+        uid=next((record.uid for record in records if record.uid is not None), None),
         pulled=len(records),
         outcomes={outcome: counts[outcome] for outcome in Outcome},
         open=counts[None],

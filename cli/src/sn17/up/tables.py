@@ -52,6 +52,7 @@ def validator_table(report: Report, *, width: int = WIDE) -> Table:
     shown = [outcome for outcome in Outcome if width >= WIDE or total.outcomes[outcome]]
     hidden = [outcome.value.replace("_", " ") for outcome in Outcome if outcome not in shown]
     table = _table("Submissions", f"none {', '.join(hidden)}" if hidden else None)
+    table.add_column("uid", justify="right", no_wrap=True)
     table.add_column("validator")
     for name in ("pulled", *(outcome.value.replace("_", " ") for outcome in shown)):
         table.add_column(name, justify="right")
@@ -101,6 +102,7 @@ def _table(title: str, caption: str | None = None) -> Table:
 
 def _validator_cells(row: ValidatorRow, shown: Sequence[Outcome]) -> list[str]:
     return [
+        "" if row.uid is None else str(row.uid),
         row.validator[:8],
         str(row.pulled),
         *(str(row.outcomes[outcome]) for outcome in shown),

@@ -67,6 +67,7 @@ class Metric(StrEnum):
     GATE_THRESHOLD = "sn17_gate_threshold"
     INTERNAL_ERRORS = "sn17_internal_errors"
     VALIDATORS = "sn17_validators"
+    VALIDATOR_UID = "sn17_validator_uid"
     SPOOL_BYTES = "sn17_spool_bytes"
     CLOCK_SKEW = "sn17_clock_skew_seconds"
     REGISTERED = "sn17_registered"

@@ -110,8 +110,12 @@ class Synapse(WireModel):
         parts = [str(part) for part in loc]
         if not parts:
             return True
-        nested = any(name.startswith(f"{parts[0]}.") for name in cls.DECISIVE)
-        return (".".join(parts) if nested else parts[0]) in cls.DECISIVE
+        return (".".join(parts) if cls.nested(parts[0]) else parts[0]) in cls.DECISIVE
+
+    @classmethod
+    def nested(cls, name: int | str) -> bool:
+        """Whether only some of a field's own fields decide."""
+        return any(decisive.startswith(f"{name}.") for decisive in cls.DECISIVE)
 
     name: str | None = None
     timeout: WireFloat | None = 12.0

@@ -190,21 +190,18 @@ def _read_tolerantly(kind: type[S], body: bytes) -> S:
         wrong = error.errors()
         if any(kind.decides(e["loc"]) for e in wrong):
             raise
-    values = json.loads(body)
+    values: dict[str, Any] = json.loads(body)
     for e in wrong:
-        *path, last = e["loc"]
-        inside = values
-        for part in path:
-            inside = inside[part]
-        if e["type"] == "missing":
-            inside[last] = _EMPTY[kind.model_fields[str(last)].annotation]
-        else:
-            inside.pop(last, None)
+        first, *rest = (str(part) for part in e["loc"])
+        inside, name = (values[first], rest[0]) if rest and kind.nested(first) else (values, first)
+        inside.pop(name, None)
+        if inside is values and name in kind.REQUIRED:
+            # Ours, sent back: what stands there says nothing.
+            values[name] = _EMPTY[kind.model_fields[name].annotation]
     return kind.model_validate(values)
 
 
 _EMPTY: Final[dict[Any, Any]] = {str: "", int: 0}
-"""Stands for what a validator does not send back: it is ours, and we know it."""
 
 
 def _dotted(kind: type[Synapse], loc: tuple[int | str, ...]) -> str:

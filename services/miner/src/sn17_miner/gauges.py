@@ -21,6 +21,7 @@ def gauges(miner: Miner) -> Iterable[Row]:
     lanes = list(context.scheduler.lanes.values())
     for lane in lanes:
         name = {"validator": label(lane.neuron.hotkey)}
+        yield Metric.VALIDATOR_UID, "The validator's number on the subnet.", name, lane.neuron.uid
         at = lane.next_pull
         if at is not None:
             yield Metric.NEXT_PULL, "When the validator is asked next.", name, at

@@ -9,6 +9,7 @@ import logging
 from dataclasses import dataclass
 from typing import IO, Final
 
+from sn17_contract.backoff import Backoff
 from sn17_contract.fixer import FixReport
 from sn17_contract.tasks import Failure, GivenUpReason, Signal, TaskKind
 
@@ -26,7 +27,6 @@ from sn17_miner.clients.worker import (
 )
 from sn17_miner.context import Context
 from sn17_miner.core import gate
-from sn17_miner.core.backoff import Backoff
 from sn17_miner.core.evidence import signal_of
 from sn17_miner.core.fleet import Worker
 from sn17_miner.core.images import image_bytes

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from sn17_contract.backoff import Backoff
 from sn17_contract.tasks import Phase, TaskKind, TaskState
 from sn17_protocol import ChainSnapshot, Neuron, PullTask
 
@@ -15,7 +16,6 @@ from sn17_miner.chain.feed import ChainFeed
 from sn17_miner.clients.axon import Answer
 from sn17_miner.clients.web import short
 from sn17_miner.context import Context
-from sn17_miner.core.backoff import Backoff
 from sn17_miner.core.fleet import Worker
 from sn17_miner.core.learning import Learned
 from sn17_miner.core.records import Task

@@ -7,11 +7,11 @@ import logging
 from dataclasses import dataclass
 from typing import Final
 
+from sn17_contract.backoff import Backoff
 from sn17_contract.tasks import Failure, GivenUpReason, Outcome, Signal, TaskState
 
 from sn17_miner.context import Context
 from sn17_miner.core import gate
-from sn17_miner.core.backoff import Backoff
 from sn17_miner.core.fleet import Worker
 from sn17_miner.core.records import ResultSignal, Skip, Task
 from sn17_miner.generation import Generation, GiveUpError, holder

@@ -8,13 +8,13 @@ import logging
 from dataclasses import dataclass
 from typing import Final
 
+from sn17_contract.backoff import Backoff
 from sn17_contract.tasks import GivenUpReason, Outcome, TaskState
 from sn17_protocol import SubmitResults
 from sn17_protocol.signing import sign_result
 
 from sn17_miner.clients.axon import Answer
 from sn17_miner.context import Context
-from sn17_miner.core.backoff import Backoff
 from sn17_miner.core.records import Skip, Task
 from sn17_miner.core.verdict import CallError, Reading, Standing, Terms, Verdict, read_answer, read_error
 from sn17_miner.journal.journal import Journal

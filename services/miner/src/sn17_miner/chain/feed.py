@@ -10,11 +10,11 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
+from sn17_contract.backoff import Backoff
 from sn17_files import write_atomically
 from sn17_protocol import ChainSnapshot
 
 from sn17_miner.chain.source import ChainError, ChainSource, parse_snapshot
-from sn17_miner.core.backoff import Backoff
 
 _log = logging.getLogger("sn17.miner.chain")
 

@@ -12,10 +12,10 @@ from math import sqrt
 from random import Random
 from statistics import median
 
+from sn17_contract.backoff import Backoff
 from sn17_contract.tasks import Phase
 from sn17_protocol import Neuron
 
-from sn17_miner.core.backoff import Backoff
 from sn17_miner.core.learning import Learned
 from sn17_miner.core.timing import Policy
 from sn17_miner.core.verdict import Standing

@@ -17,7 +17,7 @@ log = logging.getLogger("sn17.trellis.engine")
 
 
 def rembg_remover() -> BackgroundRemover | None:
-    """Removal by `rembg` (the `background` extra), or None, saying why, where it can not be had.
+    """Removal by `rembg` (the `background` extra), or None, saying why, where it cannot be had.
 
     The model file is not downloaded here: a worker asks the network for nothing when it starts.
     """
@@ -25,12 +25,17 @@ def rembg_remover() -> BackgroundRemover | None:
         import rembg  # type: ignore[import-not-found, import-untyped, unused-ignore]
         from rembg.sessions.u2net import U2netSession  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except ImportError as error:
-        log.info("pictures need an alpha channel: the 'background' extra is not installed (%s)", error.name)
+        log.warning(
+            "image tasks: pictures without an alpha channel, all photographs that is, will be refused:"
+            " the 'background' extra is not installed (%s)",
+            error.name,
+        )
         return None
     if U2netSession.resolve_existing(f"{MODEL}.onnx") is None:
         home = U2netSession.model_dir()
         log.warning(
-            "pictures need an alpha channel: no %s.onnx in %s; rembg.new_session(%r) fetches it",
+            "image tasks: pictures without an alpha channel, all photographs that is, will be refused:"
+            " no %s.onnx in %s; rembg.new_session(%r) fetches it",
             *(MODEL, home, MODEL),
         )
         return None

@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from sn17_contract.backoff import Backoff
 from sn17_contract.http import Code
 from sn17_contract.metrics import RerunCause, SwapPhase
 from sn17_contract.worker import LastRecycle, RecycleHow, RecycleOutcome
@@ -31,8 +32,7 @@ from sn17_trellis.settings import WorkerSettings
 
 TICK_SECONDS: Final = 0.5
 REAP_SECONDS: Final = 10.0
-BACKOFF_SECONDS: Final = 1.0
-BACKOFF_CAP_SECONDS: Final = 60.0
+BACKOFF: Final = Backoff(first=1.0, cap=60.0)
 OOM_OLD: Final = 300
 log = logging.getLogger("sn17.trellis.lives")
 R = TypeVar("R")
@@ -342,7 +342,7 @@ class Keeper:
                 for life in made:
                     life.give_up(RerunCause.CRASHED, "it did not start")
                     self.run.reaped(life, "crashed")
-                self._pause(min(BACKOFF_CAP_SECONDS, BACKOFF_SECONDS * 2.0 ** (failures - 1)))
+                self._pause(BACKOFF.seconds(failures))
                 continue
             self.serve_alone(fresh)
             return fresh

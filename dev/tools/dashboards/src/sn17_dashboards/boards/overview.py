@@ -23,6 +23,7 @@ JUDGED = increase(TASKS, f'outcome!="skipped",{VALIDATOR}')
 SUCCESS = f"sum by (validator) ({ACCEPTED}) / (sum by (validator) ({JUDGED}) > 0)"
 HANDED_OUT = increase(PULLED, VALIDATOR)
 SCORE = Metric.TASK_SCORE
+UID = selected(Metric.VALIDATOR_UID, VALIDATOR)
 
 
 def yesterday(matchers: str) -> str:
@@ -52,6 +53,7 @@ OVERVIEW = Board(
             "The change is against the same window a day before.",
             "percentunit",
             (
+                Query(f"max by (validator) ({UID})", "uid", unit="none"),
                 Query(SUCCESS, "Success"),
                 Query(
                     f"sum by (validator) ({ACCEPTED}) / (sum by (validator) ({HANDED_OUT}) > 0)",

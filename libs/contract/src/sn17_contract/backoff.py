@@ -1,4 +1,4 @@
-"""How long to wait after failures in a row."""
+"""How long a caller waits after failures in a row before it tries again."""
 
 from __future__ import annotations
 
