@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from math import exp, floor, isfinite, log
 from typing import Any, Final
 
@@ -227,10 +228,12 @@ def score_signals() -> Iterable[tuple[float, str]]:
     return [(index * SCORE_STEP, _name(index)) for index in range(_BINS)]
 
 
+@cache
 def _name(index: int) -> str:
     return f"{_SCORE}{index * SCORE_STEP:.2f}"
 
 
+@cache
 def _bin(signal: str) -> int:
     return round(float(signal.removeprefix(_SCORE)) / SCORE_STEP)
 
@@ -243,6 +246,7 @@ def _belief(signal: str, threshold: float, accepted: float, judged: float) -> Be
     return Belief((_prior(signal, threshold) * prior + accepted) / weight, weight)
 
 
+@cache
 def _prior(signal: str, threshold: float) -> float:
     if signal.startswith(_SCORE):
         score = _bin(signal) * SCORE_STEP + SCORE_STEP / 2
@@ -250,6 +254,7 @@ def _prior(signal: str, threshold: float) -> float:
     return _PRIOR.get(signal, 0.5)
 
 
+@cache
 def _likeness(signal: str, other: str) -> float:
     """Neighbouring scores are evidence for each other."""
     if signal == other:
