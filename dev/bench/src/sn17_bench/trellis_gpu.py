@@ -58,6 +58,7 @@ REFERENCE = {
 
 STEPS = {"60/50": PRESETS["phase1"], "25/25": PRESETS["fast"]}
 PROMPT = "a small red cube"
+PARTS = ("load", "attention", "agreement", "runs", "backend")
 
 
 def structure_flops(pipeline: Pipeline, params: SamplerParams, savings: Savings = EXACT) -> float:
@@ -271,6 +272,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--lane", type=Path, help="calibration whose fast lane is forced onto these weights")
     parser.add_argument("--generations", type=int, default=60, help="in the worker's backend, both models")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure (all)")
     parser.add_argument("--quick", action="store_true", help="one repeat")
     args = parser.parse_args()
     if not torch.cuda.is_available():
@@ -278,7 +280,6 @@ def main() -> None:
     # As FastRunner does, too late here: making checkpoints multiplies matrices.
     fused.without_workspace()
     fused.growing_segments()
-    repeat = 1 if args.quick else args.repeat
     result: dict[str, Any] = {
         "device": torch.cuda.get_device_name(), "torch": torch.__version__,
         "python": platform.python_version(),
@@ -292,37 +293,50 @@ def main() -> None:
         print(f"{time.perf_counter() - started:6.1f} s  {name}: {str(value)[:600]}", flush=True)
         return value
 
-    started = time.perf_counter()
+    started, parts = time.perf_counter(), set(args.parts)
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         text, image = make_checkpoints(Path(folder))
         torch.cuda.empty_cache()
-        keep("load", child("load", text))
         keep("ceiling", gpu_ceiling())
-        keep("attention", child("attention"))
-        pipeline = load_pipeline(text, torch.device("cuda"), runner=FastRunner())
-        grids = [shell(count, 64, pipeline.device) for count in args.voxels]
-        keep("voxels", {str(len(grid)): len(grid.coarse.voxels) for grid in grids})
-        keep("warmup_seconds", timed(lambda: pipeline.warm_up(grids[0]))[0])
-        few = exact(pipeline, "25/25")
-        known = one_job(pipeline, grids[0], few, 0)["latents"]
-        fresh = one_job(pipeline, shell(args.voxels[0] + 333, 64, pipeline.device), few, 0)["latents"]
-        keep("new_count_seconds", fresh - known)
+        for part in ("load", "attention"):
+            if part in parts:
+                keep(part, child(part, text))
+        if parts & {"agreement", "runs"}:
+            bench_pipeline(args, text, result, keep)
+            torch.cuda.empty_cache()
+        if "backend" in parts:
+            keep("backend", child("backend", text, image, args.generations, Path(folder) / "verified.json"))
+            report_backend(result["backend"])
+        if "agreement" in parts:
+            pictures = load_pipeline(image, torch.device("cuda"), runner=FastRunner())
+            keep("agreement_image", agreement(pictures, shell(args.voxels[0], 64, pictures.device)))
+
+
+def bench_pipeline(
+    args: argparse.Namespace, text: Path, result: dict[str, Any], keep: Callable[[str, Any], Any]
+) -> None:
+    """What runs in this very process: agreement with the plain form, and all timed jobs."""
+    pipeline = load_pipeline(text, torch.device("cuda"), runner=FastRunner())
+    grids = [shell(count, 64, pipeline.device) for count in args.voxels]
+    keep("voxels", {str(len(grid)): len(grid.coarse.voxels) for grid in grids})
+    keep("warmup_seconds", timed(lambda: pipeline.warm_up(grids[0]))[0])
+    few = exact(pipeline, "25/25")
+    known = one_job(pipeline, grids[0], few, 0)["latents"]
+    fresh = one_job(pipeline, shell(args.voxels[0] + 333, 64, pipeline.device), few, 0)["latents"]
+    keep("new_count_seconds", fresh - known)
+    if "agreement" in args.parts:
         keep("agreement", agreement(pipeline, grids[0]))
-        chosen = {steps: exact(pipeline, steps) for steps in STEPS}
-        chosen |= lanes_of(pipeline, args.lane) if args.lane else {}
-        for grid in grids:
-            for way, lanes in chosen.items():
-                name = f"{len(grid)} voxels, {way}"
-                baseline = way == "60/50" and grid is grids[0]
-                run = bench_size(pipeline, grid, lanes, repeat, baseline=baseline)
-                keep("runs", {**result["runs"], name: run})
-                report_run(name, run, result["ceiling"])
         keep("pacing", pacing(pipeline))
-        keep("gpu_peak_gib", round(torch.cuda.max_memory_allocated() / GIB, 2))
-        keep("backend", child("backend", text, image, args.generations, Path(folder) / "verified.json"))
-        report_backend(result["backend"])
-        pictures = load_pipeline(image, torch.device("cuda"), runner=FastRunner())
-        keep("agreement_image", agreement(pictures, grids[0]))
+    chosen = {steps: exact(pipeline, steps) for steps in STEPS}
+    chosen |= lanes_of(pipeline, args.lane) if args.lane else {}
+    for grid in grids if "runs" in args.parts else ():
+        for way, lanes in chosen.items():
+            name = f"{len(grid)} voxels, {way}"
+            baseline = way == "60/50" and grid is grids[0] and "agreement" in args.parts
+            run = bench_size(pipeline, grid, lanes, 1 if args.quick else args.repeat, baseline=baseline)
+            keep("runs", {**result["runs"], name: run})
+            report_run(name, run, result["ceiling"])
+    keep("gpu_peak_gib", round(torch.cuda.max_memory_allocated() / GIB, 2))
 
 
 if __name__ == "__main__":
