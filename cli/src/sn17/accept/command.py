@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from sn17.accept.miner_api import MinerBooks, read_token
+from sn17.accept.miner_api import MinerTasks, read_token
 from sn17.accept.port_forward import Release
 from sn17.accept.prompts import PROMPTS
 from sn17.accept.run import AcceptanceRun
@@ -22,7 +22,7 @@ from sn17.accept.tables import check_table, passed, sample_line, write_json
 from sn17.accept.targets import SuccessTargets, read_targets
 from sn17.accept.verdict import Check, Marks, Sample, judge
 from sn17.accept.watch import Tally, by_validator, tally
-from sn17.accept.watch import judge as judge_books
+from sn17.accept.watch import judge as judge_tasks
 from sn17.console import new_console
 
 CANNOT_RUN = 2
@@ -122,12 +122,12 @@ def watch(
     began = 0.0 if past else time.time()
     deadline = time.monotonic() + hours * 3600
     counted = Tally(0, tally([], 0).outcomes)
-    with _cannot_run(console), _books(miner, token_file, release, namespace) as (books, targets):
+    with _cannot_run(console), _tasks(miner, token_file, release, namespace) as (source, targets):
         if targets_file is not None:
             targets = read_targets(targets_file)
         last = -1
         while True:
-            tasks = books.read()
+            tasks = source.read()
             counted = tally(tasks, began)
             if counted.submissions != last:
                 last = counted.submissions
@@ -136,7 +136,7 @@ def watch(
                 break
             time.sleep(period_seconds)
     each = by_validator(tasks, began)
-    checks = judge_books(counted, each, targets)
+    checks = judge_tasks(counted, each, targets)
     console.print(check_table(checks, f"{counted.submissions} submissions of {counted.pulled} tasks"))
     if json_file:
         validators = {v.hotkey: {"uid": v.uid, "outcomes": dict(own.outcomes)} for v, own in each.items()}
@@ -178,14 +178,14 @@ def _stack(
 
 
 @contextlib.contextmanager
-def _books(
+def _tasks(
     miner: str | None, token_file: Path | None, release: str, namespace: str
-) -> Iterator[tuple[MinerBooks, SuccessTargets]]:
+) -> Iterator[tuple[MinerTasks, SuccessTargets]]:
     if bool(miner) != bool(token_file):
         raise StackError("give --miner and --token-file together, or neither and --release")
     if miner and token_file:
-        yield MinerBooks(miner, read_token(token_file)), SuccessTargets()
+        yield MinerTasks(miner, read_token(token_file)), SuccessTargets()
         return
     source = Release(release, namespace)
     with source.miner() as url:
-        yield MinerBooks(url, source.admin_token()), source.targets()
+        yield MinerTasks(url, source.admin_token()), source.targets()

@@ -1,4 +1,4 @@
-"""Reads the miner's books over its ops port."""
+"""Reads the miner's journal over its ops port."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sn17.accept.stack import StackError
 PAGE = 1000
 
 
-class MinerBooks:
+class MinerTasks:
     """``GET /v1/tasks`` with the admin token. Tasks once seen are remembered beyond one answer's page."""
 
     def __init__(self, url: str, token: str, client: httpx2.Client | None = None) -> None:
