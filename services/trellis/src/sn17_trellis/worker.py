@@ -243,6 +243,7 @@ class Worker:
 
     def _work(self, running: Running) -> None:
         started = self._service.monotonic()
+        self._upkeep.job_begins()
         try:
             generation = self._generate(running)
         except Problem as problem:
