@@ -120,6 +120,11 @@ class WorkerThread(ServiceThread):
 
 
 @pytest.fixture
+def worker_thread() -> type[WorkerThread]:
+    return WorkerThread
+
+
+@pytest.fixture
 def backend() -> ScriptedBackend:
     return ScriptedBackend()
 

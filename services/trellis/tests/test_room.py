@@ -110,7 +110,9 @@ def test_above_the_threshold_the_operator_has_its_time_first() -> None:
 
 
 def test_the_last_moment_at_which_a_swap_fits_is_not_missed() -> None:
-    assert "would not fit" in str(policy().due(TERMS, TERMS.threshold + 1, now=0.0, idle_for=0.0))
+    above = TERMS.threshold + 1
+    assert policy().due(TERMS, above, now=0.0, idle_for=0.0) is None
+    assert "would not fit" in str(policy().due(TERMS, above, now=0.0, idle_for=0.0, job_next=True))
 
 
 def test_idle_above_half_way_it_swaps_once_a_life() -> None:

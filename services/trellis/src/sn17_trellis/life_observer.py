@@ -60,6 +60,10 @@ class LifeObserver:
         self._metrics.count(GenerationKind.CANARY, GenerationOutcome.OK)
         self._trust.heard(verdict, digest)
 
+    def failed(self, reason: str) -> None:
+        """No model process can be started any more."""
+        self._service.stop(1, reason)
+
     def device_suspect(self, reason: str) -> None:
         """A model process does not end although it was killed."""
         self._trust.device_suspect(reason)

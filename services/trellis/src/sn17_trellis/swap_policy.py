@@ -26,15 +26,21 @@ class SwapPolicy:
         self._patience = self._after * (1 + JITTER * self._random())
         self._idled = False
 
-    def due(self, terms: Terms | None, used: int, *, now: float, idle_for: float) -> str | None:
-        """The reason to swap now, or None. It says idle once a life."""
+    def due(
+        self, terms: Terms | None, used: int, *, now: float, idle_for: float, job_next: bool = False
+    ) -> str | None:
+        """The reason to swap now, or None. It says idle once a life.
+
+        Above the threshold the operator has its time, unless a job is about to begin after which a swap
+        would not fit any more.
+        """
         if terms is None or no_room(terms, used) is not None:
             self._above_since = None
             return None
         if used >= terms.threshold:
             if self._above_since is None:
                 self._above_since = now
-            if no_room(terms, used + terms.growth) is not None and terms.growth > 0:
+            if job_next and no_room(terms, used + terms.growth) is not None:
                 return "guard: after one more generation a swap would not fit"
             if now - self._above_since >= self._patience:
                 return f"guard: above the swap threshold for {now - self._above_since:.0f} s"

@@ -60,6 +60,10 @@ class Upkeep:
             random=random,
         )
 
+    def job_begins(self) -> None:
+        """Before each generation."""
+        self._swap_if_due(idle_for=0.0, job_next=True)
+
     def job_ended(self) -> None:
         """After each generation."""
         self._last_job_end = self._service.monotonic()
@@ -90,7 +94,7 @@ class Upkeep:
         seconds = self._service.monotonic() - self.last_canary
         return self._trust.degraded is not None and seconds >= CANARY_RETRY_SECONDS
 
-    def _swap_if_due(self, *, idle_for: float) -> None:
+    def _swap_if_due(self, *, idle_for: float, job_next: bool = False) -> None:
         lives = self._lives
         if self._settings.guard == "off" or lives.recycling is not None or self._service.stopping is not None:
             return
@@ -98,7 +102,9 @@ class Upkeep:
         if reading is None:
             return
         now = self._service.monotonic()
-        reason = self.policy.due(lives.terms(), reading.unreclaimable, now=now, idle_for=idle_for)
+        reason = self.policy.due(
+            lives.terms(), reading.unreclaimable, now=now, idle_for=idle_for, job_next=job_next
+        )
         if reason is not None:
             self._recycle(RecycleHow.SWAP, reason)
 

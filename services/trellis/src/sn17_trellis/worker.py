@@ -61,7 +61,7 @@ class Worker:
         self._backend = backend
         self._log = logging.getLogger("sn17.trellis")
         self._jobs = Jobs()
-        self._lives: Lives = lives or OneLife(service.boot_id)
+        self.lives: Lives = lives or OneLife(service.boot_id)
         self._beat: Callable[[], None] = lambda: None
         self._tail = ThreadPoolExecutor(1, thread_name_prefix="tail")
         self._thread: WorkThread[Running] = WorkThread(
@@ -91,7 +91,7 @@ class Worker:
             read=service.read_memory,
             cleanup=self._free,
             monotonic=service.monotonic,
-            resting=lambda: self._lives.resting,
+            resting=lambda: self.lives.resting,
         )
         self._metrics = WorkerMetrics(
             service.registry,
@@ -99,14 +99,14 @@ class Worker:
             gpu_memory=backend.gpu_memory,
             self_recycles=lambda: recycles.count,
             jobs_in_flight=lambda: self._jobs.count,
-            failing=lambda: self._lives.failing is not None,
+            failing=lambda: self.lives.failing is not None,
         )
         self._trust = Trust(CanaryBook(settings.spool_dir / "canary"), self._metrics)
-        self._admission = Admission(service, self._guard, self._trust, self._jobs, self.recent, self._lives)
+        self._admission = Admission(service, self._guard, self._trust, self._jobs, self.recent, self.lives)
         self._upkeep = Upkeep(
-            service, settings, self._guard, self._trust, self._lives, recycles, random=random.random
+            service, settings, self._guard, self._trust, self.lives, recycles, random=random.random
         )
-        self._lives.watch(
+        self.lives.watch(
             LifeObserver(service, self.recent, self._trust, self._guard, self._upkeep, self._metrics)
         )
 
@@ -119,12 +119,7 @@ class Worker:
     @property
     def life_id(self) -> str:
         """The model process that serves."""
-        return self._lives.life_id
-
-    @property
-    def lives(self) -> Lives:
-        """The lives of the model."""
-        return self._lives
+        return self.lives.life_id
 
     @property
     def active(self) -> Running | None:
@@ -161,7 +156,7 @@ class Worker:
 
     def start(self) -> None:
         # A model process that hangs is given up by itself: it is no reason to end the service.
-        if not self._lives.separate:
+        if not self.lives.separate:
             self._beat = self._service.health.watch("worker_thread", self._settings.stall_seconds)
         self._thread.start()
 
@@ -213,7 +208,7 @@ class Worker:
         """End the thread and every model process; whatever still hangs there dies with the process."""
         if not self._thread.close(timeout):
             self._log.warning("the worker thread is still busy and is left behind")
-        self._lives.kill()
+        self.lives.kill()
         self._tail.shutdown(wait=False, cancel_futures=True)
         self._service.health.unwatch("worker_thread")
 
@@ -238,7 +233,7 @@ class Worker:
         )
         self.run_canary()
         self._free()
-        self._lives.started()
+        self.lives.started()
         self._admission.started = True
 
     def _thread_failed(self, error: BaseException) -> None:
@@ -248,6 +243,7 @@ class Worker:
 
     def _work(self, running: Running) -> None:
         started = self._service.monotonic()
+        self._upkeep.job_begins()
         try:
             generation = self._generate(running)
         except Problem as problem:
@@ -337,7 +333,7 @@ class Worker:
             running.done.set_exception(problem)
             return
         seconds = self._observe(running.job, generation, started)
-        if generation.life_id in (None, self._lives.life_id):
+        if generation.life_id in (None, self.lives.life_id):
             self.recent.add(encoded.quality.gaussians, seconds)
         self._upkeep.tasks_since_canary += 1
         self._metrics.gaussians.labels(kind.value).observe(encoded.quality.gaussians)

@@ -216,11 +216,6 @@ class Keeper:
         self.install(life)
         return life
 
-    def wait_for_change(self) -> None:
-        """A moment, or until something has happened."""
-        with self.changed:
-            self.changed.wait(TICK_SECONDS / 10)
-
     def install(self, fresh: Life | None) -> Life | None:
         """Make it the one that takes jobs; returns the one that did."""
         with self.changed:
@@ -268,6 +263,15 @@ class Keeper:
     # --- the thread -------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        try:
+            self._keep()
+        except Exception as error:
+            # The fork server ends with this thread, so nothing could be started any more.
+            log.exception("the keeper of the model processes ended")
+            if self.observer is not None:
+                self.observer.failed(f"the keeper of the model processes ended: {error}")
+
+    def _keep(self) -> None:
         try:
             self._launcher.prepare()
         except LaunchFailed as error:

@@ -33,6 +33,10 @@ class Observer(Protocol):
         """The canary of the life that serves."""
         ...
 
+    def failed(self, reason: str) -> None:
+        """Nothing more can be started: the service must end."""
+        ...
+
     def device_suspect(self, reason: str) -> None:
         """A model process does not end although it was killed: it may keep device memory."""
         ...

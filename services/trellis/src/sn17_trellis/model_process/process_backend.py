@@ -23,7 +23,7 @@ from sn17_trellis.backend import (
     Progress,
 )
 from sn17_trellis.model_process.keeper import Keeper
-from sn17_trellis.model_process.life import Life, ModelDied, Ticket, wait_for
+from sn17_trellis.model_process.life import SLICE_SECONDS, Life, ModelDied, Ticket, wait_for
 from sn17_trellis.model_process.memory import process_bytes
 from sn17_trellis.model_process.messages import Generated
 from sn17_trellis.model_process.processes import CANARY
@@ -162,7 +162,8 @@ class ProcessBackend:
                     number, file = keeper.run.next_number(life)
                     return life, life.submit(number, work.job, file, work.progress)
             gone()
-            keeper.wait_for_change()
+            with keeper.changed:
+                keeper.changed.wait(SLICE_SECONDS)
 
     def _again(self, work: _Work, died: ModelDied) -> None:
         """Note a death; returns if the job may run once more."""

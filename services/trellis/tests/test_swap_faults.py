@@ -1,0 +1,215 @@
+"""Faults placed inside swaps: which process dies, in which phase, while keyed jobs arrive all the time."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sn17_contract.metrics import SwapPhase
+from sn17_contract.worker import RecycleHow
+from sn17_service import Service
+from sn17_trellis.serve import connect, new_worker
+from sn17_trellis.settings import WorkerSettings
+
+LONG = bool(os.environ.get("SN17_LONG"))
+PLACES = [(phase, victim) for phase in SwapPhase for victim in ("fresh", "old", "fork server")]
+FAULTS = 300 if LONG else len(PLACES)
+SEEDS = 4
+
+
+class Callers:
+    """Ask for one keyed asset after the other until told to stop; each key again, whenever it was refused."""
+
+    def __init__(self, live: Any) -> None:
+        self.answers: dict[str, bytes] = {}
+        self.refused: Counter[str] = Counter()
+        self.different: list[str] = []
+        self._live = live
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._expected: dict[int, bytes] = {}
+
+    def __enter__(self) -> Callers:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(120)
+        assert not self._thread.is_alive()
+
+    def _run(self) -> None:
+        for number in itertools.count():
+            if self._stop.is_set():
+                return
+            key, seed = f"t/{number}", number % SEEDS
+            first = self._ask(key, seed)
+            if self._ask(key, seed) != first or self._expected.setdefault(seed, first) != first:
+                self.different.append(key)
+            self.answers[key] = first
+
+    def _ask(self, key: str, seed: int) -> bytes:
+        pause = threading.Event()
+        while True:
+            answer = self._live.data(
+                "POST",
+                "/generate",
+                data={"prompt": "a red cube", "seed": str(seed)},
+                headers={"idempotency-key": key},
+            )
+            if answer.status_code == 200:
+                content: bytes = answer.content
+                return content
+            self.refused[answer.json()["code"]] += 1
+            pause.wait(0.02)
+
+
+class Bench:
+    """A worker on real sockets in this process, with real model processes, and a fault at a phase."""
+
+    def __init__(self, live: Any) -> None:
+        self.live = live
+        self.keeper = live.worker.lives
+        self.planned: tuple[SwapPhase, str] | None = None
+        self.placed: Counter[tuple[str, str]] = Counter()
+
+    def on_phase(self, phase: SwapPhase) -> None:
+        if self.planned is None or self.planned[0] is not phase:
+            return
+        _, victim = self.planned
+        self.planned = None
+        pid = self._victim(victim)
+        if pid is not None:
+            os.kill(pid, signal.SIGKILL)
+            self.placed[phase.value, victim] += 1
+
+    def _victim(self, victim: str) -> int | None:
+        keeper = self.keeper
+        if victim == "fork server":
+            return int(next(iter(keeper.run.helpers().values())))
+        # After the switch the one that serves is the fresh one.
+        lives = [life.handle.pid for life in keeper.run.alive if life.death is None]
+        if victim == "old":
+            return lives[0] if lives else None
+        return lives[1] if len(lives) > 1 else None
+
+    def swap(self, wait_until: Callable[[Callable[[], object]], None]) -> str:
+        wait_until(lambda: self.live.worker.state in ("ready", "busy"))
+        before = self.keeper.last_recycle
+        self.keeper.recycle(self.keeper.life_id, RecycleHow.SWAP, "a test", verify=False)
+        wait_until(lambda: self.keeper.last_recycle is not before and self.keeper.recycling is None)
+        outcome: str = self.keeper.last_recycle.outcome
+        return outcome
+
+
+@pytest.fixture
+def bench(tmp_path: Path, worker_thread: Any, wait_until: Any) -> Iterator[Bench]:
+    settings = WorkerSettings(
+        port=0,
+        ops_port=0,
+        spool_dir=tmp_path / "spool",
+        worker_name="worker-1",
+        procedural_max_gaussians=7_168,
+        result_ttl_seconds=3600,
+        results_kept=64,
+        idle_swap_after_seconds=0,
+        memory_source="process",
+    )
+    service = Service("trellis", "0", settings)
+    hook: list[Callable[[SwapPhase], None]] = []
+    worker = new_worker(service, settings, on_phase=lambda phase: hook[0](phase) if hook else None)
+    connect(service, settings, worker)
+    live = worker_thread(service, settings, worker)
+    made = Bench(live)
+    hook.append(made.on_phase)
+    live.start()
+    wait_until(lambda: live.state()["state"] == "ready")
+    yield made
+    live.stop()
+
+
+def leftovers(bench: Bench) -> dict[str, Any]:
+    spool = bench.live.worker.spool.folder
+    return {
+        "processes": len(bench.keeper.run.pids()),
+        "descriptors": len(os.listdir("/proc/self/fd")),
+        "shared memory": sorted(os.listdir("/dev/shm")),
+        "temporary files": sorted(path.name for path in spool.glob(".*")),
+        "threads": sum(thread.name.startswith("life-") for thread in threading.enumerate()),
+    }
+
+
+@pytest.mark.timeout(3000 if LONG else 300)
+def test_no_key_is_lost_or_made_twice_whoever_dies_and_when(bench: Bench, wait_until: Any) -> None:
+    rng = random.Random(17)
+    places = PLACES * (FAULTS // len(PLACES) + 1)
+    outcomes: Counter[str] = Counter()
+    with Callers(bench.live) as callers:
+        for phase, victim in places[:FAULTS]:
+            bench.planned = (phase, victim)
+            outcomes[bench.swap(wait_until)] += 1
+            threading.Event().wait(rng.random() * 0.05)
+    keys = len(callers.answers)
+    made = bench.live.metric("sn17_generations_total", kind="task", outcome="ok")
+    reruns = sum(
+        bench.live.metric("sn17_jobs_rerun_total", cause=cause) or 0
+        for cause in ("killed", "crashed", "replaced", "stalled")
+    )
+    twice = bench.live.metric("sn17_generations_total", kind="task", outcome="job_killed_model")
+    print(
+        f"\nplaced {dict(bench.placed)}\noutcomes {dict(outcomes)}; keys {keys}, made {made}, reruns {reruns}"
+    )
+    print(f"refused {dict(callers.refused)}; given up {twice}")
+    assert callers.different == [], "same seed, same bytes, in whatever life; a repeated get too"
+    assert made == keys, "every key was completed exactly once"
+    assert sum(bench.placed.values()) >= FAULTS * 0.8
+    assert outcomes["done"] > 0
+    wait_until(lambda: bench.live.state()["state"] == "ready")
+    assert bench.live.state()["model_processes"] == 1
+
+
+@pytest.mark.timeout(1200 if LONG else 200)
+def test_swaps_leave_nothing_behind(bench: Bench, wait_until: Any) -> None:
+    bench.swap(wait_until)
+    before = leftovers(bench)
+    for _ in range(50 if LONG else 8):
+        assert bench.swap(wait_until) == "done"
+    wait_until(lambda: leftovers(bench) == before)
+
+
+def test_no_scrape_shows_the_new_life_beside_the_old_ones_memory(bench: Bench, wait_until: Any) -> None:
+    """Scrapes go on during swaps; with the life's name changes what is told of it, at once."""
+    seen: list[tuple[str, float]] = []
+    stop = threading.Event()
+
+    def scrape() -> None:
+        while not stop.is_set():
+            text = bench.live.ops("GET", "/metrics").text
+            lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if line and line[0] != "#")
+            (life,) = (name for name in lines if name.startswith("sn17_life_info"))
+            seen.append((life, float(lines["sn17_model_processes"])))
+
+    scraper = threading.Thread(target=scrape)
+    scraper.start()
+    wait_until(lambda: seen)
+    try:
+        for _ in range(3):
+            assert bench.swap(wait_until) == "done"
+            wait_until(lambda: seen and bench.keeper.life_id in seen[-1][0])
+    finally:
+        stop.set()
+        scraper.join()
+    firsts = {}
+    for life, processes in seen:
+        firsts.setdefault(life, processes)
+    assert len(firsts) == 4
+    assert set(firsts.values()) == {1.0}, "a new life is named when the old process has been reaped"
+    assert 2.0 in {processes for _, processes in seen}, "the test saw swaps at work"
