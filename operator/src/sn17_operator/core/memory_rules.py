@@ -8,17 +8,8 @@ from functools import partial
 
 from sn17_operator.api import Strategy
 from sn17_operator.core.context import Context, explain_gap, trailing_run
-from sn17_operator.core.model import (
-    Finding,
-    Outcome,
-    RuleClass,
-    RuleName,
-)
-from sn17_operator.core.readings import (
-    Gap,
-    Series,
-    Signal,
-)
+from sn17_operator.core.model import Finding, Outcome, RuleClass, RuleName
+from sn17_operator.core.readings import Gap, Series, Signal
 
 
 def memory_ratio(context: Context) -> tuple[Series | None, Gap | None, Signal]:
