@@ -62,6 +62,21 @@ async def test_swap_is_begun_at_the_worker_s_own_threshold() -> None:
     assert (entry["state"], entry["stage"]) == ("Healthy", "Swap")
 
 
+@pytest.mark.parametrize(("leak", "earliest", "latest"), [(0.002, 0.63, 0.66), (0.03, 0.55, 0.64)])
+async def test_quick_leak_is_swapped_earlier_so_that_there_is_still_room(
+    leak: float, earliest: float, latest: float
+) -> None:
+    """Between a sample and the request the worker fills up further."""
+    sim = await warmed(1, lives=True)
+    let_leak(sim, leak)
+    worker = sim.workers[0]
+    worker.memory = 0.40
+    while worker.swap_until is None:
+        await sim.tick()
+        level = worker.memory
+    assert earliest <= level <= latest
+
+
 async def test_memory_of_two_processes_is_no_breach_until_the_deadline() -> None:
     sim = await warmed(2, lives=True)
     worker = sim.workers[0]
