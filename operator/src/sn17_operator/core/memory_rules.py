@@ -106,7 +106,7 @@ def _swap_due(context: Context, ratios: Series | None, two: str | None) -> Findi
         return answer(Outcome.IDLE, text, mark=threshold.value, at=room.at)
     soon = ratios.value + growth(ratios) * LAG_SCRAPES * context.monitoring.scrape_interval
     text = (
-        f"unreclaimable memory is {ratios.value:.0%} of the limit, {soon:.0%} by the time a swap could begin; "
+        f"unreclaimable memory is {ratios.value:.0%} of the limit, {soon:.0%} by the time a swap begins; "
         f"one is due at {threshold.value:.0%}"
     )
     outcome = Outcome.DUE if soon >= threshold.value else Outcome.OK
