@@ -13,9 +13,7 @@ from sn17.ops import app
 from sn17.ops.cluster import SteeringError
 from sn17.ops.replay import seconds
 from sn17_operator.adapters import record
-from sn17_operator.core.readings import (
-    Signal,
-)
+from sn17_operator.core.readings import Signal
 from sn17_operator.core.replay import RecordedWorker, Recording
 from typer.testing import CliRunner
 

@@ -30,10 +30,7 @@ from sn17_operator.core.model import (
     UserCordon,
 )
 from sn17_operator.core.plan import Step
-from sn17_operator.core.readings import (
-    Monitoring,
-    Signal,
-)
+from sn17_operator.core.readings import Monitoring, Signal
 from sn17_operator.core.signals import DRAINING, INFO_LABELS
 from sn17_operator.ports import (
     Announcement,

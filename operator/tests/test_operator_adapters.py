@@ -26,19 +26,9 @@ from sn17_operator.adapters.kube import ApiError, KubeApi
 from sn17_operator.adapters.lease import Lease, LeaseLost
 from sn17_operator.adapters.prometheus import PrometheusMetrics, PrometheusSettings, queries, ratios
 from sn17_operator.adapters.store import Store
-from sn17_operator.core.model import (
-    History,
-    Intent,
-    Phase,
-    Pod,
-    RecycleResult,
-    RuleClass,
-    Stage,
-)
+from sn17_operator.core.model import History, Intent, Phase, Pod, RecycleResult, RuleClass, Stage
 from sn17_operator.core.plan import Act, Reason, Step
-from sn17_operator.core.readings import (
-    Signal,
-)
+from sn17_operator.core.readings import Signal
 from sn17_operator.core.replay import RecordedWorker, Recording, replay
 from sn17_operator.core.signals import METRICS
 from sn17_operator.ports import NoRoom, OtherIncarnation, Refused

@@ -7,17 +7,9 @@ import math
 import pytest
 from sn17_operator.adapters.local import default_spec
 from sn17_operator.core.evidence import Raw, Samples, attribute, within_fleet
-from sn17_operator.core.model import (
-    Finding,
-    Outcome,
-    Phase,
-    Pod,
-)
+from sn17_operator.core.model import Finding, Outcome, Phase, Pod
 from sn17_operator.core.policy import judge
-from sn17_operator.core.readings import (
-    Monitoring,
-    Signal,
-)
+from sn17_operator.core.readings import Monitoring, Signal
 
 NOW = 1_700_000_000.0
 SPEC = default_spec()

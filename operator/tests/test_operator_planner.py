@@ -19,9 +19,7 @@ from sn17_operator.core.model import (
 )
 from sn17_operator.core.plan import Act, Reason
 from sn17_operator.core.planner import plan
-from sn17_operator.core.readings import (
-    Evidence,
-)
+from sn17_operator.core.readings import Evidence
 
 NOW = 1_700_000_000.0
 HUNG = Finding("Stalled", RuleClass.STALL, Outcome.BREACH, "no progress")

@@ -13,25 +13,9 @@ from hypothesis import strategies as st
 from sn17_operator.api import Spec, scaled
 from sn17_operator.core.context import GRAVITY, trailing_run
 from sn17_operator.core.evidence import Raw, attribute
-from sn17_operator.core.model import (
-    Finding,
-    Health,
-    History,
-    Outcome,
-    Phase,
-    Pod,
-    RuleName,
-    Verdict,
-)
+from sn17_operator.core.model import Finding, Health, History, Outcome, Phase, Pod, RuleName, Verdict
 from sn17_operator.core.policy import judge
-from sn17_operator.core.readings import (
-    Evidence,
-    Gap,
-    Monitoring,
-    Reading,
-    Series,
-    Signal,
-)
+from sn17_operator.core.readings import Evidence, Gap, Monitoring, Reading, Series, Signal
 from sn17_operator.core.remediation import RESOLVE_SECONDS
 from sn17_operator.core.rules import CHAIN
 

@@ -28,12 +28,7 @@ from sn17_operator.core.model import (
     Worker,
 )
 from sn17_operator.core.planner import plan
-from sn17_operator.core.readings import (
-    Evidence,
-    Monitoring,
-    Series,
-    Signal,
-)
+from sn17_operator.core.readings import Evidence, Monitoring, Series, Signal
 from sn17_operator.explain import explain_pod
 from sn17_operator.status.codec import flips, worth_writing
 from sn17_operator.status.conditions import suspect_nodes

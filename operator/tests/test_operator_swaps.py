@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
-from fleet_simulation import SWAP_THRESHOLD, TICK, Simulation, SimWorker, let_leak, spec_with, warmed
+from fleet_simulation import START, SWAP_THRESHOLD, TICK, Simulation, SimWorker, let_leak, spec_with, warmed
 from sn17_contract.worker import RecycleOutcome
-from sn17_operator.core.model import (
-    Stage,
-)
+from sn17_operator.adapters import record
+from sn17_operator.core.model import Stage
+from sn17_operator.core.readings import Signal
+from sn17_operator.core.replay import RecordedWorker, Recording, replay
 
 HOUR = int(3600 / TICK)
 
@@ -55,6 +60,21 @@ async def test_swap_is_begun_at_the_worker_s_own_threshold() -> None:
     assert worker.pod.ready
     entry = next(w for w in sim.world.status["workers"] if w["name"] == worker.pod.name)
     assert (entry["state"], entry["stage"]) == ("Healthy", "Swap")
+
+
+@pytest.mark.parametrize(("leak", "earliest", "latest"), [(0.002, 0.63, 0.66), (0.03, 0.55, 0.64)])
+async def test_quick_leak_is_swapped_earlier_so_that_there_is_still_room(
+    leak: float, earliest: float, latest: float
+) -> None:
+    """Between a sample and the request the worker fills up further."""
+    sim = await warmed(1, lives=True)
+    let_leak(sim, leak)
+    worker = sim.workers[0]
+    worker.memory = 0.40
+    while worker.swap_until is None:
+        await sim.tick()
+        level = worker.memory
+    assert earliest <= level <= latest
 
 
 async def test_memory_of_two_processes_is_no_breach_until_the_deadline() -> None:
@@ -289,3 +309,59 @@ async def test_device_error_of_this_life_alone_counts(known: bool) -> None:
     worker.gpu_errors += 1
     await sim.run(20)
     assert sim.world.swaps > swaps or sim.world.replacements
+
+
+# --- the same over recorded metrics -------------------------------------------------------------------
+
+
+def recording() -> Recording:
+    """An hour of a worker with a model process of its own that fills up, is restarted, and fills up again."""
+    times = [START + 15.0 * i for i in range(1, 241)]
+    half = len(times) // 2
+    memory = [0.3 + 0.6 * (i % half) / half for i in range(len(times))]
+    flat = {Signal.LIMIT: 1000.0, Signal.UP: 1.0, Signal.SWAP_ROOM: 1.0, Signal.SWAP_THRESHOLD: 0.65}
+    series = {signal: tuple((at, value) for at in times) for signal, value in flat.items()}
+    series[Signal.MEMORY] = tuple((at, 1000.0 * value) for at, value in zip(times, memory, strict=True))
+    boots = (("b", tuple((at, 1.0) for at in times)),)
+    lives = tuple(
+        (life, tuple((at, 1.0) for at in part)) for life, part in (("l1", times[:half]), ("l2", times[half:]))
+    )
+    worker = RecordedWorker("u", "w1", "n", boots, series, (), lives)
+    return Recording(START, times[-1], 15.0, (worker,))
+
+
+def test_replay_shows_what_another_strategy_would_have_done() -> None:
+    """Each life is acted on once: by a swap at the worker's threshold, or by a cordon at 80 %."""
+    acts = {
+        strategy: [(d.act, d.life_id, d.rule) for d in replay(spec, recording()).decisions]
+        for strategy in ("Swap", "RestartContainer")
+        for spec in [spec_with(strategy=strategy)]
+    }
+    assert acts == {
+        "Swap": [("Swap", "l1", "SwapDue"), ("Swap", "l2", "SwapDue")],
+        "RestartContainer": [("Cordon", "l1", "MemoryHigh"), ("Cordon", "l2", "MemoryHigh")],
+    }
+
+
+@pytest.mark.parametrize("name", ["day.json", "day.json.gz"])
+def test_lives_and_doubts_survive_a_file(tmp_path: Path, name: str) -> None:
+    known = recording()
+    (worker,) = known.workers
+    doubted = replace(worker, doubts=(("device_error", ((START + 15.0, 1.0),)),))
+    known = replace(known, workers=(doubted,))
+    record.write(known, tmp_path / name)
+    assert record.read(tmp_path / name) == known
+
+
+def test_recording_of_the_first_schema_is_read_and_its_numbers_become_reasons(tmp_path: Path) -> None:
+    old = {
+        "schema_": "sn17.recording/v1", "start": 0, "end": 30, "scrape_interval": 15,
+        "workers": [{
+            "uid": "u", "name": "w", "node": None, "boots": [["b", [[15, 1], [30, 1]]]],
+            "series": {"degraded": [[15, 2.0], [30, 4.0]], "memory": [[15, 1.0], [30, None]]},
+        }],
+    }  # fmt: skip
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    (worker,) = record.read(tmp_path / "old.json").workers
+    assert dict(worker.doubts) == {"device_error": ((15.0, 1.0),), "canary_failed": ((30.0, 1.0),)}
+    assert set(worker.series) == {Signal.MEMORY}

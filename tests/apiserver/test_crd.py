@@ -215,7 +215,7 @@ def test_columns(api_with_crd: Cluster, namespace: str) -> None:
         "AGE",
     ]
     wide = api_with_crd.kubectl("get", "sn17", "-o", "wide", "-n", namespace).splitlines()[0].split()
-    assert {"OOMS", "LAST-RECYCLE", "PAUSED", "PROMETHEUS"} <= set(wide)
+    assert {"OOMS", "SWAPS", "LAST-RECYCLE", "PAUSED", "PROMETHEUS"} <= set(wide)
 
 
 def test_committed_definition_is_the_generated_one() -> None:

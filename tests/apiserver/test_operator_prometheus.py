@@ -16,18 +16,9 @@ from sn17_operator.adapters.local import default_spec
 from sn17_operator.adapters.prometheus import PrometheusMetrics, PrometheusSettings
 from sn17_operator.adapters.record import fetch
 from sn17_operator.core.evidence import Raw, attribute
-from sn17_operator.core.model import (
-    Health,
-    Phase,
-    Pod,
-    Verdict,
-)
+from sn17_operator.core.model import Health, Phase, Pod, Verdict
 from sn17_operator.core.policy import judge
-from sn17_operator.core.readings import (
-    Evidence,
-    Gap,
-    Signal,
-)
+from sn17_operator.core.readings import Evidence, Gap, Signal
 from sn17_operator.ports import Measurement
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]

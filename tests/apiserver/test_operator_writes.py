@@ -18,13 +18,7 @@ from sn17_operator.adapters.kube import KubeApi
 from sn17_operator.adapters.kube_host import KubeHost
 from sn17_operator.adapters.lease import Lease
 from sn17_operator.adapters.store import Store
-from sn17_operator.core.model import (
-    History,
-    Intent,
-    Pod,
-    RuleClass,
-    Stage,
-)
+from sn17_operator.core.model import History, Intent, Pod, RuleClass, Stage
 from sn17_operator.core.plan import Act, Reason, Step
 from sn17_operator.ports import Announcement, Conflict, Disrupted, Miner, Refused
 from sn17_operator.status.resource import Status

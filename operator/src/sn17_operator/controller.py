@@ -13,16 +13,7 @@ from sn17_contract.http import LeaseOwner
 from sn17_contract.worker import RecycleHow, RecycleOutcome
 
 from sn17_operator.core.evidence import Raw, attribute, within_fleet
-from sn17_operator.core.model import (
-    CanaryResult,
-    Fleet,
-    Intent,
-    Pod,
-    RecycleResult,
-    RuleClass,
-    Stage,
-    Worker,
-)
+from sn17_operator.core.model import CanaryResult, Fleet, Intent, Pod, RecycleResult, RuleClass, Stage, Worker
 from sn17_operator.core.plan import Act, Blocked, Plan, Reason, Step
 from sn17_operator.core.planner import measure, plan
 from sn17_operator.core.policy import judge

@@ -7,9 +7,7 @@ from __future__ import annotations
 from sn17_contract.explain import ExplainedBudget, ExplainedIntent, ExplainedRule, Explanation
 
 from sn17_operator.controller import Snapshot
-from sn17_operator.core.model import (
-    Worker,
-)
+from sn17_operator.core.model import Worker
 from sn17_operator.status.resource import rfc3339
 from sn17_operator.status.view import state_of
 

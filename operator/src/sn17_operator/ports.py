@@ -11,16 +11,9 @@ from sn17_contract.worker import RecycleHow
 
 from sn17_operator.api import Rules, Spec
 from sn17_operator.core.evidence import Raw
-from sn17_operator.core.model import (
-    CanaryResult,
-    Pod,
-    RecycleResult,
-    Rollout,
-)
+from sn17_operator.core.model import CanaryResult, Pod, RecycleResult, Rollout
 from sn17_operator.core.plan import Step
-from sn17_operator.core.readings import (
-    Monitoring,
-)
+from sn17_operator.core.readings import Monitoring
 from sn17_operator.status.resource import Status
 from sn17_operator.status.view import Missing, Ratios
 

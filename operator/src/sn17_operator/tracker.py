@@ -5,18 +5,8 @@ from __future__ import annotations
 from collections.abc import Set
 from dataclasses import dataclass, field
 
-from sn17_operator.core.model import (
-    CanaryResult,
-    Health,
-    Pod,
-    RecycleResult,
-    Stage,
-    Verdict,
-    Worker,
-)
-from sn17_operator.core.readings import (
-    Evidence,
-)
+from sn17_operator.core.model import CanaryResult, Health, Pod, RecycleResult, Stage, Verdict, Worker
+from sn17_operator.core.readings import Evidence
 
 
 @dataclass(slots=True)

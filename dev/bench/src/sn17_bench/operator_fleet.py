@@ -32,18 +32,10 @@ from sn17_operator.adapters.local import default_spec
 from sn17_operator.adapters.store import Store
 from sn17_operator.api import Spec
 from sn17_operator.core.evidence import Raw, attribute
-from sn17_operator.core.model import (
-    Fleet,
-    Phase,
-    Pod,
-    Worker,
-)
+from sn17_operator.core.model import Fleet, Phase, Pod, Worker
 from sn17_operator.core.planner import plan
 from sn17_operator.core.policy import judge
-from sn17_operator.core.readings import (
-    Monitoring,
-    Signal,
-)
+from sn17_operator.core.readings import Monitoring, Signal
 from sn17_operator.core.replay import RecordedWorker, Recording, replay
 from sn17_operator.loop import uncollected
 from sn17_operator.status.render import render

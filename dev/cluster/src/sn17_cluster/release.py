@@ -37,15 +37,21 @@ def values(
     recycle: Mapping[str, Any] | None = None,
     self_recycle_after: int = 600,
     validators: Mapping[str, Any] | None = None,
+    strategy: str = "RestartContainer",
 ) -> dict[str, Any]:
-    """A release whose workers leak, judged quickly: on the laptop preset, 1Gi, small jobs and short times."""
+    """A release whose workers leak, judged quickly: on the laptop preset, 1Gi, small jobs and short times.
+
+    A worker is one process, which its restart alone cures, except where ``strategy`` is Swap.
+    """
     settings = {
         "SN17_GUARD": "on" if guard else "off",
         "SN17_PROCEDURAL_MAX_GAUSSIANS": 20_000,
         "SN17_FAULTS": json.dumps({"leak_mib_per_generation": leak_mib, **(faults or {})}),
         "SN17_SELF_RECYCLE_AFTER_SECONDS": self_recycle_after,
+        "SN17_MODEL_PROCESS": "on" if strategy == "Swap" else "off",
     }
     spec = {
+        "strategy": strategy,
         "rules": {"memory": FAST_MEMORY_RULE, "gaussians": {"action": "Off"}, **(rules or {})},
         "recycle": dict(recycle or {}),
     }

@@ -26,11 +26,7 @@ from sn17_contract.worker import RecycleHow, WorkerStatus
 from sn17_http import own_async_client
 from sn17_service.problems import ProblemBody
 
-from sn17_operator.core.model import (
-    CanaryResult,
-    Pod,
-    RecycleResult,
-)
+from sn17_operator.core.model import CanaryResult, Pod, RecycleResult
 from sn17_operator.ports import NoRoom, OtherIncarnation, Refused
 
 log = logging.getLogger("sn17.operator")

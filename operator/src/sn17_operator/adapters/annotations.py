@@ -16,13 +16,7 @@ from sn17_contract.kubernetes import (
     ANNOTATION_SKIP_REMEDIATION,
 )
 
-from sn17_operator.core.model import (
-    History,
-    Intent,
-    RuleClass,
-    Stage,
-    UserCordon,
-)
+from sn17_operator.core.model import History, Intent, RuleClass, Stage, UserCordon
 from sn17_operator.core.plan import Step
 
 

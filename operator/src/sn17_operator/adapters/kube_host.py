@@ -12,9 +12,7 @@ from sn17_operator.adapters import objects
 from sn17_operator.adapters.annotations import changes
 from sn17_operator.adapters.kube import MERGE_PATCH, ApiError, KubeApi
 from sn17_operator.adapters.store import Store
-from sn17_operator.core.model import (
-    Pod,
-)
+from sn17_operator.core.model import Pod
 from sn17_operator.core.plan import Step
 from sn17_operator.ports import Announcement, Conflict, Disrupted, Miner, Refused, Target
 from sn17_operator.status.codec import parse_time

@@ -22,11 +22,7 @@ from sn17_operator.adapters.admin import WorkerAdmin
 from sn17_operator.adapters.local_scrape import LocalWorker, Scraper, WorkerState
 from sn17_operator.api import Spec, TargetReference
 from sn17_operator.controller import Controller
-from sn17_operator.core.model import (
-    Phase,
-    Pod,
-    UserCordon,
-)
+from sn17_operator.core.model import Phase, Pod, UserCordon
 from sn17_operator.core.plan import Step
 from sn17_operator.explain import explain_pod
 from sn17_operator.loop import Waker, run_ticks

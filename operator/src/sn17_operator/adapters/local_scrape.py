@@ -16,15 +16,8 @@ from sn17_http import own_async_client
 
 from sn17_operator.api import Rules
 from sn17_operator.core.evidence import Raw, Samples, windows
-from sn17_operator.core.model import (
-    History,
-    Intent,
-    UserCordon,
-)
-from sn17_operator.core.readings import (
-    Monitoring,
-    Signal,
-)
+from sn17_operator.core.model import History, Intent, UserCordon
+from sn17_operator.core.readings import Monitoring, Signal
 from sn17_operator.core.signals import DRAINING, INFO_LABELS, METRICS, SUMMED
 from sn17_operator.ports import Measurement
 

@@ -10,12 +10,7 @@ from sn17_contract.kubernetes import ANNOTATION_PAUSED, GROUP, LABEL_INSTANCE
 
 from sn17_operator.adapters.annotations import read
 from sn17_operator.api import Spec, Workers
-from sn17_operator.core.model import (
-    Phase,
-    Pod,
-    Rollout,
-    Termination,
-)
+from sn17_operator.core.model import Phase, Pod, Rollout, Termination
 from sn17_operator.ports import Miner
 from sn17_operator.status.codec import parse_time
 from sn17_operator.status.resource import Status, Summary

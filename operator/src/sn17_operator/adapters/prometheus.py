@@ -22,10 +22,7 @@ from sn17_http import async_client_for
 
 from sn17_operator.api import Rules
 from sn17_operator.core.evidence import Raw, Samples, windows
-from sn17_operator.core.readings import (
-    Monitoring,
-    Signal,
-)
+from sn17_operator.core.readings import Monitoring, Signal
 from sn17_operator.core.signals import INFO_LABELS, METRICS, SUMMED
 from sn17_operator.ports import Measurement
 from sn17_operator.status.view import Ratios

@@ -14,9 +14,7 @@ from sn17_files import write_atomically
 
 from sn17_operator.adapters.prometheus import PrometheusMetrics, Result, gather, selector
 from sn17_operator.core.evidence import Labelled, Raw, Samples
-from sn17_operator.core.readings import (
-    Signal,
-)
+from sn17_operator.core.readings import Signal
 from sn17_operator.core.replay import RecordedWorker, Recording
 from sn17_operator.core.signals import METRICS
 

@@ -7,21 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sn17_operator.api import Spec
-from sn17_operator.core.model import (
-    Finding,
-    Outcome,
-    Pod,
-    RuleClass,
-    RuleName,
-)
-from sn17_operator.core.readings import (
-    Evidence,
-    Gap,
-    Monitoring,
-    Reading,
-    Series,
-    Signal,
-)
+from sn17_operator.core.model import Finding, Outcome, Pod, RuleClass, RuleName
+from sn17_operator.core.readings import Evidence, Gap, Monitoring, Reading, Series, Signal
 
 GRAVITY = (
     RuleName.MEMORY_EMERGENCY,

@@ -5,16 +5,8 @@ from __future__ import annotations
 from sn17_contract.metrics import DegradedReason
 
 from sn17_operator.api import Spec, Strategy
-from sn17_operator.core.model import (
-    RuleClass,
-    RuleName,
-    Stage,
-    Worker,
-)
-from sn17_operator.core.readings import (
-    Series,
-    Signal,
-)
+from sn17_operator.core.model import RuleClass, RuleName, Stage, Worker
+from sn17_operator.core.readings import Series, Signal
 
 AFTER = {Stage.SWAP: Stage.REPLACE, Stage.REPLACE: Stage.RECYCLE}
 """What comes after an act that cured nothing; after the restart of a container comes its pod's eviction."""

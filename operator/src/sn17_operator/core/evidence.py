@@ -9,14 +9,7 @@ from dataclasses import dataclass, field, replace
 from sn17_contract.metrics import DegradedReason
 
 from sn17_operator.api import Rules
-from sn17_operator.core.readings import (
-    Evidence,
-    Gap,
-    Monitoring,
-    Reading,
-    Series,
-    Signal,
-)
+from sn17_operator.core.readings import Evidence, Gap, Monitoring, Reading, Series, Signal
 
 Samples = tuple[tuple[float, float], ...]
 

@@ -8,17 +8,12 @@ from functools import partial
 
 from sn17_operator.api import Strategy
 from sn17_operator.core.context import Context, explain_gap, trailing_run
-from sn17_operator.core.model import (
-    Finding,
-    Outcome,
-    RuleClass,
-    RuleName,
-)
-from sn17_operator.core.readings import (
-    Gap,
-    Series,
-    Signal,
-)
+from sn17_operator.core.model import Finding, Outcome, RuleClass, RuleName
+from sn17_operator.core.readings import Gap, Series, Signal
+
+LAG_SCRAPES = 2.0
+"""Scrape intervals from a sample until the worker is asked: one for the next sample, one for the tick."""
+SLOPE_SAMPLES = 4
 
 
 def memory_ratio(context: Context) -> tuple[Series | None, Gap | None, Signal]:
@@ -77,6 +72,14 @@ def memory(context: Context) -> Iterator[Finding]:
         yield _swap_due(context, series, two)
 
 
+def growth(ratios: Series) -> float:
+    """Shares of the limit a second that memory has grown by in the samples of this life; 0 for too few."""
+    (first_at, first), (last_at, last) = ratios.samples[0], ratios.samples[-1]
+    if len(ratios.samples) < SLOPE_SAMPLES or last_at <= first_at:
+        return 0.0
+    return max(0.0, (last - first) / (last_at - first_at))
+
+
 def two_processes(context: Context) -> str | None:
     """Said while two model processes share the memory, up to the deadline of a swap."""
     reading = context.reading(Signal.MODEL_PROCESSES)
@@ -101,6 +104,10 @@ def _swap_due(context: Context, ratios: Series | None, two: str | None) -> Findi
     if room.value <= 0:
         text = "there is no room for a second model process"
         return answer(Outcome.IDLE, text, mark=threshold.value, at=room.at)
-    text = f"unreclaimable memory is {ratios.value:.0%} of the limit, a swap is due at {threshold.value:.0%}"
-    outcome = Outcome.DUE if ratios.value >= threshold.value else Outcome.OK
+    soon = ratios.value + growth(ratios) * LAG_SCRAPES * context.monitoring.scrape_interval
+    text = (
+        f"unreclaimable memory is {ratios.value:.0%} of the limit, {soon:.0%} by the time a swap begins; "
+        f"one is due at {threshold.value:.0%}"
+    )
+    outcome = Outcome.DUE if soon >= threshold.value else Outcome.OK
     return answer(outcome, text, value=ratios.value, mark=threshold.value, at=ratios.at)

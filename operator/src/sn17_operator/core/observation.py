@@ -6,19 +6,8 @@ from dataclasses import dataclass, replace
 
 from sn17_operator.api import Spec
 from sn17_operator.core.context import trailing_run
-from sn17_operator.core.model import (
-    Eviction,
-    Fleet,
-    Health,
-    History,
-    Intent,
-    Stage,
-    Worker,
-)
-from sn17_operator.core.readings import (
-    Series,
-    Signal,
-)
+from sn17_operator.core.model import Eviction, Fleet, Health, History, Intent, Stage, Worker
+from sn17_operator.core.readings import Series, Signal
 
 SETTLE_SECONDS = 5.0
 SCRAPED_SECONDS = 60.0

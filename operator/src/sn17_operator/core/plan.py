@@ -5,11 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sn17_operator.core.model import (
-    Eviction,
-    History,
-    Intent,
-)
+from sn17_operator.core.model import Eviction, History, Intent
 
 
 class Act(StrEnum):

@@ -21,9 +21,7 @@ from sn17_operator.core.model import (
     Worker,
 )
 from sn17_operator.core.plan import Act, Blocked, Capacity, Plan, Reason, Step
-from sn17_operator.core.readings import (
-    Signal,
-)
+from sn17_operator.core.readings import Signal
 from sn17_operator.core.remediation import Ladder
 
 KEPT_EVICTIONS = 64

@@ -6,22 +6,8 @@ from dataclasses import replace
 
 from sn17_operator.api import RuleAction, Spec
 from sn17_operator.core.context import Context
-from sn17_operator.core.model import (
-    Finding,
-    Health,
-    Outcome,
-    Phase,
-    Pod,
-    RuleClass,
-    Stage,
-    Verdict,
-)
-from sn17_operator.core.readings import (
-    Evidence,
-    Gap,
-    Monitoring,
-    Signal,
-)
+from sn17_operator.core.model import Finding, Health, Outcome, Phase, Pod, RuleClass, Stage, Verdict
+from sn17_operator.core.readings import Evidence, Gap, Monitoring, Signal
 from sn17_operator.core.rules import CHAIN
 
 FIRST_SCRAPE_SECONDS = 60.0

@@ -12,15 +12,7 @@ from sn17_contract.worker import RecycleOutcome
 
 from sn17_operator.api import Mode, Strategy
 from sn17_operator.core.escalation import first_act
-from sn17_operator.core.model import (
-    Eviction,
-    History,
-    Outcome,
-    Phase,
-    RuleClass,
-    RuleName,
-    Stage,
-)
+from sn17_operator.core.model import Eviction, History, Outcome, Phase, RuleClass, RuleName, Stage
 from sn17_operator.core.observation import SETTLE_SECONDS, chain
 from sn17_operator.core.plan import Act, Blocked, Reason, Step
 from sn17_operator.core.swap import Swap

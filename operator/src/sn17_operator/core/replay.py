@@ -14,24 +14,11 @@ from dataclasses import dataclass, field, replace
 
 from sn17_operator.api import Spec
 from sn17_operator.core.evidence import Labelled, Raw, Samples, attribute, windows
-from sn17_operator.core.model import (
-    Fleet,
-    Intent,
-    Outcome,
-    Phase,
-    Pod,
-    RuleClass,
-    Stage,
-    Verdict,
-    Worker,
-)
+from sn17_operator.core.model import Fleet, Intent, Outcome, Phase, Pod, RuleClass, Stage, Verdict, Worker
 from sn17_operator.core.plan import Act
 from sn17_operator.core.planner import plan
 from sn17_operator.core.policy import judge
-from sn17_operator.core.readings import (
-    Monitoring,
-    Signal,
-)
+from sn17_operator.core.readings import Monitoring, Signal
 
 REMEDIATION_SECONDS = 180.0
 

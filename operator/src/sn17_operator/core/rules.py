@@ -15,17 +15,8 @@ from sn17_contract.metrics import CANARY_DRIFT_MARK, DegradedReason
 from sn17_operator.api import RuleAction, Rules
 from sn17_operator.core.context import Context, explain_gap, trailing_run
 from sn17_operator.core.memory_rules import memory
-from sn17_operator.core.model import (
-    Finding,
-    Outcome,
-    RuleClass,
-    RuleName,
-)
-from sn17_operator.core.readings import (
-    Gap,
-    Series,
-    Signal,
-)
+from sn17_operator.core.model import Finding, Outcome, RuleClass, RuleName
+from sn17_operator.core.readings import Gap, Series, Signal
 
 DEVICE_DOUBTS = (DegradedReason.DEVICE_ERROR, DegradedReason.DEVICE_SUSPECT)
 

@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from sn17_contract.http import LeaseOwner
 from sn17_contract.metrics import Metric
 
-from sn17_operator.core.readings import (
-    Signal,
-)
+from sn17_operator.core.readings import Signal
 
 METRICS: Mapping[Signal, tuple[str, str]] = {
     Signal.BOOT: (Metric.BOOT_INFO, ""),

@@ -7,14 +7,7 @@ from dataclasses import replace
 from sn17_contract.worker import RecycleOutcome
 
 from sn17_operator.core.escalation import clears
-from sn17_operator.core.model import (
-    Eviction,
-    History,
-    Intent,
-    RuleClass,
-    RuleName,
-    Stage,
-)
+from sn17_operator.core.model import Eviction, History, Intent, RuleClass, RuleName, Stage
 from sn17_operator.core.observation import Sight
 from sn17_operator.core.plan import Act, Reason, Step
 

@@ -7,14 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sn17_operator.api import Spec
-from sn17_operator.core.model import (
-    Health,
-    Outcome,
-    Phase,
-    RuleClass,
-    RuleName,
-    Worker,
-)
+from sn17_operator.core.model import Health, Outcome, Phase, RuleClass, RuleName, Worker
 from sn17_operator.core.plan import Blocked, Reason
 from sn17_operator.status.resource import Condition, ConditionStatus, ConditionType, Status
 from sn17_operator.status.view import View, doubt_word, names_of

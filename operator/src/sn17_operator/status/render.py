@@ -9,17 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from sn17_operator.api import Mode
-from sn17_operator.core.model import (
-    Health,
-    Outcome,
-    Phase,
-    RuleClass,
-    Worker,
-)
+from sn17_operator.core.model import Health, Outcome, Phase, RuleClass, Worker
 from sn17_operator.core.plan import Reason
-from sn17_operator.core.readings import (
-    Signal,
-)
+from sn17_operator.core.readings import Signal
 from sn17_operator.status.conditions import Claim, conditions, enough, merge, metrics_available
 from sn17_operator.status.resource import (
     LISTED_WORKERS,

@@ -23,10 +23,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from sn17_operator.core.model import (
-    Eviction,
-    Stage,
-)
+from sn17_operator.core.model import Eviction, Stage
 from sn17_operator.core.plan import Reason
 
 LISTED_WORKERS = 100

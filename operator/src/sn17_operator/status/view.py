@@ -8,16 +8,9 @@ from dataclasses import dataclass
 from sn17_contract.metrics import DegradedReason
 
 from sn17_operator.api import Spec
-from sn17_operator.core.model import (
-    Fleet,
-    Health,
-    Stage,
-    Worker,
-)
+from sn17_operator.core.model import Fleet, Health, Stage, Worker
 from sn17_operator.core.plan import Plan
-from sn17_operator.core.readings import (
-    Monitoring,
-)
+from sn17_operator.core.readings import Monitoring
 from sn17_operator.status.resource import State, Status, Summary
 
 CORDON_STAGES = (Stage.CORDON, Stage.CLEANUP, Stage.CANARY)
