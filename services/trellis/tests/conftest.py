@@ -74,7 +74,8 @@ class ScriptedBackend:
             asset = (
                 self.asset if self.asset is not None and job.kind is GenerationKind.TASK else self._make(job)
             )
-            return Generation(asset, self.gaussians, {"structure": 0.5, "latents": 0.25})
+            lane = job.sampling.lane or "exact"
+            return Generation(asset, self.gaussians, {"structure": 0.5, "latents": 0.25}, lane=lane)
         finally:
             self.at_work -= 1
 

@@ -93,6 +93,18 @@ def test_wishes_reach_the_backend(running: Any, backend: Any) -> None:
     assert sampling.latent_steps is None
 
 
+@pytest.mark.parametrize("lane", [None, "exact", "fast"])
+def test_the_lane_that_was_asked_for_is_told_and_counted(running: Any, lane: str | None) -> None:
+    asked = {} if lane is None else {"lane": lane}
+    headers = {"Idempotency-Key": f"lane-{lane}"}
+    for _ in range(2):
+        answer = running.data("POST", "/generate", data={**PROMPT, **asked}, headers=headers)
+        assert answer.headers["sn17-lane"] == (lane or "exact")
+    assert running.metric("sn17_generation_lanes_total", lane=lane or "exact") == 1
+    refused = running.data("POST", "/generate", data={**PROMPT, "lane": "quick"})
+    assert (refused.status_code, refused.json()["code"]) == (422, "bad_request")
+
+
 def test_an_asset_that_is_encoded_already_goes_out_as_it_is(running: Any, backend: Any) -> None:
     first = running.data("POST", "/generate", data=PROMPT).content
     backend.asset = first
@@ -443,6 +455,7 @@ def test_the_description_names_form_headers_and_errors(running: Any) -> None:
     post = description["paths"]["/generate"]["post"]
     fields = post["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
     assert {"prompt", "seed", "prompt_image_file", "structure_steps"} <= set(fields)
-    assert set(post["responses"]["200"]["headers"]) == {"SN17-Seed", "SN17-Gaussians", "SN17-Worker"}
+    told = {"SN17-Seed", "SN17-Gaussians", "SN17-Lane", "SN17-Worker"}
+    assert set(post["responses"]["200"]["headers"]) == told
     assert "application/problem+json" in post["responses"]["default"]["content"]
     assert set(description["paths"]) == {"/generate", "/health", "/version", "/v1/worker", "/v1/jobs/{key}"}

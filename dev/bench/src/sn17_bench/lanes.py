@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from sn17_train.data import arrangements
-from sn17_train.evaluate import Batch, Case, held_out_cases
+from sn17_train.evaluate import Batch, held_out_cases
 from sn17_trellis.engine.calibration import Calibration, read_calibration
 from sn17_trellis.engine.config import EXACT, SamplerParams, Savings
 from sn17_trellis.engine.pipeline import load_pipeline
@@ -94,8 +94,9 @@ def per_case(apart: Tensor, want: Tensor, batch: Tensor, count: int) -> list[flo
 
 
 @torch.inference_mode()
-def shard(checkpoint: Path, cases: list[Case], seed: int, batch: int) -> dict[str, dict[str, list[float]]]:
-    """Per way and case: `structure` and `latents` drift, `accepted` score and `iou` of the assets."""
+def shard(checkpoint: Path, count: int, piece: range, batch: int) -> dict[str, dict[str, list[float]]]:
+    """Per way and case of one piece of `count` cases: drift of both stages, score and IoU of the assets."""
+    cases = held_out_cases(arrangements(), count)[piece.start : piece.stop]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     pipeline = load_pipeline(checkpoint, device, dtype=torch.float32 if device.type == "cpu" else None)
     calibration = read_calibration(checkpoint)
@@ -109,7 +110,7 @@ def shard(checkpoint: Path, cases: list[Case], seed: int, batch: int) -> dict[st
     with ProcessPoolExecutor(3, multiprocessing.get_context("spawn")) as scorers:
         waiting: list[tuple[str, Any]] = []
         for start in range(0, len(cases), batch):
-            part = Batch.of(pipeline, cases[start : start + batch], seed + start)
+            part = Batch.of(pipeline, cases[start : start + batch], piece.start + start)
             others = [case.arrangement.occupancy() for case in part.cases]
             structures = {name: part.structure(*way) for name, way in of.structure.items()}
             for name, latent in structures.items():
@@ -207,14 +208,11 @@ def main() -> None:
     calibration = read_calibration(args.checkpoint)
     if calibration is None:
         parser.error(f"{args.checkpoint} has no calibration: run sn17-trellis calibrate first")
-    cases = held_out_cases(arrangements(), args.cases)
-    size = math.ceil(len(cases) / args.processes)
-    starts = range(0, len(cases), size)
+    size = math.ceil(args.cases / args.processes)
+    pieces = [range(start, min(start + size, args.cases)) for start in range(0, args.cases, size)]
     with ProcessPoolExecutor(args.processes, multiprocessing.get_context("spawn")) as pool:
         run: Callable[..., Any] = pool.submit
-        futures = [
-            run(shard, args.checkpoint, cases[start : start + size], start, args.batch) for start in starts
-        ]
+        futures = [run(shard, args.checkpoint, args.cases, piece, args.batch) for piece in pieces]
         shards = [future.result() for future in futures]
     found: dict[str, dict[str, list[float]]] = {}
     for part in shards:
@@ -224,9 +222,9 @@ def main() -> None:
     rows = summary(found, ways(calibration), args.threshold)
     report(rows)
     seconds = time.monotonic() - started
-    print(f"\n{len(cases)} prompts, {seconds:.0f} s")
+    print(f"\n{args.cases} prompts, {seconds:.0f} s")
     if args.json:
-        head = {"cases": len(cases), "checkpoint": calibration.checkpoint, "seconds": seconds}
+        head = {"cases": args.cases, "checkpoint": calibration.checkpoint, "seconds": seconds}
         args.json.write_text(json.dumps({**head, **rows}, indent=1) + "\n")
 
 

@@ -58,7 +58,7 @@ REFERENCE = {
 
 STEPS = {"60/50": PRESETS["phase1"], "25/25": PRESETS["fast"]}
 PROMPT = "a small red cube"
-PARTS = ("load", "attention", "agreement", "runs", "backend")
+PARTS = ("load", "attention", "sizes", "agreement", "runs", "backend")
 
 
 def structure_flops(pipeline: Pipeline, params: SamplerParams, savings: Savings = EXACT) -> float:
@@ -301,6 +301,8 @@ def main() -> None:
         for part in ("load", "attention"):
             if part in parts:
                 keep(part, child(part, text))
+        if "sizes" in parts:
+            keep("sizes", {growing: child("sizes", growing) for growing in ("no", "yes")})
         if parts & {"agreement", "runs"}:
             bench_pipeline(args, text, result, keep)
             torch.cuda.empty_cache()

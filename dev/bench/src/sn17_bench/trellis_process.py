@@ -161,6 +161,59 @@ def attention() -> Iterator[tuple[str, float]]:
     yield "cudnn, host MiB a plan", round((status("RssAnon")["RssAnon"] - before) * 1024 / len(lengths), 2)
 
 
+def sizes(growing: str, requests: int = 60) -> dict[str, Any]:
+    """Device memory held after each of many requests of random sizes, two clean-ups between them.
+
+    The latent flow of text-xlarge alone, warmed up as the worker does, four steps a request. `growing` "no":
+    as torch's allocator does it unasked.
+    """
+    if growing == "no":
+        os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:False"
+    import random
+
+    import torch
+    from sn17_trellis.engine.config import LatentFlowConfig, SamplerParams
+    from sn17_trellis.engine.fast import FastRunner
+    from sn17_trellis.engine.latents import LatentFlow
+    from sn17_trellis.engine.pipeline import empty_caches
+    from sn17_trellis.engine.sampler import sample
+    from sn17_trellis.engine.voxels import shell
+    from sn17_trellis.torch_backend import WARM_VOXELS
+
+    from sn17_bench.trellis_checkpoint import flows
+
+    device, runner = torch.device("cuda"), FastRunner()
+    params = SamplerParams(steps=4, cfg_strength=1.0, cfg_interval=(0.8, 1.0), rescale_t=3.0)
+
+    def held() -> float:
+        return round(torch.cuda.memory_reserved() / GIB, 3)
+
+    with torch.inference_mode():
+        with device:
+            flow = LatentFlow(LatentFlowConfig(**flows("text")["slat_flow_model"][1]))
+        for name, value in flow.named_parameters():
+            if not any(part in name for part in ("t_embedder", "input_layer", "out_layer", "norm")):
+                value.data = value.data.half()
+        cond, neg = (torch.randn(1, 77, 768, device=device) for _ in range(2))
+
+        def run(count: int) -> None:
+            voxels = shell(count, 64, device)
+            noise = torch.randn(len(voxels), 8, device=device)
+            sample(runner.latents(flow, params, cond, neg, voxels), noise, params, lambda *_: None)
+
+        empty_caches(device)
+        for count in WARM_VOXELS:
+            run(count)
+        warm, series, draws = held(), [], random.Random(1)
+        for request in range(requests):
+            if request in (requests // 3, 2 * requests // 3):
+                runner.free()
+                empty_caches(device)
+            run(draws.randint(8_000, 31_000))
+            series.append(held())
+    return {"warm": warm, "most": max(series), "growth": round(max(series) / warm, 3), "series": series}
+
+
 def backend(text: Path, image: Path, generations: int, book: Path) -> dict[str, Any]:
     """Both models in the worker's own backend: start, warm-up, progress, cancelling, many generations."""
     out: dict[str, Any] = {"memory_limit": limit_memory(12)}
@@ -249,6 +302,8 @@ if __name__ == "__main__":
         sys.exit()
     if what == "load":
         result = load(Path(paths[0]))
+    elif what == "sizes":
+        result = sizes(paths[0])
     else:
         result = backend(Path(paths[0]), Path(paths[1]), int(paths[2]), Path(paths[3]))
     print(json.dumps(result))

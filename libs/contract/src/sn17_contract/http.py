@@ -10,6 +10,8 @@ FIXER_PORT: Final = 8080
 OPS_PORT: Final = 9090
 HEADER_SEED: Final = "SN17-Seed"
 HEADER_GAUSSIANS: Final = "SN17-Gaussians"
+HEADER_LANE: Final = "SN17-Lane"
+"""``exact``, or ``fast`` where the worker left steps out because it was asked to."""
 HEADER_WORKER: Final = "SN17-Worker"
 HEADER_REPORT: Final = "SN17-Report"
 HEADER_REQUEST_ID: Final = "X-Request-ID"

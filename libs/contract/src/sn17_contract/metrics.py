@@ -36,6 +36,7 @@ class Metric(StrEnum):
     GPU_MEMORY = "sn17_gpu_memory_bytes"
     SELF_RECYCLES = "sn17_self_recycles"
     OUTPUT_FINDINGS = "sn17_output_findings"
+    GENERATION_LANES = "sn17_generation_lanes"
     DEGRADED = "sn17_degraded"
     LIFE_INFO = "sn17_life_info"
     MODEL_PROCESSES = "sn17_model_processes"

@@ -88,10 +88,10 @@ class Generation:
     asset: Splats | bytes | Callable[[], EncodedAsset]
     gaussians: int
     stage_seconds: Mapping[str, float]
-    lane: str = "exact"
-    """``fast`` where steps were left out."""
     life_id: str | None = None
     """The model process that made it; None for a backend in this very process."""
+    lane: str = "exact"
+    """``fast`` where steps were left out."""
 
 
 def plain(asset: Splats | bytes | Callable[[], EncodedAsset]) -> bytes:

@@ -60,8 +60,8 @@ def encode(generation: Generation) -> Encoded:
     return Encoded(ply, quality)
 
 
-def keep(spool: Spool, running: Running, encoded: Encoded) -> StoredResult:
-    """Store the asset for whoever waits.
+def keep(spool: Spool, running: Running, encoded: Encoded, lane: str) -> StoredResult:
+    """Store the asset for whoever waits, with the lane it was made in.
 
     Raises:
         Problem: the disk does not take it.
@@ -73,6 +73,7 @@ def keep(spool: Spool, running: Running, encoded: Encoded) -> StoredResult:
             fingerprint=running.fingerprint,
             seed=running.job.seed,
             gaussians=encoded.quality.gaussians,
+            lane=lane,
         )
     except OSError as error:
         log.error("the spool does not take the result: %s", error.strerror)

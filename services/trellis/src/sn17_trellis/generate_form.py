@@ -19,7 +19,7 @@ from sn17_service import Problem
 from starlette.datastructures import FormData, UploadFile
 
 from sn17_trellis.backend import Job, Sampling
-from sn17_trellis.engine.config import MAX_GUIDANCE, MAX_REQUEST_STEPS
+from sn17_trellis.engine.config import MAX_GUIDANCE, MAX_REQUEST_STEPS, Lane
 from sn17_trellis.settings import WorkerSettings
 
 IMAGE_FORMATS: Final = ("PNG", "JPEG", "WEBP")
@@ -42,6 +42,7 @@ class GenerateForm(BaseModel):
     structure_guidance: float | None = Field(None, ge=0, le=MAX_GUIDANCE)
     latent_steps: int | None = Field(None, ge=1, le=MAX_REQUEST_STEPS)
     latent_guidance: float | None = Field(None, ge=0, le=MAX_GUIDANCE)
+    lane: Lane | None = Field(None, description="fast: leave out what the checkpoint's calibration allows")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,7 +78,12 @@ def job_of(form: GenerateForm, picture: bytes | None, settings: WorkerSettings) 
         Problem: prompt and picture both or neither, or a picture that can not be decoded.
     """
     sampling = Sampling(
-        form.preset, form.structure_steps, form.structure_guidance, form.latent_steps, form.latent_guidance
+        form.preset,
+        form.structure_steps,
+        form.structure_guidance,
+        form.latent_steps,
+        form.latent_guidance,
+        form.lane,
     )
     seed = form.seed if form.seed >= 0 else secrets.randbelow(2**31)
     if picture is not None:

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from sn17_contract.http import (
     HEADER_GAUSSIANS,
     HEADER_IDEMPOTENCY_KEY,
+    HEADER_LANE,
     HEADER_SEED,
     HEADER_WORKER,
     MEDIA_PLY,
@@ -226,6 +227,7 @@ async def _answer(door: _Door, stored: StoredResult, request: Request) -> Respon
         "content-length": str(stored.size),
         HEADER_SEED: str(stored.seed),
         HEADER_GAUSSIANS: str(stored.gaussians),
+        HEADER_LANE: stored.lane,
         HEADER_WORKER: door.settings.worker_name,
     }
     return StreamingResponse(
@@ -299,6 +301,7 @@ _GENERATE_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
         "headers": {
             HEADER_SEED: {"schema": {"type": "integer"}},
             HEADER_GAUSSIANS: {"schema": {"type": "integer"}},
+            HEADER_LANE: {"schema": {"enum": ["exact", "fast"]}},
             HEADER_WORKER: {"schema": {"type": "string"}},
         },
     }

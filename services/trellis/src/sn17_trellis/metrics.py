@@ -109,6 +109,11 @@ class WorkerMetrics:
         self.gpu_errors = Counter(
             MetricName.GPU_ERRORS, "Fatal errors of the device.", ["kind"], registry=registry
         )
+        self.lanes = Counter(
+            MetricName.GENERATION_LANES, "Tasks by the lane they were made in.", ["lane"], registry=registry
+        )
+        for lane in ("exact", "fast"):
+            self.lanes.labels(lane)
         self.findings = Counter(
             MetricName.OUTPUT_FINDINGS,
             "What the check of outputs found.",

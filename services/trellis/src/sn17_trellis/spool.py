@@ -27,6 +27,7 @@ class StoredResult:
     gaussians: int
     stored_at: float
     size: int
+    lane: str = "exact"
 
     def discard(self) -> None:
         """Remove the file of a result without a key; an open reader keeps reading."""
@@ -51,7 +52,14 @@ class Spool:
         self._load()
 
     def store(
-        self, ply: bytes | Path, *, key: str | None, fingerprint: str, seed: int, gaussians: int
+        self,
+        ply: bytes | Path,
+        *,
+        key: str | None,
+        fingerprint: str,
+        seed: int,
+        gaussians: int,
+        lane: str = "exact",
     ) -> StoredResult:
         """Write an asset, or move the file with its bytes here.
 
@@ -66,7 +74,7 @@ class Spool:
             else:
                 write_atomically(path, ply)
             size = path.stat().st_size
-            stored = StoredResult(path, key, fingerprint, seed, gaussians, self._clock(), size)
+            stored = StoredResult(path, key, fingerprint, seed, gaussians, self._clock(), size, lane)
             if key is not None:
                 described = {**asdict(stored), "path": path.name}
                 write_atomically(path.with_suffix(".json"), json.dumps(described).encode())

@@ -193,7 +193,7 @@ class TorchBackend:
             asset = pipeline.generate(request, on_step)
         t = asset.table
         splats = Splats(t[:, :3], t[:, 10:13], t[:, 13:17], t[:, 9], t[:, 6:9])
-        return Generation(splats, len(splats), asset.stage_seconds, lane)
+        return Generation(splats, len(splats), asset.stage_seconds, lane=lane)
 
     def cleanup(self) -> None:
         for pipeline in self._pipelines.values():

@@ -326,7 +326,7 @@ class Worker:
             running.stage = "encode"
             encoded = encode(generation)
             self._trust.output(encoded.quality)
-            stored = keep(self.spool, running, encoded)
+            stored = keep(self.spool, running, encoded, generation.lane)
         except Exception as error:
             problem = self._failed(running, error)
             self._jobs.encoded(running)
@@ -336,6 +336,7 @@ class Worker:
         if generation.life_id in (None, self.lives.life_id):
             self.recent.add(encoded.quality.gaussians, seconds)
         self._upkeep.tasks_since_canary += 1
+        self._metrics.lanes.labels(generation.lane).inc()
         self._metrics.gaussians.labels(kind.value).observe(encoded.quality.gaussians)
         self._metrics.count(kind, GenerationOutcome.OK)
         self._metrics.last_generation.set(self._service.clock())
@@ -345,6 +346,7 @@ class Worker:
                 "key": running.key,
                 "gaussians": encoded.quality.gaussians,
                 "seconds": round(seconds, 3),
+                "lane": generation.lane,
             },
         )
         self._jobs.encoded(running)

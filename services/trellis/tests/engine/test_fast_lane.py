@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ pytest.importorskip("transformers", reason="the engine needs the 'torch' extra")
 
 from sn17_contract.metrics import GenerationKind  # noqa: E402
 from sn17_trellis.backend import BadSampling, Job, Sampling  # noqa: E402
-from sn17_trellis.commands import calibrate  # noqa: E402
+from sn17_trellis.commands import calibrate, compare  # noqa: E402
 from sn17_trellis.engine.calibration import (  # noqa: E402
     FILE,
     Calibration,
@@ -197,6 +198,16 @@ def test_a_damaged_calibration_leaves_the_exact_lane(
             run(backend, lane="fast")
     finally:
         (calibrated / FILE).write_bytes(content)
+
+
+def test_compare_holds_the_fast_lane_against_the_exact_one(
+    calibrated: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    what = [str(calibrated), "--prompt", "a red cube", "--preset", "fast", "--device", "cpu"]
+    assert compare.main([*what, "--lane", "fast", "--against", "exact"], draw=lambda *_: ({}, b"")) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert (figures["ours"]["lane"], figures["other"]["lane"]) == ("fast", "exact")
+    assert figures["ours"]["sha256"] != figures["other"]["sha256"]
 
 
 def test_calibrate_says_in_one_line_what_is_wrong(

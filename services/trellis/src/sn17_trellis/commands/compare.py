@@ -44,6 +44,7 @@ def run(backend: Backend, job: Job) -> tuple[dict[str, Any], bytes, Quality]:
             "seconds": round(seconds, 3),
             "stage_seconds": {name: round(value, 4) for name, value in made.stage_seconds.items()},
             "gaussians": made.gaussians,
+            "lane": made.lane,
             "sha256": digest(ply),
             "quality": asdict(quality),
         },
@@ -82,22 +83,27 @@ def main(argv: Sequence[str], draw: Draw | None = None) -> int:
     parser.add_argument("--latent-steps", type=int)
     parser.add_argument("--root", type=Path, action="append", default=[], help="folder with OWNER/NAME/...")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--against", choices=("reference", "cpu"), default="reference")
+    parser.add_argument("--against", choices=("reference", "cpu", "exact"), default="reference",
+                        help="Microsoft's package, the plain form, or the exact lane")  # fmt: skip
+    parser.add_argument("--lane", choices=("exact", "fast"), help="of ours")
     parser.add_argument("--into", type=Path, help="folder for ours.ply, other.ply and side-by-side.png")
     args = parser.parse_args(argv)
-    sampling = Sampling(args.preset, structure_steps=args.structure_steps, latent_steps=args.latent_steps)
+    sampling = Sampling(
+        args.preset, structure_steps=args.structure_steps, latent_steps=args.latent_steps, lane=args.lane
+    )
     picture = None if args.image is None else picture_of(args.image)
     job = Job(GenerationKind.TASK, args.seed, args.prompt, picture, sampling)
     text, image = (args.checkpoint, None) if args.image is None else (None, args.checkpoint)
     config = TorchConfig(text, image, model_roots=tuple(args.root), device=args.device)
-    other: Backend = TorchBackend(replace(config, device="cpu"))
+    other: Backend = TorchBackend(replace(config, device="cpu") if args.against == "cpu" else config)
     if args.against == "reference":
         other = ReferenceBackend(text, image)
     figures: dict[str, Any] = {}
     made: list[tuple[bytes, Quality]] = []
-    for name, backend in (("ours", TorchBackend(config)), ("other", other)):
+    exact = replace(job, sampling=replace(sampling, lane="exact"))
+    for name, backend, task in (("ours", TorchBackend(config), job), ("other", other, exact)):
         try:
-            figures[name], ply, quality = run(backend, job)
+            figures[name], ply, quality = run(backend, task)
         except (GenerationError, ModelMissing, CheckpointError, RuntimeError) as error:
             sys.stderr.write(f"{name} ({backend.name}): {error}\n")
             return 1

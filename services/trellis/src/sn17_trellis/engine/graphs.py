@@ -7,7 +7,8 @@ the GPU waits.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import torch
@@ -32,7 +33,12 @@ class GraphMemory:
             self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         if self._keeper is None:
             self._keeper, _ = _record(lambda: torch.zeros(1, device="cuda"), self._stream, None)
-        return _record(work, self._stream, self._keeper)
+        try:
+            return _record(work, self._stream, self._keeper)
+        except BaseException:
+            # A recording that CUDA gave up leaves the pool as if it still went on.
+            self._keeper = self._stream = None
+            raise
 
     def free(self) -> None:
         self._keeper = None
@@ -46,7 +52,7 @@ def _record(
     # refuses that while any graph of the process is recorded. The engine draws on the CPU.
     graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
     stream.wait_stream(current)
-    with torch.cuda.stream(stream):
+    with torch.cuda.stream(stream), _no_collection():
         graph.capture_begin(None if beside is None else beside.pool(), capture_error_mode="thread_local")
         try:
             out = work()
@@ -58,6 +64,22 @@ def _record(
         graph.capture_end()
     current.wait_stream(stream)
     return graph, out
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep Python's collector from running meanwhile.
+
+    A request that a caller left may lie in a cycle with its traceback, graphs included; to destroy a graph
+    while another is recorded spoils the recording.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class Memory(Protocol):

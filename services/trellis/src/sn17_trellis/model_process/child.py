@@ -150,6 +150,7 @@ class ModelProcess:
                 number=run.number,
                 gaussians=generation.gaussians,
                 stage_seconds=dict(generation.stage_seconds),
+                lane=generation.lane,
             )
         )
         self._tail.submit(self._encode, run, generation)

@@ -115,6 +115,7 @@ class Generated(_Message):
     number: int
     gaussians: int
     stage_seconds: dict[str, float]
+    lane: str
 
 
 class Encoded(_Message):

@@ -89,6 +89,7 @@ class ProcessBackend:
             made.gaussians,
             made.stage_seconds,
             life.life_id,
+            lane=made.lane,
         )
 
     def cleanup(self) -> None:

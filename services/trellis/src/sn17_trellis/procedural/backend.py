@@ -82,8 +82,10 @@ class ProceduralBackend:
         self.generate(self.canary(), progress, cancelled)
 
     def generate(self, job: Job, progress: Progress, cancelled: IsCancelled) -> Generation:
-        if job.sampling != Sampling():
-            raise BadSampling("the procedural backend has no sampler: leave preset, steps and guidance out")
+        if job.sampling not in (Sampling(), Sampling(lane="exact")):
+            raise BadSampling(
+                "the procedural backend has no sampler: leave preset, steps, guidance and the fast lane out"
+            )
         started = self._clock()
         surface = self._fit(job)
         structure_done = self._step(1, progress, cancelled)
