@@ -20,7 +20,7 @@ COMMANDS = {
     ),
     "watch": Entry(
         "sn17.accept.command",
-        "Follow the miner's books and judge success and yield against the design's targets (45, 55, 58 %).",
+        "Follow the miner's journal and judge success and yield: of all tasks, and of each validator.",
         "watch",
     ),
     "cordon": Entry(
