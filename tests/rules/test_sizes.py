@@ -14,10 +14,7 @@ OVER = {
     "dev/chaos/src/sn17_chaos/plane_world.py": 412,
     "dev/chaos/src/sn17_chaos/real_fleet.py": 532,
     "dev/chaos/src/sn17_chaos/stack_world.py": 428,
-    "operator/src/sn17_operator/controller.py": 409,
     "services/miner/src/sn17_miner/app.py:build": 96,
-    "services/trellis/src/sn17_trellis/model_process/keeper.py": 533,
-    "services/trellis/src/sn17_trellis/worker.py": 442,
 }
 """Lines of what is over the limit: take the entry out once it is not."""
 
