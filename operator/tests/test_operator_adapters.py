@@ -264,6 +264,16 @@ async def test_an_answer_without_the_number_of_jobs_is_no_answer(tmp_path: Path)
         )
 
 
+async def test_worker_of_an_older_image_is_understood(tmp_path: Path) -> None:
+    """It knows no model process, and says less of its canary."""
+    state = {"boot_id": "b", "draining": True, "leases": [], "jobs_in_flight": 0}
+    result = {"ran": True, "passed": False, "drift": 0.4}
+    client = admin(tmp_path, lambda r: httpx2.Response(200, json={**state, "result": result}))
+    assert await client.drain(POD, LeaseOwner.OPERATOR, "why", 60) is True
+    assert (await client.canary(POD)).passed is False
+    await client.exit(POD, "b", "why")
+
+
 async def test_canary_that_did_not_run_neither_passed_nor_failed(tmp_path: Path) -> None:
     body = STATE | {"result": CANARY | {"ran": False, "passed": None, "reason": "a job came first"}}
     result = await admin(tmp_path, lambda r: httpx2.Response(200, json=body)).canary(POD)

@@ -147,6 +147,18 @@ CASES = (
     Case("SN17MemoryNearLimit", False, ratio(85)),
     Case("SN17MemoryNearLimit", False, ratio(5, 0), why="no limit is no division"),
     Case(
+        "SN17MemoryNearLimit",
+        False,
+        {**ratio(91), f"sn17_model_processes{{{WORKER}}}": "1x298 2x2"},
+        why="two model processes live for the time of a swap",
+    ),
+    Case(
+        "SN17MemoryNearLimit",
+        True,
+        {**ratio(91), f"sn17_model_processes{{{WORKER}}}": "1x200 2x100"},
+        why="two that live on are no swap",
+    ),
+    Case(
         "SN17WorkerRestarts",
         True,
         {f"process_start_time_seconds{{{WORKER}}}": "0+1x300"},

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx2
 from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 from sn17_contract.admin import (
     AdminState,
     CanaryAnswer,
@@ -34,6 +35,7 @@ log = logging.getLogger("sn17.operator")
 QUICK_SECONDS = 5.0
 CLEANUP_SECONDS = 60.0
 CANARY_SECONDS = 140.0
+CANARY_DETAILS = ("reason", "drift", "first", "same_bytes", "gaussians")
 CLOCK_SECONDS = 5.0
 """What the clocks of two nodes may differ by."""
 
@@ -140,11 +142,13 @@ class WorkerAdmin:
             raise Refused("unreachable", f"{verb}: {type(error).__name__}: {error}") from error
         if response.is_success:
             try:
-                return wanted.model_validate_json(response.content)
+                return wanted.model_validate(_completed(from_json(response.content)))
             except ValidationError as error:
                 first = error.errors()[0]
                 where = ".".join(map(str, first["loc"]))
                 raise Refused("bad_answer", f"{verb}: wrong answer: {where}: {first['msg']}") from error
+            except ValueError as error:
+                raise Refused("bad_answer", f"{verb}: the answer is not JSON") from error
         try:
             problem = ProblemBody.model_validate_json(response.content)
         except ValidationError:
@@ -154,6 +158,20 @@ class WorkerAdmin:
         if problem.code in (Code.BOOT_ID_MISMATCH, Code.LIFE_ID_MISMATCH):
             raise OtherIncarnation(detail)
         raise _Problem(problem.code, f"http_{response.status_code}", f"{verb}: {detail}")
+
+
+def _completed(answer: Any) -> Any:
+    """An answer of a worker from before the model was a process of its own, which says less.
+
+    What it does not know is unknown: no field that decides anything gets a value.
+    """
+    if not isinstance(answer, dict):
+        return answer
+    completed = {"life_id": None, **answer}
+    result = answer.get("result")
+    if isinstance(result, dict) and "ran" in result:
+        completed["result"] = {**dict.fromkeys(CANARY_DETAILS), "findings": (), **result}
+    return completed
 
 
 class _Problem(Refused):
