@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -13,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import numpy as np
 import pytest
+from PIL import Image
 from sn17_http import own_request
 from sn17_splats import read_ply
 
@@ -30,6 +33,24 @@ def test_the_service_never_imports_torch_nor_a_backend() -> None:
     code = "import sys, sn17_trellis.serve; print([m for m in sys.modules if m.split('.')[0] == 'torch'])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_pictures_are_decoded_by_the_model_process(new_process: Any) -> None:
+    pixels = np.full((96, 96, 4), 255, np.uint8)
+    pixels[24:72, 24:72] = (200, 30, 30, 255)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    worker = new_process()
+
+    def post(content: bytes) -> Any:
+        return own_request(
+            "POST", f"{worker.url}/generate", files={"prompt_image_file": ("x.png", content)}, timeout=60
+        )
+
+    assert len(read_ply(post(buffer.getvalue()).content)) > 0
+    damaged = post(buffer.getvalue()[:60])
+    assert (damaged.status_code, damaged.json()["code"]) == (422, "bad_image")
+    assert "PIL" not in Path(f"/proc/{worker.process.pid}/maps").read_text(), "the service never decodes"
 
 
 @pytest.mark.parametrize("backend", ["procedural", "torch", "reference"])

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from sn17_contract.metrics import SwapPhase
 from sn17_contract.worker import RecycleHow
@@ -28,7 +29,8 @@ SEEDS = 4
 class Callers:
     """Ask for one keyed asset after the other until told to stop; each key again, whenever it was refused."""
 
-    def __init__(self, live: Any) -> None:
+    def __init__(self, live: Any, *, until_drained: bool = False) -> None:
+        self._until_drained = until_drained
         self.answers: dict[str, bytes] = {}
         self.refused: Counter[str] = Counter()
         self.different: list[str] = []
@@ -52,23 +54,36 @@ class Callers:
                 return
             key, seed = f"t/{number}", number % SEEDS
             first = self._ask(key, seed)
+            if first is None:
+                return
+            if self._until_drained:
+                self.answers[key] = first
+                continue
             if self._ask(key, seed) != first or self._expected.setdefault(seed, first) != first:
                 self.different.append(key)
             self.answers[key] = first
 
-    def _ask(self, key: str, seed: int) -> bytes:
+    def _ask(self, key: str, seed: int) -> bytes | None:
+        """The asset; None once the worker goes and the caller wants to hear that."""
         pause = threading.Event()
         while True:
-            answer = self._live.data(
-                "POST",
-                "/generate",
-                data={"prompt": "a red cube", "seed": str(seed)},
-                headers={"idempotency-key": key},
-            )
+            try:
+                answer = self._live.data(
+                    "POST",
+                    "/generate",
+                    data={"prompt": "a red cube", "seed": str(seed)},
+                    headers={"idempotency-key": key},
+                )
+            except httpx2.ConnectError:
+                if self._until_drained:
+                    return None
+                raise
             if answer.status_code == 200:
                 content: bytes = answer.content
                 return content
             self.refused[answer.json()["code"]] += 1
+            if self._until_drained and answer.json()["code"] == "draining":
+                return None
             pause.wait(0.02)
 
 
@@ -86,6 +101,9 @@ class Bench:
             return
         _, victim = self.planned
         self.planned = None
+        if victim == "service":
+            self.live.service.stop(0, "SIGTERM")
+            return
         pid = self._victim(victim)
         if pid is not None:
             os.kill(pid, signal.SIGKILL)
@@ -133,7 +151,8 @@ def bench(tmp_path: Path, worker_thread: Any, wait_until: Any) -> Iterator[Bench
     live.start()
     wait_until(lambda: live.state()["state"] == "ready")
     yield made
-    live.stop()
+    if live.exit_code is None:
+        live.stop()
 
 
 def leftovers(bench: Bench) -> dict[str, Any]:
@@ -174,6 +193,21 @@ def test_no_key_is_lost_or_made_twice_whoever_dies_and_when(bench: Bench, wait_u
     assert outcomes["done"] > 0
     wait_until(lambda: bench.live.state()["state"] == "ready")
     assert bench.live.state()["model_processes"] == 1
+
+
+@pytest.mark.parametrize("phase", list(SwapPhase))
+def test_a_stop_in_any_phase_delivers_the_job_and_leaves_no_process(
+    phase: SwapPhase, bench: Bench, wait_until: Any
+) -> None:
+    with Callers(bench.live, until_drained=True) as callers:
+        wait_until(lambda: callers.answers)
+        bench.planned = (phase, "service")
+        bench.keeper.recycle(bench.keeper.life_id, RecycleHow.SWAP, "a test", verify=False)
+        assert bench.live.join() == 0
+    assert bench.keeper.run.pids() == ()
+    assert callers.different == []
+    assert set(callers.refused) <= {"draining"}
+    assert bench.live.metric("sn17_generations_total", kind="task", outcome="ok") == len(callers.answers)
 
 
 @pytest.mark.timeout(1200 if LONG else 200)

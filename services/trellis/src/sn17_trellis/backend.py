@@ -45,10 +45,10 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
-    """One generation. Exactly one of ``prompt`` and ``image`` is set.
+    """One generation. Exactly one of ``prompt``, ``image`` and ``picture`` is set.
 
-    ``image`` is (h, w, 4) uint8 RGBA, decoded and limited in size by the service; ``seed`` is in
-    [0, 2^32), a random one already drawn.
+    ``image`` is (h, w, 4) uint8 RGBA; ``picture`` the bytes of its file before it is decoded, which no
+    backend sees. ``seed`` is in [0, 2^32), a random one already drawn.
     """
 
     kind: GenerationKind
@@ -56,11 +56,12 @@ class Job:
     prompt: str | None = None
     image: NDArray[np.uint8] | None = None
     sampling: Sampling = field(default_factory=Sampling)
+    picture: bytes | None = None
 
     @property
     def model(self) -> str:
         """The model it needs: ``text`` or ``image``."""
-        return "text" if self.image is None else "image"
+        return "text" if self.image is None and self.picture is None else "image"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

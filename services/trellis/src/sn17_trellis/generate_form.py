@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import secrets
-import warnings
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
 from fastapi import Request
-from numpy.typing import NDArray
-from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sn17_contract.http import Code
 from sn17_contract.metrics import GenerationKind
 from sn17_service import Problem
+from sn17_service.pictures import read_picture
 from starlette.datastructures import FormData, UploadFile
 
 from sn17_trellis.backend import Job, Sampling
 from sn17_trellis.engine.config import MAX_GUIDANCE, MAX_REQUEST_STEPS, Lane
+from sn17_trellis.picture import IMAGE_FORMATS
 from sn17_trellis.settings import WorkerSettings
 
-IMAGE_FORMATS: Final = ("PNG", "JPEG", "WEBP")
-MAX_IMAGE_SIDE: Final = 2048
-"""Larger pictures are reduced; no image model looks at more than 518 pixels."""
 FORM_OVERHEAD_BYTES: Final = 256 * 1024
 MAX_FIELDS: Final = 16
 FORM_TYPES: Final = ("multipart/form-data", "application/x-www-form-urlencoded")
@@ -72,10 +66,10 @@ async def read_form(request: Request, settings: WorkerSettings) -> tuple[Generat
 
 
 def job_of(form: GenerateForm, picture: bytes | None, settings: WorkerSettings) -> Wish:
-    """The job that a form asks for. Decodes the picture: not for the event loop.
+    """The job that a form asks for; its picture is not decoded yet.
 
     Raises:
-        Problem: prompt and picture both or neither, or a picture that can not be decoded.
+        Problem: prompt and picture both or neither, or a file that is no picture or too large.
     """
     sampling = Sampling(
         form.preset,
@@ -89,8 +83,8 @@ def job_of(form: GenerateForm, picture: bytes | None, settings: WorkerSettings) 
     if picture is not None:
         if form.prompt:
             raise Problem(Code.BAD_REQUEST, "send either prompt or prompt_image_file, not both")
-        image = decode_image(picture, settings.max_image_pixels)
-        return Wish(Job(GenerationKind.TASK, seed, image=image, sampling=sampling), form.seed)
+        check_picture(picture, settings.max_image_pixels)
+        return Wish(Job(GenerationKind.TASK, seed, picture=picture, sampling=sampling), form.seed)
     prompt = (form.prompt or "").strip()
     if not prompt:
         raise Problem(Code.BAD_PROMPT, "send a prompt (text) or a prompt_image_file")
@@ -104,31 +98,20 @@ def job_of(form: GenerateForm, picture: bytes | None, settings: WorkerSettings) 
     return Wish(Job(GenerationKind.TASK, seed, prompt=prompt, sampling=sampling), form.seed)
 
 
-def decode_image(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
-    """RGBA pixels (h, w, 4), reduced to ``MAX_IMAGE_SIDE``.
+def check_picture(data: bytes, max_pixels: int) -> None:
+    """Kind and size by the file's head; whether the rest is whole shows when the model process decodes it.
 
     Raises:
-        Problem: not a PNG, JPEG or WebP file, damaged, or too many pixels (told by its head).
+        Problem: not a PNG, JPEG or WebP file, or too many pixels.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
-                width, height = image.size
-                if width * height > max_pixels:
-                    raise Problem(
-                        Code.BAD_IMAGE,
-                        f"the image has {width} x {height} pixels; at most {max_pixels} are taken",
-                    )
-                image.draft("RGB", (MAX_IMAGE_SIDE, MAX_IMAGE_SIDE))
-                rgba = image.convert("RGBA")
-    except Problem:
-        raise
-    except Exception as error:
-        kinds = ", ".join(IMAGE_FORMATS)
-        raise Problem(Code.BAD_IMAGE, f"the image can not be decoded; send {kinds}") from error
-    rgba.thumbnail((MAX_IMAGE_SIDE, MAX_IMAGE_SIDE))
-    return np.asarray(rgba)
+    found = read_picture(data)
+    if found is None:
+        raise Problem(Code.BAD_IMAGE, f"the image can not be decoded; send {', '.join(IMAGE_FORMATS)}")
+    if found.width * found.height > max_pixels:
+        raise Problem(
+            Code.BAD_IMAGE,
+            f"the image has {found.width} x {found.height} pixels; at most {max_pixels} are taken",
+        )
 
 
 def _fields(form: FormData, settings: WorkerSettings) -> GenerateForm:

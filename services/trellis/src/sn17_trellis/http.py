@@ -123,7 +123,7 @@ def _state(door: _Door) -> WorkerStatus:
         worker=door.settings.worker_name,
         version=door.service.version,
         boot_id=door.service.boot_id,
-        life_id=worker.life_id,
+        life_id=worker.lives.life_id,
         state=worker.state,
         reason=reason,
         job=job,

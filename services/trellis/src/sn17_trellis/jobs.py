@@ -45,6 +45,8 @@ def fingerprint(job: Job, *, seed: int) -> str:
     """Identifies what was asked for; ``seed`` is the one of the request (-1 = any)."""
     content = hashlib.sha256()
     content.update(repr((job.prompt, seed, job.sampling)).encode())
+    if job.picture is not None:
+        content.update(job.picture)
     if job.image is not None:
         content.update(repr(job.image.shape).encode())
         content.update(job.image.tobytes())

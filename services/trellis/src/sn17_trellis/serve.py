@@ -100,7 +100,7 @@ def connect(service: Service, settings: WorkerSettings, worker: Worker) -> None:
     service.readiness.add("worker", worker.not_ready)
     service.on_cleanup(worker.cleanup)
     service.on_canary(worker.canary)
-    service.life_id = lambda: worker.life_id
+    service.life_id = lambda: worker.lives.life_id
     service.jobs_in_flight = lambda: worker.jobs_in_flight
 
     async def start() -> None:

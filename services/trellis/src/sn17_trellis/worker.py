@@ -34,6 +34,7 @@ from sn17_trellis.life_observer import LifeObserver
 from sn17_trellis.metrics import RecentTasks, WorkerMetrics
 from sn17_trellis.model_process.lives import Lives, OneLife
 from sn17_trellis.outcomes import failure
+from sn17_trellis.picture import decoded
 from sn17_trellis.settings import WorkerSettings
 from sn17_trellis.spool import Spool, StoredResult
 from sn17_trellis.thread import WorkThread
@@ -115,11 +116,6 @@ class Worker:
     @property
     def models(self) -> tuple[str, ...]:
         return self._backend.models if self._admission.started else ()
-
-    @property
-    def life_id(self) -> str:
-        """The model process that serves."""
-        return self.lives.life_id
 
     @property
     def active(self) -> Running | None:
@@ -265,7 +261,11 @@ class Worker:
             reason = self._guard.check()
             if reason is not None:
                 raise Problem(Code.MEMORY_REFUSED, f"{reason}; use another worker")
-            return self._backend.generate(running.job, self._progress_of(running), running.cancel.is_set)
+            # A model process decodes by itself.
+            job = (
+                running.job if self.lives.separate else decoded(running.job, self._settings.max_image_pixels)
+            )
+            return self._backend.generate(job, self._progress_of(running), running.cancel.is_set)
         except Exception as error:
             raise self._failed(running, error) from error
 

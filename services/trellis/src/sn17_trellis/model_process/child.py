@@ -45,6 +45,7 @@ from sn17_trellis.model_process.messages import (
     failed,
     job_of,
 )
+from sn17_trellis.picture import decoded
 from sn17_trellis.settings import Faults, WorkerSettings
 
 VITALS_SECONDS: Final = 1.0
@@ -60,13 +61,15 @@ def run_model(connection: Connection, settings: WorkerSettings) -> None:
     backend = create_backend(settings)
     if settings.faults != Faults():
         backend = FaultyBackend(backend, settings.faults, _own_memory(settings))
-    ModelProcess(Channel(connection), backend, DeviceTurn(settings.device_turn)).serve()
+    turn = DeviceTurn(settings.device_turn)
+    ModelProcess(Channel(connection), backend, turn, settings.max_image_pixels).serve()
 
 
 class ModelProcess:
     """Commands in the order in which they came; a cancellation overtakes."""
 
-    def __init__(self, channel: Channel, backend: Backend, turn: DeviceTurn) -> None:
+    def __init__(self, channel: Channel, backend: Backend, turn: DeviceTurn, max_pixels: int) -> None:
+        self._max_pixels = max_pixels
         self._channel = channel
         self._backend = backend
         self._turn = turn
@@ -137,7 +140,8 @@ class ModelProcess:
         self._channel.send(Warm())
 
     def _run(self, run: Run, attached: bytes | None) -> None:
-        job = self._backend.canary() if run.job is GenerationKind.CANARY else job_of(run, attached)
+        canary = run.job is GenerationKind.CANARY
+        job = self._backend.canary() if canary else decoded(job_of(run, attached), self._max_pixels)
         try:
             with self._turn:
                 generation = self._backend.generate(

@@ -32,7 +32,6 @@ from sn17_trellis.model_process.messages import (
     Warm,
     WarmUp,
     error_of,
-    picture_of,
 )
 from sn17_trellis.model_process.messages import (
     Progress as ProgressReport,
@@ -111,9 +110,10 @@ class Life:
         self._ask(Cleanup(), Cleaned, lambda *_: None, give_up)
 
     def submit(self, number: int, job: Job, file: str, progress: Progress) -> Ticket:
-        """Give it a job. Raises ModelDied."""
+        """Give it a job, its picture as a file's bytes. Raises ModelDied."""
+        if job.image is not None:
+            raise TypeError("a model process takes the bytes of a picture, not its pixels")
         ticket = Ticket(number, file, progress)
-        shape, attached = picture_of(job)
         with self._lock:
             if self.death is not None:
                 raise self.death
@@ -124,11 +124,11 @@ class Life:
             seed=job.seed,
             prompt=job.prompt,
             sampling=job.sampling,
-            picture=shape,
+            picture=job.picture is not None,
             file=file,
         )
         try:
-            self._channel.send(run, attached)
+            self._channel.send(run, job.picture)
         except OSError:
             self._wait_for_end()
         return ticket

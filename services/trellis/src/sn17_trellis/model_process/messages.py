@@ -6,8 +6,6 @@ import threading
 from multiprocessing.connection import Connection
 from typing import Annotated, Final, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from sn17_contract.metrics import GenerationKind
 
@@ -49,7 +47,7 @@ class WarmUp(_Message):
 
 
 class Run(_Message):
-    """Make an asset and write it to ``file``. ``picture``: (h, w) of RGBA bytes that follow."""
+    """Make an asset and write it to ``file``. ``picture``: the bytes of a picture's file follow."""
 
     kind: Literal["run"] = "run"
     number: int
@@ -57,7 +55,7 @@ class Run(_Message):
     seed: int
     prompt: str | None
     sampling: Sampling
-    picture: tuple[int, int] | None
+    picture: bool
     file: str
 
 
@@ -180,7 +178,7 @@ class Channel:
     def command(self) -> tuple[Command, bytes | None]:
         """The next command. Raises EOFError or OSError when the service is gone."""
         command = COMMANDS.validate_json(self._connection.recv_bytes())
-        attached = isinstance(command, Run) and command.picture is not None
+        attached = isinstance(command, Run) and command.picture
         return command, self._connection.recv_bytes() if attached else None
 
     def report(self) -> Report:
@@ -194,20 +192,9 @@ class Channel:
         self._connection.close()
 
 
-def picture_of(job: Job) -> tuple[tuple[int, int] | None, bytes | None]:
-    """Shape and bytes of a job's picture."""
-    if job.image is None:
-        return None, None
-    height, width = job.image.shape[:2]
-    return (height, width), np.ascontiguousarray(job.image).tobytes()
-
-
 def job_of(run: Run, attached: bytes | None) -> Job:
-    """The job of a command."""
-    image: NDArray[np.uint8] | None = None
-    if run.picture is not None and attached is not None:
-        image = np.frombuffer(attached, np.uint8).reshape(*run.picture, 4)
-    return Job(run.job, run.seed, run.prompt, image, run.sampling)
+    """The job of a command, its picture not decoded yet."""
+    return Job(run.job, run.seed, run.prompt, sampling=run.sampling, picture=attached)
 
 
 # --- errors -------------------------------------------------------------------------------------------
