@@ -28,6 +28,7 @@ from sn17_trellis.engine.runners import EagerRunner  # noqa: E402
 from sn17_trellis.engine.sampler import forward_count, plan, sample  # noqa: E402
 from sn17_trellis.torch_backend import TorchBackend, TorchConfig  # noqa: E402
 
+pytestmark = pytest.mark.timeout(400)
 PARAMS = SamplerParams(steps=8, cfg_strength=3.0, cfg_interval=(0.5, 1.0), rescale_t=3.0)
 
 
@@ -112,7 +113,8 @@ def test_fast_and_plain_leave_out_the_same(golden: Any) -> None:
         ]
         assert float((out[0] - out[1]).norm() / out[1].norm()) < 2e-5
         ends.append(out[1])
-    assert float((ends[1] - ends[0]).norm()) > 1e-4
+    if len(golden.flow.blocks) > 1:
+        assert float((ends[1] - ends[0]).norm()) > 1e-4
 
 
 def test_a_schedule_runs_the_steps_whose_first_block_changed() -> None:
@@ -138,8 +140,8 @@ def calibrated(tmp_path_factory: pytest.TempPathFactory, write_checkpoint: Any) 
     directory = tmp_path_factory.mktemp("lane") / "text"
     write_checkpoint(directory, "Text")
     prompts = directory.parent / "prompts.txt"
-    prompts.write_text("a red cube\n\na blue cube\n")
-    arguments = [str(directory), "--prompts", str(prompts), "--solution-steps", "30", "--device", "cpu"]
+    prompts.write_text("\na red cube\n\n")
+    arguments = [str(directory), "--prompts", str(prompts), "--solution-steps", "26", "--device", "cpu"]
     assert calibrate.main([*arguments, "--preset", "fast"]) == 0
     return directory
 
@@ -155,7 +157,7 @@ def run(backend: TorchBackend, **wishes: Any) -> Any:
 def test_a_calibrated_checkpoint_has_a_fast_lane_and_says_so(calibrated: Path) -> None:
     found = read_calibration(calibrated)
     assert found is not None
-    assert found.prompts == 2
+    assert found.prompts == 1
     for of in (found.structure, found.latents):
         assert of.chosen.drift <= of.plain.drift
         assert of.chosen.forwards <= of.plain.forwards
