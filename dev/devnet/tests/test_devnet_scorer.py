@@ -308,3 +308,19 @@ def test_an_unknown_prompt_is_an_error_of_the_caller():
     with pytest.raises(PromptError):
         score_text("", "a quantum cube")
     parse("a red cube")
+
+
+@pytest.mark.parametrize("strictness", [1.0, 1.6])
+def test_detail_sees_flat_opacities_and_few_gaussians_and_nothing_else(strictness):
+    scene = "a large purple dome on a yellow block"
+    made = splat_maker.surface_splats(scene, np.random.default_rng(1))
+    flat = made.replace(opacity_logits=np.full_like(made.opacity_logits, 4.0))
+    few = splat_maker.surface_splats(scene, np.random.default_rng(1), limit=len(made) // 6)
+
+    def score(splats, **options):
+        return score_text(splat_maker.results(splats), scene, strictness=strictness, **options).value
+
+    assert score(made, detail=True) == pytest.approx(score(made))
+    assert score(flat) == pytest.approx(score(made), abs=0.05)
+    assert score(flat, detail=True) < 0.8 * score(made)
+    assert score(few, detail=True) < 0.8 * score(made)

@@ -45,11 +45,11 @@ class Row:
     high: float
     accepted: float
     accepted_without: float
-    empty: float
-    empty_without: float
-    duels_lost: float
-    duels_lost_without: float
-    violations: int
+    empty: float | None
+    empty_without: float | None
+    duels_lost: float | None
+    duels_lost_without: float | None
+    violations: int | None
 
 
 def _two(change: Callable[[Scene], Scene] = lambda scene: scene) -> Callable[[float], Scene]:

@@ -70,7 +70,11 @@ def page(found: dict[str, Any]) -> str:
             f"| {row['decision']} | {row['world']} | {row['ratio']:.3f} | {row['good_an_hour']:.0f}"
             f" | {row['good_without']:.0f} | {row['lost_jobs']} | {row['oom_kills']} |\n"
         )
-    return text + _FOOT
+    unproven = sorted(name for name, good in earning(found).items() if not good)
+    note = found.get("note", "")
+    return (
+        text + _FOOT + f"\nNot shown to earn by that rule with so few seeds: {', '.join(unproven)}. {note}\n"
+    )
 
 
 def _interval(row: Row) -> str:

@@ -17,20 +17,22 @@ from sn17_devnet.validator_state import Verdict
 log = logging.getLogger("sn17.devnet.scorer")
 
 
-def judge(commission: Commission, results: str, strictness: float = 1.0) -> Verdict:
+def judge(commission: Commission, results: str, strictness: float = 1.0, *, detail: bool = False) -> Verdict:
     """The verdict on the ``results`` of a submission."""
     task = commission.task
     if isinstance(task, ImageTask):
         score = judge_image(task.prompt, results, strictness=strictness)
     else:
-        score = judge_text(task.prompt, results, strictness=strictness)
+        score = judge_text(task.prompt, results, strictness=strictness, detail=detail)
     return Verdict(score.value, reason=score.reason)
 
 
-def judge_text(prompt: str, results: str, *, compression: int = 2, strictness: float = 1.0) -> Score:
+def judge_text(
+    prompt: str, results: str, *, compression: int = 2, strictness: float = 1.0, detail: bool = False
+) -> Score:
     """Score a result for a sentence; one outside the grammar shows nothing this service knows."""
     try:
-        return score_text(results, prompt, compression=compression, strictness=strictness)
+        return score_text(results, prompt, compression=compression, strictness=strictness, detail=detail)
     except PromptError as error:
         return Score(0.0, reason=f"prompt: {error}")
     except Exception:

@@ -189,7 +189,9 @@ class Network:
 
     async def judge(self, commission: Commission, results: str) -> Verdict:
         """Score a submission on the scorer's thread."""
-        return await self.on_scorer(lambda: judge(commission, results, self.settings.strictness))
+        return await self.on_scorer(
+            lambda: judge(commission, results, self.settings.strictness, detail=self.settings.detail)
+        )
 
     async def on_scorer(self, work: Callable[[], T]) -> T:
         """Run ``work`` on the one thread that scores."""

@@ -45,6 +45,11 @@ BAND_CELLS: Final = 24
 COLOUR_REACH: Final = 0.35
 """RGB distance at which colours count as different; the grammar's nearest two are 0.355 apart."""
 
+PER_SURFACE_POINT: Final = 12.0
+"""Gaussians for each point of the scene's surface from which a model is fine; the generator makes 14."""
+FULL_SPREAD: Final = 0.03
+"""Standard deviation of the opacities from which a surface counts as drawn softly; the generator's is 0.1."""
+
 FRONT: Final = 5
 """Index of the view from +z."""
 
@@ -78,13 +83,17 @@ class Score:
     colour: float = 0.0
     opacity: float = 0.0
     placement: float = 0.0
+    detail: float = 1.0
     reason: str = ""
 
 
-def score_text(data: str, scene: str, *, compression: int = 2, strictness: float = 1.0) -> Score:
+def score_text(
+    data: str, scene: str, *, compression: int = 2, strictness: float = 1.0, detail: bool = False
+) -> Score:
     """Judge the ``results`` of a submission for the prompt ``scene``.
 
-    ``strictness`` is the exponent put on the score: above 1 it is harder to pass.
+    ``strictness`` is the exponent put on the score: above 1 it is harder to pass. With ``detail`` it matters
+    how finely the model is drawn: how many gaussians there are, and whether their opacities differ.
 
     Raises:
         PromptError: ``scene`` is not in the grammar.
@@ -97,7 +106,8 @@ def score_text(data: str, scene: str, *, compression: int = 2, strictness: float
     span = _span_for(model)
     seen = _look(model.points - _centre_of(model.points), model.rgb, model.alpha, span)
     shape, colour = _compare(seen, *_expected(scene, span))
-    return _combine(model, shape, colour, strictness)
+    fine = _detail(model, len(surface(scene)[0])) if detail else 1.0
+    return _combine(model, shape, colour, strictness, fine)
 
 
 def score_image(data: str, picture: bytes, *, compression: int = 2, strictness: float = 1.0) -> Score:
@@ -134,13 +144,20 @@ def _span_for(model: Model) -> int:
     return next((span for span in SPANS if span <= fit), SPANS[-1])
 
 
-def _combine(model: Model, shape: float, colour: float, strictness: float) -> Score:
+def _detail(model: Model, surface_points: int) -> float:
+    """1 for a model as the generator makes them; 0.7 where all opacities are alike."""
+    spread = min(1.0, float(model.alpha.std()) / FULL_SPREAD)
+    density = min(1.0, len(model.points) / (PER_SURFACE_POINT * surface_points))
+    return float((0.7 + 0.3 * spread) * density**0.25)
+
+
+def _combine(model: Model, shape: float, colour: float, strictness: float, detail: float = 1.0) -> Score:
     size = float((model.points.max(axis=0) - model.points.min(axis=0)).max()) / preprocess.NORMAL_EXTENT
     drift = float(np.abs(_centre_of(model.points)).max())
     placement = min(1.0, size / 0.95) ** 2 * min(1.0, max(0.0, 2.0 - 2.0 * drift))
     fog = float(model.alpha[model.sigma > FOG_SIGMA].sum() / model.alpha.sum())
     opacity = min(1.0, float(model.alpha.mean()) / FULL_ALPHA) * (1.0 - fog) ** 2
-    parts = {"shape": shape, "colour": colour, "opacity": opacity, "placement": placement}
+    parts = {"shape": shape, "colour": colour, "opacity": opacity, "placement": placement, "detail": detail}
     value = float(np.prod(list(parts.values()))) ** strictness
     return Score(value, **parts, reason=min(parts, key=lambda name: parts[name]))
 

@@ -29,6 +29,7 @@ class DevnetSettings(ServiceSettings):
     seed: int = Field(17, ge=0, description="of tasks and faults")
     image_ratio: float = Field(0.2, ge=0, le=1, description="share of image tasks")
     strictness: float = Field(1.0, gt=0, le=10, description="exponent on every score: above 1 is harder")
+    detail: bool = Field(False, description="text results: whether few or flat gaussians cost score")
     quality_threshold: float = Field(0.6, ge=0, le=1, description="score from which a result is accepted")
     require_signature: bool = Field(
         False, description="refuse calls without a transport signature, as release 10.5 does and 9.9 does not"
