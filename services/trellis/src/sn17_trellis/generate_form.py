@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import io
 import secrets
-import warnings
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from fastapi import Request
 from numpy.typing import NDArray
-from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sn17_contract.http import Code
 from sn17_contract.metrics import GenerationKind
-from sn17_service import Problem
+from sn17_pictures import PictureError, decode_picture
+from sn17_service import Problem, unknown_name
 from starlette.datastructures import FormData, UploadFile
 
 from sn17_trellis.backend import Job, Sampling
 from sn17_trellis.engine.config import MAX_GUIDANCE, MAX_REQUEST_STEPS, Lane
 from sn17_trellis.settings import WorkerSettings
 
-IMAGE_FORMATS: Final = ("PNG", "JPEG", "WEBP")
 MAX_IMAGE_SIDE: Final = 2048
 """Larger pictures are reduced; no image model looks at more than 518 pixels."""
 FORM_OVERHEAD_BYTES: Final = 256 * 1024
@@ -45,6 +42,9 @@ class GenerateForm(BaseModel):
     lane: Lane | None = Field(None, description="fast: leave out what the checkpoint's calibration allows")
 
 
+KNOWN_FIELDS: Final = (*GenerateForm.model_fields, "prompt_image_file")
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Wish:
     """A checked request; ``asked_seed`` is -1 where any seed will do."""
@@ -59,6 +59,11 @@ async def read_form(request: Request, settings: WorkerSettings) -> tuple[Generat
     Raises:
         Problem: not a form, an unknown, doubled or invalid field, a picture that is too large.
     """
+    if request.query_params:
+        names = ", ".join(name[:64] for name in list(request.query_params)[:MAX_FIELDS])
+        raise Problem(
+            Code.BAD_REQUEST, f"{names}: not taken from the address; send it as a field of the form"
+        )
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type not in FORM_TYPES:
         raise Problem(Code.BAD_REQUEST, f"send a form: {' or '.join(FORM_TYPES)}", status=415)
@@ -105,30 +110,16 @@ def job_of(form: GenerateForm, picture: bytes | None, settings: WorkerSettings) 
 
 
 def decode_image(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
-    """RGBA pixels (h, w, 4), reduced to ``MAX_IMAGE_SIDE``.
+    """RGBA pixels (h, w, 4), upright and in sRGB, reduced to ``MAX_IMAGE_SIDE``.
 
     Raises:
-        Problem: not a PNG, JPEG or WebP file, damaged, or too many pixels (told by its head).
+        Problem: ``bad_image`` with what the file is and what is wrong with it.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
-                width, height = image.size
-                if width * height > max_pixels:
-                    raise Problem(
-                        Code.BAD_IMAGE,
-                        f"the image has {width} x {height} pixels; at most {max_pixels} are taken",
-                    )
-                image.draft("RGB", (MAX_IMAGE_SIDE, MAX_IMAGE_SIDE))
-                rgba = image.convert("RGBA")
-    except Problem:
-        raise
-    except Exception as error:
-        kinds = ", ".join(IMAGE_FORMATS)
-        raise Problem(Code.BAD_IMAGE, f"the image can not be decoded; send {kinds}") from error
-    rgba.thumbnail((MAX_IMAGE_SIDE, MAX_IMAGE_SIDE))
-    return np.asarray(rgba)
+        image = decode_picture(data, max_pixels, MAX_IMAGE_SIDE).image
+    except PictureError as error:
+        raise Problem(Code.BAD_IMAGE, str(error)) from error
+    return np.asarray(image.convert("RGBA"))
 
 
 def _fields(form: FormData, settings: WorkerSettings) -> GenerateForm:
@@ -140,16 +131,18 @@ def _fields(form: FormData, settings: WorkerSettings) -> GenerateForm:
             raise Problem(Code.BAD_REQUEST, f"{name[:64]}: a file is taken as prompt_image_file only")
         if name in values:
             raise Problem(Code.BAD_REQUEST, f"{name[:64]} is given twice")
+        if name not in GenerateForm.model_fields:
+            raise Problem(Code.BAD_REQUEST, unknown_name(name, KNOWN_FIELDS))
         values[name] = value
     try:
-        return GenerateForm.model_validate(values)
+        # A browser sends every field of its page; a blank one was left out by its user.
+        return GenerateForm.model_validate({name: value for name, value in values.items() if value.strip()})
     except ValidationError as error:
         mistakes = "; ".join(
             f"{'.'.join(str(p)[:64] for p in item['loc'])}: {item['msg']}"
             for item in error.errors(include_input=False, include_url=False, include_context=False)
         )
-        known = ", ".join([*GenerateForm.model_fields, "prompt_image_file"])
-        raise Problem(Code.BAD_REQUEST, f"{mistakes} (known fields: {known})") from None
+        raise Problem(Code.BAD_REQUEST, mistakes) from None
 
 
 async def _picture(form: FormData, settings: WorkerSettings) -> bytes | None:
@@ -160,8 +153,12 @@ async def _picture(form: FormData, settings: WorkerSettings) -> bytes | None:
         raise Problem(Code.BAD_REQUEST, "prompt_image_file is given twice")
     part = parts[0]
     if not isinstance(part, UploadFile):
+        if not part.strip():
+            return None
         raise Problem(Code.BAD_IMAGE, "prompt_image_file must be a file part")
     data = await part.read(settings.max_image_bytes + 1)
+    if not data and not part.filename:
+        return None
     if len(data) > settings.max_image_bytes:
         raise Problem(Code.TOO_LARGE, f"the image may have at most {settings.max_image_bytes} bytes")
     return data
