@@ -242,3 +242,29 @@ def test_an_accept_that_nothing_fits_is_refused(accept: str) -> None:
     with pytest.raises(Problem) as refused:
         negotiate(accept)
     assert refused.value.status == 406
+
+
+async def test_a_form_is_named_and_the_raw_body_is_asked_for() -> None:
+    async with client(Fixer()) as http:
+        for path in ("/fix", "/diagnose", "/preview.png"):
+            answer = await http.post(path, files={"file": ("x.ply", HEALTHY)})
+            assert (answer.status_code, answer.json()["code"]) == (415, "bad_request")
+            assert "multipart/form-data" in answer.json()["detail"]
+            assert "--data-binary" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("/fix?polcy=phase1", "did you mean policy"),
+        ("/fix?Place=1", "did you mean place"),
+        ("/fix?policy=none&policy=phase1", "given twice"),
+        ("/diagnose?policy=none", "known: none"),
+        ("/preview.png?siz=64", "did you mean size"),
+    ],
+)
+async def test_a_typo_in_the_address_is_never_a_default(path: str, hint: str) -> None:
+    async with client(Fixer()) as http:
+        answer = await http.post(path, content=HEALTHY)
+    assert (answer.status_code, answer.json()["code"]) == (422, "bad_request")
+    assert hint in answer.json()["detail"]

@@ -12,10 +12,12 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
+from picture_corpus import Sample, samples
 from sn17_contract.http import WorkerState
 from sn17_contract.worker import JobStatus, MemoryStatus, WorkerStatus
 from sn17_miner.clients.web import new_session
@@ -449,6 +451,18 @@ def test_image_enhancement_turns_as_the_camera_was_held(orientation: int) -> Non
     made = image.open(io.BytesIO(base64.b64decode(change.prompt)))
     assert made.getexif().get(0x0112, 1) == 1
     assert made.size == ((700, 600) if orientation > 4 else (600, 700))
+
+
+@pytest.mark.parametrize("sample", samples(), ids=lambda sample: sample.name)
+def test_image_enhancement_shows_the_worker_what_a_viewer_shows(sample: Sample) -> None:
+    image = pytest.importorskip("PIL.Image", reason="needs the extra 'images'")
+    change = enhance_image(base64.b64encode(sample.data).decode())
+    assert change is not None
+    made = image.open(io.BytesIO(base64.b64decode(change.prompt)))
+    bands = sample.expected.shape[2]
+    assert (made.mode, max(made.size)) == ("RGBA" if bands == 4 else "RGB", 512)
+    expected = image.fromarray(sample.expected).resize(made.size, image.Resampling.LANCZOS)
+    assert abs(np.asarray(made).astype(int) - np.asarray(expected)).mean() <= sample.tolerance + 1
 
 
 BYTES = bytes(range(250)) + b"\xff\xfe"

@@ -37,6 +37,7 @@ class Metric(StrEnum):
     SELF_RECYCLES = "sn17_self_recycles"
     OUTPUT_FINDINGS = "sn17_output_findings"
     GENERATION_LANES = "sn17_generation_lanes"
+    PROMPT_TOKENS_CUT = "sn17_prompt_tokens_cut"
     DEGRADED = "sn17_degraded"
     LIFE_INFO = "sn17_life_info"
     MODEL_PROCESSES = "sn17_model_processes"

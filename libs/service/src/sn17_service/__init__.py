@@ -11,6 +11,7 @@ from sn17_service.memory import (
     memory_status,
     return_heap,
 )
+from sn17_service.names import refuse_unknown_query, unknown_name
 from sn17_service.problems import Problem, ProblemBody
 from sn17_service.process import become_subreaper, die_with, die_with_parent
 from sn17_service.service import Service
@@ -36,6 +37,8 @@ __all__ = [
     "load_settings",
     "memory_reader",
     "memory_status",
+    "refuse_unknown_query",
     "request_id",
     "return_heap",
+    "unknown_name",
 ]

@@ -14,7 +14,8 @@ from prometheus_client import Counter, Gauge, Histogram
 from sn17_contract.fixer import FixVerdict
 from sn17_contract.http import HEADER_REPORT, MEDIA_PLY, MEDIA_SPZ, Code
 from sn17_contract.metrics import Metric
-from sn17_service import Service
+from sn17_service import Service, refuse_unknown_query
+from sn17_service.bodies import media_type
 from sn17_service.problems import Problem
 from sn17_splats import Limits, SplatError, SplatTooLarge
 from starlette.requests import ClientDisconnect
@@ -28,6 +29,7 @@ from sn17_fixer.report import FULL_REPORT, FullReport, diagnosis_report, full_re
 from sn17_fixer.settings import FixerSettings
 from sn17_fixer.work import Format, Stopwatch, run_diagnose, run_fix, run_preview, unpacked_bytes
 
+FORM_TYPES: Final = ("multipart/form-data",)
 MEDIA_MIXED: Final = "multipart/mixed"
 _MEMORY_SHARE: Final = 0.6
 _DEFAULT_MEMORY: Final = 4 * 1024**3
@@ -115,6 +117,7 @@ class FixerApp:
 
         `multipart/mixed` answers with the full report first and the asset as SPZ second.
         """
+        refuse_unknown_query(request, ("policy", "place"))
         media = negotiate(request.headers.get("accept"))
         output = Format.PLY if media == MEDIA_PLY else Format.SPZ
         options = FixOptions(
@@ -148,6 +151,7 @@ class FixerApp:
 
     async def diagnose(self, request: Request) -> Response:
         """Answers with everything that one pass over the splat shows, and a verdict with its reasons."""
+        refuse_unknown_query(request, ())
         diagnosis = await self._work(request, lambda data: run_diagnose(data, self._limits, self._watch))
         report = FULL_REPORT.dump_json(diagnosis_report(diagnosis))
         return Response(report, media_type="application/json")
@@ -158,6 +162,7 @@ class FixerApp:
         size: Annotated[int, Query(ge=32, le=1024, description="pixels of one view's side")] = IMAGE_SIZE,
     ) -> Response:
         """Answers with the views that judges compare, rendered as the validator renders them."""
+        refuse_unknown_query(request, ("size",))
         picture = await self._work(request, lambda data: run_preview(data, size, self._limits, self._watch))
         return Response(picture, media_type="image/png")
 
@@ -181,6 +186,7 @@ class FixerApp:
         """The whole body in one buffer; memory is reserved before it is taken."""
         if self._service.drain.current is not None:
             raise Problem(Code.DRAINING, "the fixer is draining; send it to another", retry_after_seconds=5)
+        _refuse_forms(request)
         announced = int(request.headers.get("content-length", 0))
         reservation.at_least(PEAK_FACTOR * announced)
         data = bytearray()
@@ -240,6 +246,18 @@ def multipart(boundary: str, *parts: tuple[str, bytes]) -> bytes:
         head = f"--{boundary}\r\nContent-Type: {media}\r\nContent-Length: {len(content)}\r\n\r\n"
         pieces += [head.encode(), content, b"\r\n"]
     return b"".join([*pieces, f"--{boundary}--\r\n".encode()])
+
+
+def _refuse_forms(request: Request) -> None:
+    """A form wraps the splat in text of its own; curl's -F sends one."""
+    kind = media_type(request)
+    if kind in FORM_TYPES:
+        raise Problem(
+            Code.BAD_REQUEST,
+            f"the body is a form ({kind}); send the splat's bytes as the raw body, "
+            "with curl: --data-binary @FILE -H 'Content-Type: application/octet-stream'",
+            status=415,
+        )
 
 
 def _budget(service: Service) -> int:

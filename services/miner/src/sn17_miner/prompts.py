@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import logging
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,10 +14,11 @@ from sn17_contract.tasks import Enhancement, TaskKind
 from sn17_miner.core.images import image_bytes
 from sn17_miner.core.records import Task
 
+log = logging.getLogger("sn17.miner.prompts")
+
 MAX_PROMPT: Final = 1024
 MAX_PIXELS: Final = 40_000_000
 MIN_SIDE: Final = 512
-_ORIENTATION: Final = 0x0112
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,23 +58,23 @@ def enhance_text(prompt: str, template: str) -> Change | None:
 
 
 def enhance_image(prompt: str) -> Change | None:
-    """Turn as the camera held it and enlarge what is small; None when nothing helps.
+    """Show it as viewers do (turned, in sRGB) and enlarge what is small; None when nothing helps.
 
     Transparency stays: it says what is object and what is background. An image that cannot be read is left to
     the worker, whose refusal is the answer that counts.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
+    from sn17_pictures import PictureError, decode_picture
 
     try:
-        with Image.open(io.BytesIO(image_bytes(prompt))) as opened:
-            if opened.width * opened.height > MAX_PIXELS:
-                return None
-            image: Image.Image = ImageOps.exif_transpose(opened)
-            steps = ["turned"] if opened.getexif().get(_ORIENTATION, 1) != 1 else []
-            clear = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
-            image = image.convert("RGBA" if clear else "RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        decoded = decode_picture(image_bytes(prompt), MAX_PIXELS)
+    except PictureError as error:
+        log.info("an image prompt goes to the worker as it is: %s", error)
         return None
+    except ValueError:
+        return None
+    image = decoded.image
+    steps = [change for change in decoded.changes if not change.startswith("colour profile ignored")]
     side = max(image.size)
     if side < MIN_SIDE:
         factor = MIN_SIDE / side

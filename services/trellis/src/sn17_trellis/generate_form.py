@@ -10,13 +10,12 @@ from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sn17_contract.http import Code
 from sn17_contract.metrics import GenerationKind
-from sn17_service import Problem
+from sn17_service import Problem, unknown_name
 from sn17_service.pictures import read_picture
 from starlette.datastructures import FormData, UploadFile
 
 from sn17_trellis.backend import Job, Sampling
 from sn17_trellis.engine.config import MAX_GUIDANCE, MAX_REQUEST_STEPS, Lane
-from sn17_trellis.picture import IMAGE_FORMATS
 from sn17_trellis.settings import WorkerSettings
 
 FORM_OVERHEAD_BYTES: Final = 256 * 1024
@@ -39,6 +38,9 @@ class GenerateForm(BaseModel):
     lane: Lane | None = Field(None, description="fast: leave out what the checkpoint's calibration allows")
 
 
+KNOWN_FIELDS: Final = (*GenerateForm.model_fields, "prompt_image_file")
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Wish:
     """A checked request; ``asked_seed`` is -1 where any seed will do."""
@@ -53,6 +55,11 @@ async def read_form(request: Request, settings: WorkerSettings) -> tuple[Generat
     Raises:
         Problem: not a form, an unknown, doubled or invalid field, a picture that is too large.
     """
+    if request.query_params:
+        names = ", ".join(name[:64] for name in list(request.query_params)[:MAX_FIELDS])
+        raise Problem(
+            Code.BAD_REQUEST, f"{names}: not taken from the address; send it as a field of the form"
+        )
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type not in FORM_TYPES:
         raise Problem(Code.BAD_REQUEST, f"send a form: {' or '.join(FORM_TYPES)}", status=415)
@@ -106,12 +113,23 @@ def check_picture(data: bytes, max_pixels: int) -> None:
     """
     found = read_picture(data)
     if found is None:
-        raise Problem(Code.BAD_IMAGE, f"the image can not be decoded; send {', '.join(IMAGE_FORMATS)}")
+        raise Problem(Code.BAD_IMAGE, _what_is_wrong(data, max_pixels))
     if found.width * found.height > max_pixels:
         raise Problem(
             Code.BAD_IMAGE,
             f"the image has {found.width} x {found.height} pixels; at most {max_pixels} are taken",
         )
+
+
+def _what_is_wrong(data: bytes, max_pixels: int) -> str:
+    # The decoder comes with Pillow, which the service loads for a refusal only.
+    from sn17_pictures import PictureError, decode_picture
+
+    try:
+        decode_picture(data, max_pixels)
+    except PictureError as error:
+        return str(error)
+    return "the image's head is not that of a PNG, JPEG or WebP file; export it again"
 
 
 def _fields(form: FormData, settings: WorkerSettings) -> GenerateForm:
@@ -123,16 +141,18 @@ def _fields(form: FormData, settings: WorkerSettings) -> GenerateForm:
             raise Problem(Code.BAD_REQUEST, f"{name[:64]}: a file is taken as prompt_image_file only")
         if name in values:
             raise Problem(Code.BAD_REQUEST, f"{name[:64]} is given twice")
+        if name not in GenerateForm.model_fields:
+            raise Problem(Code.BAD_REQUEST, unknown_name(name, KNOWN_FIELDS))
         values[name] = value
     try:
-        return GenerateForm.model_validate(values)
+        # A browser sends every field of its page; a blank one was left out by its user.
+        return GenerateForm.model_validate({name: value for name, value in values.items() if value.strip()})
     except ValidationError as error:
         mistakes = "; ".join(
             f"{'.'.join(str(p)[:64] for p in item['loc'])}: {item['msg']}"
             for item in error.errors(include_input=False, include_url=False, include_context=False)
         )
-        known = ", ".join([*GenerateForm.model_fields, "prompt_image_file"])
-        raise Problem(Code.BAD_REQUEST, f"{mistakes} (known fields: {known})") from None
+        raise Problem(Code.BAD_REQUEST, mistakes) from None
 
 
 async def _picture(form: FormData, settings: WorkerSettings) -> bytes | None:
@@ -143,8 +163,12 @@ async def _picture(form: FormData, settings: WorkerSettings) -> bytes | None:
         raise Problem(Code.BAD_REQUEST, "prompt_image_file is given twice")
     part = parts[0]
     if not isinstance(part, UploadFile):
+        if not part.strip():
+            return None
         raise Problem(Code.BAD_IMAGE, "prompt_image_file must be a file part")
     data = await part.read(settings.max_image_bytes + 1)
+    if not data and not part.filename:
+        return None
     if len(data) > settings.max_image_bytes:
         raise Problem(Code.TOO_LARGE, f"the image may have at most {settings.max_image_bytes} bytes")
     return data

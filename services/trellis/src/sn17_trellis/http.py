@@ -10,22 +10,26 @@ from typing import Any, BinaryIO, Final
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response, StreamingResponse
+from prometheus_client import Counter
 from pydantic import BaseModel
 from sn17_contract.http import (
     HEADER_GAUSSIANS,
     HEADER_IDEMPOTENCY_KEY,
     HEADER_LANE,
+    HEADER_PROMPT_TOKENS_CUT,
     HEADER_SEED,
     HEADER_WORKER,
     MEDIA_PLY,
     Code,
 )
+from sn17_contract.metrics import Metric
 from sn17_contract.worker import JobStatus, WorkerStatus
 from sn17_service import Problem, Service, memory_status
 
 from sn17_trellis.faults import AnswerFaults
 from sn17_trellis.generate_form import FORM_OVERHEAD_BYTES, GenerateForm, Wish, job_of, read_form
 from sn17_trellis.jobs import Running, fingerprint
+from sn17_trellis.prompt_tokens import CountCut, count_cut_of
 from sn17_trellis.settings import Faults, WorkerSettings
 from sn17_trellis.spool import StoredResult
 from sn17_trellis.worker import Worker
@@ -53,6 +57,8 @@ class _Door:
     worker: Worker
     faults: AnswerFaults
     decoding: asyncio.Lock
+    count_cut: CountCut
+    tokens_cut: Counter
     forms: int = 0
     """Forms being read or decoded."""
 
@@ -60,7 +66,20 @@ class _Door:
 def build_app(service: Service, settings: WorkerSettings, worker: Worker) -> FastAPI:
     """The data port's application."""
     app = service.new_app("sn17 TRELLIS worker", settings.max_image_bytes + FORM_OVERHEAD_BYTES)
-    door = _Door(service, settings, worker, AnswerFaults(settings.faults), asyncio.Lock())
+    tokens_cut = Counter(
+        Metric.PROMPT_TOKENS_CUT,
+        "Tokens of prompts that the text model did not read.",
+        registry=service.registry,
+    )
+    door = _Door(
+        service,
+        settings,
+        worker,
+        AnswerFaults(settings.faults),
+        asyncio.Lock(),
+        count_cut_of(settings),
+        tokens_cut,
+    )
 
     async def generate(request: Request) -> Response:
         return await _generate(door, request)
@@ -147,16 +166,33 @@ async def _generate(door: _Door, request: Request) -> Response:
         raise Problem(
             Code.CONFLICT, f"this {HEADER_IDEMPOTENCY_KEY} belongs to another request; use a new key"
         )
+    cut = None if wish.job.prompt is None else door.count_cut(wish.job.prompt)
     if isinstance(found, StoredResult):
-        return await _answer(door, found, request)
+        return _told(await _answer(door, found, request), cut)
     running = found
     if running is None:
         running = Running(wish.job, asked, door.service.clock(), key)
         door.worker.submit(running)
+        _count(door, cut)
     stored = await _outcome(running, request)
     if stored is None:
         return Response(status_code=CALLER_GONE)
-    return await _answer(door, stored, request)
+    return _told(await _answer(door, stored, request), cut)
+
+
+def _count(door: _Door, cut: int | None) -> None:
+    if cut:
+        door.tokens_cut.inc(cut)
+        door.service.log.warning(
+            "the prompt is longer than the text model reads; its end is ignored", extra={"tokens_cut": cut}
+        )
+
+
+def _told(answer: Response, cut: int | None) -> Response:
+    """Without a count there is no header: not counted is not zero."""
+    if cut is not None:
+        answer.headers[HEADER_PROMPT_TOKENS_CUT] = str(cut)
+    return answer
 
 
 async def _wish(door: _Door, request: Request) -> Wish:
@@ -301,6 +337,7 @@ _GENERATE_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
         "headers": {
             HEADER_SEED: {"schema": {"type": "integer"}},
             HEADER_GAUSSIANS: {"schema": {"type": "integer"}},
+            HEADER_PROMPT_TOKENS_CUT: {"schema": {"type": "integer"}},
             HEADER_LANE: {"schema": {"enum": ["exact", "fast"]}},
             HEADER_WORKER: {"schema": {"type": "string"}},
         },

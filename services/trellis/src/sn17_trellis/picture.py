@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
-import warnings
 from typing import Final
 
 import numpy as np
@@ -12,7 +10,6 @@ from numpy.typing import NDArray
 
 from sn17_trellis.backend import BadImage, Job
 
-IMAGE_FORMATS: Final = ("PNG", "JPEG", "WEBP")
 MAX_IMAGE_SIDE: Final = 2048
 """Larger pictures are reduced; no image model looks at more than 518 pixels."""
 
@@ -25,27 +22,16 @@ def decoded(job: Job, max_pixels: int) -> Job:
 
 
 def decode_image(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
-    """RGBA pixels (h, w, 4), reduced to ``MAX_IMAGE_SIDE``.
+    """RGBA pixels (h, w, 4), upright and in sRGB, reduced to ``MAX_IMAGE_SIDE``.
 
     Raises:
-        BadImage: not a PNG, JPEG or WebP file, damaged, or too many pixels (told by its head).
+        BadImage: says what the file is and what is wrong with it.
     """
     # Only where pictures are decoded: the service, which never does, stays small.
-    from PIL import Image
+    from sn17_pictures import PictureError, decode_picture
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
-                width, height = image.size
-                if width * height > max_pixels:
-                    raise BadImage(f"the image has {width} x {height} pixels; at most {max_pixels} are taken")
-                image.draft("RGB", (MAX_IMAGE_SIDE, MAX_IMAGE_SIDE))
-                rgba = image.convert("RGBA")
-    except BadImage:
-        raise
-    except Exception as error:
-        kinds = ", ".join(IMAGE_FORMATS)
-        raise BadImage(f"the image can not be decoded; send {kinds}") from error
-    rgba.thumbnail((MAX_IMAGE_SIDE, MAX_IMAGE_SIDE))
-    return np.asarray(rgba)
+        image = decode_picture(data, max_pixels, MAX_IMAGE_SIDE).image
+    except PictureError as error:
+        raise BadImage(str(error)) from error
+    return np.asarray(image.convert("RGBA"))
