@@ -34,7 +34,8 @@ if mode == "fail":
 if mode != "silent":
     temporary = ready.with_suffix(".tmp")
     port = int(os.environ.get("SN17_PORT", "0")) or 4242
-    ready_now = {"port": port, "ops_port": 4343, "pid": os.getpid(), "boot_id": str(life)}
+    schema = mode if mode == "sn17.ready/v9" else "sn17.ready/v1"
+    ready_now = {"schema": schema, "port": port, "ops_port": 4343, "pid": os.getpid(), "boot_id": str(life)}
     temporary.write_text(json.dumps(ready_now))
     temporary.replace(ready)
 if mode == "recycle-once" and life == 1:
@@ -65,6 +66,14 @@ async def test_starts_is_ready_and_stops(tmp_path: Path) -> None:
     await child.stop()
     with pytest.raises(ProcessLookupError):
         os.kill(ready.pid, 0)
+
+
+async def test_a_ready_file_of_another_schema_is_refused(tmp_path: Path) -> None:
+    child = make(tmp_path, "sn17.ready/v9")
+    with pytest.raises(ProcessFailedError, match=r"child: .* has the schema 'sn17\.ready/v9'") as refused:
+        await child.start()
+    assert "\n" not in str(refused.value)
+    assert child.last_exit_code == -signal.SIGTERM
 
 
 async def test_an_exit_is_answered_by_a_restart_at_the_same_port(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from sn17.__main__ import app
 from sn17.up.collect import assigned_tasks, read_tasks
 from sn17.up.report import build
 from sn17_cluster.client import Cluster
+from sn17_contract.local_network import NetworkLedger
 from sn17_dashboards.__main__ import FOLDER, PICTURES
 from sn17_dashboards.boards.thresholds import filled_in as in_numbers
 from sn17_dashboards.draw import chosen, draw_boards
@@ -217,11 +218,12 @@ def test_upgrade_and_rollback_lose_no_task(live: LiveRelease) -> None:
     before = len(read_tasks(live.journal))
 
     def unaccounted() -> tuple[str, ...]:
-        books = own_request("GET", f"http://{live.address('validators')}:8099/books").json()
+        url = f"http://{live.address('validators')}:8099/books"
+        ledger = NetworkLedger.parse(own_request("GET", url).content, url)
         tasks = read_tasks(live.journal)
         # The newest are still under way; what came before the roll-back must have ended.
         known = {task.task_id for task in tasks[before:]}
-        assigned = {k: v for k, v in assigned_tasks(books).items() if k not in known}
+        assigned = {k: v for k, v in assigned_tasks(ledger).items() if k not in known}
         return build(tasks, [], validators=[], assigned=assigned).unaccounted
 
     wait_for("tasks after the roll-back", lambda: len(read_tasks(live.journal)) >= before + 4, 90)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import httpx2
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import ValidationError
 from sn17.up.report import TaskRecord, WorkerRecord
+from sn17_contract.local_network import NetworkLedger, Unjudged
 from sn17_contract.metrics import GenerationKind, Metric
 from sn17_contract.worker import WorkerStatus
 from sn17_miner.journal.journal import Journal
@@ -109,11 +108,11 @@ def read_tasks(journal: Path) -> list[TaskRecord]:
     ]
 
 
-def assigned_tasks(books: Mapping[str, Any]) -> dict[str, str]:
+def assigned_tasks(ledger: NetworkLedger) -> dict[str, str]:
     """Task id -> validator hotkey of all that the validators handed out and did not forget themselves."""
     return {
-        str(task["task_id"]): str(validator["hotkey"])
-        for validator in books["validators"]
-        for task in validator["tasks"]
-        if task["outcome"] != "dropped"
+        task.task_id: validator.hotkey
+        for validator in ledger.validators
+        for task in validator.tasks
+        if task.outcome is not Unjudged.DROPPED
     }

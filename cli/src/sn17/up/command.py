@@ -24,6 +24,7 @@ from sn17.up.report import Report
 from sn17.up.session import REFRESH_SECONDS, EventLog, Session, running
 from sn17.up.stack import StackOptions
 from sn17.up.tables import fitted, render
+from sn17_contract.files import WrongShapeError
 from sn17_files import write_atomically
 from sn17_splats.convention import MIN_GAUSSIANS
 
@@ -102,7 +103,7 @@ def up(
             report, compared = asyncio.run(_run(options, console, operator=operator))
     except folder.FolderError as error:
         raise _stop(console, str(error), 2) from error
-    except ProcessFailedError as error:
+    except (ProcessFailedError, WrongShapeError) as error:
         raise _stop(console, f"{error}\nLogs: {place / 'logs'}", 2) from error
     except InterruptedRunError as error:
         raise _stop(
@@ -129,7 +130,7 @@ def _conclude(
         return EXIT_CODE
     if not compared:
         console.print(
-            "The validators did not answer at the end: their records were not compared.", style="red"
+            "The validators' ledger could not be read at the end: its tasks were not compared.", style="red"
         )
         return 1
     if report.unaccounted:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
 import sys
@@ -19,6 +18,8 @@ from pathlib import Path
 from typing import IO
 
 from sn17_contract.backoff import Backoff
+from sn17_contract.files import WrongShapeError
+from sn17_contract.ready import ReadyFile
 
 BACKOFF = Backoff(first=1.0, cap=30.0)
 FORGIVEN_AFTER_SECONDS = 60.0
@@ -26,16 +27,6 @@ FORGIVEN_AFTER_SECONDS = 60.0
 
 class ProcessFailedError(RuntimeError):
     """A child ended before it was ready, or did not get ready in time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """What a service writes to its ready file once it listens."""
-
-    port: int
-    ops_port: int
-    pid: int
-    boot_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,30 +72,31 @@ class ManagedProcess:
         self._on_event = on_event
         self._monotonic = monotonic
         self._process: asyncio.subprocess.Process | None = None
-        self._ready: Ready | None = None
+        self._ready: ReadyFile | None = None
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[int] | None = None
         for path in (self.log_path, self.ready_path):
             path.parent.mkdir(parents=True, exist_ok=True)
 
     @property
-    def ready(self) -> Ready:
+    def ready(self) -> ReadyFile:
         """Ports and identity of the running incarnation; raises before the first readiness."""
         if self._ready is None:
             raise ProcessFailedError(f"{self.spec.name} is not ready yet")
         return self._ready
 
-    async def start(self, timeout: float = 60.0) -> Ready:
+    async def start(self, timeout: float = 60.0) -> ReadyFile:
         """Start the child and wait until it listens.
 
         Raises:
             ProcessFailedError: it ended, or made no progress for ``timeout`` seconds (neither used the
-                processor nor wrote to its log); the message carries the last lines of its log.
+                processor nor wrote to its log); the message carries the last lines of its log. Also for a
+                ready file of another schema.
         """
         self.ready_path.unlink(missing_ok=True)
         self._task = asyncio.create_task(self._supervise(), name=f"supervise-{self.spec.name}")
         deadline, known = self._monotonic() + timeout, self._progress()
-        while not self._load_ready():
+        while not await self._is_ready():
             if (seen := self._progress()) != known:
                 deadline, known = self._monotonic() + timeout, seen
             if self._task.done():
@@ -193,7 +185,7 @@ class ManagedProcess:
         env = {**os.environ, **self.spec.env, "SN17_READY_FILE": str(self.ready_path)}
         env["SN17_DIE_WITH_PARENT"] = "1"
         if self._ready is not None:
-            env["SN17_PORT"] = str(self._ready.port)
+            env["SN17_PORT"] = str(self._ready.port or 0)
             env["SN17_OPS_PORT"] = str(self._ready.ops_port)
         return await asyncio.create_subprocess_exec(
             sys.executable,
@@ -208,15 +200,17 @@ class ManagedProcess:
             process_group=0,
         )
 
+    async def _is_ready(self) -> bool:
+        try:
+            return self._load_ready()
+        except WrongShapeError as error:
+            await self.stop(grace=1.0)
+            raise ProcessFailedError(f"{self.spec.name}: {error}") from None
+
     def _load_ready(self) -> bool:
         try:
-            raw = json.loads(self.ready_path.read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
+            content = self.ready_path.read_bytes()
+        except FileNotFoundError:
             return False
-        self._ready = Ready(
-            port=int(raw.get("port") or 0),
-            ops_port=int(raw["ops_port"]),
-            pid=int(raw["pid"]),
-            boot_id=str(raw["boot_id"]),
-        )
+        self._ready = ReadyFile.parse(content, self.ready_path)
         return True

@@ -14,6 +14,8 @@ from sn17.up.collect import WorkerBook, assigned_tasks, observe_worker, read_tas
 from sn17.up.interrupts import Interrupts
 from sn17.up.report import Report, build
 from sn17.up.stack import Stack, StackOptions
+from sn17_contract.files import WrongShapeError
+from sn17_contract.local_network import NetworkLedger
 from sn17_http import own_async_client
 
 REFRESH_SECONDS = 0.5
@@ -66,12 +68,14 @@ class Session:
 
     async def settle(self) -> tuple[Report, bool]:
         """The final report, and whether it was held against what the validators say they handed out."""
-        books_url = str(self.stack.devnet_info()["books_url"])
+        url = self.stack.devnet_info().books_url
         try:
-            books = (await self.client.get(books_url)).raise_for_status().json()
-            return self._report(assigned_tasks(books)), True
-        except (httpx2.HTTPError, ValueError, KeyError):
+            answer = (await self.client.get(url)).raise_for_status()
+            ledger = NetworkLedger.parse(answer.content, url)
+        except (httpx2.HTTPError, WrongShapeError) as error:
+            self.events.say("validators", f"their ledger could not be read: {error}")
             return self._report({}), False
+        return self._report(assigned_tasks(ledger)), True
 
     def _report(self, assigned: dict[str, str]) -> Report:
         return build(
@@ -97,7 +101,7 @@ async def running(options: StackOptions, events: EventLog, interrupts: Interrupt
         stack = Stack(options, events.say, client)
         try:
             await interrupts.unless_stopped(stack.start())
-            hotkeys = [str(each["hotkey"]) for each in stack.devnet_info()["validators"]]
+            hotkeys = [each.hotkey for each in stack.devnet_info().validators]
             books = [WorkerBook(worker.spec.name) for worker in stack.workers]
             yield Session(options, stack, client, events, books, hotkeys)
         finally:

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx2
 from sn17.up.process import FORGIVEN_AFTER_SECONDS, ManagedProcess, ProcessFailedError, ProcessSpec
+from sn17_contract.local_network import DESCRIPTION_FILE, LocalNetwork
 from sn17_files import write_atomically
 
 MIB = 1024 * 1024
@@ -129,12 +130,14 @@ class Stack:
         """The admin token of this run, readable by its owner only."""
         return self.options.state_dir / "admin-token"
 
-    def devnet_info(self) -> dict[str, Any]:
-        """What the validators wrote about themselves: addresses, hotkeys, the snapshot's URL."""
-        loaded: dict[str, Any] = json.loads(
-            (self.options.state_dir / "validators" / "devnet.json").read_text()
-        )
-        return loaded
+    def devnet_info(self) -> LocalNetwork:
+        """What the validators wrote about themselves: addresses, hotkeys, the snapshot's URL.
+
+        Raises:
+            WrongShapeError: the file is of another schema.
+        """
+        file = self.options.state_dir / "validators" / DESCRIPTION_FILE
+        return LocalNetwork.parse(file.read_bytes(), file)
 
     def _managed(
         self,
@@ -179,7 +182,7 @@ class Stack:
         env = {
             "SN17_HOTKEY_FILE": str(self.options.state_dir / "validators" / "miner_hotkey.json"),
             "SN17_CHAIN__SOURCE": "http",
-            "SN17_CHAIN__URL": str(info["snapshot_url"]),
+            "SN17_CHAIN__URL": info.snapshot_url,
             "SN17_WORKERS": ",".join(f"http://127.0.0.1:{worker.ready.port}" for worker in self.workers),
             "SN17_FIXER_URL": f"http://127.0.0.1:{fixer.ready.port}",
             "SN17_STATE_DIR": str(self.options.state_dir / "miner"),

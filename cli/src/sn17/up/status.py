@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +11,9 @@ from sn17.console import new_console
 from sn17.up.collect import WorkerBook, observe_worker, read_tasks
 from sn17.up.report import Report, build
 from sn17.up.tables import render
+from sn17_contract.files import WrongShapeError
+from sn17_contract.local_network import DESCRIPTION_FILE, LocalNetwork
+from sn17_contract.ready import ReadyFile
 from sn17_http import own_async_client
 
 RUNS = Path(".sn17")
@@ -25,10 +27,14 @@ def status(
     """Show submissions and workers of a local run. In a cluster: kubectl get sn17miners."""
     console = new_console()
     folder = state_dir or newest_run(RUNS)
-    if folder is None or not (folder / "validators" / "devnet.json").exists():
+    if folder is None or not (folder / "validators" / DESCRIPTION_FILE).exists():
         console.print(f"No run found in {state_dir or RUNS.resolve()}: start one with `sn17 up`.")
         raise typer.Exit(2)
-    report = asyncio.run(_observe(folder))
+    try:
+        report = asyncio.run(_observe(folder))
+    except WrongShapeError as error:
+        console.print(str(error))
+        raise typer.Exit(2) from None
     console.print(render(report, title=f"sn17: {folder}", width=console.width))
 
 
@@ -39,22 +45,23 @@ def newest_run(parent: Path) -> Path | None:
 
 
 async def _observe(folder: Path) -> Report:
-    devnet = json.loads((folder / "validators" / "devnet.json").read_text())
+    description = folder / "validators" / DESCRIPTION_FILE
+    network = LocalNetwork.parse(description.read_bytes(), description)
     books: list[WorkerBook] = []
     async with own_async_client(timeout=2.0) as client:
         for file in sorted((folder / "run").glob("trellis-*.json")):
-            ready = json.loads(file.read_text())
+            ready = ReadyFile.parse(file.read_bytes(), file)
             book = WorkerBook(file.stem)
             books.append(book)
             await observe_worker(
                 client,
                 book,
-                url=f"http://127.0.0.1:{ready['port']}",
-                ops_url=f"http://127.0.0.1:{ready['ops_port']}",
+                url=f"http://127.0.0.1:{ready.port}",
+                ops_url=f"http://127.0.0.1:{ready.ops_port}",
             )
     return build(
         read_tasks(folder / "miner" / "journal.sqlite"),
         [book.record(restarts=None) for book in books],
-        validators=[str(each["hotkey"]) for each in devnet["validators"]],
+        validators=[each.hotkey for each in network.validators],
         assigned={},
     )

@@ -229,14 +229,14 @@ def validator_restarted(world: StackWorld, rng: Random) -> Heal:
     """Gone for a while; comes back with the state it saved last, and forgets what was since."""
     index, seconds = rng.randrange(world.validators), rng.uniform(0.3, 3.0)
     world.live(rng.uniform(0.0, 1.0))
-    books = world.stack.devnet_info()["books_url"]
-    url = str(books).replace("/books", f"/validators/{index}/restart")
+    books = world.stack.devnet_info().books_url
+    url = books.replace("/books", f"/validators/{index}/restart")
     world.http.post(url, json={"seconds": seconds}).raise_for_status()
     return ends_by_itself
 
 
 def _validator_fault(world: StackWorld, rules: list[dict[str, object]]) -> Heal:
-    url = str(world.stack.devnet_info()["faults_url"])
+    url = world.stack.devnet_info().faults_url
 
     def put(faults: list[dict[str, object]]) -> None:
         world.http.put(url, json=faults).raise_for_status()

@@ -236,7 +236,7 @@ class StackWorld:
 
     def books(self) -> dict[str, Any]:
         """The validators' books: the referee's view."""
-        found: dict[str, Any] = self.http.get(self.stack.devnet_info()["books_url"]).raise_for_status().json()
+        found: dict[str, Any] = self.http.get(self.stack.devnet_info().books_url).raise_for_status().json()
         return found
 
     def open_tasks(self) -> list[Assigned]:

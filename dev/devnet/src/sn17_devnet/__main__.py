@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from importlib.metadata import version
 
+from sn17_contract.local_network import DESCRIPTION_FILE
 from sn17_files import write_atomically
 from sn17_service import Service, load_settings
 
@@ -31,10 +31,9 @@ def main() -> None:
         started = True
         base = f"http://{network.ip}:{service.port}"
         described = network.description(base, f"http://{network.ip}:{service.ops_port}")
-        content = json.dumps(described, indent=2).encode()
-        write_atomically(settings.state_dir / "devnet.json", content)
-        for validator in described["validators"]:
-            service.log.info("validator listens", extra=validator)
+        write_atomically(settings.state_dir / DESCRIPTION_FILE, described.to_json())
+        for validator in described.validators:
+            service.log.info("validator listens", extra=validator.model_dump())
 
     service.readiness.add("validators", lambda: (started, "" if started else "not listening yet"))
     service.on_start.append(start)

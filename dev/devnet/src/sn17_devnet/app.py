@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import FastAPI, Query
 from pydantic import BaseModel, ConfigDict, Field
 from sn17_contract.http import Code
+from sn17_contract.local_network import NetworkLedger
 from sn17_protocol import ChainSnapshot
 from sn17_service import Problem, Service
 
@@ -89,11 +90,11 @@ def build_app(service: Service, network: Network) -> FastAPI:
         return network.snapshot()
 
     @app.get("/books")
-    async def books(validator: Annotated[int | None, Query(ge=0)] = None) -> dict[str, Any]:
+    async def books(validator: Annotated[int | None, Query(ge=0)] = None) -> NetworkLedger:
         whole = network.books()
-        if validator is not None:
-            whole["validators"] = whole["validators"][validator : validator + 1]
-        return whole
+        if validator is None:
+            return whole
+        return whole.model_copy(update={"validators": whole.validators[validator : validator + 1]})
 
     @app.get("/faults")
     async def faults() -> list[FaultRule]:

@@ -8,15 +8,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
 
+from sn17_contract.local_network import LedgerTask, Unjudged, ValidatorLedger
 from sn17_contract.tasks import Outcome
 
 from sn17_devnet.tasks import Commission
-
-OPEN: Final = "open"
-DROPPED: Final = "dropped"
-"""The validator forgot the task in a restart; the miner cannot be blamed."""
 
 
 @dataclass(slots=True)
@@ -28,7 +24,7 @@ class Record:
     scene: str
     hotkey: str
     assigned_at: float
-    outcome: str = OPEN
+    outcome: Outcome | Unjudged = Unjudged.OPEN
     reason: str = ""
     score: float | None = None
     closed_at: float | None = None
@@ -62,7 +58,7 @@ class Ledger:
 
     def is_open(self, serial: int) -> bool:
         record = self.records.get(serial)
-        return record is not None and record.outcome == OPEN
+        return record is not None and record.outcome is Unjudged.OPEN
 
     def reissued(self, serial: int) -> None:
         if record := self.records.get(serial):
@@ -83,17 +79,20 @@ class Ledger:
         """The validator came back knowing only the tasks ``held``."""
         self.restarts += 1
         for serial, record in self.records.items():
-            if record.outcome == OPEN and serial not in held:
-                record.outcome, record.reason, record.closed_at = DROPPED, "restart", now
+            if record.outcome is Unjudged.OPEN and serial not in held:
+                record.outcome, record.reason, record.closed_at = Unjudged.DROPPED, "restart", now
 
-    def summary(self) -> dict[str, Any]:
-        """Everything as JSON values."""
-        return {
-            "outcomes": dict(Counter(record.outcome for record in self.records.values())),
-            "violations": dict(self.violations),
-            "restarts": self.restarts,
-            "tasks": [
-                asdict(record) | {"delivery_seconds": record.delivery_seconds}
+    def summary(self, hotkey: str, port: int, *, up: bool) -> ValidatorLedger:
+        """Everything, as the validator ``hotkey`` at ``port`` shows it."""
+        return ValidatorLedger(
+            hotkey=hotkey,
+            port=port,
+            up=up,
+            outcomes=dict(Counter(record.outcome.value for record in self.records.values())),
+            violations=dict(self.violations),
+            restarts=self.restarts,
+            tasks=tuple(
+                LedgerTask(**asdict(record), delivery_seconds=record.delivery_seconds)
                 for record in self.records.values()
-            ],
-        }
+            ),
+        )

@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from bittensor_wallet import Keypair
+from sn17_contract.local_network import LocalNetwork, NetworkLedger, ValidatorAddress
 from sn17_protocol import ChainSnapshot, Neuron
 from sn17_protocol.wallet import load_hotkey, write_hotkey
 
@@ -140,21 +141,16 @@ class Network:
 
     # --- for people and tests -----------------------------------------------------------------------
 
-    def books(self) -> dict[str, Any]:
+    def books(self) -> NetworkLedger:
         """The referee's view of every validator."""
-        return {
-            "taken_at": self._clock(),
-            "time_scale": self.settings.time_scale,
-            "validators": [
-                {
-                    "hotkey": validator.hotkey,
-                    "port": validator.port,
-                    "up": validator.up.is_set(),
-                    **validator.ledger.summary(),
-                }
-                for validator in self.validators
-            ],
-        }
+        return NetworkLedger(
+            schema="sn17.ledger/v1",
+            taken_at=self._clock(),
+            time_scale=self.settings.time_scale,
+            validators=tuple(
+                each.ledger.summary(each.hotkey, each.port, up=each.up.is_set()) for each in self.validators
+            ),
+        )
 
     def set_faults(self, rules: Sequence[FaultRule]) -> None:
         """Replace the faults of every validator."""
@@ -166,26 +162,24 @@ class Network:
         """Restart a validator without waiting for it."""
         self.validators[index].restart_soon(seconds)
 
-    def description(self, base_url: str, ops_url: str) -> dict[str, Any]:
+    def description(self, base_url: str, ops_url: str) -> LocalNetwork:
         """``devnet.json``: where everything is."""
-        return {
-            "snapshot_url": f"{base_url}/snapshot",
-            "books_url": f"{base_url}/books",
-            "faults_url": f"{base_url}/faults",
-            "validation_url": base_url,
-            "ops_url": ops_url,
-            "time_scale": self.settings.time_scale,
-            "miners": [hotkey for hotkey in self.miners if hotkey],
-            "validators": [
-                {
-                    "hotkey": validator.hotkey,
-                    "ip": self.ip,
-                    "port": validator.port,
-                    "url": f"http://{self.ip}:{validator.port}",
-                }
-                for validator in self.validators
-            ],
-        }
+        return LocalNetwork(
+            schema="sn17.local-network/v1",
+            snapshot_url=f"{base_url}/snapshot",
+            books_url=f"{base_url}/books",
+            faults_url=f"{base_url}/faults",
+            validation_url=base_url,
+            ops_url=ops_url,
+            time_scale=self.settings.time_scale,
+            miners=tuple(hotkey for hotkey in self.miners if hotkey),
+            validators=tuple(
+                ValidatorAddress(
+                    hotkey=each.hotkey, ip=self.ip, port=each.port, url=f"http://{self.ip}:{each.port}"
+                )
+                for each in self.validators
+            ),
+        )
 
     async def judge(self, commission: Commission, results: str) -> Verdict:
         """Score a submission on the scorer's thread."""

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import logging
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from sn17_contract.ready import ReadyFile
 from sn17_files import write_atomically
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -61,8 +60,8 @@ def become_subreaper() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def write_ready_file(path: Path, values: Mapping[str, object]) -> None:
-    write_atomically(path, json.dumps(values).encode())
+def write_ready_file(path: Path, ready: ReadyFile) -> None:
+    write_atomically(path, ready.to_json())
 
 
 def write_termination_reason(path: Path, reason: str) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from prometheus_client import CollectorRegistry
 from sn17_contract.http import Code
+from sn17_contract.ready import ReadyFile
 
 from sn17_service.memory import MemoryReader
 from sn17_service.metrics import ServiceCollector, new_registry, refusals
@@ -231,7 +232,13 @@ class Service(ServiceState):
         if self.settings.ready_file is not None:
             write_ready_file(
                 self.settings.ready_file,
-                {"port": self.port, "ops_port": self.ops_port, "pid": os.getpid(), "boot_id": self.boot_id},
+                ReadyFile(
+                    schema="sn17.ready/v1",
+                    port=self.port,
+                    ops_port=self.ops_port,
+                    pid=os.getpid(),
+                    boot_id=self.boot_id,
+                ),
             )
 
     @contextlib.contextmanager
