@@ -14,6 +14,7 @@ from sn17.up.collect import WorkerBook, assigned_tasks, observe_worker, read_tas
 from sn17.up.interrupts import Interrupts
 from sn17.up.report import Report, build
 from sn17.up.stack import Stack, StackOptions
+from sn17_contract.text import neutralise
 from sn17_http import own_async_client
 
 REFRESH_SECONDS = 0.5
@@ -33,7 +34,7 @@ class EventLog:
 
     def say(self, name: str, text: str) -> None:
         """Note that something happened to the process ``name``."""
-        line = f"{self._monotonic() - self._started:6.1f} s  {name}: {text}"
+        line = f"{self._monotonic() - self._started:6.1f} s  {name}: {neutralise(text)}"
         self.lines.append(line)
         self._on_line(line)
 
