@@ -393,9 +393,40 @@ def _close(found: Any, expected: Any) -> bool:
 @given(st.text(max_size=100))
 def test_annotations_of_any_text_never_stop_the_tick(text: str) -> None:
     keys = ("intent", "history", "cordon", "recycle-requested", "skip-remediation")
-    found = annotations.read({f"sn17.io/{key}": text for key in keys})
-    assert found.user_cordon is not None
-    assert found.recycle_requested is not None
+    annotations.read({f"sn17.io/{key}": text for key in keys})
+
+
+WISHES = ("cordon", "recycle-requested", "skip-remediation")
+
+
+def _wishes(text: str) -> tuple[str | None, ...]:
+    found = annotations.read({f"sn17.io/{key}": text for key in WISHES})
+    cordon = None if found.user_cordon is None else found.user_cordon.reason
+    return cordon, found.recycle_requested, found.skip
+
+
+@pytest.mark.parametrize("text", ["false", "no", "0", "off", "False", " NO ", "OFF\n", "n", "f", "null"])
+def test_a_wish_that_says_no_is_none(text: str) -> None:
+    assert _wishes(text) == (None, None, None)
+    assert annotations.read({f"sn17.io/{key}": text for key in WISHES}).malformed == ()
+    assert annotations.wish(text) is None
+
+
+@pytest.mark.parametrize("text", ["true", "yes", "1", "on", "TRUE", " Yes ", "", "t", "y"])
+def test_a_wish_that_says_yes_has_no_reason(text: str) -> None:
+    assert _wishes(text) == ("", "", "")
+
+
+@pytest.mark.parametrize("text", ["no more memory", "offline", "new driver", "2026", "10"])
+def test_other_words_are_the_reason(text: str) -> None:
+    assert _wishes(text) == (text, text, text)
+
+
+@pytest.mark.parametrize("text", ['{"reason": 1}', '{"reason": "x"', "{}}", "[1]", '"x"', '{"reason": null}'])
+def test_a_malformed_wish_is_named_and_not_obeyed(text: str) -> None:
+    found = annotations.read({f"sn17.io/{key}": text for key in WISHES})
+    assert _wishes(text) == (None, None, None)
+    assert set(found.malformed) == {f"sn17.io/{key}" for key in WISHES}
 
 
 def test_plain_words_of_a_person_are_the_reason() -> None:

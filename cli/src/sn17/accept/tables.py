@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
+from sn17_contract.text import neutralise
 from sn17_files import write_atomically
 
 from sn17.accept.verdict import Check, Grade, Sample
@@ -22,7 +24,7 @@ def check_table(checks: Iterable[Check], title: str) -> Table:
     for column in ("", "check", "measured", "wanted", "note"):
         table.add_column(column)
     for check in checks:
-        grade = f"[{_STYLES[check.grade]}]{check.grade.value}[/]"
+        grade = Text(check.grade.value, style=_STYLES[check.grade])
         table.add_row(grade, check.name, check.measured, check.wanted, check.text)
     return table
 
@@ -32,7 +34,7 @@ def sample_line(index: int, of: int, sample: Sample) -> str:
     memory = "-" if sample.memory_ratio is None else f"{sample.memory_ratio:.0%}"
     return (
         f"{index:>3}/{of} {sample.seconds:6.1f} s {sample.gaussians:>9,} gaussians  memory {memory:>4}  "
-        f"{sample.verdict:<12} {sample.worker}: {sample.prompt}"
+        f"{sample.verdict:<12} {sample.worker}: {neutralise(sample.prompt)}"
     )
 
 

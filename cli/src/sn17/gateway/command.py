@@ -14,7 +14,7 @@ from rich.table import Table
 from sn17_contract.gateway import KEYS_PATH, CreatedKey, KeyKind, KeyState, NewKey
 from sn17_http import client_for
 
-from sn17.console import new_console
+from sn17.console import new_console, print_json, say
 
 app = typer.Typer(
     name="gateway", help="Make, list and revoke the keys of your clients.", no_args_is_help=True
@@ -58,10 +58,10 @@ def create(
         raise _stop(f"{error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}", 2) from None
     made = _read(CreatedKey.model_validate, _call("POST", url, token_file, json=wish.model_dump(mode="json")))
     if json:
-        typer.echo(made.model_dump_json())
+        print_json(made.model_dump_json())
         return
-    typer.echo(f"{made.state.name}: {made.state.kind.value} key {made.state.id}", err=True)
-    typer.echo(made.key)
+    say(f"{made.state.name}: {made.state.kind.value} key {made.state.id}", error=True)
+    say(made.key)
 
 
 @keys.command(name="list")
@@ -69,7 +69,7 @@ def list_keys(url: Url = _URL, token_file: Token = None, json: Json = False) -> 
     """List all keys with their limits, revoked ones included; never the keys themselves."""
     states = _read(_STATES.validate_python, _call("GET", url, token_file))
     if json:
-        typer.echo(jsonlib.dumps([state.model_dump(mode="json") for state in states]))
+        print_json(jsonlib.dumps([state.model_dump(mode="json") for state in states]))
         return
     table = Table("id", "name", "kind", "open tasks", "a day", "tags", "made", "revoked")
     for state in states:
@@ -88,7 +88,7 @@ def revoke(
 ) -> None:
     """Revoke a key for good; tasks that it has handed in go on."""
     state = _read(KeyState.model_validate, _call("DELETE", url, token_file, f"/{key_id}"))
-    typer.echo(f"{state.name}: key {state.id} is revoked")
+    say(f"{state.name}: key {state.id} is revoked")
 
 
 def _call(method: str, url: str, token_file: Path | None, path: str = "", **body: Any) -> httpx2.Response:
@@ -126,7 +126,7 @@ def _read(validate: Any, answer: httpx2.Response) -> Any:
 
 
 def _stop(message: str, code: int) -> typer.Exit:
-    typer.echo(f"sn17 gateway: {message}", err=True)
+    say(f"sn17 gateway: {message}", error=True)
     return typer.Exit(code)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections.abc import Coroutine
 from pathlib import Path
@@ -13,7 +12,7 @@ import typer
 from sn17_contract.explain import Explanation
 from sn17_contract.replay import ReplayAnswer
 
-from sn17.console import new_console
+from sn17.console import new_console, print_json, say
 from sn17.ops.cluster import Steering, SteeringError
 from sn17.ops.replay import ReplayOptions, run_replay
 from sn17.ops.tables import explanation, report_tables
@@ -36,7 +35,7 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
     try:
         return asyncio.run(work)
     except SteeringError as error:
-        new_console(error=True).print(str(error), style="red")
+        new_console(error=True).print(str(error), style="red", soft_wrap=True)
         raise typer.Exit(1) from error
 
 
@@ -97,7 +96,7 @@ def pause(miner: Miner = None, namespace: Namespace = None, reason: Reason = "by
         async with Steering.connect(namespace) as steering:
             return await steering.pause(miner, reason)
 
-    typer.echo(f"{_run(work())} is paused: {reason}")
+    say(f"{_run(work())} is paused: {reason}")
 
 
 @app.command()
@@ -108,7 +107,7 @@ def resume(miner: Miner = None, namespace: Namespace = None) -> None:
         async with Steering.connect(namespace) as steering:
             return await steering.pause(miner, None)
 
-    typer.echo(f"{_run(work())} goes on")
+    say(f"{_run(work())} goes on")
 
 
 @app.command()
@@ -130,7 +129,7 @@ def explain(
 
     found = _run(work())
     if json:
-        typer.echo(found.model_dump_json(by_alias=True, indent=2))
+        print_json(found.model_dump_json(by_alias=True, indent=2))
     else:
         console = new_console()
         for part in explanation(found):
@@ -192,16 +191,16 @@ def replay(
 
     report = _run(work())
     if json:
-        typer.echo(report.model_dump_json(by_alias=True, indent=2))
+        print_json(report.model_dump_json(by_alias=True, indent=2))
     else:
         new_console().print(report_tables(report))
 
 
 def _tell(done: bool, wait: float, yes: str, no: str) -> None:
     if done:
-        typer.echo(yes)
+        say(yes)
         return
-    typer.echo(no)
+    say(no)
     if wait > 0:
-        sys.stderr.write(f"not within {wait:.0f} s: is the operator running? kubectl get sn17miners\n")
+        say(f"not within {wait:.0f} s: is the operator running? kubectl get sn17miners", error=True)
         raise typer.Exit(1)

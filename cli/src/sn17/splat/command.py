@@ -15,8 +15,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+from sn17_contract.text import neutralise
 
-from sn17.console import new_console
+from sn17.console import new_console, say
 
 if TYPE_CHECKING:
     from sn17_splats import Splats
@@ -79,8 +80,15 @@ def inspect(
             }
         )
     else:
+        from rich.text import Text
+
         console = new_console()
-        console.print(f"[bold]{file}[/]  {kind}, {size:,} bytes, {size / len(splats):.1f} a gaussian")
+        console.print(
+            Text.assemble(
+                (neutralise(file), "bold"),
+                f"  {kind}, {size:,} bytes, {size / len(splats):.1f} a gaussian",
+            )
+        )
         console.print(statistics_table(numbers))
         console.print()
         console.print(diagnosis_lines(diagnosis, check))
@@ -221,7 +229,7 @@ def _read(file: str, source_format: str | None) -> tuple[Splats, _Format, int]:
 
 def _say(lost: list[str]) -> None:
     for sentence in lost:
-        typer.echo(f"sn17 splat: {sentence}", err=True)
+        say(f"sn17 splat: {sentence}", error=True)
 
 
 def _target(output: str, to: str | None) -> _Format:
@@ -254,7 +262,7 @@ def _errors() -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, MissingLibraryError) as error:
-        typer.echo(f"sn17 splat: {error}", err=True)
+        say(f"sn17 splat: {error}", error=True)
         raise typer.Exit(ERROR) from error
 
 

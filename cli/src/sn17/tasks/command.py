@@ -11,7 +11,7 @@ import typer
 from sn17_contract.tasks import TaskList, TaskState, TaskView
 from sn17_http import own_client
 
-from sn17.console import new_console
+from sn17.console import new_console, print_json, say
 from sn17.tasks.source import OpsPort, SourceError, TaskSource, find_journal
 from sn17.tasks.tables import story, task_table, window_table
 
@@ -47,7 +47,7 @@ def tasks(
     with _source(state_dir, url, token_file) as source:
         found = source.tasks(limit=limit, filters={k: v for k, v in given.items() if v is not None})
     if json:
-        typer.echo(found.model_dump_json(by_alias=True))
+        print_json(found.model_dump_json(by_alias=True))
     else:
         _show(found)
 
@@ -64,7 +64,7 @@ def explain(
     with _source(state_dir, url, token_file) as source:
         task: TaskView = source.task(n)
     if json:
-        typer.echo(task.model_dump_json())
+        print_json(task.model_dump_json())
     else:
         new_console().print(*story(task), sep="\n")
 
@@ -91,5 +91,5 @@ def _source(state_dir: Path | None, url: str | None, token_file: Path | None) ->
         with own_client(base_url=url, headers=headers, timeout=10.0) as client:
             yield OpsPort(client)
     except SourceError as error:
-        typer.echo(f"sn17 tasks: {error}", err=True)
+        say(f"sn17 tasks: {error}", error=True)
         raise typer.Exit(1) from error

@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import RenderableType
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 from sn17_contract.tasks import AttemptView, Tally, TaskView, Window
+from sn17_contract.text import neutralise
 
 _COLOURS = {
     "accepted": "green",
@@ -45,7 +46,7 @@ def task_table(tasks: Iterable[TaskView]) -> Table:
             _uid(task.uid),
             task.validator[:8],
             task.kind,
-            escape(task.prompt),
+            neutralise(task.prompt),
             _outcome(task),
             "-" if task.score is None else f"{task.score:.3f}",
             "-" if task.finished_at is None else f"{task.finished_at - task.pulled_at:.1f}",
@@ -80,23 +81,24 @@ def _uid(uid: int | None) -> str:
 
 def story(task: TaskView) -> Iterator[RenderableType]:
     """A head, the generations, and every event with the seconds since the pull."""
-    who = f"uid {_uid(task.uid)} {task.validator}"
-    head = f"[bold]Task {task.n}[/] {escape(task.task_id)}"
-    yield f"{head}: {task.kind} from {who}, {_outcome(task)}"
-    yield f"  prompt: {escape(task.prompt)}" + (
+    who = f"uid {_uid(task.uid)} {neutralise(task.validator)}"
+    yield Text.assemble(
+        (f"Task {task.n}", "bold"), f" {neutralise(task.task_id)}: {task.kind} from {who}, ", _outcome(task)
+    )
+    yield f"  prompt: {neutralise(task.prompt)}" + (
         f" (enhanced: {task.enhancement})" if task.enhancement != "none" else ""
     )
     for attempt in task.attempts:
         took = "-" if attempt.finished_at is None else f"{attempt.finished_at - attempt.started_at:.1f} s"
-        found = escape(_found(attempt))
-        where = f"{escape(attempt.key)} on {attempt.worker}"
+        found = neutralise(_found(attempt))
+        where = neutralise(f"{attempt.key} on {attempt.worker}")
         yield f"  generation {where}: {attempt.state}, {took}, seed {attempt.seed}. {found}"
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("s", justify="right")
     table.add_column("event", no_wrap=True)
     table.add_column("why")
     for event in task.events or ():
-        table.add_row(f"{event.at - task.pulled_at:.2f}", event.event, escape(event.detail))
+        table.add_row(f"{event.at - task.pulled_at:.2f}", event.event, neutralise(event.detail))
     yield table
 
 
@@ -108,12 +110,11 @@ def _found(attempt: AttemptView) -> str:
     return attempt.signal if attempt.score is None else f"{attempt.signal} {attempt.score:.2f}"
 
 
-def _outcome(task: TaskView) -> str:
+def _outcome(task: TaskView) -> Text:
     if task.outcome is None:
-        return f"[cyan]{task.state}[/]"
+        return Text(task.state, style="cyan")
     text = task.outcome if task.reason is None else f"{task.outcome}: {task.reason}"
-    colour = _COLOURS.get(task.outcome)
-    return f"[{colour}]{text}[/]" if colour else text
+    return Text(text, style=_COLOURS.get(task.outcome, ""))
 
 
 def _time(at: float) -> str:

@@ -16,6 +16,7 @@ from sn17.up.report import Report, build
 from sn17.up.stack import Stack, StackOptions
 from sn17_contract.files import WrongShapeError
 from sn17_contract.local_network import NetworkLedger
+from sn17_contract.text import neutralise
 from sn17_http import own_async_client
 
 REFRESH_SECONDS = 0.5
@@ -35,7 +36,7 @@ class EventLog:
 
     def say(self, name: str, text: str) -> None:
         """Note that something happened to the process ``name``."""
-        line = f"{self._monotonic() - self._started:6.1f} s  {name}: {text}"
+        line = f"{self._monotonic() - self._started:6.1f} s  {name}: {neutralise(text)}"
         self.lines.append(line)
         self._on_line(line)
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from sn17_protocol.wallet import WalletError
 
+from sn17.console import say
 from sn17.wallet.secret import DEFAULT_WALLETS, hotkey_path, hotkey_secret
 
 app = typer.Typer(name="wallet", help="The hotkey for a cluster, without the coldkey.", no_args_is_help=True)
@@ -46,7 +47,7 @@ def secret(
             file or hotkey_path(wallet, hotkey, path), name=name, key=key, namespace=namespace
         )
     except WalletError as error:
-        typer.echo(f"sn17 wallet secret: {error}", err=True)
+        say(f"sn17 wallet secret: {error}", error=True)
         raise typer.Exit(1) from None
     typer.echo(f"hotkey {made.address} as Secret {name}", err=True)
     typer.echo(json.dumps(made.manifest, indent=2))

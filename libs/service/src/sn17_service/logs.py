@@ -9,6 +9,8 @@ import sys
 from contextvars import ContextVar
 from typing import Literal, TextIO
 
+from sn17_contract.text import neutralise
+
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The request that the current task works for."""
 
@@ -43,12 +45,20 @@ class JsonFormatter(logging.Formatter):
 
 
 class HumanFormatter(logging.Formatter):
-    """Time, level, logger, message, then ``key=value`` of the extra fields."""
+    """Time, level, logger, message, then ``key=value`` of the extra fields, on one line.
+
+    Nothing in it steers a terminal or looks like another line, whoever wrote it. Tracebacks keep their lines.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         extra = "".join(f" {key}={value}" for key, value in _extra(record).items())
-        line = f"{_time(record)[11:23]} {record.levelname:<7} {record.name}: {record.getMessage()}{extra}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        line = neutralise(
+            f"{_time(record)[11:23]} {record.levelname:<7} {record.name}: {record.getMessage()}{extra}"
+        )
+        if not record.exc_info:
+            return line
+        trace = neutralise(self.formatException(record.exc_info), lines=True)
+        return f"{line}\n  {trace.replace(chr(10), chr(10) + '  ')}"
 
 
 def _time(record: logging.LogRecord) -> str:

@@ -31,6 +31,10 @@ def _to_text(value: float) -> str:
 Time = Annotated[float, BeforeValidator(_from_text), PlainSerializer(_to_text, when_used="unless-none")]
 
 
+_NO = frozenset({"false", "no", "off", "n", "f", "0", "null", "none"})
+_YES = frozenset({"true", "yes", "on", "y", "t", "1", ""})
+
+
 class _Note(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
@@ -79,7 +83,7 @@ class CordonNote(_Note):
 
 
 class RequestNote(_Note):
-    """``sn17.io/recycle-requested``."""
+    """``sn17.io/recycle-requested`` and ``sn17.io/skip-remediation``."""
 
     reason: str = ""
 
@@ -134,24 +138,43 @@ def read(annotations: Mapping[str, str]) -> Notes:
 
     intent = parse(ANNOTATION_INTENT, IntentNote)
     history = parse(ANNOTATION_HISTORY, HistoryNote)
-    cordon = _free(annotations, ANNOTATION_CORDON, CordonNote)
-    request = _free(annotations, ANNOTATION_RECYCLE_REQUESTED, RequestNote)
+    cordon = _wish(annotations, ANNOTATION_CORDON, CordonNote, malformed)
+    request = _wish(annotations, ANNOTATION_RECYCLE_REQUESTED, RequestNote, malformed)
+    skip = _wish(annotations, ANNOTATION_SKIP_REMEDIATION, RequestNote, malformed)
     return Notes(
         intent=None if intent is None else Intent(**dict(intent)),
         history=History() if history is None else History(**dict(history)),
         user_cordon=None if cordon is None else UserCordon(cordon.reason, cordon.at, cordon.lift),
         recycle_requested=None if request is None else request.reason,
-        skip=annotations.get(ANNOTATION_SKIP_REMEDIATION),
+        skip=None if skip is None else skip.reason,
         malformed=tuple(malformed),
     )
 
 
-def _free(annotations: Mapping[str, str], key: str, model: type[N]) -> N | None:
-    """A person may write plain text instead of JSON: it is the reason then."""
-    text = annotations.get(key)
+def wish(text: str | None) -> str | None:
+    """The reason of a person's wish written as plain words: "" without one, None where it is not wished.
+
+    ``false``, ``no``, ``off``, ``n``, ``f``, ``0``, ``null`` and ``none`` say no; ``true``, ``yes``, ``on``,
+    ``y``, ``t``, ``1`` and an empty value say yes without a reason; other words are the reason.
+    """
     if text is None:
         return None
+    word = text.strip()
+    if word.lower() in _NO:
+        return None
+    return "" if word.lower() in _YES else word
+
+
+def _wish(annotations: Mapping[str, str], key: str, model: type[N], malformed: list[str]) -> N | None:
+    """A person's wish: JSON of this form, or plain words. Broken or foreign JSON is named, and no wish."""
+    text = annotations.get(key)
+    reason = wish(text)
+    if text is None or reason is None:
+        return None
+    if not reason.startswith(("{", "[", '"')):
+        return model.model_validate({"reason": reason})
     try:
-        return model.model_validate_json(text)
+        return model.model_validate_json(reason)
     except ValidationError:
-        return model.model_validate({"reason": text.strip()})
+        malformed.append(key)
+        return None

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 from sn17_contract.kubernetes import ANNOTATION_PAUSED, GROUP, LABEL_INSTANCE
 
-from sn17_operator.adapters.annotations import read
+from sn17_operator.adapters.annotations import read, wish
 from sn17_operator.api import Spec, Workers
 from sn17_operator.core.model import Phase, Pod, Rollout, Termination
 from sn17_operator.ports import Miner
@@ -155,7 +155,7 @@ def miner(raw: Json) -> Miner:
         namespace=meta.get("namespace", ""),
         spec=spec,
         generation=int(meta.get("generation") or 0),
-        paused=(meta.get("annotations") or {}).get(ANNOTATION_PAUSED),
+        paused=wish((meta.get("annotations") or {}).get(ANNOTATION_PAUSED)),
         status=Status.read(raw.get("status") or {}),
         instance=(meta.get("labels") or {}).get(LABEL_INSTANCE),
     )

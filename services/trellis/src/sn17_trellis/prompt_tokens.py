@@ -39,7 +39,7 @@ def uncounted(prompt: str) -> int | None:
 
 
 def count_cut_of(settings: WorkerSettings) -> CountCut:
-    """The counter for the text model that the worker loads; without its files ``uncounted``, and a warning."""
+    """The counter for the worker's text model; without its files ``uncounted``, and a warning."""
     checkpoint = settings.text_checkpoint
     if settings.backend == "torch" and checkpoint is None and settings.image_checkpoint is None:
         checkpoint = Path(str(resources.files("sn17_trellis") / "data" / "mini-text"))
