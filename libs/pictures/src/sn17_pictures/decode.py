@@ -9,7 +9,7 @@ import zlib
 from dataclasses import dataclass
 from typing import Final
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from sn17_pictures.colour import to_srgb
 from sn17_pictures.kinds import ACCEPTED, name_of
@@ -133,6 +133,6 @@ def _orientation(opened: Image.Image) -> int:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return "its head can not be read"
     return " ".join(str(error).split())[:120] or type(error).__name__
