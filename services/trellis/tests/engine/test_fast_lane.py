@@ -154,6 +154,7 @@ def run(backend: TorchBackend, **wishes: Any) -> Any:
     return backend.generate(job(**wishes), lambda *_: None, lambda: False)
 
 
+@pytest.mark.slow
 def test_a_calibrated_checkpoint_has_a_fast_lane_and_says_so(calibrated: Path) -> None:
     found = read_calibration(calibrated)
     assert found is not None
@@ -172,6 +173,7 @@ def test_a_calibrated_checkpoint_has_a_fast_lane_and_says_so(calibrated: Path) -
         run(backend, preset="phase1-fast-lane")
 
 
+@pytest.mark.slow
 def test_another_checkpoints_calibration_is_not_used(
     calibrated: Path, tmp_path: Path, write_checkpoint: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -186,6 +188,7 @@ def test_another_checkpoints_calibration_is_not_used(
         run(backend, lane="fast")
 
 
+@pytest.mark.slow
 def test_a_damaged_calibration_leaves_the_exact_lane(
     calibrated: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -202,6 +205,7 @@ def test_a_damaged_calibration_leaves_the_exact_lane(
         (calibrated / FILE).write_bytes(content)
 
 
+@pytest.mark.slow
 def test_compare_holds_the_fast_lane_against_the_exact_one(
     calibrated: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -212,6 +216,7 @@ def test_compare_holds_the_fast_lane_against_the_exact_one(
     assert figures["ours"]["sha256"] != figures["other"]["sha256"]
 
 
+@pytest.mark.slow
 def test_calibrate_says_in_one_line_what_is_wrong(
     calibrated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
