@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, cast
 
-from sn17_trellis.procedural import ProceduralBackend
 from sn17_trellis.settings import WorkerSettings
 
 if TYPE_CHECKING:
@@ -26,6 +25,8 @@ def create_backend(settings: WorkerSettings) -> Backend:
         BackendUnavailable: its packages are missing.
     """
     if settings.backend == "procedural":
+        from sn17_trellis.procedural import ProceduralBackend
+
         return ProceduralBackend(
             settings.procedural_max_gaussians,
             ballast_bytes=settings.procedural_ballast_mib * 1024 * 1024,
