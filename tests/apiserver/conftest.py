@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sn17_chaos.real_fleet import CRD, Fleet, OperatorProcess, Prometheus, free_port, wait_for
+from sn17_chaos.operator_process import OperatorProcess
+from sn17_chaos.real_fleet import CRD, Fleet, Prometheus
+from sn17_chaos.waiting import free_port, wait_for
 from sn17_cluster.client import Cluster
 
 _nets = itertools.count(10)

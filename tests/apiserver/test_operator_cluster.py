@@ -11,7 +11,9 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
-from sn17_chaos.real_fleet import Fleet, OperatorProcess, Prometheus, running, wait_for
+from sn17_chaos.operator_process import OperatorProcess, running
+from sn17_chaos.real_fleet import Fleet, Prometheus
+from sn17_chaos.waiting import wait_for
 from sn17_cluster.client import Cluster
 from sn17_cluster.controlplane import ControlPlane
 

@@ -14,7 +14,9 @@ from urllib.request import urlopen
 
 import pytest
 from sn17_chaos.api_proxy import ApiProxy, Gate
-from sn17_chaos.real_fleet import Fleet, OperatorProcess, running, wait_for
+from sn17_chaos.operator_process import OperatorProcess, running
+from sn17_chaos.real_fleet import Fleet
+from sn17_chaos.waiting import wait_for
 from sn17_cluster.controlplane import ControlPlane
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]

@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
-from sn17_chaos.real_fleet import LIMIT, SCRAPE_SECONDS, Prometheus, Worker, free_port
+from sn17_chaos.real_fleet import LIMIT, SCRAPE_SECONDS, Prometheus, Worker
+from sn17_chaos.waiting import free_port
 from sn17_contract.metrics import DegradedReason
 from sn17_operator.adapters.local import default_spec
 from sn17_operator.adapters.prometheus import PrometheusMetrics, PrometheusSettings

@@ -15,7 +15,9 @@ from typing import Any
 import httpx2
 import pytest
 import yaml
-from sn17_chaos.real_fleet import Fleet, OperatorProcess, free_port, running, wait_for
+from sn17_chaos.operator_process import OperatorProcess, running
+from sn17_chaos.real_fleet import Fleet
+from sn17_chaos.waiting import free_port, wait_for
 from sn17_cluster.client import Cluster
 from sn17_cluster.pki import Authority
 from sn17_http import own_request

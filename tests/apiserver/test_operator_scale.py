@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 from sn17_chaos.many_workers import Crowd, IntentWatch
-from sn17_chaos.real_fleet import OperatorProcess, Prometheus, free_port, running, wait_for
+from sn17_chaos.operator_process import OperatorProcess, running
+from sn17_chaos.real_fleet import Prometheus
+from sn17_chaos.waiting import free_port, wait_for
 from sn17_cluster.client import Cluster
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]

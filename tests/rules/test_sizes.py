@@ -11,18 +11,15 @@ MODULE_LINES = 400
 FUNCTION_LINES = 80
 
 OVER = {
-    "dev/chaos/src/sn17_chaos/plane_world.py": 412,
-    "dev/chaos/src/sn17_chaos/real_fleet.py": 532,
     "dev/chaos/src/sn17_chaos/stack_world.py": 428,
-    "services/miner/src/sn17_miner/app.py:build": 96,
 }
 """Lines of what is over the limit: take the entry out once it is not."""
 
 
 def sizes() -> Iterator[tuple[str, int, int]]:
     """Name, lines and limit of every module and function of the source trees."""
-    folders = [file.parent / "src" for file in ROOT.glob("*/pyproject.toml")]
-    folders += [file.parent / "src" for file in ROOT.glob("[!.]*/*/pyproject.toml")]
+    members = ("*", "[!.]*/*", "[!.]*/*/[!.]*")
+    folders = [file.parent / "src" for each in members for file in ROOT.glob(f"{each}/pyproject.toml")]
     for file in (file for folder in folders for file in folder.rglob("*.py")):
         name = str(file.relative_to(ROOT))
         text = file.read_text()

@@ -31,7 +31,9 @@ from pathlib import Path
 from typing import Any
 
 from sn17_chaos.many_workers import CountingProxy, Crowd, IntentWatch, audited
-from sn17_chaos.real_fleet import CRD, OperatorProcess, Prometheus, free_port, wait_for
+from sn17_chaos.operator_process import OperatorProcess
+from sn17_chaos.real_fleet import CRD, Prometheus
+from sn17_chaos.waiting import free_port, wait_for
 from sn17_cluster.controlplane import ControlPlane, control_plane
 from sn17_cluster.state import base_folder
 

@@ -25,7 +25,8 @@ import uvicorn
 import yaml
 from sn17_cluster.rest import ApiClient
 
-from sn17_chaos.real_fleet import TOKEN, Fleet, Worker, wait_for
+from sn17_chaos.real_fleet import TOKEN, Fleet, Worker
+from sn17_chaos.waiting import wait_for
 
 INTENT = "sn17.io/intent"
 WRITERS = 8

@@ -19,19 +19,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
-from urllib.request import urlopen
 
 import httpx2
-import yaml
 from sn17_cluster.controlplane import ControlPlane, control_plane
 from sn17_contract.kubernetes import ANNOTATION_INTENT
 
 from sn17_chaos import real_fleet
 from sn17_chaos.gateway import Asked, Gateway, Verdict
 from sn17_chaos.history import Act, History, Recycle
-from sn17_chaos.quick_fleet import BUDGET, SPEC, QuickFleet
-from sn17_chaos.real_fleet import CRD, SCRAPE_SECONDS, OperatorProcess, Prometheus, Worker, free_port
+from sn17_chaos.operator_process import OperatorProcess
+from sn17_chaos.quick_fleet import BUDGET, OPERATOR, SPEC, QuickFleet
+from sn17_chaos.real_fleet import CRD, SCRAPE_SECONDS, Prometheus, Worker
 from sn17_chaos.stack_settings import shifted_clock
+from sn17_chaos.waiting import free_port
 
 WORKERS = 4
 STALE_SECONDS = 2 * SCRAPE_SECONDS + 5.0
@@ -165,22 +165,11 @@ class PlaneWorld:
         if identity not in self.operators:
             folder = self.folder / identity
             folder.mkdir()
-            made = OperatorProcess(self.fleet, folder, identity=identity)
-            config = yaml.safe_load((folder / "operator.kubeconfig").read_text())
-            for each in config["clusters"]:
-                each["cluster"] = {"server": self.api.url}
-            (folder / "operator.kubeconfig").write_text(yaml.safe_dump(config))
-            made._env |= {
-                "SN17_PROMETHEUS__URL": self.metrics.url,
-                "SN17_PROMETHEUS__TIMEOUT_SECONDS": "2",
-                "SN17_TICK_SECONDS": "1",
-                # A machine under load must not look like a lost Lease; twice as quick as the defaults.
-                "SN17_LEASE__DURATION_SECONDS": "8",
-                "SN17_LEASE__DEADLINE_SECONDS": "6",
-                "SN17_LEASE__RETRY_SECONDS": "1",
-                **shifted_clock(self.clock_file(identity)),
-            }
-            self.operators[identity] = made
+            settings = OPERATOR | {"SN17_PROMETHEUS__URL": self.metrics.url}
+            settings |= shifted_clock(self.clock_file(identity))
+            self.operators[identity] = OperatorProcess(
+                self.fleet, folder, identity=identity, server=self.api.url, **settings
+            )
         with self._lock:
             self.wanted.add(identity)
             self._start_operator(identity)
@@ -391,9 +380,7 @@ class PlaneWorld:
         """An operator that holds the Lease has finished a tick not long ago."""
         for identity in self.wanted:
             with contextlib.suppress(OSError, StopIteration, ValueError):
-                lines = urlopen(f"{self.operators[identity].url}/metrics", timeout=2).read().decode()
-                age = next(x for x in lines.splitlines() if x.startswith("sn17_tick_age_seconds "))
-                if float(age.split()[1]) < min(3.0, time.time() - since):
+                if self.operators[identity].tick_age() < min(3.0, time.time() - since):
                     return True
         return False
 

@@ -14,8 +14,16 @@ import httpx2
 from sn17_cluster.controlplane import ControlPlane
 from sn17_http import own_client
 
-from sn17_chaos.real_fleet import Fleet, Prometheus, Worker, free_port
+from sn17_chaos.real_fleet import Fleet, Prometheus, Worker
+from sn17_chaos.waiting import free_port
 
+OPERATOR = {
+    "SN17_PROMETHEUS__TIMEOUT_SECONDS": "2",
+    "SN17_LEASE__DURATION_SECONDS": "8",
+    "SN17_LEASE__DEADLINE_SECONDS": "6",
+    "SN17_LEASE__RETRY_SECONDS": "1",
+}
+"""The operator's settings: twice as quick as the defaults; a machine under load is no lost Lease."""
 BUDGET = 1
 SPEC = {
     "maxUnavailable": BUDGET,

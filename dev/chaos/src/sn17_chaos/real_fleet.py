@@ -3,22 +3,17 @@ real Prometheus that scrapes them. Workers listen on loopback addresses of their
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import secrets
 import signal
-import socket
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 from urllib.request import urlopen
 
 import yaml
@@ -27,31 +22,13 @@ from sn17_contract.admin import AdminState, Canary, Cleanup, LeaseStatus, Lifted
 from sn17_contract.http import LeaseOwner
 
 from sn17_chaos.api_proxy import Gate
+from sn17_chaos.waiting import wait_for
 
 CRD = Path(__file__).resolve().parents[4] / "charts/sn17/crds/sn17miners.sn17.io.yaml"
 
 TOKEN = "a-token-for-tests"
 LIMIT = 12 * 1024**3
 SCRAPE_SECONDS = 1.0
-
-
-def free_port() -> int:
-    """A port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def wait_for(what: str, found: Callable[[], Any], seconds: float = 30.0) -> Any:
-    """The first true answer of ``found`` within a deadline."""
-    end = time.monotonic() + seconds
-    while True:
-        with contextlib.suppress(URLError, OSError):
-            if answer := found():
-                return answer
-        assert time.monotonic() < end, f"{what}: not within {seconds:.0f} s"
-        time.sleep(0.1)
 
 
 @dataclass
@@ -408,125 +385,3 @@ class Fleet:
     def close(self) -> None:
         for worker in self.workers.values():
             worker.stop()
-
-
-README = Path(__file__).resolve().parents[4] / "operator/README.md"
-
-
-def documented_rules() -> list[dict[str, Any]]:
-    """The RBAC rules as the operator's README gives them: the tests run with these and nothing more."""
-    text = README.read_text()
-    block = text[text.index("```yaml\nrules:") + len("```yaml\n") :].split("```")[0]
-    rules: list[dict[str, Any]] = yaml.safe_load(block)["rules"]
-    return rules
-
-
-def restricted_kubeconfig(cluster: Cluster, namespace: str, folder: Path, server: str | None = None) -> Path:
-    """Access as a service account that has only the documented rules; ``server`` stands in between."""
-    subject = {"kind": "ServiceAccount", "name": "sn17-operator", "namespace": namespace}
-    cluster.apply(
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "sn17-operator"}},
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "Role",
-            "metadata": {"name": "sn17-operator"},
-            "rules": documented_rules(),
-        },
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "RoleBinding",
-            "metadata": {"name": "sn17-operator"},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "sn17-operator"},
-            "subjects": [subject],
-        },
-        namespace=namespace,
-    )
-    token = cluster.kubectl("create", "token", "sn17-operator", "-n", namespace, "--duration=1h").strip()
-    config = yaml.safe_load(cluster.kubeconfig.read_text())
-    config["users"] = [{"name": user["name"], "user": {"token": token}} for user in config["users"]]
-    if server is not None:
-        config["clusters"] = [{"name": c["name"], "cluster": {"server": server}} for c in config["clusters"]]
-    path = folder / "operator.kubeconfig"
-    path.write_text(yaml.safe_dump(config))
-    return path
-
-
-class OperatorProcess:
-    """``python -m sn17_operator`` against the API server; may be killed and started again."""
-
-    def __init__(
-        self, fleet: Fleet, folder: Path, *, identity: str = "op", server: str | None = None, **env: str
-    ) -> None:
-        token = folder / "token"
-        token.write_text(TOKEN)
-        self.log = folder / f"{identity}.log"
-        self._ready = folder / f"{identity}.ready"
-        kubeconfig = restricted_kubeconfig(fleet.cluster, fleet.namespace, folder, server)
-        self._env = {
-            **fleet.cluster.environment,
-            "KUBECONFIG": str(kubeconfig),
-            "SN17_NAMESPACE": fleet.namespace,
-            "SN17_POD_NAME": identity,
-            "SN17_OPS_PORT": "0",
-            "SN17_READY_FILE": str(self._ready),
-            "SN17_ADMIN_TOKEN_FILE": str(token),
-            "SN17_PROMETHEUS__URL": fleet.prometheus.url,
-            "SN17_PROMETHEUS__SCRAPE_INTERVAL_SECONDS": str(SCRAPE_SECONDS),
-            "SN17_PROMETHEUS__TIMEOUT_SECONDS": "3",
-            "SN17_TICK_SECONDS": "1",
-            "SN17_LEASE__DURATION_SECONDS": "4",
-            "SN17_LEASE__DEADLINE_SECONDS": "3",
-            "SN17_LEASE__RETRY_SECONDS": "0.5",
-            "SN17_DIE_WITH_PARENT": "true",
-            "PYTHONUNBUFFERED": "1",
-            **env,
-        }
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        self._ready.unlink(missing_ok=True)
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "sn17_operator"],
-                env={**os.environ, **self._env},
-                stdout=log,
-                stderr=log,
-            )
-        wait_for("the operator's ports", self._ready.exists, 90)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{json.loads(self._ready.read_text())['ops_port']}"
-
-    def ticks(self) -> float:
-        """Ticks that are finished."""
-        lines = urlopen(f"{self.url}/metrics").read().decode().splitlines()
-        return float(
-            next(line for line in lines if line.startswith("sn17_tick_duration_seconds_count")).split()[1]
-        )
-
-    def wait_ticks(self, count: int) -> None:
-        start = self.ticks()
-        wait_for("ticks", lambda: self.ticks() >= start + count)
-
-    def kill(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
-
-    def stop(self) -> int:
-        assert self.process is not None
-        self.process.terminate()
-        code = self.process.wait(timeout=30)
-        self.process = None
-        return code
-
-
-@contextlib.contextmanager
-def running(operator: OperatorProcess) -> Iterator[OperatorProcess]:
-    try:
-        operator.start()
-        yield operator
-    finally:
-        operator.kill()

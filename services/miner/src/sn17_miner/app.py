@@ -119,14 +119,7 @@ def build(
         poll_timeout=max(2.0, settings.worker_poll_seconds),
         max_bytes=settings.max_splat_bytes,
     )
-    pool = Pool(
-        Fleet(stale_after=max(5.0, 4 * settings.worker_poll_seconds)),
-        workers,
-        discovery(settings),
-        time.monotonic,
-        settings.worker_poll_seconds,
-        settings.worker_discover_seconds,
-    )
+    pool = _pool(settings, workers)
     gate = settings.gate
     context = Context(
         policy=policy,
@@ -163,14 +156,7 @@ def build(
     enhancer = Enhancer(
         frozenset(enhance.text_validators), frozenset(enhance.image_validators), enhance.text_template
     )
-    feed = ChainFeed(
-        source,
-        settings.state_dir / "snapshot.json",
-        settings.netuid,
-        settings.chain.interval_seconds,
-        time.time,
-        rng,
-    )
+    feed = _feed(settings, source, rng)
 
     def paused() -> str | None:
         lease = service.drain.current
@@ -180,12 +166,7 @@ def build(
         context,
         Pipeline(context, enhancer),
         feed,
-        Limits(
-            settings.max_tasks,
-            settings.keep_days * 86400.0,
-            settings.keep_tasks,
-            settings.clock_skew_alarm_seconds,
-        ),
+        _limits(settings),
         paused,
         lambda: service.stop(0, f"{settings.max_tasks} tasks done"),
     )
@@ -195,6 +176,37 @@ def build(
     service.readiness.add("pulling", lambda: (miner.why_not_pulling is None, miner.why_not_pulling or ""))
     service.registry.register(Gauges(lambda: gauges(miner)))
     return miner
+
+
+def _pool(settings: MinerSettings, workers: WorkerClient) -> Pool:
+    return Pool(
+        Fleet(stale_after=max(5.0, 4 * settings.worker_poll_seconds)),
+        workers,
+        discovery(settings),
+        time.monotonic,
+        settings.worker_poll_seconds,
+        settings.worker_discover_seconds,
+    )
+
+
+def _feed(settings: MinerSettings, source: ChainSource, rng: random.Random) -> ChainFeed:
+    return ChainFeed(
+        source,
+        settings.state_dir / "snapshot.json",
+        settings.netuid,
+        settings.chain.interval_seconds,
+        time.time,
+        rng,
+    )
+
+
+def _limits(settings: MinerSettings) -> Limits:
+    return Limits(
+        settings.max_tasks,
+        settings.keep_days * 86400.0,
+        settings.keep_tasks,
+        settings.clock_skew_alarm_seconds,
+    )
 
 
 def chain_source(settings: MinerSettings, session: aiohttp.ClientSession) -> ChainSource:
