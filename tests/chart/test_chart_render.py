@@ -156,6 +156,23 @@ def test_prometheus_scrapes_pods_with_the_labels_the_operator_joins_on(
     assert scraped == {"trellis", "fixer", "miner", "operator"}
 
 
+def test_a_tenant_and_a_client_certificate_reach_the_operator(chart: Any) -> None:
+    release = chart.render(
+        "--set", "prometheus.url=https://mimir.monitoring/prometheus",
+        "--set", "prometheus.headers.X-Scope-OrgID=team\\,1",
+        "--set", "prometheus.clientCertSecret=mimir-client",
+    )  # fmt: skip
+    pod = release.pod("operator")
+    assert json.loads(env(pod)["SN17_PROMETHEUS__HEADERS"]) == {"X-Scope-OrgID": "team,1"}
+    mounts = {mount["name"]: mount["mountPath"] for mount in pod["spec"]["containers"][0]["volumeMounts"]}
+    for kind, key in (("CERT", "tls.crt"), ("KEY", "tls.key")):
+        path = f"{mounts['prometheus-client']}/{key}"
+        assert env(pod)[f"SN17_PROMETHEUS__CLIENT_{kind}_FILE"] == path
+    volume = next(v for v in pod["spec"]["volumes"] if v["name"] == "prometheus-client")
+    assert volume["secret"]["secretName"] == "mimir-client"
+    assert "SN17_PROMETHEUS__HEADERS" not in env(chart.render().pod("operator"))
+
+
 def test_a_prometheus_of_ones_own_takes_the_place_of_the_bundled_one(rendered: Callable[[str], Any]) -> None:
     release = rendered("external-prometheus")
     assert "prometheus" not in {component for component, _ in release.pods()}

@@ -31,6 +31,11 @@ from sn17_operator.adapters.kube import MERGE_PATCH, ApiError, KubeApi
 
 SERVICE_ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
+WORKER = "trellis"
+"""Component of a worker's pod, as the chart labels it."""
+CORDONED = "Cordoned"
+"""State of a worker in the operator's status."""
+
 
 class SteeringError(Exception):
     """A wish that cannot be fulfilled; the message says why and what to do."""
@@ -69,13 +74,21 @@ class Steering:
         try:
             api = await KubeApi.connect()
         except (config.ConfigException, OSError) as error:
-            raise SteeringError(f"no cluster: {error}. Set KUBECONFIG, or name a local run.") from error
+            raise SteeringError(
+                f"no cluster: {str(error).rstrip('.')}. Set KUBECONFIG to the file of a cluster."
+            ) from error
         try:
             yield cls(api, namespace or context_namespace())
         finally:
             await api.close()
 
     async def cordon(self, pod: str, reason: str) -> None:
+        """Ask for it.
+
+        Raises:
+            SteeringError: the pod is not a worker of a release.
+        """
+        await self._worker(pod)
         await self._annotate_pod(pod, {ANNOTATION_CORDON: json.dumps({"by": "user", "reason": reason})})
 
     async def uncordon(self, pod: str) -> bool:
@@ -87,6 +100,12 @@ class Steering:
         return True
 
     async def recycle(self, pod: str, reason: str) -> None:
+        """Ask for it.
+
+        Raises:
+            SteeringError: the pod is not a worker of a release.
+        """
+        await self._worker(pod)
         await self._annotate_pod(pod, {ANNOTATION_RECYCLE_REQUESTED: json.dumps({"reason": reason})})
 
     async def pause(self, miner: str | None, reason: str | None) -> str:
@@ -105,9 +124,16 @@ class Steering:
         return True
 
     async def is_asserted(self, pod: str) -> bool:
-        """The operator has carried the cordon to the worker: its pod is no longer ready."""
+        """The operator notes the worker as cordoned in an SN17Miner's status, and its pod is not ready.
+
+        A pod that is not ready proves nothing by itself: it may be starting, or broken.
+        """
         conditions = (await self._pod(pod)).get("status", {}).get("conditions") or ()
-        return any(c["type"] == "Ready" and c["status"] == "False" for c in conditions)
+        if not any(c["type"] == "Ready" and c["status"] == "False" for c in conditions):
+            return False
+        miners = (await self._call("GET", self._miners())).get("items") or ()
+        entries = [e for miner in miners for e in (miner.get("status") or {}).get("workers") or ()]
+        return any(e.get("name") == pod and e.get("state") == CORDONED for e in entries)
 
     async def is_lifted(self, pod: str) -> bool:
         return ANNOTATION_CORDON not in ((await self._pod(pod))["metadata"].get("annotations") or {})
@@ -153,6 +179,18 @@ class Steering:
             found = ", ".join(names) or "none"
             raise SteeringError(f"name the SN17Miner, namespace {self.namespace} has: {found}")
         return str(names[0])
+
+    async def _worker(self, name: str) -> None:
+        labels = (await self._pod(name))["metadata"].get("labels") or {}
+        if labels.get(LABEL_PART_OF) == PART_OF and labels.get(LABEL_COMPONENT) == WORKER:
+            return
+        found = await self._call(
+            "GET",
+            f"/api/v1/namespaces/{self.namespace}/pods",
+            query={"labelSelector": f"{LABEL_PART_OF}={PART_OF},{LABEL_COMPONENT}={WORKER}"},
+        )
+        workers = ", ".join(sorted(item["metadata"]["name"] for item in found.get("items") or ())) or "none"
+        raise SteeringError(f"{name} is not a worker of a release; namespace {self.namespace} has: {workers}")
 
     async def _pod(self, name: str) -> dict[str, Any]:
         return await self._call("GET", f"/api/v1/namespaces/{self.namespace}/pods/{name}")

@@ -16,7 +16,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import httpx2
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from sn17_contract.metrics import Metric
 from sn17_http import async_client_for
 
@@ -31,12 +39,15 @@ log = logging.getLogger("sn17.operator")
 
 MARGIN_SECONDS = 5.0
 MAX_ANSWER_BYTES = 256 * 1024**2
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[!-~]([ -~]*[!-~])?")
+_OWN_HEADERS = frozenset({"authorization", "host", "connection", "content-length", "transfer-encoding"})
 
 
 class PrometheusSettings(BaseModel):
     """Where Prometheus is and how it is asked."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     url: str = Field("http://127.0.0.1:9091", description="base URL; a path prefix is kept")
     selector: str = Field("", description='more label matchers for every query, e.g. namespace="sn17"')
@@ -46,9 +57,32 @@ class PrometheusSettings(BaseModel):
     username: str | None = Field(None, description="of basic authentication")
     password_file: Path | None = Field(None, description="of basic authentication")
     ca_file: Path | None = Field(None, description="certificate authority of the server")
+    headers: dict[str, SecretStr] = Field(
+        default_factory=dict, description='JSON object sent with each query, e.g. {"X-Scope-OrgID": "team"}'
+    )
+    client_cert_file: Path | None = Field(None, description="certificate that the server asks for (PEM)")
+    client_key_file: Path | None = Field(None, description="its key; none = in the certificate's file")
     namespace: str | None = Field(
         None, description="whose pods' memory is asked of cAdvisor; none = the operator's own"
     )
+
+    @field_validator("headers")
+    @classmethod
+    def _sendable(cls, headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        for name, value in headers.items():
+            if not _HEADER_NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is no name of a header")
+            if name.lower() in _OWN_HEADERS:
+                raise ValueError(f"{name} is set by the client; for access use bearer_token_file or username")
+            if not _HEADER_VALUE.fullmatch(value.get_secret_value()):
+                raise ValueError(f"the value of {name} must be visible ASCII on one line, with no blank ends")
+        return headers
+
+    @model_validator(mode="after")
+    def _key_of_a_certificate(self) -> PrometheusSettings:
+        if self.client_key_file is not None and self.client_cert_file is None:
+            raise ValueError("client_key_file needs client_cert_file")
+        return self
 
     @property
     def stale_after(self) -> float:
@@ -136,6 +170,7 @@ class PrometheusMetrics:
         self._client = async_client_for(
             settings.url.rstrip("/") + "/",
             auth=Auth(settings),
+            headers={name: value.get_secret_value() for name, value in settings.headers.items()},
             timeout=settings.timeout_seconds,
             verify=_trust(settings),
             transport=transport,
@@ -204,6 +239,11 @@ class PrometheusMetrics:
                 text = f"the certificate of {self.settings.url} is not trusted, check the CA file: {error}"
                 raise QueryError("certificate", text) from error
             raise QueryError("unreachable", f"{type(error).__name__}: {error}") from error
+        except ssl.SSLError as error:  # an alert that comes only after the handshake, as TLS 1.3 has it
+            text = (
+                f"{self.settings.url} refused the connection, does it ask for a client certificate? {error}"
+            )
+            raise QueryError("certificate", text) from error
         except OSError as error:
             text = f"{error.filename} cannot be read: {error.strerror}"
             raise QueryError("credentials", text) from error
@@ -244,15 +284,34 @@ class PrometheusMetrics:
 
 
 def _trust(settings: PrometheusSettings) -> ssl.SSLContext | bool:
-    if settings.ca_file is None:
+    if settings.ca_file is None and settings.client_cert_file is None:
         return True
     try:
-        return ssl.create_default_context(cafile=str(settings.ca_file))
+        if settings.ca_file is None:
+            context = httpx2.create_ssl_context()
+        else:
+            context = ssl.create_default_context(cafile=str(settings.ca_file))
     except OSError as error:  # ssl.SSLError is one
         why = error.strerror or str(error)
         raise ValueError(
             f"{settings.ca_file}: no certificate authority can be read from it: {why}"
         ) from error
+    if settings.client_cert_file is not None:
+        key = settings.client_key_file
+        try:
+            context.load_cert_chain(settings.client_cert_file, key, password=_no_password)
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or str(error)
+            raise ValueError(
+                f"{settings.client_cert_file}: no client certificate with its key can be read from it"
+                f"{'' if key is None else f' and {key}'}: {why}"
+            ) from error
+    return context
+
+
+def _no_password() -> str:
+    """Without this OpenSSL would ask for one at the terminal."""
+    raise ValueError("the key must not be encrypted")
 
 
 def ratios(outcomes: Mapping[str, float]) -> Ratios:
