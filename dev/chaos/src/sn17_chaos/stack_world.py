@@ -11,21 +11,19 @@ import re
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx2
-from sn17.up.health import neighbours, under_way
+from sn17.up.health import under_way
 from sn17.up.process import ManagedProcess
 from sn17.up.stack import Stack, StackOptions
 from sn17_contract.tasks import Outcome
 from sn17_http import own_async_client, own_client
-from sn17_miner.journal.journal import Journal
 from sn17_miner.journal.reader import JournalError
 from sn17_operator.adapters.local import LocalEvent, LocalOperator
-from sn17_operator.adapters.local_scrape import LocalWorker
 from sn17_operator.core.plan import Reason
 
 from sn17_chaos.disks import SmallDisk
@@ -33,7 +31,8 @@ from sn17_chaos.faults import CannotInjectError
 from sn17_chaos.history import OPEN, Act, Assigned, Completed, History, Journalled, Recycle, Span
 from sn17_chaos.looks import Look, handed_out, seen
 from sn17_chaos.new_lines import NewLines
-from sn17_chaos.stack_settings import MAX_GAUSSIANS, SLOW_SECONDS, quick_settings, quick_spec
+from sn17_chaos.stack_parts import journalled, open_tasks, operator_over
+from sn17_chaos.stack_settings import MAX_GAUSSIANS, SLOW_SECONDS, quick_settings
 
 T = TypeVar("T")
 
@@ -200,9 +199,8 @@ class StackWorld:
                 return f"task {task.task_id[:8]} is open"
         if not any(task.assigned_at > since and task.outcome == Outcome.ACCEPTED for task in tasks):
             return "no task pulled since was accepted"
-        with self._journal() as journal:
-            if any(task.pulled_at <= since for task in journal.open_tasks()):
-                return "a task is under way in the journal"
+        if any(task.pulled_at <= since for task in open_tasks(self.folder / "miner" / "journal.sqlite")):
+            return "a task is under way in the journal"
         return ""
 
     def recover(self, since: float, deadline: float) -> str:
@@ -247,19 +245,9 @@ class StackWorld:
         tasks = handed_out(self.books())
         return any(task.assigned_at > since and task.outcome == Outcome.ACCEPTED for task in tasks)
 
-    @contextlib.contextmanager
-    def _journal(self) -> Iterator[Journal]:
-        journal = Journal(self.folder / "miner" / "journal.sqlite", readonly=True)
-        try:
-            yield journal
-        finally:
-            journal.close()
-
     def journalled(self) -> list[Journalled]:
-        """What the miner's own books say of every task."""
-        with self._journal() as journal:
-            tasks = journal.tasks(limit=100_000)
-        return [Journalled(t.task_id, t.validator, t.pulled_at, t.outcome, t.reason) for t in tasks]
+        """What the miner's own records say of every task."""
+        return journalled(self.folder / "miner" / "journal.sqlite")
 
     def _read_completed(self) -> list[Completed]:
         for name in self.worker_names():
@@ -344,23 +332,7 @@ class StackWorld:
             self.acting.discard(name)
             by_name[name].kill()
 
-        self.operator = LocalOperator(
-            [
-                LocalWorker(
-                    w.spec.name,
-                    ops_url=f"http://127.0.0.1:{w.ready.ops_port}",
-                    data_url=f"http://127.0.0.1:{w.ready.port}",
-                )
-                for w in self.stack.workers
-            ],
-            token_file=self.token_file("operator"),
-            neighbours=neighbours(self.stack),
-            spec=quick_spec(),
-            on_event=self._noticed,
-            restart=restart,
-            tick_seconds=1.0,
-            scrape_seconds=0.8,
-        )
+        self.operator = operator_over(self.stack, self.token_file("operator"), self._noticed, restart)
         self._spawn("operator", self.operator.run())
 
     def kill_operator(self) -> None:
