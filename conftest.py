@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
+
+# Whoever runs the tests side by side may say how wide a terminal is; the tests that care say so themselves.
+os.environ.pop("COLUMNS", None)
 
 FIRST = (
     "tests/chaos/fast/test_chaos_stack.py",

@@ -23,7 +23,7 @@ def load(name, path):
 
 
 real_module = load("real", HERE / "real.py")
-splat_maker = load("splat_maker", HERE.parent.parent / "devnet" / "tests" / "splat_maker.py")
+splat_maker = load("splat_maker", HERE.parent.parent / "dev" / "devnet" / "tests" / "splat_maker.py")
 
 
 def miner_key(number):

@@ -206,12 +206,18 @@ def test_readiness_says_when_the_validators_listen(devnet):
 
 @pytest.mark.parametrize(
     ("host", "advertised", "ip"),
-    [("0.0.0.0", None, "127.0.0.1"), ("0.0.0.0", "10.1.2.3", "10.1.2.3"), ("127.0.0.1", None, "127.0.0.1")],
+    [
+        ("0.0.0.0", None, "127.0.0.1"),
+        ("any", None, "127.0.0.1"),
+        ("::", None, "127.0.0.1"),
+        ("0.0.0.0", "10.1.2.3", "10.1.2.3"),
+        ("127.0.0.1", None, "127.0.0.1"),
+    ],
 )
 def test_validators_are_announced_by_an_address_that_can_be_called(tmp_path, host, advertised, ip):
     network = Network(DevnetSettings(host=host, advertise_ip=advertised, state_dir=tmp_path))
     assert {neuron.ip for neuron in network.snapshot().validators()} == {ip}
-    assert network.description("", "")["validators"][0]["ip"] == ip
+    assert network.description("", "").validators[0].ip == ip
 
 
 def test_help_lists_every_setting():

@@ -501,7 +501,7 @@ def test_the_description_names_form_headers_and_errors(running: Any) -> None:
     post = description["paths"]["/generate"]["post"]
     fields = post["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
     assert {"prompt", "seed", "prompt_image_file", "structure_steps"} <= set(fields)
-    told = {"SN17-Seed", "SN17-Gaussians", "SN17-Lane", "SN17-Worker"}
+    told = {"SN17-Seed", "SN17-Gaussians", "SN17-Lane", "SN17-Prompt-Tokens-Cut", "SN17-Worker"}
     assert set(post["responses"]["200"]["headers"]) == told
     assert "application/problem+json" in post["responses"]["default"]["content"]
     assert set(description["paths"]) == {"/generate", "/health", "/version", "/v1/worker", "/v1/jobs/{key}"}

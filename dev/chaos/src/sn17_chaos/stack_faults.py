@@ -89,15 +89,20 @@ def worker_hung(world: StackWorld, rng: Random) -> Heal:
 
 
 def _sick_life(world: StackWorld, name: str, cause: str, faults: Mapping[str, object]) -> str:
-    """Give a worker an incarnation with these faults; the one after it is well again. Its boot id."""
+    """Give a worker an incarnation with these faults; the one after it is well again. Its boot id.
+
+    It is one process: a model process of its own would be given the same faults again, and only the end of the
+    whole ends them.
+    """
     before = world.looks[name].boot_id
     healthy = {"slow_seconds": SLOW_SECONDS}
-    world.restart_with(name, SN17_FAULTS=json.dumps({**healthy, **faults}))
+    sick = json.dumps({**healthy, **faults})
+    world.restart_with(name, SN17_FAULTS=sick, SN17_MODEL_PROCESS="off")
 
     world.wait(f"the sick life of {name}", lambda: world.looks[name].boot_id != before, NEW_LIFE_SECONDS)
     boot_id = world.looks[name].boot_id
     world.causes[name, boot_id] = cause
-    world.next_life(name, SN17_FAULTS=json.dumps(healthy))
+    world.next_life(name, SN17_FAULTS=json.dumps(healthy), SN17_MODEL_PROCESS="on")
     return boot_id
 
 

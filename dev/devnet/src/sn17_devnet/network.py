@@ -68,9 +68,9 @@ class Network:
 
     @property
     def ip(self) -> str:
-        """The address everything is announced by; 0.0.0.0 would mean that nobody serves."""
+        """The address everything is announced by; every address at once would mean that nobody serves."""
         host = self.settings.host
-        return self.settings.advertise_ip or ("127.0.0.1" if host == "0.0.0.0" else host)
+        return self.settings.advertise_ip or ("127.0.0.1" if host in ("0.0.0.0", "::", "any") else host)
 
     # --- the chain ----------------------------------------------------------------------------------
 

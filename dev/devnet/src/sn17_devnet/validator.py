@@ -17,6 +17,7 @@ from sn17_files import write_atomically
 from sn17_protocol import GetVersion, PullTask, SubmitResults, Synapse
 from sn17_protocol.signing import verify_result
 from sn17_protocol.transport import NonceBook, TransportError, TransportHeaders, parse_request_headers
+from sn17_service.server import listen
 
 from sn17_devnet import wire
 from sn17_devnet.faults import FaultKind, FaultPlan, FaultRule
@@ -126,7 +127,7 @@ class Validator:
         loop = asyncio.get_running_loop()
         try:
             self._listener = await loop.create_server(
-                lambda: self._connection(runner), self._options.host, self.port, reuse_address=True
+                lambda: self._connection(runner), sock=listen(self._options.host, self.port)
             )
         except OSError:
             await runner.cleanup()
