@@ -87,7 +87,11 @@ def test_terms_are_unknown_until_all_were_measured() -> None:
     assert measures.terms(**known) is None
     measures.started(1000, 4.0)
     measures.at_rest(2000)
-    assert measures.terms(**known) is None, "no job, no canary: nothing says how long one takes"
+    first = measures.terms(**known)
+    assert first is not None
+    assert (first.job_seconds, first.jobs_meanwhile) == (4.0, 1), (
+        "a job is taken to last as long as the start"
+    )
     measures.canary_seconds = 2.0
     terms = measures.terms(**known)
     assert terms is not None

@@ -91,8 +91,8 @@ def worker_hung(world: StackWorld, rng: Random) -> Heal:
 def _sick_life(world: StackWorld, name: str, cause: str, faults: Mapping[str, object]) -> str:
     """Give a worker an incarnation with these faults; the one after it is well again. Its boot id.
 
-    It is one process: a model process of its own would be given the same faults again, and only the end of the
-    whole ends them.
+    It is one process: a model process of its own would be given the same faults again, and only the end of
+    the whole ends them.
     """
     before = world.looks[name].boot_id
     healthy = {"slow_seconds": SLOW_SECONDS}

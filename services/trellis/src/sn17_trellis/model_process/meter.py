@@ -48,9 +48,16 @@ class Meter:
         return None if terms is None or used is None else no_room(terms, used) is None
 
     def why_no_room(self, serving: Life | None) -> str | None:
-        """Why a swap does not fit; None where it does or where there is no limit to say so."""
-        terms, used = self.terms(serving), self.used()
-        return None if terms is None or used is None else no_room(terms, used)
+        """Why a swap does not fit; None where it does, or where no limit stands in its way."""
+        reading = self._read_memory()
+        if reading is None:
+            return "the worker's memory is unknown"
+        if reading.limit is None:
+            return None
+        terms = self.terms(serving)
+        if terms is None:
+            return "what a fresh process needs has not been measured yet"
+        return no_room(terms, reading.unreclaimable)
 
     def after_job(self) -> None:
         """Between two jobs, with one model process."""

@@ -140,11 +140,11 @@ class Measures:
         device_free: int | None,
     ) -> Terms | None:
         """The terms, or None while one of them is unknown."""
-        seconds, job = self.swap_seconds, job_seconds or self.canary_seconds
-        if limit is None or self.fresh_peak is None or self.rest is None:
+        seconds = self.swap_seconds
+        if limit is None or self.fresh_peak is None or self.rest is None or seconds is None:
             return None
-        if seconds is None or job is None:
-            return None
+        # Before the first job and canary, a job is taken to last as long as the start did.
+        job = job_seconds or self.canary_seconds or seconds
         return Terms(
             limit,
             refuse_ratio,
