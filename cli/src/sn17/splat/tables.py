@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from rich.console import Group, RenderableType
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 from sn17_fixer.compare import Comparison
 from sn17_fixer.model import Diagnosis, RenderCheck, Step
 from sn17_splats import ColumnStatistics, SplatStatistics
 from sn17_splats.convention import MIN_GAUSSIANS
+
+from sn17.fitted import Column, FittedTable
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _COLOURS = {"healthy": "green", "repaired": "yellow", "damaged": "yellow", "unrepairable": "red"}
@@ -43,13 +45,18 @@ def verdict_text(verdict: str, reasons: Sequence[str]) -> Text:
     return text
 
 
-def statistics_table(statistics: SplatStatistics) -> Table:
+def statistics_table(statistics: SplatStatistics) -> FittedTable:
     """Both spaces under each other, one line per column, histograms between minimum and maximum."""
-    table = Table(box=None, pad_edge=False, header_style="bold", expand=False)
-    table.add_column("column")
-    for name in ("min", "1 %", "median", "99 %", "max", "mean", "std", "nan", "+inf", "-inf"):
-        table.add_column(name, justify="right")
-    table.add_column("histogram, min to max")
+    ranks = {"1 %": 4, "99 %": 4, "median": 1, "+inf": 3, "-inf": 3}
+    names = ("min", "1 %", "median", "99 %", "max", "mean", "std", "nan", "+inf", "-inf")
+    table = FittedTable(
+        (
+            Column("column"),
+            *(Column(name, right=True, rank=ranks.get(name, 0)) for name in names),
+            Column("histogram, min to max", rank=2),
+        ),
+        style={"box": None, "pad_edge": False, "header_style": "bold"},
+    )
     for title, columns in (("as stored", statistics.raw), ("as drawn", statistics.user)):
         table.add_row(Text(title, style="dim"))
         for column in columns:
@@ -57,7 +64,7 @@ def statistics_table(statistics: SplatStatistics) -> Table:
     return table
 
 
-def _statistics_cells(column: ColumnStatistics) -> list[RenderableType]:
+def _statistics_cells(column: ColumnStatistics) -> list[str | Text]:
     name = "opacity (logit)" if column.name == "opacity" else column.name
     moments = (column.minimum, column.p01, column.median, column.p99, column.maximum, column.mean, column.std)
     bad = [

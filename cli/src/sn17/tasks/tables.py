@@ -12,6 +12,8 @@ from rich.text import Text
 from sn17_contract.tasks import AttemptView, Tally, TaskView, Window
 from sn17_contract.text import neutralise
 
+from sn17.fitted import Column, FittedTable
+
 _COLOURS = {
     "accepted": "green",
     "rejected": "red",
@@ -21,24 +23,22 @@ _COLOURS = {
 }
 
 
-def task_table(tasks: Iterable[TaskView]) -> Table:
+def task_table(tasks: Iterable[TaskView]) -> FittedTable:
     """Newest first."""
-    table = Table(title="Tasks")
-    for name in (
-        "#",
-        "pulled",
-        "uid",
-        "validator",
-        "kind",
-        "prompt",
-        "outcome",
-        "score",
-        "seconds",
-        "seeds",
-        "sent",
-    ):
-        right = name in ("#", "uid", "score", "seconds", "seeds", "sent")
-        table.add_column(name, justify="right" if right else "left", no_wrap=name != "prompt")
+    columns = (
+        Column("#", right=True),
+        Column("pulled", rank=3),
+        Column("uid", right=True, rank=1),
+        Column("validator", rank=4),
+        Column("kind", rank=5),
+        Column("prompt", rank=2, shortens=True),
+        Column("outcome"),
+        Column("score", right=True),
+        Column("seconds", right=True),
+        Column("seeds", right=True, rank=6),
+        Column("sent", right=True, rank=7),
+    )
+    table = FittedTable(columns, style={"title": "Tasks"})
     for task in tasks:
         table.add_row(
             str(task.n),
@@ -56,12 +56,20 @@ def task_table(tasks: Iterable[TaskView]) -> Table:
     return table
 
 
-def window_table(windows: Iterable[Window]) -> Table:
+def window_table(windows: Iterable[Window]) -> FittedTable:
     """Success and yield side by side, and what became of the rest."""
-    table = Table(title="Last hours")
-    for name in ("hours", "uid", "validator", "ended", "success", "yield", "in time", "outcomes", "reasons"):
-        left = name in ("validator", "outcomes", "reasons")
-        table.add_column(name, justify="left" if left else "right", no_wrap=name == "uid")
+    columns = (
+        Column("hours", right=True),
+        Column("uid", right=True, rank=1),
+        Column("validator", rank=3),
+        Column("ended", right=True),
+        Column("success", right=True),
+        Column("yield", right=True),
+        Column("in time", right=True, rank=2),
+        Column("outcomes", rank=4, shortens=True),
+        Column("reasons", rank=5, shortens=True),
+    )
+    table = FittedTable(columns, style={"title": "Last hours"})
     for window in windows:
         table.add_row(str(window.hours), "", "all", *_figures(window))
         for own in window.validators:
