@@ -44,7 +44,7 @@ def test_explain_by_way_of_the_api_server(stack: Stack) -> None:
         assert found["pod"] == name
         rules = {rule["rule"]: rule for rule in found["rules"]}
         assert rules["MemoryHigh"]["outcome"] == "Ok"
-        assert 0 < rules["MemoryHigh"]["value"] < rules["MemoryHigh"]["mark"]
+        assert 0 < rules["MemoryHigh"]["value"] < rules["MemoryHigh"]["threshold"]
         assert rules["MemoryHigh"]["sampleAgeSeconds"] < 60
         assert found["budget"]["expected"] == 2
     assert "next: nothing" in sn17(stack, "explain", name, "-n", stack.namespace)
@@ -91,9 +91,10 @@ def test_replay_of_what_the_bundled_prometheus_has_seen(stack: Stack, tmp_path: 
     with stack.cluster.forward("svc/sn17-prometheus", 9090, namespace=stack.namespace) as port:
         arguments = ["--prometheus", f"http://127.0.0.1:{port}", "--since", "10m", "--scrape-interval", "2"]
         arguments += ["--record", str(record), *settings]
-        report = json.loads(sn17(stack, "replay", *arguments, "--json"))
+        (report,) = json.loads(sn17(stack, "replay", *arguments, "--json"))["reports"]
     assert report["workers"] == 2
     assert report["actions"] == [], "healthy workers, and one that a person had restarted"
     assert sum(report["verdicts"].values()) > 0
-    again = json.loads(sn17(stack, "replay", "--file", str(record), *settings, "--json"))
+    answer = json.loads(sn17(stack, "replay", "--file", str(record), *settings, "--json"))
+    (again,) = answer["reports"]
     assert again["verdicts"] == report["verdicts"]
