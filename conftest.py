@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-# Whoever runs the tests side by side may say how wide a terminal is; the tests that care say so themselves.
+# Readline, which pytest loads, sets it for child processes, among them those that run tests side by side.
 os.environ.pop("COLUMNS", None)
 
 FIRST = (

@@ -34,8 +34,9 @@ class Terminal:
             if cwd is not None:
                 os.chdir(cwd)
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-            os.environ["TERM"] = "xterm"
-            os.execv(command[0], command)
+            # Readline, which pytest loads, leaves a size of its own in the environment below Python's.
+            kept = {name: text for name, text in os.environ.items() if name not in ("COLUMNS", "LINES")}
+            os.execve(command[0], command, {**kept, "TERM": "xterm"})
 
     def until(self, pattern: str, seconds: float = 150) -> str:
         """Read until the screen has shown ``pattern``; its match."""
