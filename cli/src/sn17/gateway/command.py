@@ -99,10 +99,8 @@ def _call(method: str, url: str, token_file: Path | None, path: str = "", **body
     except OSError as error:
         raise _stop(f"{token_file}: {error.strerror}", 2) from None
     try:
-        answer = client_for(url, timeout=_TIMEOUT).request(
-            method, f"{url.rstrip('/')}{KEYS_PATH}{path}",
-            headers={"authorization": f"Bearer {token}"}, **body,
-        )  # fmt: skip
+        with client_for(url, timeout=_TIMEOUT, headers={"authorization": f"Bearer {token}"}) as client:
+            answer = client.request(method, f"{url.rstrip('/')}{KEYS_PATH}{path}", **body)
     except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
         raise _stop(f"no gateway answers at {url}: {error}", 1) from None
     if answer.is_error:

@@ -34,7 +34,9 @@ class Meter:
 
     def terms(self, serving: Life | None) -> Terms | None:
         """The terms of the room for a swap; None while one is unknown."""
-        reading = self._read_memory()
+        return self._terms_at(self._read_memory(), serving)
+
+    def _terms_at(self, reading: MemoryReading | None, serving: Life | None) -> Terms | None:
         return self.measures.terms(
             limit=None if reading is None else reading.limit,
             refuse_ratio=self._refuse_ratio,
@@ -44,8 +46,9 @@ class Meter:
 
     def room(self, serving: Life | None) -> bool | None:
         """Whether a swap fits now; None where that is not known."""
-        terms, used = self.terms(serving), self.used()
-        return None if terms is None or used is None else no_room(terms, used) is None
+        reading = self._read_memory()
+        terms = self._terms_at(reading, serving)
+        return None if terms is None or reading is None else no_room(terms, reading.unreclaimable) is None
 
     def why_no_room(self, serving: Life | None) -> str | None:
         """Why a swap does not fit; None where it does, or where no limit stands in its way."""
@@ -54,7 +57,7 @@ class Meter:
             return "the worker's memory is unknown"
         if reading.limit is None:
             return None
-        terms = self.terms(serving)
+        terms = self._terms_at(reading, serving)
         if terms is None:
             return "what a fresh process needs has not been measured yet"
         return no_room(terms, reading.unreclaimable)
