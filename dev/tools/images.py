@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-VERSION = "0.1.0"
+VERSION = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 INPUTS_LABEL = "io.sn17.inputs"
 MAX_LAYERS_MB = {"fixer": 350, "trellis-torch": 8000}
@@ -118,7 +118,9 @@ def inputs(image: Image) -> str:
         files += [source] if source.is_file() else [path for path in source.rglob("*") if path.is_file()]
     for path in sorted(files):
         relative = path.relative_to(REPOSITORY)
-        if path.suffix != ".md" and not {"tests", "__pycache__"} & set(relative.parts):
+        if (path.suffix != ".md" or path.name == "README.md") and not {"tests", "__pycache__"} & set(
+            relative.parts
+        ):
             digest.update(f"{relative}\0{path.stat().st_size}\0".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -296,9 +298,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Build the container images.")
     parser.add_argument("images", nargs="*", metavar="IMAGE", help=f"any of {', '.join(IMAGES)}")
     parser.add_argument("--archives", action="store_true", help="also write archives, and print their paths")
+    parser.add_argument("--name", action="store_true", help="only print the images' names, and build nothing")
     args = parser.parse_args()
     if unknown := sorted(set(args.images) - set(IMAGES)):
         parser.error(f"no such image: {', '.join(unknown)}")
+    if args.name:
+        print("\n".join(IMAGES[name].name for name in args.images or DEFAULT))
+        return 0
     try:
         cache().mkdir(parents=True, exist_ok=True)
         with open(cache() / ".lock", "w") as lock:

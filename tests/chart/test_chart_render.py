@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,7 @@ from sn17_contract.kubernetes import LABEL_COMPONENT
 pytestmark = pytest.mark.cluster
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "sn17"
+VERSION = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
 
 
 def env(pod: Mapping[str, Any], container: int = 0) -> dict[str, Any]:
@@ -213,7 +215,7 @@ def test_a_new_chart_version_alone_restarts_no_worker(chart: Any, tmp_path: Path
     text = (CHART / "Chart.yaml").read_text()
     copy = tmp_path / "sn17"
     subprocess.run(["cp", "-r", str(CHART), str(copy)], check=True)
-    (copy / "Chart.yaml").write_text(text.replace("version: 0.1.0", "version: 0.1.1", 1))
+    (copy / "Chart.yaml").write_text(re.sub(r"(?m)^version: .*$", "version: 9.9.9", text))
     changed = chart.run(
         *("helm", "template", "sn17", str(copy), "--kube-version=1.34.4", "--namespace", "mining"), *PRELOADED
     )
@@ -238,9 +240,9 @@ def test_images_follow_registry_backend_and_digest(rendered: Callable[[str], Any
         text: str = rendered(variant).pod(component)["spec"]["containers"][0]["image"]
         return text
 
-    assert image("default", "trellis") == "sn17/trellis:0.1.0-torch"
-    assert image("laptop", "trellis") == "sn17/trellis:0.1.0-procedural"
-    assert image("registry", "fixer") == "registry.example/sn17/sn17/fixer:0.1.0"
+    assert image("default", "trellis") == f"sn17/trellis:{VERSION}-torch"
+    assert image("laptop", "trellis") == f"sn17/trellis:{VERSION}-procedural"
+    assert image("registry", "fixer") == f"registry.example/sn17/sn17/fixer:{VERSION}"
     assert image("digests", "trellis") == f"sn17/trellis@sha256:{'a' * 64}"
 
 
@@ -316,7 +318,7 @@ def test_the_laptop_runs_torch_by_one_value(rendered: Callable[[str], Any]) -> N
     release = rendered("laptop-torch")
     pod = release.pod("trellis")
     (worker,) = pod["spec"]["containers"]
-    assert worker["image"] == "sn17/trellis:0.1.0-torch"
+    assert worker["image"] == f"sn17/trellis:{VERSION}-torch"
     assert env(pod)["SN17_BACKEND"] == "torch"
     assert "SN17_TEXT_CHECKPOINT" not in env(pod)
     assert list(worker["resources"]["limits"]) == ["memory"]

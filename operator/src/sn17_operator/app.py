@@ -6,6 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
+from importlib.metadata import version
 
 import kopf
 from fastapi import APIRouter, HTTPException
@@ -27,7 +28,7 @@ from sn17_operator.telemetry import Telemetry
 
 log = logging.getLogger("sn17.operator")
 
-VERSION = "0.1.0"
+VERSION = version("sn17-operator")
 SILENT_TICKS = 3
 
 
