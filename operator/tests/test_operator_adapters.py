@@ -14,7 +14,6 @@ import httpx2
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from fleet_simulation import SPEC, spec_with
 from hypothesis import given
 from hypothesis import strategies as st
 from kubernetes.aio.client.configuration import Configuration
@@ -32,6 +31,7 @@ from sn17_operator.core.readings import Signal
 from sn17_operator.core.replay import RecordedWorker, Recording, replay
 from sn17_operator.core.signals import METRICS
 from sn17_operator.ports import NoRoom, OtherIncarnation, Refused
+from sn17_simulation.fleet.play import SPEC, spec_with
 
 NOW = 1_700_000_000.0
 POD = Pod("u", "w", "ns", 0.0, address="http://w:9090", phase=Phase.RUNNING, container_id="c", started_at=1.0)

@@ -12,7 +12,6 @@ import os
 from collections.abc import Coroutine
 from typing import Any
 
-from fleet_simulation import Simulation, SimWorker, spec_with
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -25,6 +24,8 @@ from hypothesis.stateful import (
     rule,
 )
 from sn17_contract.worker import RecycleOutcome
+from sn17_simulation.fleet.play import Simulation, spec_with
+from sn17_simulation.fleet.worker import SimWorker
 
 LONG = bool(os.environ.get("SN17_LONG"))
 

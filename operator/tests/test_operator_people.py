@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from fleet_simulation import spec_with, warmed
 from sn17_operator.core.plan import Reason
+from sn17_simulation.fleet.play import spec_with, warmed
 
 
 async def test_a_persons_cordon_is_asserted_again_after_a_restart_and_never_lifted() -> None:

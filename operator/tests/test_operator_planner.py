@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fleet_simulation import SPEC
 from sn17_operator.core.model import (
     Finding,
     Fleet,
@@ -20,6 +19,7 @@ from sn17_operator.core.model import (
 from sn17_operator.core.plan import Act, Reason
 from sn17_operator.core.planner import plan
 from sn17_operator.core.readings import Evidence
+from sn17_simulation.fleet.play import SPEC
 
 NOW = 1_700_000_000.0
 HUNG = Finding("Stalled", RuleClass.STALL, Outcome.BREACH, "no progress")

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
-from fleet_simulation import SPEC, spec_with
 from hypothesis import given
 from hypothesis import strategies as st
 from sn17_operator.api import Spec, scaled
@@ -18,6 +17,7 @@ from sn17_operator.core.policy import judge
 from sn17_operator.core.readings import Evidence, Gap, Monitoring, Reading, Series, Signal
 from sn17_operator.core.remediation import RESOLVE_SECONDS
 from sn17_operator.core.rules import CHAIN
+from sn17_simulation.fleet.play import SPEC, spec_with
 
 NOW = 10_000.0
 LIMIT = 1_000.0

@@ -8,7 +8,8 @@ import gc
 from collections import Counter
 
 import pytest
-from fleet_simulation import LIMIT, SPEC, TICK, let_leak, spec_with, warmed
+from sn17_simulation.fleet.play import SPEC, let_leak, spec_with, warmed
+from sn17_simulation.fleet.worker import LIMIT, TICK
 
 HOUR = int(3600 / TICK)
 

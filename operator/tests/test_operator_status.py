@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from fleet_simulation import SPEC, Simulation, spec_with
 from hypothesis import given
 from hypothesis import strategies as st
 from sn17_operator.core.model import (
@@ -35,6 +34,7 @@ from sn17_operator.status.conditions import suspect_nodes
 from sn17_operator.status.render import render as statuses
 from sn17_operator.status.resource import EvictionRecord, Status, Summary, rfc3339
 from sn17_operator.status.view import Missing, Ratios, View
+from sn17_simulation.fleet.play import SPEC, Simulation, spec_with
 
 NOW = 1_700_000_000.0
 

@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fleet_simulation import START, SWAP_THRESHOLD, TICK, Simulation, SimWorker, let_leak, spec_with, warmed
 from sn17_contract.worker import RecycleOutcome
 from sn17_operator.adapters import record
 from sn17_operator.core.model import Stage
 from sn17_operator.core.readings import Signal
 from sn17_operator.core.replay import RecordedWorker, Recording, replay
+from sn17_simulation.fleet.play import Simulation, let_leak, spec_with, warmed
+from sn17_simulation.fleet.worker import START, SWAP_THRESHOLD, TICK, SimWorker
 
 HOUR = int(3600 / TICK)
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from sn17_operator.api import RuleAction, Spec
+from sn17_simulation.fleet import play
 
-TESTS: Final = Path(__file__).resolve().parents[4] / "operator" / "tests"
 WORKERS: Final = 4
 TICKS: Final = 4 * 60 * 8
 """Eight hours at 15 s."""
@@ -57,19 +54,9 @@ class Arm:
     spec: Spec | None = None
 
 
-def simulation() -> Any:
-    """The operator tests' fleet in virtual time."""
-    sys.path.insert(0, str(TESTS))
-    try:
-        return importlib.import_module("fleet_simulation")
-    finally:
-        sys.path.remove(str(TESTS))
-
-
 async def _play(arm: Arm, troubles: Troubles, ticks: int) -> tuple[float, int, int]:
-    module = simulation()
-    sim = module.Simulation(WORKERS, arm.spec, guard=arm.guard, operator=arm.operator)
-    module.let_leak(sim, troubles.leak)
+    sim = play.Simulation(WORKERS, arm.spec, guard=arm.guard, operator=arm.operator)
+    play.let_leak(sim, troubles.leak)
     done: dict[str, int] = {}
     good = 0
     for tick in range(ticks):
@@ -92,8 +79,7 @@ async def _play(arm: Arm, troubles: Troubles, ticks: int) -> tuple[float, int, i
 
 
 def _without(rule: str) -> Spec:
-    module = simulation()
-    without: Spec = module.spec_with(rules={rule: {"action": RuleAction.OFF.value}})
+    without: Spec = play.spec_with(rules={rule: {"action": RuleAction.OFF.value}})
     return without
 
 

@@ -16,11 +16,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import importlib
 import json
 import math
 import random
-import sys
 import time
 import tracemalloc
 from pathlib import Path
@@ -41,6 +39,7 @@ from sn17_operator.loop import uncollected
 from sn17_operator.status.render import render
 from sn17_operator.status.resource import Status
 from sn17_operator.status.view import View
+from sn17_simulation.fleet.play import Simulation
 
 NOW = 1_700_000_000.0
 LIMIT = 12 * 1024**3
@@ -227,23 +226,12 @@ async def calls(sizes: list[int]) -> list[dict[str, Any]]:
     return rows
 
 
-def simulation() -> Any:
-    """The simulator of the tests: the same world, in virtual time."""
-    tests = Path(__file__).resolve().parents[4] / "operator/tests"
-    sys.path.insert(0, str(tests))
-    try:
-        return importlib.import_module("fleet_simulation")
-    finally:
-        sys.path.remove(str(tests))
-
-
 async def reaction() -> list[dict[str, Any]]:
-    sim = simulation()
     rows = []
     for name, ratio in (("MemoryHigh", 0.85), ("MemoryEmergency", 0.95)):
         seconds = []
         for _ in range(20):
-            run = sim.Simulation(4)
+            run = Simulation(4)
             await run.run(10)
             run.workers[0].memory = ratio
             crossed = run.world.now

@@ -1,0 +1,3 @@
+"""A fleet in virtual time around the real operator: workers that leak, fade, hang and die, the kubelet, a
+Deployment and a Prometheus.
+"""
