@@ -6,7 +6,7 @@ PYTHON ?= python3
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-cluster lint format sync
+.PHONY: help demo test test-long test-cluster lint format sync site
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -41,15 +41,19 @@ test-long: sync ## The long forms of the tests that need Python only
 test-cluster: sync tools ## Chart and operator on a real API server, Prometheus and helm (needs Go, no root)
 	@SN17_REQUIRE_CLUSTER=1 .venv/bin/python -m pytest -m "cluster and not node and not slow"
 
-lint: sync ## ruff, mypy --strict, import-linter, licences
+lint: sync ## ruff, mypy --strict, import-linter, licences, documentation site
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
 	@.venv/bin/python dev/tools/licences.py
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet --strict
 
 format: sync ## Format and fix what can be fixed
 	@.venv/bin/ruff format .
 	@.venv/bin/ruff check --fix .
+
+site: sync ## Serve the documentation site on this machine
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs serve
 
 -include dev/mk/*.mk
