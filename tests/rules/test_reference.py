@@ -1,4 +1,4 @@
-"""The reference on the documentation site is written from the code: nothing that users can set or read is left out."""
+"""The documentation site's reference is written from the code and leaves out nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def reference() -> ModuleType:
     spec = importlib.util.spec_from_file_location("reference", ROOT / "dev/tools/site/reference.py")
-    assert spec and spec.loader
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["reference"] = module
     spec.loader.exec_module(module)
