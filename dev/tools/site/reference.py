@@ -40,8 +40,8 @@ def settings() -> str:
     """All environment settings of all services."""
     parts = [
         "# Settings\n\nFor whoever runs a service by itself or sets `settings` in the chart. Every service"
-        " reads the environment; `--help` prints the same list. A value that does not validate ends the process"
-        " with exit code 2.\n"
+        " reads the environment; `--help` prints the same list. A value that does not validate ends the"
+        " process with exit code 2.\n"
     ]
     for title, (module, name, _) in SERVICES.items():
         model = getattr(importlib.import_module(module), name)
