@@ -17,7 +17,7 @@ from sn17_contract.metrics import GenerationOutcome, Metric
 from sn17_contract.tasks import Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
-RULES = ROOT / "charts" / "sn17" / "rules" / "sn17.yaml"
+RULES = (ROOT / "charts/sn17/rules/sn17.yaml", ROOT / "charts/sn17/rules/burn-rate.yaml")
 RUNBOOKS = ROOT / "docs" / "runbooks"
 
 HERE = 'namespace="mining",release="sn17"'
@@ -297,12 +297,61 @@ CASES = (
         why="the first of its kind",
     ),
     Case("SN17InternalErrors", False, counter("sn17_internal_errors_total", f'{MINER},where="lane"', 0)),
+    Case(
+        "SN17SuccessBurnFast",
+        True,
+        {**tasks("accepted", "0+0.02x300"), **tasks("rejected", "0+0.3x300")},
+        why="nearly everything fails",
+    ),
+    Case(
+        "SN17SuccessBurnFast",
+        True,
+        {**tasks("accepted", "0+0.02x300"), **tasks("skipped", "0+0.3x300")},
+        why="a skipped task was handed out too",
+    ),
+    Case(
+        "SN17SuccessBurnFast",
+        False,
+        {**tasks("accepted", "0+0.06x300"), **tasks("rejected", "0+0.2x300")},
+        why="three of four fail: slower than the fast alert asks for",
+    ),
+    Case(
+        "SN17SuccessBurnFast",
+        False,
+        {
+            **tasks("accepted", "0x280 0+1x20"),
+            **tasks("rejected", "0+0.5x280 140x20"),
+        },
+        why="the last quarter of an hour is well again",
+    ),
+    Case("SN17SuccessBurnFast", False, tasks("rejected", "0+0.1x300"), why="twelve tasks prove nothing"),
+    Case(
+        "SN17SuccessBurnSlow",
+        True,
+        {**tasks("accepted", "0+0.1x1500"), **tasks("rejected", "0+0.2x1500")},
+        minutes=1480,
+    ),
+    Case(
+        "SN17SuccessBurnSlow",
+        False,
+        {**tasks("accepted", "0+0.2x1500"), **tasks("rejected", "0+0.2x1500")},
+        minutes=1480,
+        why="as the objective allows",
+    ),
+    Case(
+        "SN17SuccessBurnSlow",
+        False,
+        {**tasks("accepted", "0+0.01x1500"), **tasks("rejected", "0+0.03x1500")},
+        minutes=1480,
+        why="sixty tasks in a day prove nothing",
+    ),
 )
 
 
 def alerts() -> Iterator[Mapping[str, Any]]:
-    for group in yaml.safe_load(RULES.read_text())["groups"]:
-        yield from group["rules"]
+    for path in RULES:
+        for group in yaml.safe_load(path.read_text())["groups"]:
+            yield from group["rules"]
 
 
 @pytest.fixture(scope="module")
@@ -330,7 +379,7 @@ def unit(case: Case) -> Mapping[str, Any]:
 
 
 def rules_as_rendered(chart: Any) -> str:
-    release = chart.render()
+    release = chart.render("--set", "monitoring.rules.burnRate.enabled=true")
     text: str = release.one("ConfigMap", "sn17-prometheus")["data"]["rules.yml"]
     return text
 
@@ -381,6 +430,15 @@ def test_an_alert_can_be_left_out(chart: Any) -> None:
     text = release.one("ConfigMap", "sn17-prometheus")["data"]["rules.yml"]
     assert "SN17NoTasks" not in text
     assert "SN17YieldLow" in text
+
+
+@pytest.mark.cluster
+def test_burn_rate_alerts_are_off_by_default_and_refuse_what_cannot_fire(chart: Any) -> None:
+    assert "SN17SuccessBurn" not in chart.render().one("ConfigMap", "sn17-prometheus")["data"]["rules.yml"]
+    with pytest.raises(
+        Exception, match=r"burnRate\.fast: a burn rate of 3 cannot be reached .* most is 2\.00"
+    ):
+        chart.render("--set-json", 'monitoring.rules.burnRate={"enabled":true,"fast":3}')
 
 
 def test_every_alert_has_a_firing_and_a_silent_case() -> None:

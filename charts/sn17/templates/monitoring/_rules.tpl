@@ -17,6 +17,15 @@ alert_memory: {{ $alerts.memoryRatio }}
 alert_gaussians: {{ $alerts.gaussiansMean | int64 }}
 alert_unrepairable: {{ $alerts.unrepairableRatio }}
 alert_clock_skew: {{ $alerts.clockSkewSeconds }}
+{{- $burn := .Values.monitoring.rules.burnRate }}
+{{- range $name := list "fast" "slow" }}
+{{- $share := mulf (get $burn $name) (subf 1 $burn.objective) }}
+{{- if and $burn.enabled (ge $share 1.0) }}
+{{- fail (printf "monitoring.rules.burnRate.%s: a burn rate of %v cannot be reached with an objective of %v; the most is %.2f, when every task fails" $name (get $burn $name) $burn.objective (divf 1 (subf 1 $burn.objective))) }}
+{{- end }}
+burn_{{ $name }}: {{ $share }}
+burn_{{ $name }}_rate: {{ get $burn $name }}
+{{- end }}
 {{- end -}}
 
 {{- /* A text with `@name@` replaced by that threshold; a JSON string that is only `"@name@"` becomes a number.
@@ -36,7 +45,10 @@ alert_clock_skew: {{ $alerts.clockSkewSeconds }}
 {{- $disabled := .Values.monitoring.rules.disabled -}}
 {{- $base := trimSuffix "/" .Values.monitoring.rules.runbookBaseUrl -}}
 {{- $groups := list -}}
-{{- range $group := (include "sn17.withThresholds" (dict "root" . "text" (.Files.Get "rules/sn17.yaml")) | fromYaml).groups -}}
+{{- $files := list "rules/sn17.yaml" -}}
+{{- if .Values.monitoring.rules.burnRate.enabled }}{{ $files = append $files "rules/burn-rate.yaml" }}{{ end -}}
+{{- range $file := $files -}}
+{{- range $group := (include "sn17.withThresholds" (dict "root" $ "text" ($.Files.Get $file)) | fromYaml).groups -}}
 {{- $rules := list -}}
 {{- range $rule := $group.rules -}}
 {{- if not (has (default "" $rule.alert) $disabled) -}}
@@ -49,6 +61,7 @@ alert_clock_skew: {{ $alerts.clockSkewSeconds }}
 {{- end -}}
 {{- if $rules -}}
 {{- $groups = append $groups (dict "name" $group.name "rules" $rules) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- dict "groups" $groups | toYaml -}}
