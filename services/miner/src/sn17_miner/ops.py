@@ -66,10 +66,16 @@ def routes(place: Place) -> APIRouter:
         state: TaskState | None = None,
         validator: str | None = Query(None, max_length=64),
         task_id: str | None = Query(None, max_length=128),
+        door: str | None = Query(None, max_length=64),
     ) -> TaskList:
         place.ready()
         return list_tasks(
-            journal, limit=limit, state=state and state.value, validator=validator, task_id=task_id
+            journal,
+            limit=limit,
+            state=state and state.value,
+            validator=validator,
+            task_id=task_id,
+            door=door,
         )
 
     @router.get("/tasks/{n}")
