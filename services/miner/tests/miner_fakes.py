@@ -234,6 +234,7 @@ class FakeFixer(Server):
 
     report: dict[str, Any] = field(default_factory=report_of)
     script: deque[Any] = field(default_factory=deque)
+    spz: bytes = SPZ
     received: list[bytes] = field(default_factory=list)
     on_fix: Callable[[str], Awaitable[None]] | None = None
 
@@ -253,7 +254,7 @@ class FakeFixer(Server):
         headers = {"Content-Type": "application/x-spz-404"}
         if report != "no report":
             headers["SN17-Report"] = report if isinstance(report, str) else json.dumps(report)
-        return web.Response(body=SPZ, headers=headers)
+        return web.Response(body=self.spz, headers=headers)
 
 
 @dataclass

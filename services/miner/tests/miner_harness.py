@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -111,7 +112,7 @@ class Harness:
             if part:
                 nested[name][part] = value
             else:
-                flat[name] = value
+                flat[name] = json.loads(value) if name == "gateways" else value
         return MinerSettings(**flat, **nested)
 
     async def run(

@@ -73,7 +73,7 @@ def _attempt_view(attempt: Attempt) -> AttemptView:
 def window(
     hours: int, outcomes: Iterable[Ended], deliveries: Mapping[str, tuple[int, int]], uids: Mapping[str, int]
 ) -> Window:
-    """What ended within ``hours``; ``deliveries`` (in time, all) per validator. Each door counts for itself."""
+    """What ended within ``hours``; ``deliveries`` (in time, all) per validator. Each door counts apart."""
     everything = list(outcomes)
     ended = [row for row in everything if row.door == VALIDATORS]
     names = sorted({row.validator for row in ended})
@@ -136,7 +136,7 @@ def list_tasks(
     door: str | None = None,
     clock: Callable[[], float] = time.time,
 ) -> TaskList:
-    """The newest tasks, read beside the running miner. The summary follows the filters by validator and door."""
+    """The newest tasks, read beside the running miner. The summary follows the filters by who asked."""
     with contextlib.closing(Journal(path, readonly=True)) as journal:
         tasks = journal.tasks(limit=limit, state=state, validator=validator, task_id=task_id, door=door)
         now, uids = clock(), journal.uids()

@@ -1,4 +1,4 @@
-"""What transitions of the journal are made of: one transaction, a check of where the task stands, an event."""
+"""What transitions of the journal are made of: a transaction, a check of where the task stands, an event."""
 
 from __future__ import annotations
 
