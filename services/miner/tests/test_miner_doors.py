@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sn17_contract.gateway import DEFAULT_MODEL, GatewayInfo, TaskOffer
-from sn17_contract.tasks import Lane, NodePhase, Signal, TaskKind
+from sn17_contract.tasks import Lane, NodePhase, Phase, Signal, TaskKind
 from sn17_miner.core.client_gate import ClientSituation, choose_for_client
+from sn17_miner.core.doors import Doors
 from sn17_miner.core.gate import Step
 from sn17_miner.core.lanes import FAST_SHARE, FastLane, LaneChoice, Times, choose_lane
 from sn17_miner.core.nodes import MOST_NODES, Nodes
 from sn17_miner.core.receipt import FINAL, GatewayError, Receipt, read_receipt
+from sn17_miner.core.scheduler import FreeWorker, Scheduler
 from sn17_miner.core.sharing import Sharing
 from sn17_miner.core.sources import BadOfferError, Source, node_urls, read_offer, worker_seed
+from sn17_miner.core.timing import Policy
+from sn17_protocol import Neuron
 
 START = 1_700_000_000.0
 DOORS = ("validators", "home", "away")
@@ -286,3 +291,106 @@ def test_clients_get_what_passes_and_nothing_that_is_beyond_repair() -> None:
         for changes in ({"seeds_left": 0}, {"worker_free": False}, {"left": 9.0}):
             last = choose_for_client(situation(signal, **changes)).step
             assert last is (Step.SUBMIT if signal is Signal.FAILS_CHECKS else Step.SKIP)
+
+
+# --- all doors together, over time ------------------------------------------------------------------
+
+GENERATION = 10.0
+
+
+class Fleet:
+    """Workers of which each call or task takes one for a while; validators answer as a script says."""
+
+    def __init__(self, workers: int, validators: int, weights: dict[str, float]) -> None:
+        self.scheduler = Scheduler(Policy(), Random(1), "miner")
+        self.scheduler.sync(
+            START,
+            [
+                Neuron(uid=n, hotkey=f"v{n}", ip="10.0.0.1", port=1, serving=True, stake=5000.0)
+                for n in range(validators)
+            ],
+        )
+        self.nodes = Nodes({"home": 1.0, "away": 1.0}, Random(2))
+        self.nodes.sync(START, "home", ["http://a"])
+        self.nodes.sync(START, "away", ["http://b"])
+        self.doors = Doors(self.scheduler, self.nodes, Sharing(weights))
+        self.busy_until = [START] * workers
+        self.now = START
+        self.served = Counter[str]()
+        self.longest = dict.fromkeys(DOORS, 0.0)
+        self.last = dict.fromkeys(DOORS, START)
+
+    def step(self, answers: Callable[[], str], empty: frozenset[str]) -> None:
+        """Plan once, let every call end at once, and go on to the next moment."""
+        free = [FreeWorker(str(n), until) for n, until in enumerate(self.busy_until) if until <= self.now]
+        plan = self.doors.plan(self.now, free, horizon=GENERATION, validators=True)
+        for pull in plan.pulls:
+            answer = answers()
+            if answer == "task":
+                self._serve("validators", [pull.worker])
+                self.scheduler.on_task(self.now, pull.hotkey, "t")
+                self.scheduler.on_finished(self.now, pull.hotkey, self.now + GENERATION + 5.0)
+            elif answer == "cooldown":
+                self.scheduler.on_cooldown(self.now, pull.hotkey, self.now + GENERATION / 2)
+            elif answer == "none":
+                self.scheduler.on_no_task(self.now, pull.hotkey)
+            else:
+                self.scheduler.on_pull_failed(self.now, pull.hotkey)
+        for errand in plan.errands:
+            node, count = errand.order.node, errand.order.count
+            assert len(errand.workers) == count
+            came = 0 if node.door in empty else count
+            if came:
+                self._serve(node.door, [worker.name for worker in errand.workers])
+            self.nodes.on_tasks(self.now, node, count, came)
+            self.doors.sharing.returned(node.door, count - came)
+        self.now += 0.5
+
+    def _serve(self, door: str, workers: list[str]) -> None:
+        for worker in workers:
+            assert self.busy_until[int(worker)] <= self.now, "a worker with two tasks"
+            self.busy_until[int(worker)] = self.now + GENERATION
+        self.served[door] += len(workers)
+        self.longest[door] = max(self.longest[door], self.now - self.last[door])
+        self.last[door] = self.now
+
+
+@given(
+    workers=st.integers(1, 3),
+    validators=st.integers(0, 12),
+    chosen=st.fixed_dictionaries(
+        {"validators": st.floats(0.5, 8.0), "home": st.floats(0.5, 4.0), "away": st.floats(0.5, 4.0)}
+    ),
+    data=st.data(),
+)
+@settings(max_examples=40, deadline=None)
+def test_no_source_starves_whatever_validators_answer(
+    workers: int, validators: int, chosen: dict[str, float], data: st.DataObject
+) -> None:
+    """Validators hand out tasks, send us away for moments, or fail; one gateway always has tasks."""
+    fleet = Fleet(workers, validators, chosen)
+    kinds = data.draw(st.lists(st.sampled_from(["task", "cooldown", "none", "failed"]), min_size=1))
+    turn = iter(range(10**9))
+    for _ in range(600):
+        fleet.step(lambda: kinds[next(turn) % len(kinds)], frozenset({"away"}))
+    turns = most_before("home", chosen) + 1
+    assert max(fleet.longest["home"], fleet.now - fleet.last["home"]) <= turns * (GENERATION + 1.0)
+    assert fleet.served["away"] == 0
+
+
+def test_a_validator_whose_cooldown_ends_soon_is_kept_a_worker() -> None:
+    fleet = Fleet(1, 1, WEIGHTS)
+    # Both have had their turn: neither is behind.
+    for _ in range(3):
+        fleet.step(lambda: "task", frozenset({"away"}))
+    fleet.busy_until = [START]
+    lane = fleet.scheduler.lanes["v0"]
+    lane.phase, lane.wake_at = Phase.COOLING, fleet.now + 3.0
+    accounts = fleet.doors.sharing.accounts
+    accounts.update({"validators": 1.0, "home": 2.0})
+    before = fleet.served.copy()
+    fleet.step(lambda: "task", frozenset({"away"}))
+    assert fleet.served == before, "the worker waits for the validator"
+    accounts["home"] = 0.5
+    fleet.step(lambda: "task", frozenset({"away"}))
+    assert fleet.served["home"] == before["home"] + 1, "the gateway was behind its share"

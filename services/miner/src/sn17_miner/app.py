@@ -27,6 +27,7 @@ from sn17_miner.clients.scorer import ScorerClient
 from sn17_miner.clients.web import new_session
 from sn17_miner.clients.worker import WorkerClient
 from sn17_miner.context import Context
+from sn17_miner.core.doors import Doors
 from sn17_miner.core.fleet import Fleet
 from sn17_miner.core.nodes import Nodes
 from sn17_miner.core.scheduler import Scheduler
@@ -185,7 +186,7 @@ def build(
         Pipeline(context, enhancer, Delivery(context, gateways.client, accounts)),
         feed,
         gateways,
-        Sharing(weights),
+        Doors(scheduler, gateways.nodes, Sharing(weights)),
         _limits(settings),
         paused,
         lambda: service.stop(0, f"{settings.max_tasks} tasks done"),
@@ -193,7 +194,11 @@ def build(
     pool.changed = context.wake = miner.wake
     feed.on_snapshot = miner.on_snapshot
     service.readiness.add("chain", lambda: (feed.snapshot is not None, feed.error or ""))
-    gateways.start, gateways.counted, gateways.returned = miner.start, miner.count, miner.sharing.returned
+    gateways.start, gateways.counted, gateways.returned = (
+        miner.start,
+        miner.count,
+        miner.doors.sharing.returned,
+    )
     service.readiness.add("pulling", lambda: (miner.why_idle is None, miner.why_idle or ""))
     service.registry.register(Gauges(lambda: gauges(miner)))
     return miner

@@ -43,7 +43,7 @@ def gauges(miner: Miner) -> Iterable[Row]:
             {"state": state.value},
             miner.counts.get(state, 0),
         )
-    for door, weight in miner.sharing.weights.items():
+    for door, weight in miner.doors.sharing.weights.items():
         yield Metric.DOOR_WEIGHT, "Share of the workers against the other doors'.", {"door": door}, weight
         yield Metric.OPEN_TASKS, "Tasks under way.", {"door": door}, miner.open_by_door[door]
     nodes = list(miner.gateways.nodes.nodes.values())

@@ -5,22 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sn17_contract.backoff import Backoff
-from sn17_contract.tasks import VALIDATORS, TaskKind, TaskState
+from sn17_contract.tasks import TaskKind, TaskState
 from sn17_protocol import ChainSnapshot, Neuron
 
 from sn17_miner.chain.feed import ChainFeed
 from sn17_miner.clients.web import short
 from sn17_miner.context import Context
+from sn17_miner.core.doors import Doors
 from sn17_miner.core.fleet import Worker
 from sn17_miner.core.learning import Learned
 from sn17_miner.core.records import Task
 from sn17_miner.core.scheduler import FreeWorker
-from sn17_miner.core.sharing import Sharing
 from sn17_miner.gateways import Gateways, asker
 from sn17_miner.journal.journal import Journal
 from sn17_miner.metrics import label
@@ -56,7 +56,7 @@ class Miner:
     pipeline: Pipeline
     feed: ChainFeed
     gateways: Gateways
-    sharing: Sharing
+    doors: Doors
     limits: Limits
     paused: Callable[[], str | None]
     done: Callable[[], None]
@@ -214,32 +214,20 @@ class Miner:
         context = self.context
         now, monotonic = context.clock(), context.monotonic()
         free = context.pool.fleet.free(monotonic)[: self._allowed()]
-        ready, soon = context.scheduler.due(now, self._horizon())
-        if self.why_not_pulling is not None:
-            ready = soon = 0
-        wanted = self.gateways.nodes.wanted(now, len(free)) | {VALIDATORS: ready + soon}
-        granted = self.sharing.share(len(free), wanted)
         slots = [FreeWorker(w.url, now - (monotonic - (w.free_since or monotonic))) for w in free]
-        plan = context.scheduler.plan(now, slots, allowed=min(ready, granted[VALIDATORS]))
+        plan = self.doors.plan(now, slots, horizon=self._horizon(), validators=self.why_not_pulling is None)
+        hold = context.pool.fleet.hold
         for pull in plan.pulls:
-            worker = context.pool.fleet.hold(pull.worker, puller(pull), monotonic)
-            self.sharing.took(VALIDATORS)
+            worker = hold(pull.worker, puller(pull), monotonic)
             self._call(1, ValidatorPulls(context, self.start, self.count).run(pull, worker))
-        taken = {pull.worker for pull in plan.pulls}
-        self._ask_gateways(now, granted, [worker for worker in free if worker.url not in taken])
+        for errand in plan.errands:
+            name = asker(errand.order)
+            workers = [hold(worker.name, name, monotonic) for worker in errand.workers]
+            self._call(errand.order.count, self.gateways.pull(errand.order, workers))
         over = self.limits.max_tasks is not None and self.pulled >= self.limits.max_tasks
         if over and not self.running and not self.pulling:
             self.done()
-        waking = [at for at in (plan.wake_at, self.gateways.nodes.wake_at()) if at is not None]
-        return min(_LONGEST_SLEEP, max(0.0, min(waking, default=now + _LONGEST_SLEEP) - now))
-
-    def _ask_gateways(self, now: float, granted: Mapping[str, int], free: list[Worker]) -> None:
-        fleet, monotonic = self.context.pool.fleet, self.context.monotonic()
-        for order in self.gateways.nodes.orders(now, granted):
-            workers, free = free[: order.count], free[order.count :]
-            held = [fleet.hold(worker.url, asker(order), monotonic) for worker in workers]
-            self.sharing.took(order.node.door, order.count)
-            self._call(order.count, self.gateways.pull(order, held))
+        return _LONGEST_SLEEP if plan.wake_at is None else min(_LONGEST_SLEEP, max(0.0, plan.wake_at - now))
 
     def _call(self, tasks: int, work: Coroutine[Any, Any, None]) -> None:
         """Run a call that may bring so many tasks."""
@@ -257,7 +245,7 @@ class Miner:
         call.add_done_callback(self.calls.discard)
 
     def _horizon(self) -> float:
-        """Seconds that a worker given away now is busy for: a validator due within them is kept one."""
+        """Seconds that a worker given away now is busy for."""
         return min(_LONGEST_HORIZON, self.context.durations.expected(TaskKind.TEXT))
 
     def _allowed(self) -> int | None:
