@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from bittensor_wallet import Keypair
 from gateway_client import splat_bytes
 from gateway_live import LiveGateway
 from gateway_pictures import png
@@ -16,6 +19,9 @@ from miner_harness import Harness
 from miner_node import IMAGE, FakeNode
 from sn17_contract.tasks import GivenUpReason, Outcome
 from sn17_miner.chain.source import FileSource
+from sn17_miner.clients.gateway import Account, GatewayClient, Result
+from sn17_miner.clients.web import new_session
+from sn17_miner.core.receipt import GatewayError
 from sn17_protocol import ChainSnapshot
 
 DOOR = "home"
@@ -263,3 +269,108 @@ async def test_an_unregistered_hotkey_still_works_for_gateways(harness: Harness,
     assert validator.pulls == []
     assert miner.why_idle is None
     assert "not registered" in str(miner.why_not_pulling)
+
+
+class EarlyAnswer:
+    """A server that answers ``add_result`` before it has read the asset, and then closes the connection."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.port = 0
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        await self._server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.calls += 1
+        await reader.readuntil(b'name="asset"')
+        body = b'{"error":"task_context_unavailable"}'
+        writer.write(b"HTTP/1.1 410 Gone\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        await writer.drain()
+        # Unread bytes turn the close into a reset, which may overtake the answer.
+        writer.close()
+
+
+async def test_a_refusal_before_a_large_upload_was_read_is_understood() -> None:
+    server = EarlyAnswer()
+    await server.start()
+    account = Account(Keypair.create_from_uri("//miner"), "sn17")
+    result = Result("a-task", "sn17", "a-token", bytes(30 << 20))
+    async with new_session() as session:
+        client = GatewayClient(session, time.time, pull_timeout=5.0, submit_timeout=20.0)
+        url, statuses = f"http://127.0.0.1:{server.port}", []
+        for hold in (False, True):
+            with pytest.raises(GatewayError) as caught:
+                await client.deliver(url, account, result, hold=hold)
+            statuses.append(caught.value.status)
+    await server.stop()
+    assert statuses[0] in (None, 410), "an answer, or none: never a wrong one"
+    assert statuses[1] == 410, "a refusal that would be read as no answer for ever"
+
+
+async def test_assignments_outlive_the_miner(harness: Harness) -> None:
+    """Killed while the worker works: the next miner delivers to the same node under the same token."""
+    worker, node = await harness.worker(hold=True), FakeNode()
+    await harness.add(node)
+    task_id = node.task(seed=-3)
+    await harness.process(gateways=gateway_settings(node.url))
+    await harness.changes.until(lambda: worker.current is not None)
+    await harness.kill()
+    again = await harness.process(gateways=gateway_settings(node.url))
+    await harness.changes.until(lambda: len(worker.asked) == 2)
+    worker.go.set()
+    await harness.changes.until(lambda: task_id in node.stored)
+    again.send_signal(signal.SIGTERM)
+    async with asyncio.timeout(20):
+        assert await again.wait() == 0
+    assert worker.asked[0]["key"] == worker.asked[1]["key"]
+    assert {asked["seed"] for asked in worker.asked} == {str(2**32 - 3)}
+    task = harness.task()
+    assert task.outcome is Outcome.ACCEPTED
+    assert task.assignment is not None
+    assert task.assignment.token == node.received[0].fields["assignment_token"]
+
+
+async def test_a_task_that_is_handed_out_again_is_no_second_one(harness: Harness) -> None:
+    worker, node = await harness.worker(hold=True), FakeNode()
+    await harness.worker()
+    await harness.add(node)
+    task_id = node.task()
+
+    async def again(point: str) -> None:
+        if point == "generate" and not came:
+            came.append(node.given[task_id]["assignment_token"])
+            node.task(id=task_id)
+            await harness.changes.until(lambda: not node.waiting)
+            came.append(node.task())
+            worker.go.set()
+
+    came: list[str] = []
+    worker.on_generate = harness.workers[1].on_generate = again
+    await harness.run(2, gateways=gateway_settings(node.url), stall_seconds=20)
+    old_token, other = came
+    assert {task.task_id for task in harness.tasks()} == {task_id, other} == set(node.stored)
+    assert "handed out again" in [event.event for event in harness.events()]
+    assert old_token not in {received.fields["assignment_token"] for received in node.received}
+
+
+async def test_validators_and_gateways_share_one_worker(harness: Harness) -> None:
+    await harness.worker()
+    validator = await harness.validator(cooldown=0.1, throttle=0)
+    node = FakeNode()
+    await harness.add(node)
+    for _ in range(200):
+        node.task()
+    miner = await harness.run(60, gateways=gateway_settings(node.url), seconds=60)
+    assert miner.pulled == 60
+    assert len(node.stored) + len(validator.judged) == 60
+    # A cooldown ends after a second or two; the worker is never away for longer than one task of the gateway.
+    assert len(validator.judged) >= 2
+    assert validator.violations == 0
