@@ -39,7 +39,7 @@ class Case:
 
 
 def tasks(outcome: str, values: str, validator: str = "5aaaaaaa") -> dict[str, str]:
-    return {f'sn17_tasks_total{{{MINER},validator="{validator}",kind="text",outcome="{outcome}"}}': values}
+    return _of_door("validators", validator, outcome, values)
 
 
 def up(labels: str, values: str) -> dict[str, str]:
@@ -61,7 +61,17 @@ def counter(name: str, labels: str, step: float) -> dict[str, str]:
     return {f"{name}{{{labels}}}": f"0+{step}x300"}
 
 
-PULLED = f'{MINER},validator="5aaaaaaa",kind="text"'
+def clients_tasks(outcome: str, values: str) -> dict[str, str]:
+    return _of_door("home", "", outcome, values)
+
+
+def _of_door(door: str, validator: str, outcome: str, values: str) -> dict[str, str]:
+    labels = f'{MINER},door="{door}",validator="{validator}",kind="text",outcome="{outcome}"'
+    return {f"sn17_tasks_total{{{labels}}}": values}
+
+
+PULLED = f'{MINER},door="validators",validator="5aaaaaaa",kind="text"'
+CLIENTS_PULLED = f'{MINER},door="home",validator="",kind="text"'
 CASES = (
     Case("SN17SuccessLow", True, {**tasks("accepted", "0+0.04x300"), **tasks("rejected", "0+0.08x300")}),
     Case("SN17SuccessLow", False, {**tasks("accepted", "0+0.08x300"), **tasks("rejected", "0+0.04x300")}),
@@ -84,6 +94,18 @@ CASES = (
         },
         why="one bad validator is seen behind a good one",
     ),
+    Case("SN17SuccessLow", False, clients_tasks("given_up", "0+1x300"), why="clients are no validators"),
+    Case(
+        "SN17YieldLow",
+        True,
+        {
+            **clients_tasks("accepted", "0+9x300"),
+            **counter("sn17_tasks_pulled_total", CLIENTS_PULLED, 9),
+            **tasks("accepted", "0+0.1x300"),
+            **counter("sn17_tasks_pulled_total", PULLED, 0.4),
+        },
+        why="a gateway's tasks do not hide a low yield",
+    ),
     Case(
         "SN17YieldLow",
         True,
@@ -96,6 +118,16 @@ CASES = (
         {**tasks("accepted", "0+0.3x300"), **counter("sn17_tasks_pulled_total", PULLED, 0.4)},
     ),
     Case("SN17NoTasks", True, {**counter("sn17_tasks_pulled_total", PULLED, 0), **up(MINER, "1x300")}),
+    Case(
+        "SN17NoTasks",
+        True,
+        {
+            **counter("sn17_tasks_pulled_total", PULLED, 0),
+            **counter("sn17_tasks_pulled_total", CLIENTS_PULLED, 0.2),
+            **up(MINER, "1x300"),
+        },
+        why="gateways' tasks are no validators' tasks",
+    ),
     Case("SN17NoTasks", False, {**counter("sn17_tasks_pulled_total", PULLED, 0.2), **up(MINER, "1x300")}),
     Case(
         "SN17NoTasks",

@@ -1,4 +1,4 @@
-"""The fakes of this folder are importable by name; a harness for a whole miner against them."""
+"""The fakes of this folder and the gateway's are importable by name; a whole miner against them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "gateway/tests"))
 sys.path.insert(0, str(Path(__file__).parent))
 
 from miner_harness import Harness

@@ -90,6 +90,7 @@ class FakeWorker(Server):
     memory: int = 1 << 20
     ply: bytes = PLY
     script: deque[str] = field(default_factory=deque)
+    calibrated: bool = False
     hold: bool = False
     go: asyncio.Event = field(default_factory=asyncio.Event)
     current: str | None = None
@@ -144,7 +145,15 @@ class FakeWorker(Server):
         key = request.headers["Idempotency-Key"]
         image = form.get("prompt_image_file")
         content = image.file.read() if isinstance(image, web.FileField) else None
-        self.asked.append({"key": key, "prompt": form.get("prompt"), "image": content, "seed": form["seed"]})
+        lane = str(form.get("lane", "exact"))
+        asked = {
+            "key": key,
+            "prompt": form.get("prompt"),
+            "image": content,
+            "seed": form["seed"],
+            "lane": lane,
+        }
+        self.asked.append(asked)
         await self.changes.happened()
         if self.on_generate is not None:
             await self.on_generate("generate")
@@ -163,6 +172,8 @@ class FakeWorker(Server):
             "draining",
         ):
             return problem(int(step) if step.isdecimal() else 503, step)
+        if lane == "fast" and not self.calibrated:
+            return problem(400, "bad_request")
         if step in ("empty_structure", "bad_prompt", "bad_image"):
             return problem(422, step)
         if step == "reset":
@@ -180,7 +191,8 @@ class FakeWorker(Server):
             return reset(request)
         if self.on_generate is not None:
             await self.on_generate("generated")
-        return web.Response(body=body, headers={"SN17-Seed": str(form["seed"]), "SN17-Gaussians": "60000"})
+        headers = {"SN17-Seed": str(form["seed"]), "SN17-Gaussians": "60000", "SN17-Lane": lane}
+        return web.Response(body=body, headers=headers)
 
     async def _result(self, key: str) -> bytes:
         """The kept result; or the running job's; or a new one, which a broken connection does not stop."""
@@ -234,6 +246,7 @@ class FakeFixer(Server):
 
     report: dict[str, Any] = field(default_factory=report_of)
     script: deque[Any] = field(default_factory=deque)
+    spz: bytes = SPZ
     received: list[bytes] = field(default_factory=list)
     on_fix: Callable[[str], Awaitable[None]] | None = None
 
@@ -253,7 +266,7 @@ class FakeFixer(Server):
         headers = {"Content-Type": "application/x-spz-404"}
         if report != "no report":
             headers["SN17-Report"] = report if isinstance(report, str) else json.dumps(report)
-        return web.Response(body=SPZ, headers=headers)
+        return web.Response(body=self.spz, headers=headers)
 
 
 @dataclass

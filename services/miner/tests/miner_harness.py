@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -111,13 +113,19 @@ class Harness:
             if part:
                 nested[name][part] = value
             else:
-                flat[name] = value
+                flat[name] = json.loads(value) if name == "gateways" else value
         return MinerSettings(**flat, **nested)
 
     async def run(
-        self, tasks: int = 1, *, seconds: float = 30.0, source: ChainSource | None = None, **options: Any
+        self,
+        tasks: int = 1,
+        *,
+        seconds: float = 30.0,
+        source: ChainSource | None = None,
+        prepare: Callable[[Miner], None] = lambda miner: None,
+        **options: Any,
     ) -> Miner:
-        """A miner in this process until it has finished ``tasks``."""
+        """A miner in this process, changed by ``prepare``, until it has finished ``tasks``."""
         await self.common()
         settings = self.settings(max_tasks=tasks, **options)
         self.service = service = Service("miner", "0", settings)
@@ -127,6 +135,7 @@ class Harness:
             chain = source or chain_source(settings, session)
             miner = build(service, settings, self.keypair, session, journal, chain)
             miner.done = done.set
+            prepare(miner)
             self._wait_for_all_workers(miner)
             running = asyncio.create_task(miner.run())
             try:

@@ -75,7 +75,7 @@ def test_the_whole_way_of_a_task(journal: Journal) -> None:
         "accepted",
     ]
     assert journal.counts() == {"done": 1}
-    assert journal.outcomes(0) == [Ended("validator0", Outcome.ACCEPTED, None, 1)]
+    assert journal.outcomes(0) == [Ended("validators", "validator0", Outcome.ACCEPTED, None, 1)]
 
 
 def test_the_same_task_again_is_not_a_second_one(journal: Journal) -> None:

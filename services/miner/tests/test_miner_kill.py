@@ -133,7 +133,7 @@ async def test_operations_routes_and_no_secrets_in_the_log(harness: Harness, tmp
         assert told["workers"][0]["name"] == "w0"
         async with session.get(ops + "/metrics") as response:
             text = await response.text()
-        assert 'sn17_tasks_total{kind="text",outcome="accepted"' in text
+        assert 'sn17_tasks_total{door="validators",kind="text",outcome="accepted"' in text
         assert "sn17_next_pull_timestamp_seconds{" in text
         async with session.get(ops + "/ready") as response:
             assert response.status == 200

@@ -27,7 +27,10 @@ async def test_from_pull_to_accepted(harness: Harness) -> None:
         "pulled", "generate", "generated", "fixed", "gate: submit", "submit", "accepted",
     ]  # fmt: skip
     name = validator.hotkey[:8]
-    assert harness.metric("sn17_tasks_total", validator=name, kind="text", outcome="accepted") == 1
+    assert (
+        harness.metric("sn17_tasks_total", door="validators", validator=name, kind="text", outcome="accepted")
+        == 1
+    )
     assert harness.metric("sn17_registered", uid="0") == 1
     assert harness.metric("sn17_validator_uid", validator=name) == validator.uid
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sn17_contract.tasks import Outcome, TaskView
+from sn17_contract.tasks import VALIDATORS, Outcome, TaskView
 
 from sn17.accept.targets import SuccessTargets, Targets
 from sn17.accept.verdict import Check, Grade
@@ -52,19 +52,24 @@ class Validator:
 
 
 def tally(tasks: Iterable[TaskView], since: float) -> Tally:
-    """Tasks pulled since then that have ended; what is still under way counts for nothing yet."""
-    ended = [t for t in tasks if t.pulled_at >= since and t.outcome is not None]
+    """Validators' tasks pulled since then that have ended; what is under way counts for nothing yet."""
+    ended = [t for t in _of_validators(tasks) if t.pulled_at >= since and t.outcome is not None]
     return Tally(len(ended), Counter(t.outcome for t in ended if t.outcome is not None))
 
 
 def by_validator(tasks: Sequence[TaskView], since: float) -> dict[Validator, Tally]:
     """The same for each validator, by uid. The newest uid of a hotkey counts."""
-    newest = {task.validator: task.uid for task in sorted(tasks, key=lambda task: task.n)}
+    newest = {task.validator: task.uid for task in sorted(_of_validators(tasks), key=lambda t: t.n)}
     order = sorted(newest.items(), key=lambda item: (item[1] is None, item[1] or 0, item[0]))
     return {
         Validator(hotkey, uid): tally((t for t in tasks if t.validator == hotkey), since)
         for hotkey, uid in order
     }
+
+
+def _of_validators(tasks: Iterable[TaskView]) -> list[TaskView]:
+    """Gateways' tasks are not judged on quality: counting them would hide what validators say."""
+    return [task for task in tasks if task.door == VALIDATORS]
 
 
 def judge(

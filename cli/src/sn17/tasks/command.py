@@ -37,13 +37,21 @@ def tasks(
         str | None, typer.Option(help="Only of this uid, or of hotkeys that begin so.")
     ] = None,
     task_id: Annotated[str | None, typer.Option(help="Only tasks whose id begins so.")] = None,
+    door: Annotated[
+        str | None, typer.Option(help="Only of this door: validators, or a gateway's name.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Newest tasks shown.")] = 20,
     json: Json = False,
 ) -> None:
     """List the newest tasks with outcome, reason and score; success and yield side by side."""
     if context.invoked_subcommand is not None:
         return
-    given = {"state": state.value if state else None, "validator": validator, "task_id": task_id}
+    given = {
+        "state": state.value if state else None,
+        "validator": validator,
+        "task_id": task_id,
+        "door": door,
+    }
     with _source(state_dir, url, token_file) as source:
         found = source.tasks(limit=limit, filters={k: v for k, v in given.items() if v is not None})
     if json:

@@ -41,6 +41,7 @@ class JournalFile:
             state=filters.get("state"),
             validator=filters.get("validator"),
             task_id=filters.get("task_id"),
+            door=filters.get("door"),
         )
 
     def task(self, n: int) -> TaskView:

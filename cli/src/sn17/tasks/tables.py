@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
-from sn17_contract.tasks import AttemptView, Tally, TaskView, Window
+from sn17_contract.tasks import VALIDATORS, AttemptView, Tally, TaskView, Window
 from sn17_contract.text import neutralise
 
 from sn17.fitted import Column, FittedTable
@@ -29,7 +29,7 @@ def task_table(tasks: Iterable[TaskView]) -> FittedTable:
         Column("#", right=True),
         Column("pulled", rank=3),
         Column("uid", right=True, rank=1),
-        Column("validator", rank=4),
+        Column("from", rank=4),
         Column("kind", rank=5),
         Column("prompt", rank=2, shortens=True),
         Column("outcome"),
@@ -37,14 +37,15 @@ def task_table(tasks: Iterable[TaskView]) -> FittedTable:
         Column("seconds", right=True),
         Column("seeds", right=True, rank=6),
         Column("sent", right=True, rank=7),
+        Column("lane", rank=8),
     )
     table = FittedTable(columns, style={"title": "Tasks"})
     for task in tasks:
         table.add_row(
             str(task.n),
             _time(task.pulled_at),
-            _uid(task.uid),
-            task.validator[:8],
+            _uid(task.uid) if task.door == VALIDATORS else "",
+            _from(task),
             task.kind,
             neutralise(task.prompt),
             _outcome(task),
@@ -52,16 +53,17 @@ def task_table(tasks: Iterable[TaskView]) -> FittedTable:
             "-" if task.finished_at is None else f"{task.finished_at - task.pulled_at:.1f}",
             str(len(task.attempts)),
             str(task.submits),
+            _lane(task),
         )
     return table
 
 
 def window_table(windows: Iterable[Window]) -> FittedTable:
-    """Success and yield side by side, and what became of the rest."""
+    """Success and yield side by side, and what became of the rest; every gateway by itself."""
     columns = (
         Column("hours", right=True),
         Column("uid", right=True, rank=1),
-        Column("validator", rank=3),
+        Column("from", rank=3),
         Column("ended", right=True),
         Column("success", right=True),
         Column("yield", right=True),
@@ -71,9 +73,11 @@ def window_table(windows: Iterable[Window]) -> FittedTable:
     )
     table = FittedTable(columns, style={"title": "Last hours"})
     for window in windows:
-        table.add_row(str(window.hours), "", "all", *_figures(window))
+        table.add_row(str(window.hours), "", "validators", *_figures(window))
         for own in window.validators:
             table.add_row("", _uid(own.uid), own.validator[:8], *_figures(own))
+        for gateway in window.gateways:
+            table.add_row("", "", f"gateway {neutralise(gateway.door)}", *_figures(gateway))
     return table
 
 
@@ -87,9 +91,21 @@ def _uid(uid: int | None) -> str:
     return "?" if uid is None else str(uid)
 
 
+def _from(task: TaskView) -> str:
+    """The validator's hotkey, or the gateway's name."""
+    return neutralise(task.validator[:8] if task.door == VALIDATORS else task.door)
+
+
+def _lane(task: TaskView) -> str:
+    """Of the last generation; a faster lane is never silent."""
+    return task.attempts[-1].lane if task.attempts else "-"
+
+
 def story(task: TaskView) -> Iterator[RenderableType]:
     """A head, the generations, and every event with the seconds since the pull."""
     who = f"uid {_uid(task.uid)} {neutralise(task.validator)}"
+    if task.door != VALIDATORS:
+        who = f"gateway {neutralise(task.door)}"
     yield Text.assemble(
         (f"Task {task.n}", "bold"), f" {neutralise(task.task_id)}: {task.kind} from {who}, ", _outcome(task)
     )
@@ -100,7 +116,8 @@ def story(task: TaskView) -> Iterator[RenderableType]:
         took = "-" if attempt.finished_at is None else f"{attempt.finished_at - attempt.started_at:.1f} s"
         found = neutralise(_found(attempt))
         where = neutralise(f"{attempt.key} on {attempt.worker}")
-        yield f"  generation {where}: {attempt.state}, {took}, seed {attempt.seed}. {found}"
+        how = f"seed {attempt.seed}, {attempt.lane} lane"
+        yield f"  generation {where}: {attempt.state}, {took}, {how}. {found}"
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("s", justify="right")
     table.add_column("event", no_wrap=True)

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from sn17.up.report import TaskRecord, WorkerRecord
 from sn17_contract.local_network import NetworkLedger, Unjudged
 from sn17_contract.metrics import GenerationKind, Metric
+from sn17_contract.tasks import VALIDATORS
 from sn17_contract.worker import WorkerStatus
 from sn17_miner.journal.journal import Journal
 from sn17_miner.journal.reader import JournalError
@@ -82,7 +83,7 @@ async def observe_worker(client: httpx2.AsyncClient, book: WorkerBook, *, url: s
 
 
 def read_tasks(journal: Path) -> list[TaskRecord]:
-    """All tasks of the journal, oldest first; none while the miner has not made it yet."""
+    """All validators' tasks of the journal, oldest first; none while the miner has not made it yet."""
     if not journal.exists():
         return []
     try:
@@ -90,7 +91,7 @@ def read_tasks(journal: Path) -> list[TaskRecord]:
     except JournalError:
         return []
     try:
-        tasks, uids = reader.tasks(limit=JOURNAL_WINDOW), reader.uids()
+        tasks, uids = reader.tasks(limit=JOURNAL_WINDOW, door=VALIDATORS), reader.uids()
     finally:
         reader.close()
     return [

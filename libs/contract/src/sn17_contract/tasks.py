@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field
+
+VALIDATORS: Final = "validators"
+"""The door of validators' tasks. Every other door is a gateway by the name that the settings give it."""
+
+
+class Lane(StrEnum):
+    """How a worker samples: everything, or without what the checkpoint's calibration lets it leave out."""
+
+    EXACT = "exact"
+    FAST = "fast"
 
 
 class TaskKind(StrEnum):
@@ -47,6 +58,8 @@ class Failure(StrEnum):
     """This seed gives nothing; another may."""
     PROMPT = "prompt"
     """No worker will ever take this prompt."""
+    LANE = "lane"
+    """The worker has no fast lane for this task; the exact one follows."""
 
 
 class Signal(StrEnum):
@@ -91,6 +104,10 @@ class GivenUpReason(StrEnum):
     REFUSED_BY_VALIDATOR = "refused_by_validator"
     ANSWER_LOST = "answer_lost"
     FIXER_UNAVAILABLE = "fixer_unavailable"
+    TASK_OVER = "task_over"
+    """The gateway has the task complete, timed out or forgotten."""
+    GATEWAY_UNREACHABLE = "gateway_unreachable"
+    REFUSED_BY_GATEWAY = "refused_by_gateway"
 
 
 class Shape(BaseModel):
@@ -113,6 +130,7 @@ class AttemptView(Shape):
     confidence: float | None
     failure: Failure | None
     error: str | None
+    lane: Lane = Lane.EXACT
 
 
 class EventView(Shape):
@@ -126,8 +144,9 @@ class EventView(Shape):
 class TaskView(Shape):
     """A task as people see it; never a whole image. Unix seconds.
 
-    ``validator`` is the hotkey, ``uid`` its number on the subnet where it is still known. ``events`` is None
-    in a list and the whole story in the answer for one task.
+    ``validator`` is the hotkey, ``uid`` its number on the subnet where it is still known; a gateway's task
+    has neither, and ``door`` names the gateway. ``events`` is None in a list and the whole story in the
+    answer for one task.
     """
 
     n: int
@@ -146,6 +165,7 @@ class TaskView(Shape):
     submits: int
     attempts: tuple[AttemptView, ...]
     events: tuple[EventView, ...] | None
+    door: str = VALIDATORS
 
 
 class Tally(Shape):
@@ -169,11 +189,18 @@ class ValidatorTally(Tally):
     uid: int | None
 
 
+class DoorTally(Tally):
+    """The tasks of one gateway: accepted are results that it has stored."""
+
+    door: str
+
+
 class Window(Tally):
-    """The last ``hours``, all validators together and one by one."""
+    """The last ``hours``, all validators together and one by one; gateways' tasks are counted apart."""
 
     hours: int
     validators: tuple[ValidatorTally, ...]
+    gateways: tuple[DoorTally, ...] = ()
 
 
 class TaskList(Shape):
@@ -230,9 +257,37 @@ class WorkerView(Shape):
     reason: str | None
 
 
+class NodePhase(StrEnum):
+    """Where a node of a gateway stands."""
+
+    READY = "ready"
+    PULLING = "pulling"
+    RESTING = "resting"
+
+
+class NodeView(Shape):
+    """One node of a gateway. ``next_pull`` Unix seconds; ``open_tasks`` are this miner's."""
+
+    url: str
+    phase: NodePhase
+    reason: str
+    next_pull: float | None
+    failures: int
+    open_tasks: int
+
+
+class GatewayView(Shape):
+    """One gateway as a source of work. ``weight`` is its share of workers against the other doors'."""
+
+    door: str
+    weight: float
+    nodes: tuple[NodeView, ...]
+
+
 class ValidatorList(Shape):
-    """``GET /v1/validators``; ``not_pulling`` says why no task is asked for, None while tasks are."""
+    """``GET /v1/validators``; ``not_pulling`` says why validators are not asked, None while they are."""
 
     validators: tuple[ValidatorView, ...]
     workers: tuple[WorkerView, ...]
     not_pulling: str | None
+    gateways: tuple[GatewayView, ...] = ()

@@ -26,6 +26,7 @@ from pydantic import (
     model_validator,
 )
 from sn17_contract.metrics import Metric
+from sn17_contract.tasks import VALIDATORS
 from sn17_http import async_client_for
 
 from sn17_operator.api import Rules
@@ -263,11 +264,13 @@ class PrometheusMetrics:
         return answer.data.result
 
     async def _ratios(self, now: float) -> dict[tuple[str, str], Ratios]:
-        """Success and yield by miner pod; they inform people and decide nothing, so a failure is only
-        counted.
+        """Success and yield of validators' tasks by miner pod; they inform people and decide nothing, so a
+        failure is only counted.
         """
         found: dict[tuple[str, str], Ratios] = {}
-        matchers = self.settings.selector.strip(" ,{}")
+        # A miner of an older release has validators' tasks only, without the label.
+        door = f'door=~"|{VALIDATORS}"'
+        matchers = ",".join(part for part in (self.settings.selector.strip(" ,{}"), door) if part)
         for window in ("1h", "4h"):
             query = f"sum by (pod, outcome) (increase({Metric.TASKS}_total{{{matchers}}}[{window}]))"
             try:

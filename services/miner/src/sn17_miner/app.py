@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import ssl
 import time
 from contextlib import AsyncExitStack
 from importlib.metadata import version
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import aiohttp
 from bittensor_wallet import Keypair
+from sn17_contract.tasks import VALIDATORS
 from sn17_protocol.wallet import WalletError, load_hotkey
 from sn17_service import Service
 
@@ -20,12 +22,18 @@ from sn17_miner.chain.sdk import SdkSource
 from sn17_miner.chain.source import ChainSource, FileSource, HttpSource
 from sn17_miner.clients.axon import AxonClient
 from sn17_miner.clients.fixer import FixerClient
+from sn17_miner.clients.gateway import Account, GatewayClient
 from sn17_miner.clients.scorer import ScorerClient
 from sn17_miner.clients.web import new_session
 from sn17_miner.clients.worker import WorkerClient
 from sn17_miner.context import Context
+from sn17_miner.core.doors import Doors
 from sn17_miner.core.fleet import Fleet
+from sn17_miner.core.nodes import Nodes
 from sn17_miner.core.scheduler import Scheduler
+from sn17_miner.core.sharing import Sharing
+from sn17_miner.delivery import Delivery
+from sn17_miner.gateways import Gateways
 from sn17_miner.gauges import gauges
 from sn17_miner.journal.journal import Journal
 from sn17_miner.journal.reader import JournalError
@@ -47,7 +55,8 @@ def serve(settings: MinerSettings) -> int:
     service = Service("miner", version("sn17-miner"), settings)
     try:
         keypair = hotkey_of(settings)
-    except WalletError as error:
+        accounts = accounts_of(settings, keypair)
+    except (WalletError, OSError) as error:
         service.log.error("%s", error)
         return 2
     try:
@@ -69,7 +78,7 @@ def serve(settings: MinerSettings) -> int:
         return 1
     place = ops.Place(settings.state_dir / JOURNAL)
     service.add_ops_router(ops.routes(place), admin=True)
-    service.background("miner", lambda: _mine(service, settings, keypair, journal, place))
+    service.background("miner", lambda: _mine(service, settings, keypair, journal, place, accounts))
     service.log.info("miner starts", extra={"hotkey": keypair.ss58_address, "netuid": settings.netuid})
     return service.main(None)
 
@@ -86,7 +95,12 @@ def hotkey_of(settings: MinerSettings) -> Keypair:
 
 
 async def _mine(
-    service: Service, settings: MinerSettings, keypair: Keypair, opened: Journal, place: ops.Place
+    service: Service,
+    settings: MinerSettings,
+    keypair: Keypair,
+    opened: Journal,
+    place: ops.Place,
+    accounts: dict[str, Account],
 ) -> None:
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(new_session())
@@ -94,7 +108,7 @@ async def _mine(
         stack.callback(journal.close)
         source = chain_source(settings, session)
         stack.push_async_callback(source.close)
-        miner = place.miner = build(service, settings, keypair, session, journal, source)
+        miner = place.miner = build(service, settings, keypair, session, journal, source, accounts)
         service.on_stop.append(miner.finish_running)
         await miner.run()
 
@@ -106,6 +120,7 @@ def build(
     session: aiohttp.ClientSession,
     journal: JournalThread,
     source: ChainSource,
+    accounts: dict[str, Account] | None = None,
 ) -> Miner:
     """Wire the parts together and to the service's probes, routes and metrics."""
     policy, rng = settings.policy(), random.Random()
@@ -121,6 +136,8 @@ def build(
     )
     pool = _pool(settings, workers)
     gate = settings.gate
+    accounts = accounts_of(settings, keypair) if accounts is None else accounts
+    weights = {VALIDATORS: settings.validators_weight} | {g.name: g.weight for g in settings.gateways}
     context = Context(
         policy=policy,
         keypair=keypair,
@@ -143,11 +160,12 @@ def build(
             submit_timeout=settings.submit_timeout_seconds,
             clock_ns=time.time_ns,
         ),
-        metrics=MinerMetrics(service.registry),
+        metrics=MinerMetrics(service.registry, weights),
         clock=time.time,
         monotonic=time.monotonic,
         clock_ns=time.time_ns,
         started_at=time.time(),
+        fast_lane=settings.fast_lane,
         scorer=ScorerClient(session, gate.scorer_url.rstrip("/"), timeout=gate.scorer_timeout_seconds)
         if gate.scorer_url
         else None,
@@ -162,10 +180,13 @@ def build(
         lease = service.drain.current
         return f"draining for {lease.by.value}: {lease.reason}" if lease else None
 
+    gateways = _gateways(settings, context, session, accounts)
     miner = Miner(
         context,
-        Pipeline(context, enhancer),
+        Pipeline(context, enhancer, Delivery(context, gateways.client, accounts)),
         feed,
+        gateways,
+        Doors(scheduler, gateways.nodes, Sharing(weights)),
         _limits(settings),
         paused,
         lambda: service.stop(0, f"{settings.max_tasks} tasks done"),
@@ -173,9 +194,40 @@ def build(
     pool.changed = context.wake = miner.wake
     feed.on_snapshot = miner.on_snapshot
     service.readiness.add("chain", lambda: (feed.snapshot is not None, feed.error or ""))
-    service.readiness.add("pulling", lambda: (miner.why_not_pulling is None, miner.why_not_pulling or ""))
+    gateways.start, gateways.counted, gateways.returned = (
+        miner.start,
+        miner.count,
+        miner.doors.sharing.returned,
+    )
+    service.readiness.add("pulling", lambda: (miner.why_idle is None, miner.why_idle or ""))
     service.registry.register(Gauges(lambda: gauges(miner)))
     return miner
+
+
+def accounts_of(settings: MinerSettings, keypair: Keypair) -> dict[str, Account]:
+    """In whose name each gateway is asked. Raises WalletError, OSError or ssl.SSLError for unusable files."""
+    return {
+        gateway.name: Account(
+            keypair if gateway.hotkey_file is None else load_hotkey(gateway.hotkey_file),
+            gateway.worker_id,
+            None if gateway.ca_file is None else ssl.create_default_context(cafile=gateway.ca_file),
+        )
+        for gateway in settings.gateways
+    }
+
+
+def _gateways(
+    settings: MinerSettings, context: Context, session: aiohttp.ClientSession, accounts: dict[str, Account]
+) -> Gateways:
+    sources = {gateway.name: gateway.source() for gateway in settings.gateways}
+    client = GatewayClient(
+        session,
+        context.clock,
+        pull_timeout=settings.gateway_pull_timeout_seconds,
+        submit_timeout=settings.submit_timeout_seconds,
+    )
+    nodes = Nodes({door: source.pause for door, source in sources.items()}, context.scheduler.rng)
+    return Gateways(context, client, sources, accounts, nodes)
 
 
 def _pool(settings: MinerSettings, workers: WorkerClient) -> Pool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from sn17_contract.metrics import Metric
-from sn17_contract.tasks import Phase, TaskState
+from sn17_contract.tasks import NodePhase, Phase, TaskState
 
 from sn17_miner.core import gate
 from sn17_miner.metrics import label
@@ -43,6 +43,15 @@ def gauges(miner: Miner) -> Iterable[Row]:
             {"state": state.value},
             miner.counts.get(state, 0),
         )
+    for door, weight in miner.doors.sharing.weights.items():
+        yield Metric.DOOR_WEIGHT, "Share of the workers against the other doors'.", {"door": door}, weight
+        yield Metric.OPEN_TASKS, "Tasks under way.", {"door": door}, miner.open_by_door[door]
+    nodes = list(miner.gateways.nodes.nodes.values())
+    for door in miner.gateways.sources:
+        for node_phase in NodePhase:
+            count = sum(1 for node in nodes if (node.door, node.phase) == (door, node_phase))
+            labels = {"door": door, "phase": node_phase.value}
+            yield Metric.GATEWAY_NODES, "Nodes of gateways by phase.", labels, count
     yield Metric.SPOOL_BYTES, "Payloads on disk.", {}, miner.spool_bytes
     yield Metric.CLOCK_SKEW, "Validators' clocks minus ours, median.", {}, miner.clock_skew()
     yield from _chain(miner)

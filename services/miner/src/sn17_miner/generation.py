@@ -11,7 +11,7 @@ from typing import IO, Final
 
 from sn17_contract.backoff import Backoff
 from sn17_contract.fixer import FixReport
-from sn17_contract.tasks import Failure, GivenUpReason, Signal, TaskKind
+from sn17_contract.tasks import Failure, GivenUpReason, Lane, Signal, TaskKind
 
 from sn17_miner.clients.fixer import FixerBusyError, SplatRefusedError
 from sn17_miner.clients.scorer import ScorerError
@@ -27,10 +27,12 @@ from sn17_miner.clients.worker import (
 )
 from sn17_miner.context import Context
 from sn17_miner.core import gate
+from sn17_miner.core.client_gate import ClientSituation, choose_for_client
 from sn17_miner.core.evidence import signal_of
 from sn17_miner.core.fleet import Worker
 from sn17_miner.core.images import image_bytes
 from sn17_miner.core.records import Attempt, ResultSignal, Task
+from sn17_miner.core.sources import worker_seed
 from sn17_miner.journal.journal import Journal
 
 _log = logging.getLogger("sn17.miner.generation")
@@ -77,14 +79,18 @@ class Generation:
                     raise GiveUpError(
                         GivenUpReason.NO_WORKER, f"no healthy worker came free for a {task.kind} task"
                     )
+                choice = self.context.sampling(task)
+                if choice.lane is Lane.FAST:
+                    await self.context.note(task, "fast lane", choice.why)
                 attempt = await self.context.journal(
                     Journal.attempt_started,
                     task.n,
                     worker=free.url,
                     boot_id=free.status.boot_id if free.status else "",
-                    seed=seed_of(task.task_id, task.rounds),
+                    seed=seed_of(task),
                     round_=task.rounds,
                     enhanced=task.enhanced_next(self.context.policy.max_seeds),
+                    lane=choice.lane,
                 )
                 return await self._run(task, attempt, free)
 
@@ -112,7 +118,7 @@ class Generation:
                 GivenUpReason.NO_WORKER,
                 f"none of {len(context.pool.fleet.workers)} known workers does {task.kind} tasks",
             )
-        ran = any(attempt.failure is not Failure.REFUSED for attempt in task.attempts)
+        ran = any(attempt.failure not in (Failure.REFUSED, Failure.LANE) for attempt in task.attempts)
         left = context.left(task)
         if left <= (context.durations.expected(task.kind) if ran else -1.0):
             raise GiveUpError(None, f"{left:.1f} s left are too few for a generation")
@@ -137,9 +143,12 @@ class Generation:
             context.spool.discard(name, file)
             raise
         seconds = context.monotonic() - started
-        context.durations.generated(task.kind, seconds)
+        lane = generated.lane
+        context.durations.generated(task.kind, seconds, lane)
+        context.metrics.lanes.labels(task.door, lane.value).inc()
         detail = f"{generated.bytes} bytes, {generated.gaussians} gaussians, {seconds:.1f} s on {worker.name}"
-        return await context.journal(Journal.attempt_generated, attempt, ply=name, detail=detail)
+        detail += ", fast lane" if lane is Lane.FAST else ""
+        return await context.journal(Journal.attempt_generated, attempt, ply=name, detail=detail, lane=lane)
 
     async def _generated(self, attempt: Attempt, job: JobInput, worker: Worker, file: IO[bytes]) -> Generated:
         """One job. A broken connection does not end it: the same key joins it, or gets its kept result."""
@@ -161,12 +170,12 @@ class Generation:
     async def _job(self, task: Task, attempt: Attempt) -> JobInput:
         prompt = task.sent_prompt if attempt.enhanced and task.sent_prompt is not None else task.prompt
         if task.kind is TaskKind.TEXT:
-            return JobInput(attempt.key, attempt.seed, prompt=prompt)
+            return JobInput(attempt.key, attempt.seed, prompt=prompt, lane=attempt.lane)
         try:
             image = await asyncio.to_thread(image_bytes, prompt)
         except ValueError as error:
             raise PromptRefusedError(f"bad_image: {error}") from error
-        return JobInput(attempt.key, attempt.seed, image=image)
+        return JobInput(attempt.key, attempt.seed, image=image, lane=attempt.lane)
 
     async def _watched(self, worker: Worker, job: JobInput, file: IO[bytes]) -> Generated:
         """Run the job and leave it when nothing moves: no progress told, no byte received."""
@@ -202,6 +211,10 @@ class Generation:
     async def _failed(self, task: Task, attempt: Attempt, worker: Worker, error: WorkerError) -> Task:
         context, now = self.context, self.context.monotonic()
         fail = Journal.attempt_failed
+        if isinstance(error, PromptRefusedError) and attempt.lane is Lane.FAST:
+            # A worker without a calibration refuses the lane; if it is the prompt, the exact lane will tell.
+            context.metrics.decisions.labels("exact lane").inc()
+            return await context.journal(fail, attempt, Failure.LANE, str(error))
         if isinstance(error, PromptRefusedError):
             task = await context.journal(fail, attempt, Failure.PROMPT, str(error))
             if attempt.enhanced:
@@ -262,7 +275,7 @@ class Generation:
             raise GiveUpError(GivenUpReason.FIXER_UNAVAILABLE, f"the fixer failed {MAX_FIXER_FAILURES} times")
         score = await self._score(task, name)
         signal, now = signal_of(report, score), context.clock()
-        evidence = context.lane(task).learned.evidence
+        evidence = context.learned(task).evidence
         evidence.drawn(signal, again=task.best is not None, now=now)
         chance = evidence.belief(signal, threshold=task.threshold, now=now).mean
         context.durations.finished(context.monotonic() - started)
@@ -292,8 +305,19 @@ class Generation:
         """Hand the best result in, try another seed, or skip; ``over``: there is no other seed."""
         context, best = self.context, task.best
         assert best is not None
-        learned, now = context.lane(task).learned, context.clock()
         seeds = 0 if over or task.lost >= MAX_FAILURES else context.policy.max_seeds - task.rounds
+        worker_free = bool(context.pool.fleet.free(context.monotonic(), kind=task.kind))
+        if task.assignment is not None:
+            return choose_for_client(
+                ClientSituation(
+                    signal=best.signal.kind if best.signal else Signal.HEALTHY,
+                    generation=context.durations.expected(task.kind),
+                    left=context.left(task),
+                    seeds_left=seeds,
+                    worker_free=worker_free,
+                )
+            )
+        learned, now = context.lane(task).learned, context.clock()
         situation = gate.Situation(
             signal=best.signal.key if best.signal else Signal.HEALTHY.value,
             threshold=task.threshold,
@@ -303,7 +327,7 @@ class Generation:
             generation=context.durations.expected(task.kind),
             left=context.left(task),
             seeds_left=seeds,
-            worker_free=bool(context.pool.fleet.free(context.monotonic(), kind=task.kind)),
+            worker_free=worker_free,
             now=now,
         )
         choice = gate.choose(situation, learned.outlook(now), learned.evidence)
@@ -320,9 +344,13 @@ def holder(n: int) -> str:
     return f"task {n}"
 
 
-def seed_of(task_id: str, round_: int) -> int:
-    """Seeds follow from the task: the same on every worker it may move to."""
-    digest = hashlib.sha256(f"{task_id}/{round_}".encode(errors="surrogatepass")).digest()
+def seed_of(task: Task) -> int:
+    """The seed of the next generation: the one that a gateway's client asked for, then others, which follow
+    from the task, so that they are the same on every worker it may move to.
+    """
+    if task.assignment is not None and task.rounds == 0:
+        return worker_seed(task.assignment.seed)
+    digest = hashlib.sha256(f"{task.task_id}/{task.rounds}".encode(errors="surrogatepass")).digest()
     return int.from_bytes(digest[:4], "big") >> 1
 
 

@@ -9,7 +9,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.core import Metric as Family
 from prometheus_client.registry import Collector
 from sn17_contract.metrics import Metric
-from sn17_contract.tasks import Outcome
+from sn17_contract.tasks import VALIDATORS, Lane, Outcome
 
 _SECONDS = (0.5, 1, 2, 5, 10, 15, 20, 25, 30, 35, 40, 50, 60, 90, 120, 300, 600)
 _IDLE = (0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5, 10, 30, 60, 300)
@@ -22,14 +22,30 @@ def label(hotkey: str) -> str:
 
 
 class MinerMetrics:
-    """Counters and histograms."""
+    """Counters and histograms. ``door`` is "validators" or a gateway's name in the settings; a gateway's
+    tasks have no validator.
+    """
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, doors: Iterable[str] = (VALIDATORS,)) -> None:
         self.tasks = Counter(
-            Metric.TASKS, "Tasks that ended.", ["validator", "kind", "outcome"], registry=registry
+            Metric.TASKS, "Tasks that ended.", ["door", "validator", "kind", "outcome"], registry=registry
         )
-        self.pulled = Counter(Metric.TASKS_PULLED, "Tasks pulled.", ["validator", "kind"], registry=registry)
-        self.given_up = Counter(Metric.GIVEN_UP, "Tasks given up.", ["reason"], registry=registry)
+        self.pulled = Counter(
+            Metric.TASKS_PULLED, "Tasks pulled.", ["door", "validator", "kind"], registry=registry
+        )
+        self.given_up = Counter(Metric.GIVEN_UP, "Tasks given up.", ["door", "reason"], registry=registry)
+        self.lanes = Counter(
+            Metric.TASK_LANES,
+            "Generations of tasks by the lane that the worker made them in.",
+            ["door", "lane"],
+            registry=registry,
+        )
+        self.polls = Counter(
+            Metric.GATEWAY_POLLS,
+            "Calls for tasks to nodes of gateways.",
+            ["door", "answer"],
+            registry=registry,
+        )
         self.decisions = Counter(
             Metric.DECISIONS,
             "Decisions about tasks, as the journal explains them.",
@@ -46,7 +62,7 @@ class MinerMetrics:
             Metric.TASK_SCORE, "Scores of accepted tasks.", ["validator"], buckets=_SCORES, registry=registry
         )
         self.delivery = Histogram(
-            Metric.DELIVERY, "Pull to verdict.", ["validator"], buckets=_SECONDS, registry=registry
+            Metric.DELIVERY, "Pull to verdict.", ["door", "validator"], buckets=_SECONDS, registry=registry
         )
         self.idle = Histogram(
             Metric.COOLDOWN_IDLE,
@@ -70,6 +86,9 @@ class MinerMetrics:
             ["where"],
             registry=registry,
         )
+        for door in doors:
+            for lane in Lane:
+                self.lanes.labels(door, lane.value)
         for outcome in Outcome:
             self.decisions.labels(f"outcome:{outcome.value}")
 

@@ -4,34 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sn17_contract.backoff import Backoff
-from sn17_contract.tasks import Phase, TaskKind, TaskState
-from sn17_protocol import ChainSnapshot, Neuron, PullTask
+from sn17_contract.tasks import TaskKind, TaskState
+from sn17_protocol import ChainSnapshot, Neuron
 
 from sn17_miner.chain.feed import ChainFeed
-from sn17_miner.clients.axon import Answer
 from sn17_miner.clients.web import short
 from sn17_miner.context import Context
+from sn17_miner.core.doors import Doors
 from sn17_miner.core.fleet import Worker
 from sn17_miner.core.learning import Learned
 from sn17_miner.core.records import Task
-from sn17_miner.core.scheduler import FreeWorker, Pull
-from sn17_miner.core.verdict import CallError
-from sn17_miner.generation import holder
+from sn17_miner.core.scheduler import FreeWorker
+from sn17_miner.gateways import Gateways, asker
 from sn17_miner.journal.journal import Journal
-from sn17_miner.journal.reader import JournalError
 from sn17_miner.metrics import label
 from sn17_miner.pipeline import Pipeline
+from sn17_miner.pulls import ValidatorPulls, puller
 
 _log = logging.getLogger("sn17.miner")
 
 _LONGEST_SLEEP: Final = 1.0
 """The wall clock may be set while we sleep on the monotonic one."""
 _HOUSEKEEPING_SECONDS: Final = 60.0
+_LONGEST_HORIZON: Final = 60.0
 _RESTART: Final = Backoff(first=1.0, cap=60.0)
 
 
@@ -54,6 +55,8 @@ class Miner:
     context: Context
     pipeline: Pipeline
     feed: ChainFeed
+    gateways: Gateways
+    doors: Doors
     limits: Limits
     paused: Callable[[], str | None]
     done: Callable[[], None]
@@ -63,7 +66,11 @@ class Miner:
     calls: set[asyncio.Task[Any]] = field(default_factory=set)
     running: dict[int, asyncio.Task[Any]] = field(default_factory=dict)
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    open_by_door: Counter[str] = field(default_factory=Counter)
     why_not_pulling: str | None = "starting"
+    """Why validators are not asked."""
+    why_idle: str | None = "starting"
+    """Why nobody is asked."""
     counts: dict[TaskState, int] = field(default_factory=dict)
     spool_bytes: int = 0
     spool_full: str | None = None
@@ -79,6 +86,7 @@ class Miner:
             self.supervise("chain", self.feed.run)
             self.supervise("workers", lambda: self.context.pool.run(self.supervise))
             self.supervise("housekeeping", self._housekeeping)
+            self.gateways.run(self.supervise)
             while True:
                 self.woken.clear()
                 delay = self._turn()
@@ -147,8 +155,9 @@ class Miner:
         removed = await asyncio.to_thread(context.spool.sweep, await context.journal(Journal.payloads))
         tasks = await context.journal(Journal.open_tasks)
         for task in tasks:
-            context.scheduler.resume(now, task.validator, task.task_id)
-            self._start(task, None)
+            if task.assignment is None:
+                context.scheduler.resume(now, task.validator, task.task_id)
+            self.start(task, None)
         if tasks or removed:
             _log.info("resumed", extra={"tasks": len(tasks), "stray_files_removed": removed})
 
@@ -163,6 +172,7 @@ class Miner:
             if self.feed.snapshot is not None:
                 await context.journal(Journal.forget_validators, frozenset(context.scheduler.lanes))
             self.counts = await context.journal(Journal.counts)
+            self.gateways.open_tasks = await context.journal(Journal.open_by_node)
             self._watch_clock()
             await asyncio.sleep(_HOUSEKEEPING_SECONDS)
 
@@ -203,28 +213,50 @@ class Miner:
         """Start the pulls that are due; seconds until the next look."""
         context = self.context
         now, monotonic = context.clock(), context.monotonic()
-        free = context.pool.fleet.free(monotonic)
-        allowed = self._allowed()
+        free = context.pool.fleet.free(monotonic)[: self._allowed()]
         slots = [FreeWorker(w.url, now - (monotonic - (w.free_since or monotonic))) for w in free]
-        plan = context.scheduler.plan(now, slots, allowed=allowed)
+        plan = self.doors.plan(now, slots, horizon=self._horizon(), validators=self.why_not_pulling is None)
+        hold = context.pool.fleet.hold
         for pull in plan.pulls:
-            worker = context.pool.fleet.hold(pull.worker, _puller(pull), monotonic)
-            self.pulling += 1
-            call = self.spawn("pull", self._pull(pull, worker))
-            self.calls.add(call)
-            call.add_done_callback(self.calls.discard)
+            worker = hold(pull.worker, puller(pull), monotonic)
+            self._call(1, ValidatorPulls(context, self.start, self.count).run(pull, worker))
+        for errand in plan.errands:
+            name = asker(errand.order)
+            workers = [hold(worker.name, name, monotonic) for worker in errand.workers]
+            self._call(errand.order.count, self.gateways.pull(errand.order, workers))
         over = self.limits.max_tasks is not None and self.pulled >= self.limits.max_tasks
         if over and not self.running and not self.pulling:
             self.done()
         return _LONGEST_SLEEP if plan.wake_at is None else min(_LONGEST_SLEEP, max(0.0, plan.wake_at - now))
 
+    def _call(self, tasks: int, work: Coroutine[Any, Any, None]) -> None:
+        """Run a call that may bring so many tasks."""
+
+        async def counted() -> None:
+            try:
+                await work
+            finally:
+                self.pulling -= tasks
+                self.wake()
+
+        self.pulling += tasks
+        call = self.spawn("pull", counted())
+        self.calls.add(call)
+        call.add_done_callback(self.calls.discard)
+
+    def _horizon(self) -> float:
+        """Seconds that a worker given away now is busy for."""
+        return min(_LONGEST_HORIZON, self.context.durations.expected(TaskKind.TEXT))
+
     def _allowed(self) -> int | None:
-        """How many more pulls may start, and say so when none may."""
-        reason = self.paused() or self.spool_full or self._unregistered() or self._no_worker()
-        if reason != self._said:
-            _log.warning("not pulling: %s", reason) if reason else _log.info("pulling again")
-            self._said = reason
-        self.why_not_pulling = reason
+        """How many more tasks may be asked for, and say so when none may."""
+        reason = self.paused() or self.spool_full or self._no_worker()
+        self.why_not_pulling = reason or self._unregistered()
+        # Gateways do not care who is registered on the subnet.
+        self.why_idle = reason if self.gateways.sources else self.why_not_pulling
+        if self.why_not_pulling != self._said:
+            self._said = self.why_not_pulling
+            _log.warning("not pulling: %s", self._said) if self._said else _log.info("pulling again")
         if reason is not None:
             return 0
         if self.limits.max_tasks is None:
@@ -245,114 +277,21 @@ class Miner:
             return f"no worker found: {self.context.pool.discovery_error or 'the list is empty'}"
         return f"none of {len(fleet.workers)} workers is healthy"
 
-    async def _pull(self, pull: Pull, worker: Worker) -> None:
-        try:
-            with self.context.pool.held(worker, _puller(pull)):
-                await self._call(pull, worker)
-        finally:
-            self.pulling -= 1
-            self.wake()
+    def count(self) -> None:
+        """A new task has come."""
+        self.pulled += 1
 
-    async def _call(self, pull: Pull, worker: Worker) -> None:
-        context, name = self.context, label(pull.hotkey)
-        try:
-            if pull.idle_while_free is not None:
-                context.metrics.idle.labels(name).observe(pull.idle_while_free)
-            answer = await context.axon.pull(context.scheduler.lanes[pull.hotkey].neuron)
-            context.answered(pull.hotkey)
-            task = await self._answered(pull, answer)
-            if task is not None:
-                context.pool.fleet.release(worker.url, context.monotonic())
-                context.pool.fleet.hold(worker.url, holder(task.n), context.monotonic())
-                self._start(task, worker)
-        except CallError as error:
-            _log.info("pull failed: %s", error, extra={"validator": name})
-            context.answered(pull.hotkey, error)
-            context.metrics.decisions.labels("pull failed").inc()
-            context.scheduler.on_pull_failed(context.clock(), pull.hotkey)
-        except Exception:
-            # Nothing was journalled: the validator hands the same task out again.
-            context.metrics.errors.labels("pull").inc()
-            _log.exception("pull failed", extra={"validator": name})
-            lane = context.scheduler.lanes.get(pull.hotkey)
-            if lane is not None and lane.phase is Phase.PULLING:
-                context.scheduler.on_pull_failed(context.clock(), pull.hotkey)
-
-    async def _answered(self, pull: Pull, answer: Answer[PullTask]) -> Task | None:
-        context, hotkey, value = self.context, pull.hotkey, answer.value
-        lane = context.scheduler.lanes[hotkey]
-        learned = lane.learned
-        if answer.date is not None:
-            learned.offset.date_header(answer.sent, answer.received, answer.date)
-        now = context.clock()
-        if value.task is None:
-            wait = value.cooldown_until - (answer.received + learned.offset.estimate)
-            if value.cooldown_violations == 0 and wait > 0.75 * context.policy.unregistered_wait:
-                # No cooldown is that long, and a violation is counted as it is told (from below zero, too).
-                _log.warning(
-                    "the validator does not know this hotkey yet", extra={"validator": label(hotkey)}
-                )
-                context.scheduler.on_unregistered(now, hotkey, value.cooldown_until)
-            elif value.cooldown_until > 0:
-                await self._too_early(hotkey, answer)
-            else:
-                context.scheduler.on_no_task(now, hotkey)
-            return None
-        if lane.cooldown_until:
-            learned.offset.not_before(answer.sent, answer.received, lane.cooldown_until)
-        learned.told(value.throttle_period, value.validation_threshold)
-        learned.waited(pull.idle or 0.0)
-        try:
-            task, new = await context.journal(
-                Journal.task_pulled,
-                task_id=value.task.id,
-                validator=hotkey,
-                kind=TaskKind(value.task.type),
-                prompt=value.task.prompt,
-                threshold=learned.threshold,
-                throttle=learned.throttle,
-                assigned_at=answer.sent,
-                idle=pull.idle_while_free,
-                record=context.record(hotkey),
-            )
-        except JournalError as error:
-            _log.error("task not taken: %s", error, extra={"validator": label(hotkey)})
-            context.scheduler.on_pull_failed(now, hotkey)
-            return None
-        if new:
-            self.pulled += 1
-            context.metrics.pulled.labels(label(hotkey), task.kind).inc()
-        context.scheduler.on_task(now, hotkey, task.task_id)
-        _log.info("task pulled", extra={"validator": label(hotkey), "task": task.n, "prompt": task.log_id})
-        return task
-
-    async def _too_early(self, hotkey: str, answer: Answer[PullTask]) -> None:
-        """A violation, by us or by someone who pulls in our name: the validator's answer is the truth."""
-        context, until = self.context, float(answer.value.cooldown_until)
-        learned = context.scheduler.lanes[hotkey].learned
-        learned.offset.before(answer.sent, answer.received, until)
-        context.metrics.violations.labels(label(hotkey)).inc()
-        _log.warning(
-            "pulled during a cooldown",
-            extra={"validator": label(hotkey), "violations": answer.value.cooldown_violations},
-        )
-        context.scheduler.on_cooldown(context.clock(), hotkey, until)
-        if hotkey in context.scheduler.lanes:
-            await context.journal(Journal.save_validator, context.record(hotkey))
-
-    def _start(self, task: Task, worker: Worker | None) -> None:
+    def start(self, task: Task, worker: Worker | None) -> None:
+        """Carry a task of the journal on; ``worker`` is held for it."""
         work = asyncio.create_task(self.pipeline.run(task.n, worker), name=f"task {task.n}")
         self.running[task.n] = work
+        self.open_by_door[task.door] += 1
         self.tasks.add(work)
 
         def ended(finished: asyncio.Task[Any]) -> None:
             self.running.pop(task.n, None)
+            self.open_by_door[task.door] -= 1
             self._ended(finished)
             self.wake()
 
         work.add_done_callback(ended)
-
-
-def _puller(pull: Pull) -> str:
-    """The name under which a pull holds a worker."""
-    return f"pull {label(pull.hotkey)}"

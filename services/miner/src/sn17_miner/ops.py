@@ -7,10 +7,22 @@ from pathlib import Path
 
 from fastapi import APIRouter, Query
 from sn17_contract.http import Code
-from sn17_contract.tasks import TaskList, TaskState, TaskView, ValidatorList, ValidatorView, WorkerView
+from sn17_contract.tasks import (
+    GatewayView,
+    NodePhase,
+    NodeView,
+    TaskList,
+    TaskState,
+    TaskView,
+    ValidatorList,
+    ValidatorView,
+    WorkerView,
+)
 from sn17_service import Problem
 
+from sn17_miner.core.nodes import Node
 from sn17_miner.core.scheduler import Lane
+from sn17_miner.gateways import Gateways
 from sn17_miner.journal.views import list_tasks, open_story
 from sn17_miner.miner import Miner
 
@@ -41,6 +53,34 @@ def validator_view(lane: Lane, now: float) -> ValidatorView:
     )
 
 
+def gateway_views(gateways: Gateways) -> tuple[GatewayView, ...]:
+    """Gateways and their nodes as people see them."""
+    nodes = list(gateways.nodes.nodes.values())
+    return tuple(
+        GatewayView(
+            door=source.door,
+            weight=source.weight,
+            nodes=tuple(
+                _node_view(node, gateways.open_tasks.get(node.url, 0))
+                for node in nodes
+                if node.door == source.door
+            ),
+        )
+        for source in gateways.sources.values()
+    )
+
+
+def _node_view(node: Node, open_tasks: int) -> NodeView:
+    return NodeView(
+        url=node.url,
+        phase=node.phase,
+        reason=node.reason,
+        next_pull=None if node.phase is NodePhase.PULLING else node.wake_at,
+        failures=node.failures,
+        open_tasks=open_tasks,
+    )
+
+
 @dataclass(slots=True)
 class Place:
     """Where the routes find the journal, and the miner once it is there: they are made before it."""
@@ -66,10 +106,16 @@ def routes(place: Place) -> APIRouter:
         state: TaskState | None = None,
         validator: str | None = Query(None, max_length=64),
         task_id: str | None = Query(None, max_length=128),
+        door: str | None = Query(None, max_length=64),
     ) -> TaskList:
         place.ready()
         return list_tasks(
-            journal, limit=limit, state=state and state.value, validator=validator, task_id=task_id
+            journal,
+            limit=limit,
+            state=state and state.value,
+            validator=validator,
+            task_id=task_id,
+            door=door,
         )
 
     @router.get("/tasks/{n}")
@@ -100,6 +146,7 @@ def routes(place: Place) -> APIRouter:
             validators=tuple(validator_view(lane, clock) for lane in lanes),
             workers=tuple(workers),
             not_pulling=miner.why_not_pulling,
+            gateways=gateway_views(miner.gateways),
         )
 
     return router

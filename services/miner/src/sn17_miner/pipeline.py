@@ -14,6 +14,7 @@ from sn17_miner.context import Context
 from sn17_miner.core import gate
 from sn17_miner.core.fleet import Worker
 from sn17_miner.core.records import ResultSignal, Skip, Task
+from sn17_miner.delivery import Delivery
 from sn17_miner.generation import Generation, GiveUpError, holder
 from sn17_miner.journal.journal import Journal
 from sn17_miner.prompts import Enhancer
@@ -31,6 +32,7 @@ class Pipeline:
 
     context: Context
     enhancer: Enhancer
+    delivery: Delivery
 
     async def run(self, n: int, worker: Worker | None = None) -> Task:
         """Carry task ``n`` to its end. ``worker`` is held for it.
@@ -53,8 +55,9 @@ class Pipeline:
 
     async def _run(self, n: int, worker: Worker | None) -> Task:
         context = self.context
-        generation, submission = Generation(context), Submission(context)
         task = await context.journal(Journal.task, n)
+        generation = Generation(context)
+        submission = Submission(context) if task.assignment is None else self.delivery
         if task.state is TaskState.PULLED and not task.attempts and task.sent_prompt is None:
             task = await self._enhance(task)
         while task.state is not TaskState.DONE:
@@ -83,7 +86,7 @@ class Pipeline:
             Journal.enhanced, task.n, kind=change.kind, sent_prompt=change.prompt, detail=change.detail
         )
 
-    async def _decide(self, task: Task, generation: Generation, submission: Submission) -> Task:
+    async def _decide(self, task: Task, generation: Generation, submission: Submission | Delivery) -> Task:
         choice = generation.choose(task)
         await self.context.note(task, f"gate: {choice.step.value}", choice.detail)
         if choice.step is gate.Step.RETRY:
@@ -91,9 +94,9 @@ class Pipeline:
         return await submission.run(task, _skip(task) if choice.step is gate.Step.SKIP else None)
 
     async def _give_up(
-        self, task: Task, over: GiveUpError, generation: Generation, submission: Submission
+        self, task: Task, over: GiveUpError, generation: Generation, submission: Submission | Delivery
     ) -> Task:
-        """Hand in what there is, if it may be accepted; else free the validator's slot with an empty one."""
+        """Hand in what there is, if it may be accepted; else say that there is none."""
         task = await self.context.journal(Journal.task, task.n)
         await self.context.note(task, "give up", over.detail)
         if task.best is not None:

@@ -9,8 +9,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import NoDecode
+from sn17_contract.tasks import VALIDATORS
 from sn17_service import ServiceSettings
 
+from sn17_miner.core.lanes import FastLane
+from sn17_miner.core.sources import Source
 from sn17_miner.core.timing import Policy
 
 Words = Annotated[tuple[str, ...], NoDecode]
@@ -98,6 +101,50 @@ class EnhanceSettings(BaseModel):
         return value
 
 
+class GatewaySettings(BaseModel):
+    """One of ``SN17_GATEWAYS``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9-]{0,19}$", description="the door's name in journal, tables and metrics"
+    )
+    url: str = Field(description="base URL, where tasks and the list of nodes are asked for")
+    weight: float = Field(1.0, gt=0, le=1000, description="share of the workers against the other doors'")
+    hotkey_file: Path | None = Field(None, description="hotkey to work as; none = the miner's")
+    worker_id: str = Field(
+        "sn17", pattern=r"^[\x21-\x7e]{1,64}$", description="told to every client: no host names in it"
+    )
+    follow_nodes: bool = Field(True, description="ask every node that the gateway lists, if it lists several")
+    ca_file: Path | None = Field(None, description="certificates (PEM) to trust; none = the usual ones")
+    task_seconds: float = Field(600.0, gt=0, le=86_400, description="a task's life at this gateway")
+    poll_seconds: float = Field(1.0, gt=0, le=600, description="between two calls to a node without tasks")
+
+    @field_validator("url")
+    @classmethod
+    def _base(cls, value: str) -> str:
+        return _base_url(value)
+
+    @field_validator("name")
+    @classmethod
+    def _free(cls, value: str) -> str:
+        if value == VALIDATORS:
+            raise ValueError("is the validators' own door")
+        return value
+
+    def source(self) -> Source:
+        """As the scheduler's core knows it."""
+        return Source(
+            door=self.name,
+            url=self.url,
+            weight=self.weight,
+            worker_id=self.worker_id,
+            life=self.task_seconds,
+            pause=self.poll_seconds,
+            follow_nodes=self.follow_nodes,
+        )
+
+
 class MinerSettings(ServiceSettings):
     """See ``--help``."""
 
@@ -113,6 +160,16 @@ class MinerSettings(ServiceSettings):
     gate: GateSettings = GateSettings()
     enhance: EnhanceSettings = EnhanceSettings()
 
+    gateways: tuple[GatewaySettings, ...] = Field(
+        (), max_length=8, description="gateways to work for, as JSON list of {name, url, weight, ...}"
+    )
+    validators_weight: float = Field(
+        4.0, gt=0, le=1000, description="validators' share of the workers against the gateways' weights"
+    )
+    fast_lane: FastLane = Field(
+        FastLane.OFF, description="deadline, throttle: ask for it where the exact lane would be late"
+    )
+
     max_tasks: int | None = Field(None, ge=1, description="stop pulling after so many, finish them, exit 0")
     quarantine: Words = Field((), description="hotkeys of validators never to ask, comma separated")
     always: Words = Field((), description="hotkeys to ask whatever their stake, comma separated")
@@ -122,6 +179,9 @@ class MinerSettings(ServiceSettings):
     task_deadline_seconds: float | None = Field(None, gt=0, description="to have a result after the pull")
     submit_deadline_seconds: float | None = Field(None, gt=0, description="to have an answer after the pull")
     pull_timeout_seconds: float = Field(12.0, gt=0)
+    gateway_pull_timeout_seconds: float = Field(
+        5.0, gt=0, description="for a gateway's tasks: a worker is held meanwhile"
+    )
     submit_timeout_seconds: float = Field(300.0, gt=0)
     generate_timeout_seconds: float = Field(900.0, gt=0, description="a last resort: progress decides before")
     fix_timeout_seconds: float = Field(60.0, gt=0)
@@ -154,6 +214,13 @@ class MinerSettings(ServiceSettings):
     def _name_and_port(cls, value: str | None) -> str | None:
         if value is not None and not value.rpartition(":")[2].isdecimal():
             raise ValueError("must be name:port")
+        return value
+
+    @field_validator("gateways")
+    @classmethod
+    def _one_of_each_name(cls, value: tuple[GatewaySettings, ...]) -> tuple[GatewaySettings, ...]:
+        if len({gateway.name for gateway in value}) != len(value):
+            raise ValueError("give every gateway a name of its own")
         return value
 
     @model_validator(mode="after")

@@ -5,11 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from sn17_contract.tasks import VALIDATORS
+
 SELECTOR = 'namespace="$namespace",release="$release"'
 """Label matchers of every query: one release, whatever else the Prometheus scrapes."""
 
 VALIDATOR = 'validator=~"$validator"'
 """Label matcher of what is known by validator; the board's variable chooses some or all."""
+
+VALIDATORS_DOOR = f'door="{VALIDATORS}"'
+"""Label matcher of validators' tasks: what gateways' clients get counts apart and dilutes nothing."""
 
 Unit = Literal["percentunit", "bytes", "s", "short", "none", "ops"]
 """Grafana's unit names: a share of 1, bytes, seconds, a count, a bare number, events per second."""

@@ -13,10 +13,12 @@ from pydantic import ValidationError
 from sn17_contract.http import (
     HEADER_GAUSSIANS,
     HEADER_IDEMPOTENCY_KEY,
+    HEADER_LANE,
     HEADER_SEED,
     Code,
     WorkerState,
 )
+from sn17_contract.tasks import Lane
 from sn17_contract.worker import WorkerStatus
 from sn17_service.problems import ProblemBody
 
@@ -73,6 +75,8 @@ class Generated:
     bytes: int
     seed: str | None
     gaussians: int | None
+    lane: Lane = Lane.EXACT
+    """As the worker says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,7 @@ class JobInput:
     seed: int
     prompt: str | None = None
     image: bytes | None = None
+    lane: Lane = Lane.EXACT
 
 
 class WorkerClient:
@@ -120,6 +125,8 @@ class WorkerClient:
         """
         form = aiohttp.FormData()
         form.add_field("seed", str(job.seed))
+        if job.lane is Lane.FAST:
+            form.add_field("lane", job.lane.value)
         if job.image is not None:
             form.add_field(
                 "prompt_image_file", job.image, filename="prompt", content_type="application/octet-stream"
@@ -161,7 +168,10 @@ class WorkerClient:
             raise WorkerLostError(f"{size} of {declared} bytes came")
         gaussians = response.headers.get(HEADER_GAUSSIANS, "")
         return Generated(
-            size, response.headers.get(HEADER_SEED), int(gaussians) if gaussians.isdecimal() else None
+            size,
+            response.headers.get(HEADER_SEED),
+            int(gaussians) if gaussians.isdecimal() else None,
+            Lane.FAST if response.headers.get(HEADER_LANE) == Lane.FAST else Lane.EXACT,
         )
 
     async def cancel(self, url: str, key: str) -> None:

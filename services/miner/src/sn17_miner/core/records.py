@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sn17_contract.tasks import (
+    VALIDATORS,
     AttemptState,
     Enhancement,
     Failure,
     GivenUpReason,
+    Lane,
     Outcome,
     Signal,
     TaskKind,
@@ -72,6 +74,8 @@ class Attempt:
     error: str | None = None
     enhanced: bool = False
     """Whether the worker got the enhanced prompt."""
+    lane: Lane = Lane.EXACT
+    """What the worker was asked for, and after the generation what it says it did."""
 
     @property
     def worker_failed(self) -> bool:
@@ -80,8 +84,26 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
+class Assignment:
+    """What a result of a gateway's task must carry, and where it goes: always to the node it came from."""
+
+    node: str
+    """Base URL."""
+    token: str
+    worker_id: str
+    model: str
+    seed: int
+    """32 bits, signed, as the gateway gave it."""
+    expires_at: float
+    """Unix seconds, our clock: the latest end of the task's life, which began before the pull."""
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
-    """One task of one validator. ``n`` is the journal's own number; times are Unix seconds, our clock."""
+    """One task of one door. ``n`` is the journal's own number; times are Unix seconds, our clock.
+
+    ``validator`` is a hotkey, empty for a gateway's task, which has an ``assignment``.
+    """
 
     n: int
     task_id: str
@@ -108,7 +130,14 @@ class Task:
     reason: GivenUpReason | None = None
     score: float | None = None
     finished_at: float | None = None
+    door: str = VALIDATORS
+    assignment: Assignment | None = None
     attempts: tuple[Attempt, ...] = ()
+
+    @property
+    def no_fast_lane(self) -> bool:
+        """Whether a worker has refused it for this task."""
+        return any(attempt.failure is Failure.LANE for attempt in self.attempts)
 
     @property
     def running(self) -> Attempt | None:

@@ -144,6 +144,17 @@ class Scheduler:
 
     # --- what to do -----------------------------------------------------------------------------
 
+    def due(self, now: float, horizon: float) -> tuple[int, int]:
+        """Validators that can be asked now, and those whose cooldown ends within ``horizon`` seconds."""
+        lanes = [lane for lane in self.lanes.values() if not lane.leaving]
+        ready = [
+            lane
+            for lane in lanes
+            if lane.phase is Phase.READY or (lane.phase in _WAITING and now >= lane.wake_at)
+        ]
+        soon = [lane for lane in lanes if lane.phase is Phase.COOLING and now < lane.wake_at <= now + horizon]
+        return len(ready), len(soon)
+
     def plan(self, now: float, free: Sequence[FreeWorker], *, allowed: int | None = None) -> Plan:
         """Pulls to start now, at most one per free worker (taken in the order given) and ``allowed``."""
         for lane in self.lanes.values():

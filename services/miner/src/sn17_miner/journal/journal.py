@@ -11,8 +11,7 @@ import hashlib
 import re
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import fields
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,14 +20,15 @@ from sn17_contract.tasks import (
     Enhancement,
     Failure,
     GivenUpReason,
+    Lane,
     Outcome,
-    TaskKind,
     TaskState,
 )
 
 from sn17_miner.core.records import Attempt, ResultSignal, Skip, Task, ValidatorRecord
 from sn17_miner.journal import migrations
-from sn17_miner.journal.reader import JournalError, JournalReader
+from sn17_miner.journal.intake import Intake
+from sn17_miner.journal.reader import JournalError
 from sn17_miner.lock import NEEDS, filesystem_of
 
 PAGE_CACHE_KIB: Final = 256
@@ -37,7 +37,7 @@ _OPEN: Final = tuple(state for state in TaskState if state is not TaskState.DONE
 _BEFORE_SUBMIT: Final = (TaskState.PULLED, TaskState.GENERATING, TaskState.GENERATED, TaskState.FIXED)
 
 
-class Journal(JournalReader):
+class Journal(Intake):
     """See the module. ``readonly`` opens an existing journal beside a running miner; one of an older schema
     is read from a copy in memory, since only its miner may change it.
     """
@@ -83,57 +83,6 @@ class Journal(JournalReader):
 
     # --- transitions ----------------------------------------------------------------------------
 
-    def task_pulled(
-        self,
-        *,
-        task_id: str,
-        validator: str,
-        kind: TaskKind,
-        prompt: str,
-        threshold: float,
-        throttle: float,
-        assigned_at: float,
-        idle: float | None = None,
-        record: ValidatorRecord | None = None,
-    ) -> tuple[Task, bool]:
-        """Remember what a pull brought. The same open task again is no new one: (task, False).
-
-        Another open task of this validator was dropped by it and must be finished first. ``record`` is what
-        a restart needs to find the validator again.
-        """
-        with self._transaction():
-            if record is not None:
-                self._save(record)
-            row = self._db.execute(
-                "SELECT n, task_id FROM tasks WHERE validator=? AND state!='done'", (validator,)
-            ).fetchone()
-            if row is not None:
-                if row[1] != task_id:
-                    raise JournalError(f"{validator[:8]} still has task {row[1]} open")
-                self._event(row[0], "handed out again", "the validator still has this task assigned")
-                return self._read(row[0]), False
-            cursor = self._db.execute(
-                "INSERT INTO tasks (task_id, validator, kind, prompt, enhancement, threshold, throttle,"
-                " assigned_at, pulled_at, idle, state) VALUES (?,?,?,?,'none',?,?,?,?,?,'pulled')",
-                (
-                    task_id,
-                    validator,
-                    kind.value,
-                    prompt,
-                    threshold,
-                    throttle,
-                    assigned_at,
-                    self._clock(),
-                    idle,
-                ),
-            )
-            n = int(cursor.lastrowid or 0)
-            waited = "" if idle is None else f", {idle:.2f} s after the cooldown with a worker free"
-            self._event(
-                n, "pulled", f"{kind.value} task, threshold {threshold}, free window {throttle:g} s{waited}"
-            )
-            return self._read(n), True
-
     def enhanced(self, n: int, *, kind: Enhancement, sent_prompt: str, detail: str) -> Task:
         """The worker gets ``sent_prompt`` in place of the prompt."""
         with self._step(n, (TaskState.PULLED,), "enhanced", detail):
@@ -143,11 +92,20 @@ class Journal(JournalReader):
         return self.task(n)
 
     def attempt_started(
-        self, n: int, *, worker: str, boot_id: str, seed: int, round_: int, enhanced: bool = False
+        self,
+        n: int,
+        *,
+        worker: str,
+        boot_id: str,
+        seed: int,
+        round_: int,
+        enhanced: bool = False,
+        lane: Lane = Lane.EXACT,
     ) -> Attempt:
         """A worker is about to be asked; the key is new and never used again."""
         before = (TaskState.PULLED, TaskState.FIXED)
         told = f"on {worker}, seed {seed}" + (", enhanced prompt" if enhanced else "")
+        told += ", fast lane" if lane is Lane.FAST else ""
         with self._step(n, before, "generate", told, TaskState.GENERATING):
             task_id = self._db.execute("SELECT task_id FROM tasks WHERE n=?", (n,)).fetchone()[0]
             number = 1 + int(
@@ -157,9 +115,20 @@ class Journal(JournalReader):
                 ).fetchone()[0]
             )
             self._db.execute(
-                "INSERT INTO attempts (task, number, key, worker, boot_id, seed, round, enhanced, state,"
-                " started_at) VALUES (?,?,?,?,?,?,?,?,'running',?)",
-                (n, number, job_key(task_id, number), worker, boot_id, seed, round_, enhanced, self._clock()),
+                "INSERT INTO attempts (task, number, key, worker, boot_id, seed, round, enhanced, lane,"
+                " state, started_at) VALUES (?,?,?,?,?,?,?,?,?,'running',?)",
+                (
+                    n,
+                    number,
+                    job_key(task_id, number),
+                    worker,
+                    boot_id,
+                    seed,
+                    round_,
+                    enhanced,
+                    lane.value,
+                    self._clock(),
+                ),
             )
         return self._attempt(n, number)
 
@@ -168,12 +137,17 @@ class Journal(JournalReader):
         with self._step(attempt.task, (TaskState.GENERATING,), "resumed", detail):
             self._expect_attempt(attempt, AttemptState.RUNNING)
 
-    def attempt_generated(self, attempt: Attempt, *, ply: str, detail: str) -> Task:
-        """The result lies in the spool, on disk."""
+    def attempt_generated(self, attempt: Attempt, *, ply: str, detail: str, lane: Lane = Lane.EXACT) -> Task:
+        """The result lies in the spool, on disk; ``lane`` is the one that it was made in."""
         n = attempt.task
         with self._step(n, (TaskState.GENERATING,), "generated", detail, TaskState.GENERATED):
             self._set_attempt(
-                attempt, AttemptState.RUNNING, state="generated", ply=ply, finished_at=self._clock()
+                attempt,
+                AttemptState.RUNNING,
+                state="generated",
+                ply=ply,
+                lane=lane.value,
+                finished_at=self._clock(),
             )
         return self.task(n)
 
@@ -281,47 +255,6 @@ class Journal(JournalReader):
             )
         self._db.execute("PRAGMA incremental_vacuum").fetchall()
         return cursor.rowcount
-
-    # --- inside ---------------------------------------------------------------------------------
-
-    def _transaction(self) -> contextlib.AbstractContextManager[None]:
-        return migrations.transaction(self._db)
-
-    @contextlib.contextmanager
-    def _step(
-        self, n: int, before: tuple[TaskState, ...], event: str, detail: str, after: TaskState | None = None
-    ) -> Iterator[None]:
-        with self._transaction():
-            row = self._db.execute("SELECT state FROM tasks WHERE n=?", (n,)).fetchone()
-            if row is None or row[0] not in before:
-                raise JournalError(f"{event}: task {n} is {row[0] if row else 'unknown'}")
-            yield
-            if after is not None:
-                self._db.execute("UPDATE tasks SET state=? WHERE n=?", (after.value, n))
-            self._event(n, event, detail)
-
-    def _event(self, n: int, event: str, detail: str) -> None:
-        self._db.execute(
-            "INSERT INTO events (task, at, event, detail) VALUES (?,?,?,?)",
-            (n, self._clock(), event, detail[:2000]),
-        )
-
-    def _save(self, record: ValidatorRecord) -> None:
-        values = tuple(getattr(record, f.name) for f in fields(ValidatorRecord))
-        marks = ", ".join("?" * len(values))
-        self._db.execute(f"INSERT OR REPLACE INTO validators VALUES ({marks})", values)  # noqa: S608
-
-    def _expect_attempt(self, attempt: Attempt, state: AttemptState) -> None:
-        if self._attempt(attempt.task, attempt.number).state is not state:
-            raise JournalError(f"attempt {attempt.key} is not {state}")
-
-    def _set_attempt(self, attempt: Attempt, before: AttemptState, **values: Any) -> None:
-        self._expect_attempt(attempt, before)
-        columns = ", ".join(f"{name}=?" for name in values)
-        self._db.execute(
-            f"UPDATE attempts SET {columns} WHERE task=? AND number=?",  # noqa: S608
-            (*values.values(), attempt.task, attempt.number),
-        )
 
 
 def job_key(task_id: str, attempt: int) -> str:

@@ -58,7 +58,19 @@ UPDATE tasks SET skip_outcome = substr(skip, 1, instr(skip, '/') - 1),
   skip_reason = substr(skip, instr(skip, '/') + 1) WHERE instr(skip, '/') > 0;
 ALTER TABLE tasks DROP COLUMN skip;
 """
-STEPS: Final = (_FIRST, _TYPED)
+# Until here every task was a validator's, and every generation an exact one.
+_DOORS: Final = """
+ALTER TABLE tasks ADD COLUMN door TEXT NOT NULL DEFAULT 'validators';
+CREATE TABLE assignments (
+  task INTEGER PRIMARY KEY REFERENCES tasks (n) ON DELETE CASCADE, node TEXT NOT NULL, token TEXT NOT NULL,
+  worker_id TEXT NOT NULL, model TEXT NOT NULL, seed INTEGER NOT NULL, expires_at REAL NOT NULL);
+DROP INDEX one_open_task;
+CREATE UNIQUE INDEX one_open_task ON tasks (validator) WHERE state != 'done' AND door = 'validators';
+CREATE UNIQUE INDEX one_open_assignment ON tasks (door, task_id)
+  WHERE state != 'done' AND door != 'validators';
+ALTER TABLE attempts ADD COLUMN lane TEXT NOT NULL DEFAULT 'exact';
+"""
+STEPS: Final = (_FIRST, _TYPED, _DOORS)
 """Step ``n`` leads to schema ``n``, counted from 1."""
 SCHEMA_VERSION: Final = len(STEPS)
 

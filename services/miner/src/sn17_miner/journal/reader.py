@@ -7,26 +7,37 @@ from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from sn17_contract.tasks import (
+    VALIDATORS,
     AttemptState,
     Enhancement,
     Failure,
     GivenUpReason,
+    Lane,
     Outcome,
     Signal,
     TaskKind,
     TaskState,
 )
 
-from sn17_miner.core.records import Attempt, Event, ResultSignal, Skip, Task, ValidatorRecord
+from sn17_miner.core.records import (
+    Assignment,
+    Attempt,
+    Event,
+    ResultSignal,
+    Skip,
+    Task,
+    ValidatorRecord,
+)
 
 _TASK_COLUMNS: Final = (
     "n, task_id, validator, kind, prompt, sent_prompt, enhancement, threshold, throttle, assigned_at,"
     " pulled_at, idle, state, submits, submitted_attempt, submit_time, skip_outcome, skip_reason, outcome,"
-    " reason, score, finished_at"
+    " reason, score, finished_at, door"
 )
+_ASSIGNMENT_COLUMNS: Final = ", ".join(f.name for f in fields(Assignment))
 _ATTEMPT_COLUMNS: Final = (
     "task, number, key, worker, boot_id, seed, round, state, started_at, finished_at, ply, spz, report,"
-    " signal, signal_score, confidence, failure, error, enhanced"
+    " signal, signal_score, confidence, failure, error, enhanced, lane"
 )
 
 
@@ -37,11 +48,12 @@ class JournalError(RuntimeError):
 @dataclass(frozen=True, slots=True)
 class Chosen:
     """A choice of tasks; None chooses all. ``validator`` is a uid or the beginning of a hotkey, ``task_id``
-    the beginning of an id.
+    the beginning of an id, ``door`` a whole name.
     """
 
     validator: str | None = None
     task_id: str | None = None
+    door: str | None = None
 
     def clause(self) -> tuple[str, list[Any]]:
         """A condition for WHERE and its values."""
@@ -50,6 +62,9 @@ class Chosen:
         if uid is not None:
             where.append("validator IN (SELECT hotkey FROM validators WHERE uid = ?)")
             values.append(int(uid))
+        if self.door is not None:
+            where.append("door = ?")
+            values.append(self.door)
         starts = (("validator", None if uid else self.validator), ("task_id", self.task_id))
         for column, start in starts:
             if start is not None:
@@ -60,8 +75,9 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """So many tasks of a validator ended this way."""
+    """So many tasks of a door, and there of a validator, ended this way."""
 
+    door: str
     validator: str
     outcome: Outcome
     reason: GivenUpReason | None
@@ -89,9 +105,10 @@ class JournalReader:
         state: str | None = None,
         validator: str | None = None,
         task_id: str | None = None,
+        door: str | None = None,
     ) -> list[Task]:
-        """The newest tasks; ``validator`` and ``task_id`` as in ``Chosen``."""
-        where, values = Chosen(validator, task_id).clause()
+        """The newest tasks; ``validator``, ``task_id`` and ``door`` as in ``Chosen``."""
+        where, values = Chosen(validator, task_id, door).clause()
         if state is not None:
             where, values = f"{where} AND state=?", [*values, state]
         query = f"SELECT n FROM tasks WHERE {where} ORDER BY n DESC LIMIT ?"  # noqa: S608
@@ -112,21 +129,29 @@ class JournalReader:
         """Tasks finished since then, counted."""
         where, values = chosen.clause()
         rows = self._db.execute(
-            "SELECT validator, outcome, reason, count(*) FROM tasks"  # noqa: S608
-            f" WHERE state='done' AND finished_at >= ? AND {where} GROUP BY 1, 2, 3",
+            "SELECT door, validator, outcome, reason, count(*) FROM tasks"  # noqa: S608
+            f" WHERE state='done' AND finished_at >= ? AND {where} GROUP BY 1, 2, 3, 4",
             (since, *values),
         )
-        return [Ended(r[0], Outcome(r[1]), _reason_of(r[2]), r[3]) for r in rows]
+        return [Ended(r[0], r[1], Outcome(r[2]), _reason_of(r[3]), r[4]) for r in rows]
 
     def deliveries(self, since: float, chosen: Chosen = Chosen()) -> dict[str, tuple[int, int]]:
         """Per validator (within the free window, all) results that got a verdict since then."""
         where, values = chosen.clause()
         rows = self._db.execute(
             "SELECT validator, sum(finished_at - assigned_at <= throttle), count(*) FROM tasks"  # noqa: S608
-            f" WHERE outcome IN ('accepted', 'rejected') AND finished_at >= ? AND {where} GROUP BY 1",
-            (since, *values),
+            " WHERE outcome IN ('accepted', 'rejected') AND finished_at >= ? AND door=?"
+            f" AND {where} GROUP BY 1",
+            (since, VALIDATORS, *values),
         )
         return {row[0]: (int(row[1]), int(row[2])) for row in rows}
+
+    def open_by_node(self) -> dict[str, int]:
+        """Tasks of gateways that are under way, by the node they came from."""
+        rows = self._db.execute(
+            "SELECT node, count(*) FROM assignments JOIN tasks ON n = task WHERE state != 'done' GROUP BY 1"
+        )
+        return dict(rows.fetchall())
 
     def uids(self) -> dict[str, int]:
         """The uid of every validator that is remembered, by hotkey."""
@@ -161,10 +186,15 @@ class JournalReader:
             f"SELECT {_ATTEMPT_COLUMNS} FROM attempts WHERE task=? ORDER BY number",  # noqa: S608
             (n,),
         )
-        return _task_of(row, tuple(_attempt_of(a) for a in attempts))
+        assigned = self._db.execute(
+            f"SELECT {_ASSIGNMENT_COLUMNS} FROM assignments WHERE task=?",  # noqa: S608
+            (n,),
+        ).fetchone()
+        assignment = None if assigned is None else Assignment(*assigned)
+        return _task_of(row, tuple(_attempt_of(a) for a in attempts), assignment)
 
 
-def _task_of(row: tuple[Any, ...], attempts: tuple[Attempt, ...]) -> Task:
+def _task_of(row: tuple[Any, ...], attempts: tuple[Attempt, ...], assignment: Assignment | None) -> Task:
     values = dict(zip(_TASK_COLUMNS.split(", "), row, strict=True))
     skip, reason = values.pop("skip_outcome"), values.pop("skip_reason")
     values |= {
@@ -175,7 +205,7 @@ def _task_of(row: tuple[Any, ...], attempts: tuple[Attempt, ...]) -> Task:
         "outcome": Outcome(values["outcome"]) if values["outcome"] else None,
         "reason": _reason_of(values["reason"]),
     }
-    return Task(**values, attempts=attempts)
+    return Task(**values, attempts=attempts, assignment=assignment)
 
 
 def _attempt_of(row: tuple[Any, ...]) -> Attempt:
@@ -186,6 +216,7 @@ def _attempt_of(row: tuple[Any, ...]) -> Attempt:
         "signal": ResultSignal(Signal(signal), score) if signal else None,
         "failure": Failure(values["failure"]) if values["failure"] else None,
         "enhanced": bool(values["enhanced"]),
+        "lane": Lane(values["lane"]),
     }
     return Attempt(**values)
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from sn17_contract.tasks import (
+    VALIDATORS,
     AttemptView,
+    DoorTally,
     EventView,
     GivenUpReason,
     Outcome,
@@ -47,6 +49,7 @@ def task_view(task: Task, uid: int | None, events: Iterable[Event] | None = None
         submits=task.submits,
         attempts=tuple(_attempt_view(attempt) for attempt in task.attempts),
         events=told,
+        door=task.door,
     )
 
 
@@ -63,15 +66,18 @@ def _attempt_view(attempt: Attempt) -> AttemptView:
         confidence=attempt.confidence,
         failure=attempt.failure,
         error=attempt.error,
+        lane=attempt.lane,
     )
 
 
 def window(
     hours: int, outcomes: Iterable[Ended], deliveries: Mapping[str, tuple[int, int]], uids: Mapping[str, int]
 ) -> Window:
-    """What ended within ``hours``; ``deliveries`` (in time, all) per validator."""
-    ended = list(outcomes)
+    """What ended within ``hours``; ``deliveries`` (in time, all) per validator. Each door counts apart."""
+    everything = list(outcomes)
+    ended = [row for row in everything if row.door == VALIDATORS]
     names = sorted({row.validator for row in ended})
+    doors = sorted({row.door for row in everything} - {VALIDATORS})
     return Window(
         hours=hours,
         **_shares(ended, deliveries.values()),
@@ -82,6 +88,10 @@ def window(
                 **_shares([row for row in ended if row.validator == name], [deliveries.get(name, (0, 0))]),
             )
             for name in names
+        ),
+        gateways=tuple(
+            DoorTally(door=door, **_shares([row for row in everything if row.door == door], ()))
+            for door in doors
         ),
     )
 
@@ -123,13 +133,14 @@ def list_tasks(
     state: str | None = None,
     validator: str | None = None,
     task_id: str | None = None,
+    door: str | None = None,
     clock: Callable[[], float] = time.time,
 ) -> TaskList:
-    """The newest tasks, read beside the running miner. The summary follows the filter by validator."""
+    """The newest tasks, read beside the running miner. The summary follows the filters by who asked."""
     with contextlib.closing(Journal(path, readonly=True)) as journal:
-        tasks = journal.tasks(limit=limit, state=state, validator=validator, task_id=task_id)
+        tasks = journal.tasks(limit=limit, state=state, validator=validator, task_id=task_id, door=door)
         now, uids = clock(), journal.uids()
-        chosen = Chosen(validator)
+        chosen = Chosen(validator, door=door)
         windows = (
             window(hours, journal.outcomes(since, chosen), journal.deliveries(since, chosen), uids)
             for hours, since in ((hours, now - hours * 3600.0) for hours in (1, 4))

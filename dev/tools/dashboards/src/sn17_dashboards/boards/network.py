@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from sn17_contract.metrics import Metric
 
-from sn17_dashboards.model import Board, Mark, Panel, Query, increase, quantile, selected
+from sn17_dashboards.model import VALIDATORS_DOOR, Board, Mark, Panel, Query, increase, quantile, selected
+
+GATEWAYS = VALIDATORS_DOOR.replace("=", "!=")
 
 NETWORK = Board(
     name="network",
@@ -126,9 +128,39 @@ NETWORK = Board(
         ),
         Panel(
             "Given up",
-            "By reason, from a closed list.",
+            "By door and reason, from a closed list.",
             "short",
-            (Query(f"sum by (reason) ({increase(f'{Metric.GIVEN_UP}_total')}) > 0", "{{reason}}"),),
+            (
+                Query(
+                    f"sum by (door, reason) ({increase(f'{Metric.GIVEN_UP}_total')}) > 0",
+                    "{{door}}: {{reason}}",
+                ),
+            ),
+            kind="bars",
+        ),
+        Panel(
+            "Tasks under way by door",
+            "Validators, and each gateway by its name. Weights decide where all of them have tasks.",
+            "short",
+            (Query(f"sum by (door) ({selected(Metric.OPEN_TASKS)})", "{{door}}"),),
+        ),
+        Panel(
+            "Gateways' tasks by outcome",
+            "Accepted: the gateway has stored the result. These count in no success of the subnet.",
+            "short",
+            (
+                Query(
+                    f"sum by (door, outcome) ({increase(f'{Metric.TASKS}_total', GATEWAYS)}) > 0",
+                    "{{door}}: {{outcome}}",
+                ),
+            ),
+            kind="bars",
+        ),
+        Panel(
+            "Generations by lane",
+            "The fast lane is asked for where a deadline would be missed, and only if it is switched on.",
+            "short",
+            (Query(f"sum by (door, lane) ({increase(f'{Metric.TASK_LANES}_total')})", "{{door}}: {{lane}}"),),
             kind="bars",
         ),
     ),

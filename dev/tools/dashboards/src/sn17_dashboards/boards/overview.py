@@ -14,20 +14,34 @@ from sn17_dashboards.boards.common import (
     WORKERS,
 )
 from sn17_dashboards.boards.thresholds import ACCEPTANCE_GAUSSIANS, DEGRADED_GAUSSIANS
-from sn17_dashboards.model import VALIDATOR, Board, Colour, Mark, Panel, Query, increase, quantile, selected
+from sn17_dashboards.model import (
+    VALIDATOR,
+    VALIDATORS_DOOR,
+    Board,
+    Colour,
+    Mark,
+    Panel,
+    Query,
+    increase,
+    quantile,
+    selected,
+)
 
 TASKS = f"{Metric.TASKS}_total"
 PULLED = f"{Metric.TASKS_PULLED}_total"
-ACCEPTED = increase(TASKS, f'outcome="accepted",{VALIDATOR}')
-JUDGED = increase(TASKS, f'outcome!="skipped",{VALIDATOR}')
+OF_VALIDATORS = f"{VALIDATORS_DOOR},{VALIDATOR}"
+ACCEPTED = increase(TASKS, f'outcome="accepted",{OF_VALIDATORS}')
+JUDGED = increase(TASKS, f'outcome!="skipped",{OF_VALIDATORS}')
 SUCCESS = f"sum by (validator) ({ACCEPTED}) / (sum by (validator) ({JUDGED}) > 0)"
-HANDED_OUT = increase(PULLED, VALIDATOR)
+HANDED_OUT = increase(PULLED, OF_VALIDATORS)
 SCORE = Metric.TASK_SCORE
 UID = selected(Metric.VALIDATOR_UID, VALIDATOR)
 
 
 def yesterday(matchers: str) -> str:
-    return f"sum by (validator) (increase({selected(TASKS, f'{matchers},{VALIDATOR}')}[$window] offset 1d))"
+    return (
+        f"sum by (validator) (increase({selected(TASKS, f'{matchers},{OF_VALIDATORS}')}[$window] offset 1d))"
+    )
 
 
 SUCCESS_YESTERDAY = f"""{yesterday('outcome="accepted"')} / ({yesterday('outcome!="skipped"')} > 0)"""
@@ -49,7 +63,8 @@ OVERVIEW = Board(
     panels=(
         Panel(
             "Validators",
-            "Success: accepted of all tasks that were not skipped. Yield: accepted of all that were pulled. "
+            "Of validators' tasks alone. Success: accepted of all that were not skipped. "
+            "Yield: accepted of all that were pulled. "
             "The change is against the same window a day before.",
             "percentunit",
             (
@@ -87,9 +102,9 @@ OVERVIEW = Board(
         ),
         Panel(
             "Tasks by outcome",
-            "How the tasks of the window ended.",
+            "How the validators' tasks of the window ended.",
             "short",
-            (Query(f"sum by (outcome) ({increase(TASKS, VALIDATOR)}) > 0", "{{outcome}}"),),
+            (Query(f"sum by (outcome) ({increase(TASKS, OF_VALIDATORS)}) > 0", "{{outcome}}"),),
             kind="bars",
             colours=OUTCOME_COLOURS,
         ),
@@ -101,12 +116,13 @@ OVERVIEW = Board(
             (
                 Query(
                     "sum by (outcome, validator) ("
-                    + increase(TASKS, f'outcome=~"rejected|unvalidated|expired|skipped",{VALIDATOR}')
+                    + increase(TASKS, f'outcome=~"rejected|unvalidated|expired|skipped",{OF_VALIDATORS}')
                     + ") > 0",
                     "{{validator}} {{outcome}}",
                 ),
                 Query(
-                    f"sum by (reason) ({increase(f'{Metric.GIVEN_UP}_total')}) > 0", "given up: {{reason}}"
+                    f"sum by (reason) ({increase(f'{Metric.GIVEN_UP}_total', VALIDATORS_DOOR)}) > 0",
+                    "given up: {{reason}}",
                 ),
             ),
             kind="bars",
@@ -116,8 +132,8 @@ OVERVIEW = Board(
             "From the pull to the verdict. Up to 30 s cost nothing; beyond, every second costs throughput.",
             "s",
             (
-                Query(quantile(0.5, Metric.DELIVERY, "validator", VALIDATOR), "{{validator}} p50"),
-                Query(quantile(0.95, Metric.DELIVERY, "validator", VALIDATOR), "{{validator}} p95"),
+                Query(quantile(0.5, Metric.DELIVERY, "validator", OF_VALIDATORS), "{{validator}} p50"),
+                Query(quantile(0.95, Metric.DELIVERY, "validator", OF_VALIDATORS), "{{validator}} p95"),
                 Query("vector(30)", "free of cost below", "gray"),
             ),
             base="green",
