@@ -113,38 +113,35 @@ async def _mine(
         await miner.run()
 
 
-def build(
-    service: Service,
+def _context(
     settings: MinerSettings,
     keypair: Keypair,
     session: aiohttp.ClientSession,
     journal: JournalThread,
-    source: ChainSource,
-    accounts: dict[str, Account] | None = None,
-) -> Miner:
-    """Wire the parts together and to the service's probes, routes and metrics."""
-    policy, rng = settings.policy(), random.Random()
-    hotkey = keypair.ss58_address
-    scheduler = Scheduler(
-        policy, rng, hotkey, quarantine=frozenset(settings.quarantine), always=frozenset(settings.always)
-    )
+    rng: random.Random,
+    metrics: MinerMetrics,
+) -> Context:
+    """What all parts of the miner share: clients, journal, spool and clocks."""
+    policy, gate = settings.policy(), settings.gate
     workers = WorkerClient(
         session,
         timeout=settings.generate_timeout_seconds,
         poll_timeout=max(2.0, settings.worker_poll_seconds),
         max_bytes=settings.max_splat_bytes,
     )
-    pool = _pool(settings, workers)
-    gate = settings.gate
-    accounts = accounts_of(settings, keypair) if accounts is None else accounts
-    weights = {VALIDATORS: settings.validators_weight} | {g.name: g.weight for g in settings.gateways}
-    context = Context(
+    return Context(
         policy=policy,
         keypair=keypair,
-        scheduler=scheduler,
+        scheduler=Scheduler(
+            policy,
+            rng,
+            keypair.ss58_address,
+            quarantine=frozenset(settings.quarantine),
+            always=frozenset(settings.always),
+        ),
         journal=journal,
         spool=Spool(settings.state_dir / "spool", settings.spool_max_bytes, settings.disk_min_free_bytes),
-        pool=pool,
+        pool=_pool(settings, workers),
         workers=workers,
         fixer=FixerClient(
             session,
@@ -160,7 +157,7 @@ def build(
             submit_timeout=settings.submit_timeout_seconds,
             clock_ns=time.time_ns,
         ),
-        metrics=MinerMetrics(service.registry, weights),
+        metrics=metrics,
         clock=time.time,
         monotonic=time.monotonic,
         clock_ns=time.time_ns,
@@ -170,6 +167,23 @@ def build(
         if gate.scorer_url
         else None,
     )
+
+
+def build(
+    service: Service,
+    settings: MinerSettings,
+    keypair: Keypair,
+    session: aiohttp.ClientSession,
+    journal: JournalThread,
+    source: ChainSource,
+    accounts: dict[str, Account] | None = None,
+) -> Miner:
+    """Wire the parts together and to the service's probes, routes and metrics."""
+    rng = random.Random()
+    accounts = accounts_of(settings, keypair) if accounts is None else accounts
+    weights = {VALIDATORS: settings.validators_weight} | {g.name: g.weight for g in settings.gateways}
+    context = _context(settings, keypair, session, journal, rng, MinerMetrics(service.registry, weights))
+    scheduler, pool = context.scheduler, context.pool
     enhance = settings.enhance
     enhancer = Enhancer(
         frozenset(enhance.text_validators), frozenset(enhance.image_validators), enhance.text_template
