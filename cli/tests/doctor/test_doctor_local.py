@@ -24,11 +24,17 @@ from sn17_protocol.wallet import write_hotkey
 from sn17_trellis.manifest import write_manifest
 
 BIN = Path(sys.executable).parent
+WITHOUT_TORCH = ("python", "disk", "ports", "proxy", "clock", "hotkey", "model files")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def doctor(*args: str, cwd: Path, env: Mapping[str, str] | None = None) -> tuple[int, dict[str, Any]]:
-    """Exit code of the command, and its findings by name."""
+    """Exit code of the command, and its findings by name.
+
+    Importing torch takes seconds: it is left out unless it is asked for.
+    """
+    if "--only" not in args:
+        args = (*args, *(part for name in WITHOUT_TORCH for part in ("--only", name)))
     clean = {
         k: v for k, v in os.environ.items() if k.lower() not in ("http_proxy", "https_proxy", "all_proxy")
     }
@@ -155,7 +161,7 @@ def test_a_proxy_that_no_client_can_use_is_said_without_its_password(
 def test_unsetting_a_dead_proxy_as_advised_helps(tmp_path: Path) -> None:
     env = {"https_proxy": "http://127.0.0.1:9"}
     _, found = doctor(cwd=tmp_path, env=env)
-    command = f"{found['proxy']['command']}; exec {BIN}/sn17 doctor --json"
+    command = f"{found['proxy']['command']}; exec {BIN}/sn17 doctor --only proxy --json"
     answer = subprocess.run(
         ["bash", "-c", command], capture_output=True, cwd=tmp_path, env={**os.environ, **env}, check=False
     )
@@ -259,7 +265,7 @@ def test_a_torch_that_cannot_be_imported_fails_with_the_reason(tmp_path: Path) -
     for name in ("torch", "transformers", "safetensors"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise OSError('libcudart.so.13: not found')\n")
-    code, found = doctor(cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)})
+    code, found = doctor("--only", "torch and GPU", cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)})
     assert (code, found["torch and GPU"]["outcome"]) == (1, "failed")
     assert "libcudart.so.13" in found["torch and GPU"]["said"]
     assert "--reinstall-package torch" in found["torch and GPU"]["command"]
@@ -338,7 +344,7 @@ def test_lines_in_a_pipe_are_whole_and_carry_the_remedy(hotkey: Path, tmp_path: 
     hotkey.chmod(0o640)
     env = {k: v for k, v in os.environ.items() if k != "COLUMNS"}
     answer = subprocess.run(
-        [BIN / "sn17", "doctor", "--hotkey", str(hotkey)],
+        [BIN / "sn17", "doctor", "--only", "hotkey", "--hotkey", str(hotkey)],
         capture_output=True,
         text=True,
         cwd=tmp_path,
@@ -349,3 +355,17 @@ def test_lines_in_a_pipe_are_whole_and_carry_the_remedy(hotkey: Path, tmp_path: 
     line = next(line for line in answer.stdout.splitlines() if line.startswith("hotkey"))
     assert f"chmod 600 '{hotkey}'" in line
     assert shutil.which("sn17", path=str(BIN))
+
+
+def test_every_check_is_told_and_an_unknown_name_is_refused_with_all_names(tmp_path: Path) -> None:
+    env = {k: v for k, v in os.environ.items() if k != "KUBECONFIG"} | {"HOME": str(tmp_path)}
+    argv = [BIN / "sn17", "doctor"]
+    answer = subprocess.run(argv, capture_output=True, text=True, cwd=tmp_path, env=env, check=False)
+    told = answer.stdout.splitlines()
+    for name in (*WITHOUT_TORCH, "torch and GPU", "cluster"):
+        assert any(line.startswith(name) for line in told), name
+    answer = subprocess.run(
+        [*argv, "--only", "weather"], capture_output=True, text=True, cwd=tmp_path, env=env, check=False
+    )
+    assert answer.returncode == 2
+    assert "torch and GPU" in " ".join(answer.stderr.split())

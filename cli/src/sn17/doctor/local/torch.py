@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sn17.doctor.model import Finding, failed, not_used, ok, warning
 
-INSTALL = "uv sync --package sn17 --extra torch"
+INSTALL = "uv sync --inexact --package sn17 --extra torch"
 
 
 @dataclass(frozen=True, slots=True)
