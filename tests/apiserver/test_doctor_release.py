@@ -56,6 +56,12 @@ class Doctor:
         assert answer.returncode in (0, 1), answer.stderr
         return {check["name"]: check for check in json.loads(answer.stdout)["checks"]}
 
+    def one(
+        self, name: str, *args: str, env: Mapping[str, str] | None = None, release: str = "sn17"
+    ) -> dict[str, str]:
+        """The finding of one check, the only one that is run."""
+        return self("--only", name, *args, env=env, release=release)[name]
+
     def carry_out(self, finding: Mapping[str, str], **env: str) -> None:
         """Paste the command of a finding into a shell in the project's folder."""
         assert finding["command"], finding
@@ -119,12 +125,11 @@ def test_a_user_without_rights_has_them_after_the_remedy(doctor: Doctor) -> None
 
 def test_an_operator_without_its_role_has_its_rights_after_the_remedy(doctor: Doctor) -> None:
     doctor.cluster.kubectl("delete", "rolebinding", "sn17-operator", "-n", doctor.namespace)
-    found = doctor()["rights"]
-    wait_for("the loss", lambda: doctor()["rights"]["outcome"] == "failed")
-    found = doctor()["rights"]
+    wait_for("the loss", lambda: doctor.one("rights")["outcome"] == "failed")
+    found = doctor.one("rights")
     assert "the operator (sn17-operator) may not" in found["said"]
     doctor.carry_out(found)
-    wait_for("the rights", lambda: doctor()["rights"]["outcome"] == "ok")
+    wait_for("the rights", lambda: doctor.one("rights")["outcome"] == "ok")
 
 
 @pytest.mark.parametrize("fault", ["older", "absent"])
@@ -142,25 +147,25 @@ def test_a_definition_of_another_version_is_renewed_by_the_remedy(doctor: Doctor
             del spec["properties"][gone]
             doctor.cluster.kubectl("replace", "-f", "-", stdin=yaml.safe_dump(definition))
             word = f"lacks spec.{gone}"
-        found = doctor()["definition"]
+        found = doctor.one("definition")
         assert found["outcome"] == "failed"
         assert word in found["said"]
         doctor.carry_out(found)
-        wait_for("the definition", lambda: doctor()["definition"]["outcome"] == "ok")
+        wait_for("the definition", lambda: doctor.one("definition")["outcome"] == "ok")
     finally:
         doctor.cluster.apply(CRD.read_text())
         doctor.cluster.wait_established(name)
 
 
 def test_a_missing_hotkey_is_there_after_the_remedy(doctor: Doctor, tmp_path: Path) -> None:
-    found = doctor()["hotkey Secret"]
+    found = doctor.one("hotkey Secret")
     assert found["outcome"] == "failed"
     assert "sn17-hotkey" in found["said"]
     home = tmp_path / "home"
     key = Keypair.create_from_mnemonic(Keypair.generate_mnemonic())
     write_hotkey(home / ".bittensor/wallets/default/hotkeys/default", key)
     doctor.carry_out(found, HOME=str(home))
-    found = doctor()["hotkey Secret"]
+    found = doctor.one("hotkey Secret")
     assert (found["outcome"], key.ss58_address in found["said"]) == ("ok", True)
 
 
@@ -168,7 +173,7 @@ def test_a_secret_that_holds_no_hotkey_is_said_without_its_content(doctor: Docto
     doctor.cluster.kubectl(
         "create", "secret", "generic", "sn17-hotkey", "-n", doctor.namespace, "--from-literal=hotkey=s3cret"
     )
-    found = doctor()["hotkey Secret"]
+    found = doctor.one("hotkey Secret")
     assert found["outcome"] == "failed"
     assert "key hotkey is not a JSON key file" in found["said"]
     assert "s3cret" not in json.dumps(found)
@@ -191,19 +196,19 @@ def upgrade(doctor: Doctor, *values: str) -> None:
 
 def test_a_deny_all_of_the_namespace_is_opened_by_the_chart_s_own_policies(doctor: Doctor) -> None:
     upgrade(doctor, "networkPolicy.enabled=false")
-    assert doctor()["network policies"]["outcome"] == "warning"
+    assert doctor.one("network policies")["outcome"] == "warning"
     doctor.cluster.apply(deny_all("closed"), namespace=doctor.namespace)
-    found = doctor()["network policies"]
+    found = doctor.one("network policies")
     assert found["outcome"] == "failed"
     assert "closed closes" in found["said"]
     assert "miner to trellis:10006" in found["said"]
     doctor.carry_out(found)
-    assert doctor()["network policies"]["outcome"] == "ok"
+    assert doctor.one("network policies")["outcome"] == "ok"
 
 
 def test_an_api_server_at_a_port_that_the_values_leave_out_is_said(doctor: Doctor) -> None:
     upgrade(doctor, "networkPolicy.apiServer.ports={9}")
-    found = doctor()["network policies"]
+    found = doctor.one("network policies")
     assert found["outcome"] == "failed"
     assert "operator to API server" in found["said"]
     assert "apiServer.ports" in found["remedy"]
@@ -284,7 +289,7 @@ def test_images_that_nobody_pushed_are_named_and_pullable_after_the_push(
     doctor: Doctor, registry: SmallRegistry
 ) -> None:
     use_registry(doctor, registry.host)
-    found = doctor()["images"]
+    found = doctor.one("images")
     assert found["outcome"] == "failed"
     assert f"{registry.host}/sn17/miner:" in found["said"]
     # Pushing takes the image itself; here a script takes docker's place and pushes its manifest.
@@ -296,29 +301,33 @@ def test_images_that_nobody_pushed_are_named_and_pullable_after_the_push(
     )
     (docker / "docker").chmod(0o755)
     doctor.carry_out(found, PATH=f"{docker}:{doctor.env['PATH']}")
-    assert doctor()["images"]["outcome"] == "ok"
+    assert doctor.one("images")["outcome"] == "ok"
 
 
 def test_a_registry_that_asks_for_a_login_is_answered_with_the_pull_secret(
     doctor: Doctor, registry: SmallRegistry
 ) -> None:
     use_registry(doctor, registry.host)
-    doctor()
     for repository in ("sn17/miner", "sn17/fixer", "sn17/trellis", "sn17/operator", "prometheus"):
         registry.private.add(repository)
-    found = doctor()["images"]
+    found = doctor.one("images")
     assert found["outcome"] == "failed"
     assert "asks for a login" in found["said"]
     command = found["command"].replace("USER", "me").replace("PASSWORD", "pw")
     doctor.carry_out({**found, "command": command})
     # With the login the registry tells what it has: nothing yet.
-    assert "not in the registry" in doctor()["images"]["said"]
+    assert "not in the registry" in doctor.one("images")["said"]
 
 
 def test_a_silent_registry_is_unknown_unless_a_node_has_the_image(doctor: Doctor) -> None:
     use_registry(doctor, f"127.0.0.1:{free_port()}")
-    found = doctor()["images"]
+    assert doctor.one("images")["outcome"] == "unknown"
+
+
+def test_images_loaded_by_hand_are_unknown_until_a_node_runs_them(doctor: Doctor) -> None:
+    found = doctor.one("images")
     assert found["outcome"] == "unknown"
+    assert "sn17/miner:" in found["said"]
 
 
 @pytest.fixture
@@ -357,11 +366,11 @@ def test_a_prometheus_without_the_operator_s_labels_is_said_and_fine_with_the_ru
     pod = running_pod(doctor)
     target = f"{worker.address}:{worker.port}"
     args = ("--prometheus", prometheus.url)
-    assert "does not scrape" in doctor(*args)["Prometheus"]["said"]
+    assert "does not scrape" in doctor.one("Prometheus", *args)["said"]
     job = {"job": "trellis", "pod": pod["metadata"]["name"]}
     prometheus.scrape([(target, job)])
-    wait_for("a scrape", lambda: "without what" in doctor(*args)["Prometheus"]["said"])
-    found = doctor(*args)["Prometheus"]
+    wait_for("a scrape", lambda: "without what" in doctor.one("Prometheus", *args)["said"])
+    found = doctor.one("Prometheus", *args)
     assert found["outcome"] == "failed"
     # What service discovery would put in the place of each source label of the advised rules.
     meta = {
@@ -372,22 +381,21 @@ def test_a_prometheus_without_the_operator_s_labels_is_said_and_fine_with_the_ru
     rules = yaml.safe_load(found["remedy"].partition("relabel_configs: ")[2])
     given = {rule["target_label"]: meta[rule["source_labels"][0]] for rule in rules}
     prometheus.scrape([(target, job | given)])
-    wait_for("the labels", lambda: doctor(*args)["Prometheus"]["outcome"] == "ok")
+    wait_for("the labels", lambda: doctor.one("Prometheus", *args)["outcome"] == "ok")
     worker.answers = False
-    wait_for("a failed scrape", lambda: "gets no answer" in doctor(*args)["Prometheus"]["said"])
+    wait_for("a failed scrape", lambda: "gets no answer" in doctor.one("Prometheus", *args)["said"])
 
 
 def test_a_prometheus_that_is_not_there_is_unknown(doctor: Doctor) -> None:
     running_pod(doctor)
-    assert doctor("--prometheus", f"http://127.0.0.1:{free_port()}")["Prometheus"]["outcome"] == "unknown"
-    assert doctor()["Prometheus"]["outcome"] == "unknown"
+    assert doctor.one("Prometheus", "--prometheus", f"http://127.0.0.1:{free_port()}")["outcome"] == "unknown"
+    assert doctor.one("Prometheus")["outcome"] == "unknown"
 
 
 def test_workers_without_a_node_or_a_model_are_said(doctor: Doctor) -> None:
-    wait_for("the scheduler", lambda: doctor()["nodes"]["outcome"] == "failed")
-    found = doctor()
-    assert "no nodes available" in found["nodes"]["said"]
-    assert found["model of workers"]["outcome"] == "unknown"
+    wait_for("the scheduler", lambda: doctor.one("nodes")["outcome"] == "failed")
+    assert "no nodes available" in doctor.one("nodes")["said"]
+    assert doctor.one("model of workers")["outcome"] == "unknown"
     pod = running_pod(doctor)
     words = "ModelMissing: a/b lacks pipeline.json"
     status = {
@@ -402,15 +410,15 @@ def test_workers_without_a_node_or_a_model_are_said(doctor: Doctor) -> None:
         "patch", "pod", pod["metadata"]["name"], "-n", doctor.namespace, "--subresource=status",
         "--type=merge", "-p", json.dumps({"status": status}),
     )  # fmt: skip
-    found = doctor()
-    assert found["model of workers"]["outcome"] == "failed"
-    assert "a/b lacks pipeline.json" in found["model of workers"]["said"]
+    found = doctor.one("model of workers")
+    assert found["outcome"] == "failed"
+    assert "a/b lacks pipeline.json" in found["said"]
 
 
 def test_a_release_or_a_cluster_that_is_not_there_is_unknown_and_never_a_traceback(doctor: Doctor) -> None:
-    found = doctor(release="other")
-    assert found["images"]["outcome"] == "unknown"
-    assert "there is no release other" in found["images"]["said"]
+    found = doctor.one("images", release="other")
+    assert found["outcome"] == "unknown"
+    assert "there is no release other" in found["said"]
     config = yaml.safe_load(doctor.cluster.kubeconfig.read_text())
     config["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{free_port()}"
     path = doctor.folder / "gone.yaml"
@@ -424,6 +432,7 @@ def test_a_clock_that_is_far_off_the_cluster_s_is_said(doctor: Doctor) -> None:
 
     clock = Path(sn17_chaos.__file__).parent / "clock"
     (doctor.folder / "offset").write_text("30")
-    found = doctor(env={"PYTHONPATH": str(clock), "CHAOS_CLOCK_FILE": str(doctor.folder / "offset")})
-    assert found["clock of cluster"]["outcome"] == "failed"
-    assert "ahead of the API server's clock" in found["clock of cluster"]["said"]
+    env = {"PYTHONPATH": str(clock), "CHAOS_CLOCK_FILE": str(doctor.folder / "offset")}
+    found = doctor.one("clock of cluster", env=env)
+    assert found["outcome"] == "failed"
+    assert "ahead of the API server's clock" in found["said"]

@@ -37,7 +37,18 @@ SETTINGS = {
     # So that the miner prefers the one that leaks, which would else have nothing to do on a quick machine.
     "trellis-1": {"SN17_FAULTS": json.dumps({"slow_seconds": 2})},
     "miner": {"SN17_TIME_SCALE": 0.02, "SN17_CHAIN__INTERVAL_SECONDS": 10},
-    "validators": {"SN17_TIME_SCALE": 0.02, "SN17_VALIDATORS": 3},
+    "validators": {
+        "SN17_TIME_SCALE": 0.02,
+        "SN17_VALIDATORS": 3,
+        # Some assets are not good enough, one validator is slow, and the service of another is away at times.
+        "SN17_QUALITY_THRESHOLD": 0.9,
+        "SN17_FAULTS": json.dumps(
+            [
+                {"kind": "slow", "validator": 1, "call": "SubmitResults", "seconds": 4.0, "probability": 0.7},
+                {"kind": "unvalidated", "validator": 2, "call": "SubmitResults", "probability": 0.25},
+            ]
+        ),
+    },
     "operator": {"SN17_TICK_SECONDS": 2},
 }
 QUICK_MEMORY_RULE = {"highForSeconds": 4, "clearForSeconds": 4}

@@ -14,8 +14,8 @@ DOCS = Path(__file__).resolve().parents[3] / "docs" / "worker.md"
 COMMANDS = re.findall(r"^curl .*/generate .*$", DOCS.read_text(), re.MULTILINE)
 
 
-def paste(command: str, port: int, folder: Path) -> subprocess.CompletedProcess[str]:
-    here = command.replace("127.0.0.1:10006", f"127.0.0.1:{port}").replace("curl ", "curl --noproxy '*' ", 1)
+def paste(command: str, url: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    here = command.replace("http://127.0.0.1:10006", url).replace("curl ", "curl --noproxy '*' ", 1)
     return subprocess.run(["bash", "-c", here], cwd=folder, capture_output=True, text=True, check=False)
 
 
@@ -30,7 +30,7 @@ def test_the_commands_save_the_asset_they_name(new_process: Any, tmp_path: Path)
     picture(tmp_path)
     worker = new_process()
     for command in COMMANDS:
-        answer = paste(command, worker.port, tmp_path)
+        answer = paste(command, worker.url, tmp_path)
         assert answer.returncode == 0, answer.stderr
         name = re.search(r"-o (\S+)", command)
         assert name is not None
@@ -44,6 +44,6 @@ def test_the_commands_fail_and_save_nothing_when_the_worker_refuses(
     picture(tmp_path)
     worker = new_process()
     refused = command.replace("/generate", "/generate?sede=17")
-    answer = paste(refused, worker.port, tmp_path)
+    answer = paste(refused, worker.url, tmp_path)
     assert answer.returncode == 22
     assert not [path for path in tmp_path.iterdir() if path.suffix == ".ply"]

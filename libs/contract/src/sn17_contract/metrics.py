@@ -40,6 +40,7 @@ class Metric(StrEnum):
     PROMPT_TOKENS_CUT = "sn17_prompt_tokens_cut"
     DEGRADED = "sn17_degraded"
     LIFE_INFO = "sn17_life_info"
+    MODEL_INFO = "sn17_model_info"
     MODEL_PROCESSES = "sn17_model_processes"
     PROCESS_MEMORY = "sn17_process_memory_bytes"
     SWAP_ROOM = "sn17_swap_room"

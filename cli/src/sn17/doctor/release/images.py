@@ -19,7 +19,7 @@ class Answer(StrEnum):
     REFUSED = "the registry asks for a login that it did not get"
     SILENT = "the registry does not answer from here"
     PULL_FAILED = "a node cannot pull it"
-    PRELOADED = "loaded into the nodes by hand"
+    PRELOADED = "loaded into the nodes by hand, and no node has shown yet that it has it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def judge_images(found: Sequence[Image], namespace: str) -> Finding:
             f"kubectl create secret docker-registry sn17-pull -n {shlex.quote(namespace)} "
             f"--docker-server={registry} --docker-username=USER --docker-password=PASSWORD",
         )
-    silent = [image for image in found if image.answer is Answer.SILENT]
+    silent = [image for image in found if image.answer in (Answer.SILENT, Answer.PRELOADED)]
     if silent:
         return unknown(
             "; ".join(f"{image.reference}: {image.detail or image.answer.value}" for image in silent),

@@ -9,6 +9,7 @@ import email.utils
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
@@ -42,6 +43,7 @@ from sn17.doctor.release.state import HotkeySecret, Workers
 from sn17.doctor.release.ways import needed_ways
 
 T = TypeVar("T")
+ASKED_AT_ONCE: Final = 8
 NAMESPACED: Final = "/api/v1/namespaces"
 AUTHORIZATION: Final = "/apis/authorization.k8s.io/v1"
 DEFINITION: Final = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{PLURAL}.{GROUP}"
@@ -132,7 +134,10 @@ class KubeCluster:
 
         objects, logins = self._ask(work)
         seen = objects.seen_by_nodes()
-        return [seen.get(each) or registry.ask(each, logins) for each in objects.images()]
+        with ThreadPoolExecutor(ASKED_AT_ONCE) as asking:
+            return list(
+                asking.map(lambda each: seen.get(each) or registry.ask(each, logins), objects.images())
+            )
 
     def workers(self, release: str) -> Workers:
         async def work(api: KubeApi) -> Workers:
@@ -187,14 +192,7 @@ class KubeCluster:
             listed = await api.request(
                 "GET", f"/apis/networking.k8s.io/v1/namespaces/{self._namespace}/networkpolicies"
             )
-            endpoints = await api.request("GET", f"{NAMESPACED}/default/endpoints/kubernetes")
-            servers = [
-                (address["ip"], port["port"])
-                for subset in endpoints.get("subsets") or ()
-                for address in subset.get("addresses") or ()
-                for port in subset.get("ports") or ()
-            ]
-            ways = tuple(needed_ways(objects.components(), self._namespace, servers))
+            ways = tuple(needed_ways(objects.components(), self._namespace, await self._servers(api)))
             return Policies(release, self._namespace, listed.get("items") or (), ways)
 
         return self._ask(work)
@@ -213,6 +211,21 @@ class KubeCluster:
             )
         pods = await api.request("GET", f"{NAMESPACED}/{self._namespace}/pods", query=query)
         return ReleaseObjects(workloads, pods.get("items") or ())
+
+    async def _servers(self, api: KubeApi) -> list[tuple[str, int]]:
+        """Addresses and ports of the API server: behind its Service, or the Service where it hides them."""
+        endpoints = await _or_none(api.request("GET", f"{NAMESPACED}/default/endpoints/kubernetes"))
+        found = [
+            (str(address["ip"]), int(port["port"]))
+            for subset in (endpoints or {}).get("subsets") or ()
+            for address in subset.get("addresses") or ()
+            for port in subset.get("ports") or ()
+        ]
+        if found:
+            return found
+        service = await api.request("GET", f"{NAMESPACED}/default/services/kubernetes")
+        spec = service["spec"]
+        return [(str(spec["clusterIP"]), int(port["port"])) for port in spec["ports"]]
 
     async def _user(self, api: KubeApi) -> str:
         body = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}

@@ -24,6 +24,8 @@ ACCEPT: Final = ", ".join(
     )
 )
 DOCKER_HUB: Final = "registry-1.docker.io"
+UNPUBLISHED: Final = "sn17/"
+"""Repositories of ours without a registry before them: nobody publishes them."""
 _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
 
 
@@ -63,6 +65,8 @@ class HttpRegistry:
     """The real ones."""
 
     def ask(self, reference: str, logins: Mapping[str, tuple[str, str]]) -> Image:
+        if reference.startswith(UNPUBLISHED):
+            return Image(reference, Answer.PRELOADED)
         parsed = Reference.parse(reference)
         path = f"/v2/{parsed.repository}/manifests/{parsed.tag}"
         login = logins.get(parsed.host) or logins.get(reference.partition("/")[0])
