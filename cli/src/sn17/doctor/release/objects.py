@@ -69,7 +69,8 @@ class ReleaseObjects:
             by_name = {container["name"]: container["image"] for container in _containers(pod["spec"])}
             for status in _statuses(pod):
                 image = _seen(str(by_name.get(status["name"], "")), status)
-                if image is not None and found.get(image.reference, image).answer is not Answer.PULL_FAILED:
+                # One node that cannot pull it counts for more than another that has it.
+                if image and (image.reference not in found or image.answer is Answer.PULL_FAILED):
                     found[image.reference] = image
         return found
 
