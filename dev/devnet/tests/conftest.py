@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+# The recorded cases of 404's gateway, and a client and a worker for them.
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "services/gateway/tests"))
 
 from devnet_harness import Local
 

@@ -1,7 +1,8 @@
-"""Faults that a validator can be told to have: rules in, decisions out."""
+"""Faults that a validator or a gateway's node can be told to have: rules in, decisions out."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Literal
@@ -25,39 +26,58 @@ class FaultKind(StrEnum):
     """The validation service does not answer; only for SubmitResults."""
 
 
-class FaultRule(BaseModel):
-    """One fault and when it strikes. Seconds are real ones: the time scale does not apply."""
+class Fault(BaseModel):
+    """One fault and when it happens. Seconds are real ones: the time scale does not apply."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: FaultKind
+    when: Literal["before", "after"] = "before"
+    """Whether the server has done its part (``after``: only the answer is lost)."""
+    probability: float = Field(1.0, ge=0, le=1)
+    limit: int | None = Field(None, ge=1)
+    """Happens at most so often, per server."""
+    seconds: float = Field(1.0, ge=0, le=3600)
+    status: Annotated[int, Field(ge=400, le=599)] = 503
+
+    @abstractmethod
+    def concerns(self, server: int) -> bool:
+        """Whether the server of this index can have it."""
+
+    @abstractmethod
+    def fits(self, call: str) -> bool:
+        """Whether this call can meet it."""
+
+
+class FaultRule(Fault):
+    """A fault of a validator."""
+
     call: Literal["PullTask", "SubmitResults"] | None = None
     """None = any call."""
     validator: int | None = Field(None, ge=0)
     """Index of the validator, None = every one."""
-    when: Literal["before", "after"] = "before"
-    """Whether the validator has done its part (``after``: only the answer is lost)."""
-    probability: float = Field(1.0, ge=0, le=1)
-    limit: int | None = Field(None, ge=1)
-    """Strike at most so often, per validator."""
-    seconds: float = Field(1.0, ge=0, le=3600)
-    status: Annotated[int, Field(ge=400, le=599)] = 503
+
+    def concerns(self, server: int) -> bool:
+        return self.validator in (None, server)
+
+    def fits(self, call: str) -> bool:
+        if self.kind is FaultKind.UNVALIDATED and call != "SubmitResults":
+            return False
+        return self.call in (None, call)
 
 
 class FaultPlan:
-    """The faults of one validator: seeded, so that a run can be repeated."""
+    """The faults of one server: seeded, so that a run can be repeated."""
 
-    def __init__(self, rules: Sequence[FaultRule], validator: int, seed: int) -> None:
-        self._rules = [rule for rule in rules if rule.validator in (None, validator)]
+    def __init__(self, rules: Sequence[Fault], server: int, seed: int) -> None:
+        self._rules = [rule for rule in rules if rule.concerns(server)]
         self._left = [rule.limit for rule in self._rules]
-        self._rng = np.random.default_rng((seed, validator))
+        self._rng = np.random.default_rng((seed, server))
 
-    def draw(self, call: str, when: str) -> FaultRule | None:
-        """The fault that strikes this call at this point, if any; the first rule that fits wins."""
+    def draw(self, call: str, when: str) -> Fault | None:
+        """The fault that this call meets at this point, if any; the first rule that fits wins."""
         for index, rule in enumerate(self._rules):
-            if rule.when != when or rule.call not in (None, call) or self._left[index] == 0:
-                continue
-            if rule.kind is FaultKind.UNVALIDATED and call != "SubmitResults":
+            if rule.when != when or not rule.fits(call) or self._left[index] == 0:
                 continue
             if self._rng.random() < rule.probability:
                 left = self._left[index]

@@ -17,21 +17,13 @@ from sn17_files import write_atomically
 from sn17_protocol import GetVersion, PullTask, SubmitResults, Synapse
 from sn17_protocol.signing import verify_result
 from sn17_protocol.transport import NonceBook, TransportError, TransportHeaders, parse_request_headers
-from sn17_service.server import listen
 
 from sn17_devnet import wire
-from sn17_devnet.faults import FaultKind, FaultPlan, FaultRule
+from sn17_devnet.faults import Fault, FaultKind, FaultPlan
 from sn17_devnet.ledger import Ledger
+from sn17_devnet.server import HEAD_SECONDS, Server, cut
 from sn17_devnet.tasks import Commission, TaskSource
 from sn17_devnet.validator_state import Books, Rules, SubmitAnswer, UnknownMinerError, Verdict
-
-KEEP_ALIVE_SECONDS: Final = 5.0
-"""Idle connections are closed after it, as the real server does: a session kept over a generation is dead."""
-
-HEAD_SECONDS: Final = 10.0
-"""A connection whose first request has no complete head by then is cut: slow senders hold room no longer."""
-
-REBIND_SECONDS: Final = 0.2
 
 VALIDATION_VERSION: Final = "1.0.0"
 
@@ -80,8 +72,6 @@ class Validator:
         self.hotkey: str = keypair.ss58_address
         self.ledger = Ledger()
         self.faults = faults
-        self.port = options.port
-        self.up = asyncio.Event()
         self._keypair = keypair
         self._rules = rules
         self._source = source
@@ -92,11 +82,15 @@ class Validator:
         self._options = options
         self._clock = clock
         self._log = logging.getLogger(f"sn17.devnet.validator{index}")
-        self._runner: web.AppRunner | None = None
-        self._listener: asyncio.Server | None = None
-        self._silent: set[web.RequestHandler] = set()
-        self._background: set[asyncio.Task[None]] = set()
-        self._restarting = False
+        self._server = Server(
+            self._handle,
+            host=options.host,
+            port=options.port,
+            max_body_bytes=options.max_body_bytes,
+            head_timeout=options.head_timeout,
+            load=self._load,
+            log=self._log,
+        )
         self.books = self._fresh_books()
         self._nonces = self._fresh_nonces()
 
@@ -108,94 +102,40 @@ class Validator:
         Raises:
             OSError: the port is taken.
         """
+        await self._server.start()
+
+    async def stop(self) -> None:
+        """Cut every connection and stop listening; nothing is saved, as in a crash."""
+        await self._server.stop()
+
+    async def restart(self, seconds: float) -> None:
+        """Be gone for ``seconds``, then come back with the state of the last sync. One at a time."""
+        await self._server.restart(seconds)
+
+    async def close(self) -> None:
+        """Stop for good, also in the middle of a restart."""
+        await self._server.close()
+
+    def restart_soon(self, seconds: float) -> None:
+        """Restart without waiting for it."""
+        self._server.restart_soon(seconds)
+
+    @property
+    def port(self) -> int:
+        """0 before the first start where a free one is to be picked."""
+        return self._server.port
+
+    @property
+    def up(self) -> asyncio.Event:
+        """Set while it listens."""
+        return self._server.up
+
+    def _load(self) -> None:
         self.books = self._fresh_books()
         self._nonces = self._fresh_nonces()
         if self._state_file.exists():
             self.books.load(json.loads(self._state_file.read_text()))
         self.sync()
-        app = web.Application(client_max_size=self._options.max_body_bytes)
-        app.router.add_route("*", "/{path:.*}", self._handle)
-        runner = web.AppRunner(
-            app,
-            access_log=None,
-            keepalive_timeout=KEEP_ALIVE_SECONDS,
-            handle_signals=False,
-            shutdown_timeout=0.1,
-            max_field_size=64 * 1024,
-        )
-        await runner.setup()
-        loop = asyncio.get_running_loop()
-        try:
-            self._listener = await loop.create_server(
-                lambda: self._connection(runner), sock=listen(self._options.host, self.port)
-            )
-        except OSError:
-            await runner.cleanup()
-            raise
-        self.port = self._listener.sockets[0].getsockname()[1]
-        self._runner = runner
-        self.up.set()
-
-    async def stop(self) -> None:
-        """Cut every connection and stop listening; nothing is saved, as in a crash."""
-        self.up.clear()
-        runner, self._runner = self._runner, None
-        if runner is None:
-            return
-        if self._listener is not None:
-            self._listener.close()
-        for connection in list(runner.server.connections if runner.server else ()):
-            if connection.transport is not None:
-                connection.transport.abort()
-        await runner.cleanup()
-
-    def _connection(self, runner: web.AppRunner) -> web.RequestHandler:
-        """The server's protocol for a new connection, and a limit on its wait for the first request.
-
-        The server itself limits only what comes after it (``KEEP_ALIVE_SECONDS``).
-        """
-        assert runner.server is not None
-        protocol = runner.server()
-        self._silent.add(protocol)
-        asyncio.get_running_loop().call_later(self._options.head_timeout, self._cut_if_silent, protocol)
-        return protocol
-
-    def _cut_if_silent(self, protocol: web.RequestHandler) -> None:
-        if protocol in self._silent:
-            self._silent.discard(protocol)
-            protocol.force_close()
-
-    async def restart(self, seconds: float) -> None:
-        """Be gone for ``seconds``, then come back with the state of the last sync. One at a time."""
-        if self._restarting:
-            return
-        self._restarting = True
-        try:
-            self._log.info("restarting", extra={"seconds": seconds})
-            await self.stop()
-            await asyncio.sleep(seconds)
-            while not self.up.is_set():
-                try:
-                    await self.start()
-                except OSError as error:
-                    # A connection of somebody else's may have been given the port in the meantime.
-                    self._log.warning("cannot listen yet: %s", error)
-                    await asyncio.sleep(REBIND_SECONDS)
-        finally:
-            self._restarting = False
-
-    async def close(self) -> None:
-        """Stop for good, also in the middle of a restart."""
-        for task in list(self._background):
-            task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
-        await self.stop()
-
-    def restart_soon(self, seconds: float) -> None:
-        """Restart without waiting for it."""
-        task = asyncio.get_running_loop().create_task(self.restart(seconds))
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
 
     def sync(self) -> None:
         """Read the chain and save the books, as happens every ``sync_interval``."""
@@ -213,7 +153,6 @@ class Validator:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         started = self._clock()
-        self._silent.discard(request.protocol)
         call = request.path.split("/")[1]
         headers: TransportHeaders | None = None
         try:
@@ -346,9 +285,7 @@ class Validator:
 
     # --- faults -------------------------------------------------------------------------------------
 
-    async def _strike(
-        self, fault: FaultRule, request: web.Request, body: bytes = b"{"
-    ) -> web.Response | None:
+    async def _strike(self, fault: Fault, request: web.Request, body: bytes = b"{") -> web.Response | None:
         """Have the fault; what it returns is sent in place of the answer."""
         self._log.info("fault", extra={"kind": fault.kind.value, "call": request.path, "when": fault.when})
         match fault.kind:
@@ -361,9 +298,7 @@ class Validator:
             case FaultKind.RESET | FaultKind.RESTART:
                 if fault.kind is FaultKind.RESTART:
                     self.restart_soon(fault.seconds)
-                if request.transport is not None:
-                    request.transport.abort()
-                raise asyncio.CancelledError
+                cut(request)
             case FaultKind.UNVALIDATED:
                 pass
         return None

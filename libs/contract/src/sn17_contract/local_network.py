@@ -85,3 +85,37 @@ class NetworkLedger(Versioned):
     taken_at: float
     time_scale: float
     validators: tuple[ValidatorLedger, ...]
+
+
+GATEWAYS_FILE: Final = "gateways.json"
+
+
+class GatewayNode(_Part):
+    """One node of the fake of 404's gateway."""
+
+    url: str
+    up: bool
+
+
+class LocalGateways(Versioned):
+    """``gateways.json``: the fake of 404's gateway. ``generic_key`` is the guests' key, which opens nothing
+    else."""
+
+    schema_: Literal["sn17.local-gateways/v1"] = Field(alias="schema")
+    control_url: str
+    ops_url: str
+    generic_key: str
+    nodes: tuple[GatewayNode, ...]
+
+
+class GatewayTask(_Part):
+    """A task of the fake. ``node`` is the index of the node that took it; ``hotkeys`` were handed it."""
+
+    id: str
+    node: int
+    status: str
+    reason: str | None
+    created_at: float
+    hotkeys: tuple[str, ...]
+    successes: int
+    failures: int

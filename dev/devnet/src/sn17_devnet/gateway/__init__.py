@@ -1,0 +1,1 @@
+"""A fake of 404's gateway: nodes that lose their tasks in a restart, and states that outlive it."""
