@@ -103,8 +103,8 @@ def test_tasks_are_on_the_node_that_took_them(make: Make) -> None:
         assert worker.deliver(answer["tasks"][0], splat_bytes(node)).status_code == 200
         assert fake.client(node=1 - node).result(tasks[node]).status_code == 404
         assert fake.client(node=1 - node).status(tasks[node])["status"] == "Success"
-    assert httpx2.get(f"{fake.url(1)}/id").text == "2"
-    assert httpx2.get(f"{fake.url(1)}/get_leader").json()["leader_id"] == 1
+    assert fake.client(node=1).http.get("/id").text == "2"
+    assert fake.client(node=1).http.get("/get_leader").json()["leader_id"] == 1
 
 
 def test_garbage_is_stored_and_served(make: Make) -> None:
