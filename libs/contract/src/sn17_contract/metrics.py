@@ -84,6 +84,7 @@ class Metric(StrEnum):
     # gateway
     GATEWAY_TASKS = "sn17_gateway_tasks"
     GATEWAY_RESULTS = "sn17_gateway_results"
+    GATEWAY_ERRORS = "sn17_gateway_errors"
     GATEWAY_DELIVERIES = "sn17_gateway_deliveries"
     GATEWAY_RETURNED = "sn17_gateway_returned"
     GATEWAY_WAIT = "sn17_gateway_wait_seconds"
