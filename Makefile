@@ -6,7 +6,7 @@ PYTHON ?= python3
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-cluster lint format sync site
+.PHONY: help demo check-demo test test-long test-cluster lint format sync site
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -17,9 +17,14 @@ $(UV): dev/tools/bootstrap.sh
 BACKEND ?= procedural
 TASKS ?= $(if $(filter torch,$(BACKEND)),9,21)
 
-demo: $(UV) ## From prompt to accepted submission on this machine (BACKEND=procedural|torch, TASKS=n)
-	@$(UV) sync -q --frozen --no-dev --package sn17 $(if $(filter torch,$(BACKEND)),--extra torch) --python-preference only-system
+# Arguments first; nothing that an earlier set-up installed is removed; gigabytes come with progress.
+demo: check-demo $(UV) ## From prompt to accepted submission on this machine (BACKEND=procedural|torch, TASKS=n)
+	@$(UV) sync $(if $(filter torch,$(BACKEND)),--extra torch,-q) --inexact --frozen --no-dev --package sn17 --python-preference only-system
 	@.venv/bin/sn17 up --demo --validators 3 --tasks $(TASKS) --backend $(BACKEND)
+
+check-demo:
+	@case '$(BACKEND)' in procedural|torch) ;; *) echo "make demo: BACKEND=$(BACKEND) is neither procedural nor torch" >&2; exit 2;; esac
+	@case '$(TASKS)' in ''|*[!0-9]*|0) echo "make demo: TASKS=$(TASKS) is not a number of tasks from 1" >&2; exit 2;; esac
 
 sync: $(UV) ## Install every package with all extras and the development tools
 	@$(UV) sync -q --frozen --all-packages --all-extras --python-preference only-system

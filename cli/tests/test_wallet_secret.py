@@ -78,3 +78,12 @@ def test_an_encrypted_or_public_key_is_refused_without_quoting_it(wallets: Path)
     assert answer.exit_code == 1
     assert "secret bytes" not in answer.output
     assert "encrypted" in answer.output
+
+
+def test_an_error_names_the_file_that_was_given(tmp_path: Path) -> None:
+    """Not a temporary one that is gone when the message is read."""
+    path = tmp_path / "export.json"
+    path.write_text('{"encoded": "c2VjcmV0", "encoding": {"version": "3"}}')
+    with pytest.raises(WalletError, match="Polkadot") as told:
+        hotkey_secret(path, name="sn17-hotkey")
+    assert str(told.value).startswith(str(path))

@@ -79,6 +79,21 @@ TOGGLES: dict[str, tuple[str, ...]] = {
         "--set-json",
         'networkPolicy.prometheusTo=[{"namespaceSelector":{}}]',
     ),
+    "gateway": ("--set", "gateway.enabled=true"),
+    "gateway-public": (
+        "--set",
+        "gateway.enabled=true,gateway.guests.enabled=true,gateway.guests.existingSecret=guests,"
+        "gateway.tls.existingSecret=cert,gateway.keyHash.existingSecret=hash,gateway.ingress.enabled=true,"
+        "gateway.ingress.host=splats.example,gateway.ingress.tlsSecret=splats,gateway.ingress.className=nginx,"
+        "gateway.ingress.trustedProxies={10.0.0.0/8},gateway.persistence.enabled=false",
+        "--set-json",
+        'networkPolicy.gatewayFrom=[{"namespaceSelector":{"matchLabels":{"kubernetes.io/metadata.name":"ingress"}}}]',
+    ),
+    "gateway-replicas": (
+        "--set",
+        "gateway.enabled=true,gateway.replicas=3,gateway.postgres.existingSecret=database,"
+        "gateway.persistence.accessModes={ReadWriteMany}",
+    ),
     "common-labels": ("--set", "commonLabels.team=mining"),
 }
 

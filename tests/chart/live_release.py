@@ -35,6 +35,7 @@ MODULES = {
     "miner": ("sn17_miner",),
     "operator": ("sn17_operator",),
     "validators": ("sn17_devnet",),
+    "gateway": ("sn17_gateway",),
 }
 
 
@@ -162,7 +163,7 @@ class LiveRelease:
 
     def __enter__(self) -> LiveRelease:
         try:
-            for component in ("validators", "fixer", "trellis", "miner"):
+            for component in ("validators", "fixer", "trellis", "gateway", "miner"):
                 self._start(component)
             self._start_prometheus()
             self._start("operator")
@@ -173,7 +174,7 @@ class LiveRelease:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for component in ("operator", "miner", "trellis", "fixer", "validators"):
+        for component in ("operator", "miner", "gateway", "trellis", "fixer", "validators"):
             for pod in self.pods.get(component, []):
                 pod.stop()
         if self._prometheus is not None:
@@ -214,7 +215,7 @@ class LiveRelease:
         address = self.address(component, index)
         fields = {"metadata.name": pod["metadata"]["name"], "status.podIP": address}
         rendered = {
-            e["name"]: e.get("value") or fields[e["valueFrom"]["fieldRef"]["fieldPath"]]
+            e["name"]: e.get("value") or self._value_from(e["valueFrom"], fields)
             for e in pod["spec"]["containers"][0]["env"]
         }
         here = self.folder / pod["metadata"]["name"]
@@ -226,7 +227,7 @@ class LiveRelease:
             "SN17_TERMINATION_LOG": str(here / "termination-log"),
             **{
                 name: str(here / name.lower())
-                for name in ("SN17_SPOOL_DIR", "SN17_STATE_DIR")
+                for name in ("SN17_SPOOL_DIR", "SN17_STATE_DIR", "SN17_DATA_DIR")
                 if name in rendered
             },
         }
@@ -247,6 +248,11 @@ class LiveRelease:
         if component == "trellis":
             chosen.update(self.settings.get(f"trellis-{index}", {}))
         return {**rendered, **local, **{name: str(value) for name, value in chosen.items()}}
+
+    def _value_from(self, source: Mapping[str, Any], fields: Mapping[str, str]) -> str:
+        if reference := source.get("secretKeyRef"):
+            return Path(self._secret(reference["name"], reference["key"])).read_text()
+        return fields[source["fieldRef"]["fieldPath"]]
 
     def _secret(self, name: str, key: str) -> str:
         path = self.folder / f"{name}.{key}"

@@ -13,7 +13,7 @@ import pytest
 pytestmark = pytest.mark.cluster
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "network.md"
 NAMESPACE = "mining"
-PORTS = (53, 80, 443, 3000, 6443, 8080, 8099, 8100, 8131, 8132, 9090, 9093, 10006)
+PORTS = (53, 80, 443, 3000, 6443, 8080, 8099, 8100, 8131, 8132, 9090, 9093, 8404, 5432, 10006)
 
 Flow = tuple[str, str, int]
 
@@ -106,7 +106,9 @@ def documented() -> Iterator[Flow]:
                 yield cells[0], cells[1], int(port)
 
 
-@pytest.mark.parametrize("case", ["default", "laptop", "single-gpu", "multi-gpu", "no-grafana", "no-miner"])
+@pytest.mark.parametrize(
+    "case", ["default", "laptop", "single-gpu", "multi-gpu", "no-grafana", "no-miner", "gateway"]
+)
 def test_pods_reach_each_other_just_as_documented(rendered: Callable[[str], Any], case: str) -> None:
     release = rendered(case)
     ends = peers(release)
@@ -172,6 +174,8 @@ OUTSIDE = {
         ("existing-claim", "trellis", set()),
         ("default", "fixer", set()),
         ("default", "grafana", set()),
+        ("laptop", "gateway", set()),
+        ("gateway-replicas", "gateway", set()),
         ("default", "operator", {"hub", "neighbour", "API server"}),
         ("default", "prometheus", {"hub", "neighbour", "API server"}),
         ("external-prometheus", "operator", {"hub", "neighbour", "API server"}),
@@ -196,6 +200,7 @@ def test_ways_out_of_the_cluster(
         ("external-prometheus", "operator", 9090),
         ("external-prometheus", "grafana", 9090),
         ("alertmanager", "prometheus", 9093),
+        ("gateway-replicas", "gateway", 5432),
     ],
 )
 def test_monitoring_of_ones_own_is_reached(

@@ -15,6 +15,7 @@ import yaml
 from chart_cases import PRELOADED
 from sn17.accept.targets import parse_targets
 from sn17.accept.verdict import Marks, Thresholds
+from sn17_contract.gateway import GATEWAY_PORT
 from sn17_contract.http import FIXER_PORT, OPS_PORT, TRELLIS_PORT
 from sn17_contract.kubernetes import LABEL_COMPONENT
 
@@ -127,6 +128,7 @@ def test_ports_are_those_of_the_contract(rendered: Callable[[str], Any]) -> None
     }
     assert ports["trellis"] == {"data": TRELLIS_PORT, "ops": OPS_PORT}
     assert ports["fixer"] == {"data": FIXER_PORT, "ops": OPS_PORT}
+    assert ports["gateway"] == {"data": GATEWAY_PORT, "ops": OPS_PORT}
     assert all(ports[c]["ops"] == OPS_PORT for c in ("miner", "operator", "validators"))
 
 

@@ -24,6 +24,7 @@ HERE = 'namespace="mining",release="sn17"'
 MINER = f'{HERE},job="miner",pod="sn17-miner-0",instance="m"'
 WORKER = f'{HERE},job="trellis",pod="sn17-trellis-a",node="n1",instance="t"'
 OPERATOR = f'{HERE},job="operator",pod="sn17-operator-a",instance="o"'
+GATEWAY = f'{HERE},job="gateway",pod="sn17-gateway-a",instance="g"'
 FIXER = f'{HERE},job="fixer",pod="sn17-fixer-a",instance="f"'
 
 
@@ -327,6 +328,47 @@ CASES = (
         True,
         {f'sn17_internal_errors_total{{{MINER},where="lane"}}': "_x280 1x20"},
         why="the first of its kind",
+    ),
+    Case("SN17GatewayQueueWait", True, gauge("sn17_gateway_oldest_wait_seconds", GATEWAY, 400)),
+    Case("SN17GatewayQueueWait", False, gauge("sn17_gateway_oldest_wait_seconds", GATEWAY, 30)),
+    Case(
+        "SN17GatewayErrors",
+        True,
+        counter("sn17_gateway_errors_total", f'{GATEWAY},route="/add_result",status="503"', 2),
+    ),
+    Case(
+        "SN17GatewayErrors",
+        False,
+        counter("sn17_gateway_errors_total", f'{GATEWAY},route="/add_task",status="400"', 9),
+        why="mistakes of a client",
+    ),
+    Case("SN17GatewayStorage", True, gauge("sn17_ready", GATEWAY, 0)),
+    Case("SN17GatewayStorage", False, gauge("sn17_ready", GATEWAY, 1)),
+    Case(
+        "SN17GatewayNoWorker",
+        True,
+        {
+            **gauge("sn17_gateway_open_tasks", f'{GATEWAY},state="waiting"', 3),
+            **counter("sn17_gateway_deliveries_total", GATEWAY, 0),
+        },
+    ),
+    Case(
+        "SN17GatewayNoWorker",
+        False,
+        {
+            **gauge("sn17_gateway_open_tasks", f'{GATEWAY},state="waiting"', 3),
+            **counter("sn17_gateway_deliveries_total", GATEWAY, 1),
+        },
+        why="a long queue that is worked on",
+    ),
+    Case(
+        "SN17GatewayNoWorker",
+        False,
+        {
+            **gauge("sn17_gateway_open_tasks", f'{GATEWAY},state="waiting"', 0),
+            **counter("sn17_gateway_deliveries_total", GATEWAY, 0),
+        },
+        why="nobody asks for anything",
     ),
     Case("SN17InternalErrors", False, counter("sn17_internal_errors_total", f'{MINER},where="lane"', 0)),
     Case(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 from sn17_devnet.settings import DevnetSettings
 from sn17_fixer.settings import FixerSettings
+from sn17_gateway.settings import GatewaySettings
 from sn17_miner.settings import MinerSettings
 from sn17_operator.settings import OperatorSettings
 from sn17_service.settings import ServiceSettings, unknown_settings
@@ -21,6 +23,7 @@ SERVICES: Mapping[str, type[ServiceSettings]] = {
     "miner": MinerSettings,
     "operator": OperatorSettings,
     "validators": DevnetSettings,
+    "gateway": GatewaySettings,
 }
 
 
@@ -37,7 +40,8 @@ def test_services_know_their_settings(rendered: Callable[[str], Any], variant: s
     ("case", "component"),
     [
         *(("laptop", component) for component in SERVICES),
-        *(("single-gpu", component) for component in SERVICES if component != "validators"),
+        *(("single-gpu", component) for component in SERVICES if component not in ("validators", "gateway")),
+        *((case, "gateway") for case in ("gateway", "gateway-replicas")),
     ],
 )
 def test_services_take_their_settings(
@@ -47,7 +51,8 @@ def test_services_take_their_settings(
     pod = rendered(case).pod(component)
     for entry in pod["spec"]["containers"][0]["env"]:
         if entry["name"].startswith("SN17_"):
-            monkeypatch.setenv(entry["name"], entry.get("value", "192.0.2.1"))
+            unknown = str(uuid.UUID(int=0)) if entry["name"] == "SN17_GENERIC_KEY" else "192.0.2.1"
+            monkeypatch.setenv(entry["name"], entry.get("value", unknown))
     settings = SERVICES[component]()  # type: ignore[call-arg,unused-ignore]
     assert settings.host == "any"
     assert settings.log_format == "json"

@@ -88,9 +88,10 @@ def test_pull_secrets_are_names_or_references(chart: Any) -> None:
         )
 
 
-@pytest.mark.parametrize("component", ["trellis", "fixer", "miner", "operator"])
+@pytest.mark.parametrize("component", ["trellis", "fixer", "miner", "operator", "gateway"])
 def test_pods_take_what_their_owner_adds(chart: Any, component: str) -> None:
     extra = {
+        **({"enabled": True} if component == "gateway" else {}),
         "podLabels": {"team": "mining"},
         "podAnnotations": {"note": "1"},
         "extraEnv": [{"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}],
@@ -194,6 +195,7 @@ THRESHOLDS = {
     "monitoring.rules.thresholds.gaussiansMean": (212345, ("< 212345",), "250000"),
     "monitoring.rules.thresholds.unrepairableRatio": (0.33, ("> 0.33",), "> 0.2\n"),
     "monitoring.rules.thresholds.clockSkewSeconds": (3.5, ("> 3.5",), "[15m])) > 2"),
+    "monitoring.rules.thresholds.gatewayWaitSeconds": (77, ("_seconds) > 77\n",), "_seconds) > 180\n"),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -27,6 +28,9 @@ from sn17_dashboards.prometheus import Window, filled_in, query_range
 from sn17_http import own_client, own_request
 from typer.testing import CliRunner
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "services" / "gateway" / "tests"))
+from gateway_client import Client, FleetWorker, splat_bytes
+
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(780)]
 CHART = Path(__file__).resolve().parents[2] / "charts" / "sn17"
 
@@ -37,7 +41,18 @@ SETTINGS = {
     # So that the miner prefers the one that leaks, which would else have nothing to do on a quick machine.
     "trellis-1": {"SN17_FAULTS": json.dumps({"slow_seconds": 2})},
     "miner": {"SN17_TIME_SCALE": 0.02, "SN17_CHAIN__INTERVAL_SECONDS": 10},
-    "validators": {"SN17_TIME_SCALE": 0.02, "SN17_VALIDATORS": 3},
+    "validators": {
+        "SN17_TIME_SCALE": 0.02,
+        "SN17_VALIDATORS": 3,
+        # Some assets are not good enough, one validator is slow, and the service of another is away at times.
+        "SN17_QUALITY_THRESHOLD": 0.9,
+        "SN17_FAULTS": json.dumps(
+            [
+                {"kind": "slow", "validator": 1, "call": "SubmitResults", "seconds": 4.0, "probability": 0.7},
+                {"kind": "unvalidated", "validator": 2, "call": "SubmitResults", "probability": 0.25},
+            ]
+        ),
+    },
     "operator": {"SN17_TICK_SECONDS": 2},
 }
 QUICK_MEMORY_RULE = {"highForSeconds": 4, "clearForSeconds": 4}
@@ -74,10 +89,30 @@ def live(api: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Liv
         )  # fmt: skip
         with LiveRelease(api, namespace, folder, SETTINGS) as release:
             try:
+                _use_the_gateway(release)
                 _until_it_has_a_story(release)
             except AssertionError as error:
                 raise AssertionError(f"{error}\n" + "\n".join(release.logs())) from error
             yield release
+
+
+def _use_the_gateway(release: LiveRelease) -> None:
+    """Two tasks from prompt to splat, and a refusal, with a worker from outside beside the miner."""
+    url = f"http://{release.address('gateway')}:8404"
+    secret = release.cluster.get("secret", "sn17-gateway-guests", namespace=release.namespace)
+    client = Client(url, base64.b64decode(secret["data"]["key"]).decode())
+    wait_for(
+        "a scrape before the first task", lambda: release.query("sn17_gateway_deliveries_total == 0"), 60
+    )
+    tasks, worker = [client.task(), client.task()], FleetWorker(url)
+
+    def all_done() -> bool:
+        for offer in worker.pull():
+            worker.deliver(offer, splat_bytes())
+        return all(client.status(task)["status"] == "Success" for task in tasks)
+
+    wait_for("splats through the gateway", all_done, 60)
+    assert Client(url, None).add().status_code == 401
 
 
 def _until_it_has_a_story(release: LiveRelease) -> None:

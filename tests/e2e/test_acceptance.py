@@ -4,8 +4,11 @@ and the custom resource that grows with an upgrade.
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -19,6 +22,12 @@ from sn17_cluster.client import Cluster
 from sn17_cluster.release import PROMETHEUS, PROMETHEUS_TAG, Install, Release
 from sn17_cluster.requirements import REPOSITORY
 from sn17_cluster.stack import CHART, Stack, wait_until
+from sn17_contract.gateway import GATEWAY_PORT
+from sn17_splats import decode_spz
+
+# A client and a worker as plain as the published ones.
+sys.path.insert(0, str(REPOSITORY / "services" / "gateway" / "tests"))
+from gateway_client import Client, FleetWorker, splat_bytes
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -39,6 +48,7 @@ VALUES: dict[str, Any] = {
         **LITTLE,
     },
     "fixer": LITTLE,
+    "gateway": LITTLE,
     "miner": {
         "terminationGracePeriodSeconds": 30,
         "persistence": {"enabled": True, "size": "1Gi"},
@@ -99,6 +109,44 @@ def test_helm_test_passes(product: Release, helm: str) -> None:
     said = stack.cluster.helm("test", "sn17", "-n", stack.namespace, "--logs", "--timeout=115s", tool=helm)
     assert "Prometheus sees the workers" in said
     assert "FAIL" not in said
+
+
+@contextlib.contextmanager
+def forwarded(stack: Stack, service: str, port: int) -> Iterator[str]:
+    """Base URL of a Service of the release."""
+    command = ["kubectl", "port-forward", "-n", stack.namespace, f"svc/{service}", f":{port}"]
+    process = subprocess.Popen(command, env=on_path(stack), stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        found = re.search(r"127\.0\.0\.1:(\d+) ->", line)
+        assert found, line
+        yield f"http://127.0.0.1:{found[1]}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_prompt_goes_through_the_gateway_and_comes_back_as_a_splat(product: Release) -> None:
+    """With the guests' key that the chart made; a worker from outside is as welcome as the miner."""
+    stack = product.stack
+    wait_until("the gateway", lambda: stack.is_ready("gateway"), timeout=120)
+    secret = stack.cluster.get("secret", "sn17-gateway-guests", namespace=stack.namespace)
+    key = base64.b64decode(secret["data"]["key"]).decode()
+    with forwarded(stack, "sn17-gateway", GATEWAY_PORT) as url:
+        client, worker = Client(url, key), FleetWorker(url, "e2e")
+        task = client.task("a red robot", seed=17)
+
+        def fetched() -> bytes | None:
+            for offer in worker.pull():
+                assert worker.deliver(offer, splat_bytes()).status_code == 200
+            answer = client.result(task)
+            assert answer.status_code in (200, 404), answer.text
+            return answer.content if answer.status_code == 200 else None
+
+        asset = wait_until("the splat", fetched, timeout=120)
+        assert client.status(task)["status"] == "Success"
+    assert len(decode_spz(asset)) > 0
 
 
 def test_a_missing_hotkey_is_said_with_the_command_that_brings_it(forgetful: Stack, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from sn17_http import own_request
 
 #: Proxies that nothing answers at, of a kind that no client can use: local runs must not look at them.
 PROXIES = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy"), "socks5://127.0.0.1:9")
@@ -58,14 +59,23 @@ def test_a_leaking_model_process_is_swapped_at_work_and_no_task_is_lost(tmp_path
 
 
 @pytest.mark.timeout(240)
-def test_children_die_with_a_killed_parent(tmp_path: Path) -> None:
+def test_the_gateway_takes_prompts_and_all_children_die_with_a_killed_parent(tmp_path: Path) -> None:
     state = tmp_path / "run"
     parent = subprocess.Popen([*UP, "--state-dir", str(state)], stdout=subprocess.DEVNULL)
-    names = ("validators", "fixer", "trellis-1", "trellis-2", "miner")
+    names = ("validators", "fixer", "trellis-1", "trellis-2", "gateway", "miner")
     files = [state / "run" / f"{name}.json" for name in names]
     _until(lambda: all(file.exists() for file in files), 120)
     pids = [int(json.loads(file.read_text())["pid"]) for file in files]
     assert all(_alive(pid) for pid in pids)
+
+    port = json.loads((state / "run" / "gateway.json").read_text())["port"]
+    body = {"prompt": "a red robot"}
+    headers = {"x-api-key": (state / "gateway-key").read_text()}
+    taken = own_request("POST", f"http://127.0.0.1:{port}/add_task", json=body, headers=headers, timeout=30)
+    assert taken.status_code == 200, taken.text
+    status = [sys.executable, "-m", "sn17", "status", "--state-dir", str(state)]
+    told = subprocess.run(status, capture_output=True, text=True, timeout=60, check=False)
+    assert f"gateway: http://127.0.0.1:{port}" in told.stdout, told.stdout + told.stderr
 
     parent.send_signal(signal.SIGKILL)
     parent.wait()

@@ -13,6 +13,11 @@ COMMANDS = {
         "up",
     ),
     "status": Entry("sn17.up.status", "Show submissions and workers of a local run.", "status"),
+    "doctor": Entry(
+        "sn17.doctor.command",
+        "What stands in the way of a run or of a release, and what to do about it.",
+        "doctor",
+    ),
     "accept": Entry(
         "sn17.accept.command",
         "Prove that a stack does what the design promises: fixed prompts and seeds, PASS or FAIL per mark.",

@@ -108,3 +108,24 @@ def test_no_error_quotes_a_secret(hotkey_file, name):
     assert "deadbeef" not in str(caught.value)
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b'{"encoded": "c2VjcmV0", "encoding": {"type": ["scrypt"], "version": "3"}}', "Polkadot"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
+        (b"-----BEGIN OPENSSH PRIVATE KEY-----\nsecret\n", "PEM"),
+        (b" ".join([b"secret"] * 12), "recovery phrase"),
+        (b"\n", "empty"),
+    ],
+    ids=["polkadot", "lfs", "pem", "phrase", "empty"],
+)
+def test_what_stands_in_place_of_a_hotkey_is_named_and_never_quoted(tmp_path, content, said):
+    path = tmp_path / "hotkey"
+    path.write_bytes(content)
+    with pytest.raises(WalletError, match=said) as told:
+        load_hotkey(path)
+    assert str(path) in str(told.value)
+    assert "secret" not in str(told.value)
+    assert "c2VjcmV0" not in str(told.value)

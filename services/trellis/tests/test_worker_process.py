@@ -145,3 +145,13 @@ def test_the_commands_explain_themselves() -> None:
     wrong = run("serve", SN17_FAULTS='{"leek": 1}')
     assert wrong.returncode == 2
     assert "SN17_FAULTS__LEEK" in wrong.stderr
+
+
+def test_the_model_that_makes_the_assets_is_a_label_of_a_metric(new_process: Any) -> None:
+    """A board that compares it with what was there before shows when a checkpoint changed."""
+    worker = new_process(procedural_max_gaussians=40_000)
+    text = own_request("GET", f"{worker.ops_url}/metrics").text
+    (line,) = [each for each in text.splitlines() if each.startswith("sn17_model_info{")]
+    assert line.startswith('sn17_model_info{model="procedural/')
+    assert "max=40000" in line
+    assert line.endswith(" 1.0")

@@ -17,6 +17,7 @@ alert_memory: {{ $alerts.memoryRatio }}
 alert_gaussians: {{ $alerts.gaussiansMean | int64 }}
 alert_unrepairable: {{ $alerts.unrepairableRatio }}
 alert_clock_skew: {{ $alerts.clockSkewSeconds }}
+alert_gateway_wait: {{ $alerts.gatewayWaitSeconds }}
 {{- $burn := .Values.monitoring.rules.burnRate }}
 {{- range $name := list "fast" "slow" }}
 {{- $share := mulf (get $burn $name) (subf 1 $burn.objective) }}

@@ -5,6 +5,7 @@
 {{- $scraped := list "trellis" "fixer" -}}
 {{- if .Values.miner.enabled }}{{ $scraped = append $scraped "miner" }}{{ end -}}
 {{- if .Values.operator.enabled }}{{ $scraped = append $scraped "operator" }}{{ end -}}
+{{- if .Values.gateway.enabled }}{{ $scraped = append $scraped "gateway" }}{{ end -}}
 {{- if .Values.localValidators.enabled }}{{ $scraped = append $scraped "validators" }}{{ end -}}
 components:
   {{- range $scraped }}
@@ -30,6 +31,9 @@ flows:
   - {from: miner, to: fixer, ports: [8080]}
   {{- if .Values.localValidators.enabled }}
   - {from: miner, to: validators, ports: [8099, 8100-8131]}
+  {{- end }}
+  {{- if .Values.gateway.enabled }}
+  - {from: miner, to: gateway, ports: [8404]}
   {{- end }}
   {{- end }}
   {{- if .Values.operator.enabled }}
@@ -57,6 +61,9 @@ outside:
   {{- end }}
   {{- if .Values.miner.enabled }}
   miner: [dns{{ if not .Values.localValidators.enabled }}, internet{{ else if .Values.networkPolicy.minerTo }}, minerPeers{{ end }}]
+  {{- end }}
+  {{- if and .Values.gateway.enabled .Values.gateway.postgres.existingSecret }}
+  gateway: [dns, postgres]
   {{- end }}
   {{- if .Values.operator.enabled }}
   operator: [dns, apiServer{{ if not $bundled }}, prometheus{{ end }}]
@@ -125,6 +132,10 @@ ports:
 {{- else if eq .destination "minerPeers" -}}
 - to:
     {{- toYaml $network.minerTo | nindent 4 }}
+{{- else if eq .destination "postgres" -}}
+- to:
+    {{- toYaml (default (list (dict "namespaceSelector" dict)) $network.gatewayTo) | nindent 4 }}
+  {{- include "sn17.policyPorts" $network.postgresPorts | nindent 2 }}
 {{- else -}}
 {{- $peers := ternary $network.prometheusTo $network.alertmanagerTo (eq .destination "prometheus") -}}
 - to:
@@ -150,6 +161,11 @@ ports:
 - from:
     {{- toYaml $network.metricsFrom | nindent 4 }}
   {{- include "sn17.policyPorts" (list 9090) | nindent 2 }}
+{{- end -}}
+{{- if and $network.gatewayFrom (eq .component "gateway") }}
+- from:
+    {{- toYaml $network.gatewayFrom | nindent 4 }}
+  {{- include "sn17.policyPorts" (list 8404) | nindent 2 }}
 {{- end -}}
 {{- if and $network.grafanaFrom (eq .component "grafana") }}
 - from:

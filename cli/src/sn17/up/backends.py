@@ -53,7 +53,7 @@ def choose(asked: str | None, installed: Callable[[str], bool] = _installed) -> 
         raise typer.BadParameter(f"{asked!r} is none of {', '.join(FITS)}", param_hint="--backend")
     if asked == "torch" and missing:
         raise typer.BadParameter(
-            f"torch needs {', '.join(missing)}: install the extra, uv sync --package sn17 --extra torch",
+            f"torch needs {', '.join(missing)}: uv sync --inexact --package sn17 --extra torch",
             param_hint="--backend",
         )
     return asked

@@ -33,6 +33,8 @@ DEMO_PACE = {"slow_seconds": 2.0}
 """Slow enough that both workers are busy at a time, as they are with a real generator."""
 DEMO_SICKNESS = {"gaussian_decay": True}
 
+GatewayPort = Annotated[int, typer.Option(min=0, max=65535, help="Port of the gateway; 0 picks a free one.")]
+
 
 def up(
     validators: Annotated[int, typer.Option(min=1, max=32, help="Local validators.")] = 2,
@@ -60,6 +62,8 @@ def up(
     operator: Annotated[
         bool, typer.Option(help="Run the operator's policy and planner over the workers.")
     ] = True,
+    gateway: Annotated[bool, typer.Option(help="Run a gateway, which takes your own prompts.")] = True,
+    gateway_port: GatewayPort = 0,
     state_dir: Annotated[
         Path | None, typer.Option(help="Logs, journal and keys. Default: a new folder in .sn17.")
     ] = None,
@@ -95,6 +99,8 @@ def up(
         max_gaussians=max_gaussians or fit.gaussians,
         image_ratio=fit.image_ratio,
         memory_limit_bytes=fit.memory_limit_bytes,
+        gateway=gateway,
+        gateway_port=gateway_port,
         faults=DEMO_PACE if demo else {},
         sick_worker_faults=DEMO_SICKNESS | {"leak_mib_per_generation": fit.leak_mib} if demo else {},
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+from sn17.up.gateway import KEY_FILE, gateway_env
 from sn17.up.process import FORGIVEN_AFTER_SECONDS, ManagedProcess, ProcessFailedError, ProcessSpec
 from sn17_contract.local_network import DESCRIPTION_FILE, LocalNetwork
 from sn17_files import write_atomically
@@ -37,6 +38,10 @@ class StackOptions:
     faults: Mapping[str, Any] = field(default_factory=dict)
     sick_worker_faults: Mapping[str, Any] = field(default_factory=dict)
     """Added to ``faults`` for the last worker."""
+    gateway: bool = False
+    """Whether a gateway takes prompts of clients."""
+    gateway_port: int = 0
+    """0 picks a free one."""
     settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Environment of single processes by name, above everything else."""
     forgiven_after: float = FORGIVEN_AFTER_SECONDS
@@ -55,6 +60,7 @@ class Stack:
     devnet: ManagedProcess | None = field(init=False, default=None)
     fixer: ManagedProcess | None = field(init=False, default=None)
     miner: ManagedProcess | None = field(init=False, default=None)
+    gateway: ManagedProcess | None = field(init=False, default=None)
     workers: list[ManagedProcess] = field(init=False, default_factory=list)
     admin_token: str = field(init=False, default_factory=lambda: secrets.token_urlsafe(32))
 
@@ -80,7 +86,12 @@ class Stack:
         )
         self.fixer = self._managed("fixer", "sn17_fixer", {})
         self.workers.extend(self._worker(index) for index in range(1, options.workers + 1))
-        others = (self.devnet, self.fixer, *self.workers)
+        others = [self.devnet, self.fixer, *self.workers]
+        if options.gateway:
+            self.gateway = self._managed(
+                "gateway", "sn17_gateway", gateway_env(options.state_dir, options.gateway_port)
+            )
+            others.append(self.gateway)
         await asyncio.gather(*(process.start(options.start_timeout) for process in others))
         await asyncio.gather(*(self._accepts_work(process) for process in others))
         self.miner = self._managed(
@@ -92,12 +103,12 @@ class Stack:
         """Stop the miner first, so that it can still hand in what is done."""
         if self.miner is not None:
             await self.miner.stop()
-        others = (*self.workers, self.fixer, self.devnet)
+        others = (*self.workers, self.fixer, self.devnet, self.gateway)
         await asyncio.gather(*(process.stop() for process in others if process is not None))
 
     def kill(self) -> None:
         """End every process at once."""
-        for process in (self.miner, *self.workers, self.fixer, self.devnet):
+        for process in (self.miner, *self.workers, self.fixer, self.devnet, self.gateway):
             if process is not None:
                 process.abandon()
 
@@ -106,6 +117,16 @@ class Stack:
         said = [f"{worker.spec.name}: http://127.0.0.1:{worker.ready.port}" for worker in self.workers]
         if self.miner is not None:
             said.append(f"miner: http://127.0.0.1:{self.miner.ready.ops_port}")
+        if self.gateway is not None:
+            ready = self.gateway.ready
+            said.append(
+                f"gateway: http://127.0.0.1:{ready.port}  guests' key, without limits: "
+                f"{self.options.state_dir / KEY_FILE}"
+            )
+            said.append(
+                f"  more keys: sn17 gateway key create NAME --url http://127.0.0.1:{ready.ops_port} "
+                f"--token-file {self.token_file}"
+            )
         return said
 
     async def _accepts_work(self, process: ManagedProcess, timeout: float = 120.0) -> None:

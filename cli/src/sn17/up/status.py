@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from sn17.console import new_console
 from sn17.up.collect import WorkerBook, observe_worker, read_tasks
+from sn17.up.gateway import gateway_line
 from sn17.up.report import Report, build
 from sn17.up.tables import render
 from sn17_contract.files import WrongShapeError
@@ -31,11 +32,13 @@ def status(
         console.print(f"No run found in {state_dir or RUNS.resolve()}: start one with `sn17 up`.")
         raise typer.Exit(2)
     try:
-        report = asyncio.run(_observe(folder))
+        report, gateway = asyncio.run(_observe(folder))
     except WrongShapeError as error:
         console.print(str(error))
         raise typer.Exit(2) from None
     console.print(render(report, title=f"sn17: {folder}", width=console.width))
+    if gateway is not None:
+        console.print(gateway, highlight=False, soft_wrap=True)
 
 
 def newest_run(parent: Path) -> Path | None:
@@ -44,7 +47,7 @@ def newest_run(parent: Path) -> Path | None:
     return runs[-1] if runs else None
 
 
-async def _observe(folder: Path) -> Report:
+async def _observe(folder: Path) -> tuple[Report, str | None]:
     description = folder / "validators" / DESCRIPTION_FILE
     network = LocalNetwork.parse(description.read_bytes(), description)
     books: list[WorkerBook] = []
@@ -59,9 +62,11 @@ async def _observe(folder: Path) -> Report:
                 url=f"http://127.0.0.1:{ready.port}",
                 ops_url=f"http://127.0.0.1:{ready.ops_port}",
             )
-    return build(
+        gateway = await gateway_line(client, folder)
+    report = build(
         read_tasks(folder / "miner" / "journal.sqlite"),
         [book.record(restarts=None) for book in books],
         validators=[each.hotkey for each in network.validators],
         assigned={},
     )
+    return report, gateway

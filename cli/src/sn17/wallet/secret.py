@@ -51,7 +51,11 @@ def hotkey_secret(
         # refuses such a folder; here it is shown the hotkey alone.
         link = Path(alone) / "hotkey"
         link.symlink_to(path.resolve())
-        address = load_hotkey(link).ss58_address
+        try:
+            address = load_hotkey(link).ss58_address
+        except WalletError as error:
+            # The link is a file of ours: people are told about the one that they named.
+            raise WalletError(str(error).replace(str(link), str(path))) from None
     fields = json.loads(path.read_bytes())
     secret = next(field for field in _SECRETS if fields.get(field))
     kept = {field: fields[field] for field in (*_PUBLIC, secret) if fields.get(field) is not None}

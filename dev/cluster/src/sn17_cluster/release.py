@@ -64,6 +64,7 @@ def values(
         "operator": {"enabled": operator, "settings": {"SN17_TICK_SECONDS": 3}, "spec": spec, **little},
         "prometheus": {"scrapeIntervalSeconds": 2, **little},
         "fixer": little,
+        "gateway": {"enabled": False},
         "miner": {"terminationGracePeriodSeconds": 30, **little},
     }
     if not operator:

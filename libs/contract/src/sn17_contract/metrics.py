@@ -40,6 +40,7 @@ class Metric(StrEnum):
     PROMPT_TOKENS_CUT = "sn17_prompt_tokens_cut"
     DEGRADED = "sn17_degraded"
     LIFE_INFO = "sn17_life_info"
+    MODEL_INFO = "sn17_model_info"
     MODEL_PROCESSES = "sn17_model_processes"
     PROCESS_MEMORY = "sn17_process_memory_bytes"
     SWAP_ROOM = "sn17_swap_room"
@@ -88,6 +89,7 @@ class Metric(StrEnum):
     # gateway
     GATEWAY_TASKS = "sn17_gateway_tasks"
     GATEWAY_RESULTS = "sn17_gateway_results"
+    GATEWAY_ERRORS = "sn17_gateway_errors"
     GATEWAY_DELIVERIES = "sn17_gateway_deliveries"
     GATEWAY_RETURNED = "sn17_gateway_returned"
     GATEWAY_WAIT = "sn17_gateway_wait_seconds"

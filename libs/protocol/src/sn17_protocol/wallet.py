@@ -46,9 +46,14 @@ def load_hotkey(path: str | os.PathLike[str]) -> Keypair:
     try:
         fields = json.loads(raw)
     except ValueError as error:
-        raise WalletError(f"{path} is not a JSON key file") from error
+        raise WalletError(f"{path} is not a JSON key file{_instead(raw)}") from error
     if not isinstance(fields, dict):
         raise WalletError(f"{path} is not a JSON key file")
+    if "encoded" in fields and "encoding" in fields:
+        raise WalletError(
+            f"{path} is an export of a Polkadot wallet, encrypted with a password: import it with "
+            "`btcli wallet regen-hotkey` and use the file that it writes"
+        )
     keypair = _keypair(fields, path)
     address = fields.get("ss58Address")
     if address is not None and address != keypair.ss58_address:
@@ -79,6 +84,19 @@ def find_coldkey(path: str | os.PathLike[str]) -> Path | None:
         folders.append(path.parent.parent)
     candidates = (folder / name for folder in folders for name in _COLDKEY_NAMES)
     return next((candidate for candidate in candidates if candidate.exists()), None)
+
+
+def _instead(raw: bytes) -> str:
+    """What stands there, where it is known; never a part of it."""
+    if not raw.strip():
+        return ": it is empty"
+    if raw.startswith(b"version https://git-lfs"):
+        return ": it is a Git LFS pointer, fetch the file itself"
+    if raw.startswith(b"-----BEGIN"):
+        return ": it is a PEM file, as for TLS or SSH"
+    if len(raw.split()) in (12, 15, 18, 21, 24) and raw.replace(b" ", b"").strip().isalpha():
+        return ": it is a recovery phrase; `btcli wallet regen-hotkey` makes the file from it"
+    return ""
 
 
 def _keypair(fields: dict[str, object], path: Path) -> Keypair:

@@ -75,6 +75,9 @@ class KubeApi:
         self._sleep = sleep
         self._not_before = float("-inf")
         self.calls = 0
+        self.server = str(configuration.host)
+        self.date = ""
+        """Of the last answer, as its header gives it."""
 
     @classmethod
     async def connect(cls, on_error: Callable[[str], None] = lambda reason: None) -> KubeApi:
@@ -153,6 +156,7 @@ class KubeApi:
             content: bytes = await answer.read()  # type: ignore[no-untyped-call]
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ApiError(0, f"{method} {path}: {type(error).__name__}: {error}") from error
+        self.date = answer.headers.get("Date", "")
         try:
             found = json.loads(content) if content else {}
         except ValueError:

@@ -26,13 +26,14 @@ _NO_LIMIT: Final = 2**60
 def build_app(gateway: Gateway) -> FastAPI:
     """The application of the data port."""
     app = gateway.service.new_app("sn17 gateway", _NO_LIMIT, probes=True)
-    install_errors(app)
+    install_errors(app, gateway.metrics.refused)
     # Every malformed form is counted as a refusal; a line for each would let clients fill the log.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
     async def storage_failed(request: Request, error: Exception) -> Response:
         gateway.service.log.error("storage failed: %s", error)
         request.scope["sn17.code"] = Code.OVERLOADED
+        gateway.metrics.refused(request.scope["path"], 503)
         return Refusal(503, "the storage does not answer; try again").response()
 
     for kind in (StorageError, OSError):

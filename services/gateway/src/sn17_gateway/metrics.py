@@ -8,11 +8,12 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.core import Metric as Family
 from prometheus_client.registry import Collector
-from sn17_contract.gateway import ORIGINS
+from sn17_contract.gateway import ORIGINS, Route
 from sn17_contract.metrics import GatewayOutcome, Metric
 
 from sn17_gateway.storage.store import Snapshot
 
+_ROUTES = frozenset(route.value for route in Route)
 _WAIT = (0.1, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800)
 _GENERATION = (1, 2, 5, 10, 15, 20, 25, 30, 40, 50, 60, 90, 120, 180, 300, 600)
 
@@ -23,6 +24,9 @@ class GatewayMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.tasks = Counter(Metric.GATEWAY_TASKS, "Tasks taken in.", ["origin", "kind"], registry=registry)
         self.results = Counter(Metric.GATEWAY_RESULTS, "Results by outcome.", ["outcome"], registry=registry)
+        self.errors = Counter(
+            Metric.GATEWAY_ERRORS, "Refusals by route and status.", ["route", "status"], registry=registry
+        )
         self.deliveries = Counter(Metric.GATEWAY_DELIVERIES, "Tasks handed to workers.", registry=registry)
         self.returned = Counter(
             Metric.GATEWAY_RETURNED, "Tasks handed out again after a lease ended.", registry=registry
@@ -39,6 +43,11 @@ class GatewayMetrics:
                 self.tasks.labels(origin, kind)
         for outcome in GatewayOutcome:
             self.results.labels(outcome.value)
+
+    def refused(self, path: str, status: int) -> None:
+        """Count a refusal; paths that are no route count together."""
+        route = path if path in _ROUTES else "other"
+        self.errors.labels(route, str(status)).inc()
 
 
 class QueueCollector(Collector):

@@ -33,7 +33,7 @@ def _base_url(url: str) -> str:
 
 def _need(module: str, *, extra: str) -> None:
     if find_spec(module) is None:
-        raise ValueError(f"needs {module}: install sn17-miner[{extra}]")
+        raise ValueError(f"needs {module}: uv sync --inexact --package sn17-miner --extra {extra}")
 
 
 class ChainSettings(BaseModel):

@@ -38,6 +38,6 @@ def create_backend(settings: WorkerSettings) -> Backend:
     except ImportError as error:
         raise BackendUnavailable(
             f"the {settings.backend} backend needs packages that are not installed "
-            f"({error.name}); install sn17-trellis[torch]"
+            f"({error.name}); uv sync --inexact --package sn17-trellis --extra torch"
         ) from error
     return cast("Backend", found.create_backend(settings))

@@ -124,6 +124,8 @@ class WorkerMetrics:
             self.findings.labels(finding.value)
         self.canary_drift: float | None = None
         self.degraded: DegradedReason | None = None
+        self.model: str | None = None
+        """Checkpoint and hardware in one line, once they are known."""
         registry.register(_States(self, recent, gpu_memory, self_recycles, jobs_in_flight, failing))
 
     def count(self, kind: GenerationKind, outcome: GenerationOutcome) -> None:
@@ -172,6 +174,12 @@ class _States(Collector):
         for name, text, value in gauges:
             if value is not None:
                 yield GaugeMetricFamily(name, text, value)
+        if self._metrics.model is not None:
+            model = GaugeMetricFamily(
+                MetricName.MODEL_INFO, "Checkpoint and hardware that make assets.", labels=["model"]
+            )
+            model.add_metric([self._metrics.model], 1.0)
+            yield model
         reasons = [self._metrics.degraded] if self._metrics.degraded is not None else []
         if self._failing():
             reasons.append(DegradedReason.MODEL_FAILING)

@@ -215,6 +215,7 @@ class Worker:
         started = clock()
         self._backend.load()
         loaded = clock()
+        self._metrics.model = self._backend.identity
         self._backend.warmup(self._progress_of(None), lambda: self._service.stopping is not None)
         self._metrics.count(GenerationKind.WARMUP, GenerationOutcome.OK)
         self._log.info(

@@ -175,3 +175,24 @@ def test_networks_that_do_not_fit_each_other(copy: Path) -> None:
 def test_a_folder_without_a_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(CheckpointMissingError, match=r"pipeline\.json: no such file"):
         read_pipeline(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 123456\n", "Git LFS pointer"),
+        (b"<!DOCTYPE html><title>Sign in</title>", "a web page"),
+        (b'{"error": "Access to this model is restricted"}', "JSON text"),
+        (b"", "empty"),
+        (b"PK\x03\x04" + bytes(100), "nothing pickled"),
+        (b"\x1f\x8b\x08" + bytes(100), "gzip"),
+        (bytes(5), "not a complete safetensors file: "),
+    ],
+    ids=["lfs", "page", "json", "empty", "torch", "gzip", "unknown"],
+)
+def test_what_lies_in_place_of_weights_is_named(copy: Path, content: bytes, said: str) -> None:
+    file = copy / "ckpts" / "slat_flow_model.safetensors"
+    file.write_bytes(content)
+    with pytest.raises(CheckpointError, match="slat_flow_model") as told:
+        check_checkpoint(copy, Repositories())
+    assert said in str(told.value)

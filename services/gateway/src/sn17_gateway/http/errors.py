@@ -7,7 +7,7 @@ import json
 import math
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -78,8 +78,11 @@ class TooManyRequests(HTTPException):
         super().__init__(429, "Too many requests", {"retry-after": str(max(1, math.ceil(retry_after)))})
 
 
-def install_errors(app: FastAPI) -> None:
-    """Answers of handlers keep their form; those that no handler made follow the client's Accept."""
+def install_errors(app: FastAPI, count: Callable[[str, int], None]) -> None:
+    """Answers of handlers keep their form; those that no handler made follow the client's Accept.
+
+    ``count`` is told of each, with path and status.
+    """
 
     async def refuse(request: Request, error: Exception) -> Response:
         if isinstance(error, BodyError):
@@ -87,6 +90,7 @@ def install_errors(app: FastAPI) -> None:
         if not isinstance(error, Refusal):
             raise error
         request.scope["sn17.code"] = _CODES.get(error.status, Code.INTERNAL)
+        count(request.scope["path"], error.status)
         return error.response()
 
     async def general(request: Request, error: Exception) -> Response:
@@ -95,6 +99,7 @@ def install_errors(app: FastAPI) -> None:
         # The root is known for its 405: health checks of load balancers rely on it.
         status = 405 if error.status_code == 404 and request.url.path == "/" else error.status_code
         request.scope["sn17.code"] = _CODES.get(status, Code.BAD_REQUEST)
+        count(request.scope["path"], status)
         return general_answer(status, request.headers.get("accept", ""), error.headers)
 
     app.add_exception_handler(Refusal, refuse)

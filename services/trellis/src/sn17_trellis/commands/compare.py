@@ -113,7 +113,9 @@ def main(argv: Sequence[str], draw: Draw | None = None) -> int:
     figures["drift"] = drift(our_quality, other_quality)
     draw = draw or installed_renderer()
     if draw is None:
-        sys.stderr.write("no pictures: install sn17-fixer, whose renderer draws them\n")
+        sys.stderr.write(
+            "no pictures without the fixer that draws them: uv sync --inexact --package sn17-fixer\n"
+        )
     else:
         figures["likeness"], png = draw(read_ply(ours), read_ply(others))
     if args.into:

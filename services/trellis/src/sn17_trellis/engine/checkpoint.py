@@ -34,6 +34,7 @@ from sn17_trellis.engine.config import (
 from sn17_trellis.engine.errors import CheckpointError, CheckpointMissingError
 from sn17_trellis.engine.gaussians import GaussianDecoder
 from sn17_trellis.engine.latents import LatentFlow
+from sn17_trellis.engine.stand_ins import what_it_is
 from sn17_trellis.engine.structure import StructureDecoder, StructureFlow
 from sn17_trellis.engine.weights import STORED, Reader
 
@@ -155,7 +156,9 @@ def _opened(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="pt", device="cpu") as handle:
             yield handle
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: not a complete safetensors file: {error}") from error
+        found = what_it_is(path)
+        said = f", but {found}" if found else f": {error}"
+        raise CheckpointError(f"{path}: not a complete safetensors file{said}") from error
 
 
 def verify(module: nn.Module, path: ModelPath) -> dict[str, torch.dtype]:

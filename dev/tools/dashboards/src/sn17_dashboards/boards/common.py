@@ -57,6 +57,13 @@ UPGRADES = Annotation(
     title="{{service}} {{version}}",
     colour="blue",
 )
+MODELS = selected(Metric.MODEL_INFO, WORKERS)
+CHECKPOINTS = Annotation(
+    name="Checkpoint changes",
+    expr=f"count by (model) ({MODELS}) unless count by (model) ({MODELS} offset 5m)",
+    title="model: {{model}}",
+    colour="green",
+)
 RESTARTS = Annotation(
     name="Worker restarts",
     expr=f"changes({selected('process_start_time_seconds', WORKERS)}[$__rate_interval]) > 0",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sn17_contract.metrics import Metric
 
 from sn17_dashboards.boards.common import (
+    CHECKPOINTS,
     RECYCLES,
     RESTARTS,
     TARGET_LINES,
@@ -59,7 +60,7 @@ OVERVIEW = Board(
     name="overview",
     title="sn17 / Overview",
     text="What each validator accepted, why the rest was not accepted, and whether the workers are healthy.",
-    annotations=(UPGRADES, RECYCLES, RESTARTS),
+    annotations=(UPGRADES, CHECKPOINTS, RECYCLES, RESTARTS),
     panels=(
         Panel(
             "Validators",

@@ -15,10 +15,11 @@ ACCEPTANCE_SECONDS = Threshold("acceptance_seconds", 35)
 SUCCESS_LEAST = Threshold("success_least", 0.45)
 SUCCESS_EXPECTED = Threshold("success_expected", 0.55)
 SUCCESS_GOOD = Threshold("success_good", 0.58)
+GATEWAY_WAIT = Threshold("alert_gateway_wait", 180)
 
 ALL = (
     *(CORDON, EMERGENCY, DEGRADED_GAUSSIANS, CANARY_DRIFT, ACCEPTANCE_GAUSSIANS, ACCEPTANCE_SECONDS),
-    *(SUCCESS_LEAST, SUCCESS_EXPECTED, SUCCESS_GOOD),
+    *(SUCCESS_LEAST, SUCCESS_EXPECTED, SUCCESS_GOOD, GATEWAY_WAIT),
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sn17_contract.metrics import Metric
 
-from sn17_dashboards.boards.common import RECYCLES, RESTARTS, WALL, WORKERS
+from sn17_dashboards.boards.common import CHECKPOINTS, RECYCLES, RESTARTS, WALL, WORKERS
 from sn17_dashboards.boards.thresholds import ACCEPTANCE_SECONDS, CANARY_DRIFT
 from sn17_dashboards.model import Board, Mark, Panel, Query, increase, quantile, selected
 
@@ -15,7 +15,7 @@ TRELLIS = Board(
     name="trellis",
     title="sn17 / TRELLIS and fixer",
     text="Generations, memory, canary and repair, by worker.",
-    annotations=(RECYCLES, RESTARTS),
+    annotations=(CHECKPOINTS, RECYCLES, RESTARTS),
     panels=(
         Panel(
             "Generations by end",

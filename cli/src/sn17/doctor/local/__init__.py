@@ -1,0 +1,1 @@
+"""Checks of this machine: values that a probe returns, and their judgement."""
