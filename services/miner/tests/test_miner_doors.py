@@ -221,7 +221,8 @@ def test_signed_seeds_become_what_workers_take_and_stay_different(seed: int) -> 
         (400, True, Receipt.REFUSED),
         (413, True, Receipt.REFUSED),
         (429, True, Receipt.BUSY),
-        (503, True, Receipt.BUSY),
+        (408, True, Receipt.BUSY),
+        (503, True, Receipt.LOST),
         (500, True, Receipt.LOST),
         (502, True, Receipt.LOST),
         (None, True, Receipt.LOST),
@@ -373,8 +374,9 @@ def test_no_source_starves_whatever_validators_answer(
     turn = iter(range(10**9))
     for _ in range(600):
         fleet.step(lambda: kinds[next(turn) % len(kinds)], frozenset({"away"}))
+    # A turn is a generation, or a worker kept for a validator for as long, and a generation.
     turns = most_before("home", chosen) + 1
-    assert max(fleet.longest["home"], fleet.now - fleet.last["home"]) <= turns * (GENERATION + 1.0)
+    assert max(fleet.longest["home"], fleet.now - fleet.last["home"]) <= turns * (2 * GENERATION + 1.0)
     assert fleet.served["away"] == 0
 
 

@@ -103,7 +103,7 @@ class Delivery:
     ) -> Task | None:
         """Act on one answer: the finished task, or None to try again after a wait."""
         context, receipt = self.context, reading.receipt
-        progress.broke = receipt is Receipt.LOST
+        progress.broke = receipt is Receipt.LOST and not reading.answered
         if receipt is Receipt.STORED:
             return await self._stored(task, skip, "stored by the gateway")
         await context.note(task, receipt.value, reading.detail)

@@ -22,6 +22,7 @@ from sn17_miner.core.receipt import GatewayError
 _SMALL: Final = 1 << 20
 _PER_TASK: Final = 4 << 20
 """Bytes of one offer at most: a picture of 2 MiB as base64, or a prompt that only the body's limit bounds."""
+_STORED: Final = b"Ok"
 _PIECE: Final = 1 << 16
 _HOLD: Final = 0.5
 """Seconds before the asset follows, after an upload that broke. A node checks whose task it is before it
@@ -98,8 +99,9 @@ class GatewayClient:
         return Answered(tuple(tasks), tuple(nodes), (*bad_tasks, *bad_nodes, *more))
 
     async def deliver(self, node: str, account: Account, result: Result, *, hold: bool = False) -> None:
-        """Hand a result in. Returns on 200; raises GatewayError. ``hold`` after an upload that broke: give a
-        refusal time to be read before the asset follows.
+        """Hand a result in. Returns when it is stored; raises GatewayError.
+
+        ``hold`` after an upload that broke: give a refusal time to be read before the asset follows.
         """
 
         async def call() -> bytes:
@@ -114,7 +116,9 @@ class GatewayClient:
                 node, account, Route.ADD_RESULT, self.submit_timeout, _SMALL, data=body, headers=headers
             )
 
-        await self._in_time(node, call)
+        answer = await self._in_time(node, call)
+        if answer.strip() != _STORED:
+            raise GatewayError(None, "a 200 without the word that a result is stored")
 
     async def status(self, node: str, account: Account, task_id: str) -> StatusBody:
         """What clients are told of a task. Raises GatewayError."""

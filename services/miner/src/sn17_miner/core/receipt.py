@@ -46,11 +46,12 @@ class GatewayError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The meaning and the reason; ``retry_after`` seconds."""
+    """The meaning and the reason; ``retry_after`` seconds; ``answered``: a whole answer came."""
 
     receipt: Receipt
     detail: str
     retry_after: float | None = None
+    answered: bool = True
 
 
 def read_receipt(error: GatewayError | None) -> Reading:
@@ -58,11 +59,13 @@ def read_receipt(error: GatewayError | None) -> Reading:
     if error is None:
         return Reading(Receipt.STORED, "stored")
     if error.status is None:
-        return Reading(Receipt.LOST if error.sent else Receipt.NOT_SENT, str(error))
+        receipt = Receipt.LOST if error.sent else Receipt.NOT_SENT
+        return Reading(receipt, str(error), answered=False)
     receipt = _STATUS.get(error.status)
     if receipt is None:
-        if error.status in (408, 429, 503):
+        if error.status in (408, 429):
             receipt = Receipt.BUSY
         else:
+            # A 503 may tell that an earlier sending of the same result is being taken in.
             receipt = Receipt.LOST if error.status >= 500 else Receipt.REFUSED
     return Reading(receipt, str(error), error.retry_after)
