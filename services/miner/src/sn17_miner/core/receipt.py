@@ -59,8 +59,8 @@ def read_receipt(error: GatewayError | None) -> Reading:
     if error is None:
         return Reading(Receipt.STORED, "stored")
     if error.status is None:
-        receipt = Receipt.LOST if error.sent else Receipt.NOT_SENT
-        return Reading(receipt, str(error), answered=False)
+        silence = Receipt.LOST if error.sent else Receipt.NOT_SENT
+        return Reading(silence, str(error), answered=False)
     receipt = _STATUS.get(error.status)
     if receipt is None:
         if error.status in (408, 429):
