@@ -94,6 +94,19 @@ TOGGLES: dict[str, tuple[str, ...]] = {
         "gateway.enabled=true,gateway.replicas=3,gateway.postgres.existingSecret=database,"
         "gateway.persistence.accessModes={ReadWriteMany}",
     ),
+    "miner-gateways": (
+        "--set",
+        "gateway.enabled=true,gateway.tls.existingSecret=cert,miner.ownGatewayWeight=2,miner.fastLane=deadline",
+        "--set-json",
+        'miner.gateways=[{"name":"public","url":"https://gateway.example","weight":0.5,'
+        '"hotkeySecret":"second","caSecret":"ca","taskSeconds":300},{"name":"plain","url":"http://other:8404"}]',
+    ),
+    "miner-gateways-laptop": (
+        "-f",
+        str(CHART / "values-laptop.yaml"),
+        "--set-json",
+        'miner.gateways=[{"name":"public","url":"https://gateway.example"}]',
+    ),
     "common-labels": ("--set", "commonLabels.team=mining"),
 }
 

@@ -69,10 +69,12 @@ def test_the_gateway_takes_prompts_and_all_children_die_with_a_killed_parent(tmp
     assert all(_alive(pid) for pid in pids)
 
     port = json.loads((state / "run" / "gateway.json").read_text())["port"]
-    body = {"prompt": "a red robot"}
+    body = {"prompt": "a red cube"}
     headers = {"x-api-key": (state / "gateway-key").read_text()}
     taken = own_request("POST", f"http://127.0.0.1:{port}/add_task", json=body, headers=headers, timeout=30)
     assert taken.status_code == 200, taken.text
+    where = {"url": f"http://127.0.0.1:{port}/get_status", "params": {"id": taken.json()["id"]}}
+    _until(lambda: own_request("GET", **where, timeout=30).json()["status"] == "Success", 120)
     status = [sys.executable, "-m", "sn17", "status", "--state-dir", str(state)]
     told = subprocess.run(status, capture_output=True, text=True, timeout=60, check=False)
     assert f"gateway: http://127.0.0.1:{port}" in told.stdout, told.stdout + told.stderr

@@ -157,6 +157,49 @@ affinity:
 {{- end -}}
 {{- end -}}
 
+{{- /* The miner's sources of work beside the validators, as the JSON of SN17_GATEWAYS. */ -}}
+{{- define "sn17.minerGateways" -}}
+{{- $sources := list -}}
+{{- if and .Values.gateway.enabled (gt (float64 .Values.miner.ownGatewayWeight) 0.0) -}}
+{{- $scheme := ternary "https" "http" (not (empty .Values.gateway.tls.existingSecret)) -}}
+{{- $url := printf "%s://%s-gateway.%s.svc.%s:8404" $scheme (include "sn17.fullname" .) .Release.Namespace .Values.clusterDomain -}}
+{{- $own := dict "name" "own" "url" $url "weight" .Values.miner.ownGatewayWeight "follow_nodes" false -}}
+{{- with .Values.gateway.tls.existingSecret }}{{ $_ := set $own "ca_file" "/var/run/sn17/gateway-ca/own/ca.crt" }}{{ end -}}
+{{- with .Values.gateway.settings.SN17_TASK_SECONDS }}{{ $_ := set $own "task_seconds" . }}{{ end -}}
+{{- $sources = append $sources $own -}}
+{{- end -}}
+{{- $names := dict "hotkey_file" "hotkeySecret" "weight" "weight" "worker_id" "workerId" "follow_nodes" "followNodes" "task_seconds" "taskSeconds" "poll_seconds" "pollSeconds" "ca_file" "caSecret" -}}
+{{- range $gateway := .Values.miner.gateways -}}
+{{- $source := dict "name" $gateway.name "url" $gateway.url -}}
+{{- range $setting, $name := $names -}}
+{{- if hasKey $gateway $name -}}
+{{- $value := get $gateway $name -}}
+{{- if eq $name "hotkeySecret" }}{{ $value = printf "/var/run/sn17/gateway-hotkey/%s/hotkey" $gateway.name }}{{ end -}}
+{{- if eq $name "caSecret" }}{{ $value = printf "/var/run/sn17/gateway-ca/%s/ca.crt" $gateway.name }}{{ end -}}
+{{- $_ := set $source $setting $value -}}
+{{- end -}}
+{{- end -}}
+{{- $sources = append $sources $source -}}
+{{- end -}}
+{{- toJson $sources -}}
+{{- end -}}
+
+{{- /* Secrets of these sources, as YAML: files: [{name, path, secret, key}]. */ -}}
+{{- define "sn17.minerGatewayFiles" -}}
+files:
+  {{- if and .Values.gateway.enabled (gt (float64 .Values.miner.ownGatewayWeight) 0.0) .Values.gateway.tls.existingSecret }}
+  - {name: gateway-ca-own, path: gateway-ca/own, secret: {{ .Values.gateway.tls.existingSecret | quote }}, key: ca.crt}
+  {{- end }}
+  {{- range .Values.miner.gateways }}
+  {{- if .hotkeySecret }}
+  - {name: gateway-hotkey-{{ .name }}, path: gateway-hotkey/{{ .name }}, secret: {{ .hotkeySecret | quote }}, key: hotkey}
+  {{- end }}
+  {{- if .caSecret }}
+  - {name: gateway-ca-{{ .name }}, path: gateway-ca/{{ .name }}, secret: {{ .caSecret | quote }}, key: ca.crt}
+  {{- end }}
+  {{- end }}
+{{- end -}}
+
 {{- define "sn17.prometheusUrl" -}}
 {{- default (printf "http://%s-prometheus:9090" (include "sn17.fullname" .)) .Values.prometheus.url -}}
 {{- end -}}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parents[3] / "dev/devnet/tests"))
 sys.path.insert(0, str(Path(__file__).parents[2] / "gateway/tests"))
 sys.path.insert(0, str(Path(__file__).parent))
 

@@ -60,7 +60,7 @@ outside:
   trellis: [dns, modelHub]
   {{- end }}
   {{- if .Values.miner.enabled }}
-  miner: [dns{{ if not .Values.localValidators.enabled }}, internet{{ else if .Values.networkPolicy.minerTo }}, minerPeers{{ end }}]
+  miner: [dns{{ if or (not .Values.localValidators.enabled) .Values.miner.gateways }}, internet{{ else if .Values.networkPolicy.minerTo }}, minerPeers{{ end }}]
   {{- end }}
   {{- if and .Values.gateway.enabled .Values.gateway.postgres.existingSecret }}
   gateway: [dns, postgres]

@@ -209,6 +209,9 @@ class Stack:
             "SN17_STATE_DIR": str(self.options.state_dir / "miner"),
             "SN17_TIME_SCALE": str(self.options.time_scale),
         }
+        if self.gateway is not None:
+            url = f"http://127.0.0.1:{self.gateway.ready.port}"
+            env["SN17_GATEWAYS"] = json.dumps([{"name": "own", "url": url, "follow_nodes": False}])
         if self.options.tasks is not None:
             env["SN17_MAX_TASKS"] = str(self.options.tasks)
         return env
