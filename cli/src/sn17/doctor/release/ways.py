@@ -9,17 +9,19 @@ from sn17_contract.http import FIXER_PORT, OPS_PORT, TRELLIS_PORT
 
 from sn17.doctor.release.policies import End, Way
 
-SCRAPED: Final = ("trellis", "fixer", "miner", "operator")
+SCRAPED: Final = ("trellis", "fixer", "miner", "operator", "gateway", "validators")
 INSIDE: Final = (
     ("miner", "trellis", TRELLIS_PORT),
     ("miner", "fixer", FIXER_PORT),
     ("miner", "validators", 8099),
+    ("miner", "gateway", 8404),
     ("operator", "trellis", OPS_PORT),
+    ("operator", "trellis", TRELLIS_PORT),
     ("operator", "prometheus", OPS_PORT),
     ("grafana", "prometheus", OPS_PORT),
     *(("prometheus", name, OPS_PORT) for name in SCRAPED),
 )
-"""As docs/network.md says; of the admin way to a worker only the port that is always used."""
+"""As docs/network.md says; of the local validators one port, and without what `helm test` uses."""
 RESOLVER: Final = End("DNS", {"k8s-app": "kube-dns"}, "kube-system")
 DNS_PORT: Final = 53
 FAR: Final = End("validators outside", address="203.0.113.7")
