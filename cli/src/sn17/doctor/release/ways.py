@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
+from sn17_contract.gateway import GATEWAY_PORT
 from sn17_contract.http import FIXER_PORT, OPS_PORT, TRELLIS_PORT
 
 from sn17.doctor.release.policies import End, Way
@@ -14,7 +15,7 @@ INSIDE: Final = (
     ("miner", "trellis", TRELLIS_PORT),
     ("miner", "fixer", FIXER_PORT),
     ("miner", "validators", 8099),
-    ("miner", "gateway", 8404),
+    ("miner", "gateway", GATEWAY_PORT),
     ("operator", "trellis", OPS_PORT),
     ("operator", "trellis", TRELLIS_PORT),
     ("operator", "prometheus", OPS_PORT),
