@@ -240,6 +240,7 @@ def test_the_guard_swaps_a_leak_away_without_any_operator(new_process: Any, wait
     worker = new_process(
         memory_limit_bytes=2000 * MIB,
         faults={"leak_mib_per_generation": 60, "slow_seconds": 0.8},
+        procedural_load_seconds=2,
         guard_swap_after_seconds=0,
     )
     for _ in range(60):
@@ -250,6 +251,36 @@ def test_the_guard_swaps_a_leak_away_without_any_operator(new_process: Any, wait
     assert (last["how"], last["outcome"]) == ("swap", "done")
     assert last["reason"].startswith("guard")
     assert worker.metric("sn17_memory_unreclaimable_bytes") < 0.5 * 2000 * MIB
+
+
+def test_a_worker_that_would_refuse_replaces_its_model_at_once_where_no_swap_fits(
+    new_process: Any, wait_until: Wait
+) -> None:
+    worker = new_process(
+        memory_limit_bytes=1000 * MIB,
+        procedural_ballast_mib=430,
+        faults={"leak_mib_per_generation": 120},
+        self_recycle_after_seconds=600,
+    )
+    boot = worker.state()["boot_id"]
+    for _ in range(12):
+        wait_until(lambda: worker.post().status_code == 200)
+    last = worker.state()["last_recycle"]
+    assert (last["how"], last["outcome"], worker.state()["boot_id"]) == ("replace", "done", boot)
+    assert last["reason"].startswith("guard")
+
+
+def test_a_replacement_in_vain_is_followed_by_the_end_of_the_container(new_process: Any) -> None:
+    """A fresh model process alone passes the refusing level: it is not the model that holds the memory."""
+    worker = new_process(
+        memory_limit_bytes=1000 * MIB,
+        procedural_ballast_mib=430,
+        guard_cleanup_ratio=0.3,
+        guard_refuse_ratio=0.4,
+        self_recycle_after_seconds=600,
+    )
+    assert worker.process.wait(60) == 75
+    assert "self_recycle" in worker.log()
 
 
 def test_sigterm_during_a_swap_ends_the_fresh_one_and_delivers_the_job(

@@ -6,7 +6,7 @@ import dataclasses
 
 from hypothesis import given
 from hypothesis import strategies as st
-from sn17_trellis.model_process.room import Measures, Terms, job_must_wait, no_room
+from sn17_trellis.model_process.room import Measures, Terms, job_must_wait, no_room, not_worth_it
 from sn17_trellis.swap_policy import SwapPolicy
 
 GIB = 1 << 30
@@ -53,8 +53,37 @@ def test_more_memory_in_use_never_makes_room(terms: Terms, used: int, more: int)
 
 
 def test_both_models_in_one_worker_are_replaced_and_not_swapped() -> None:
-    both = dataclasses.replace(TERMS, fresh_peak=5 * GIB, rest=5 * GIB, growth=GIB // 4)
-    assert "leaves less than 3 generations" in str(no_room(both, both.rest))
+    both = dataclasses.replace(TERMS, fresh_peak=5 * GIB, rest=6 * GIB, growth=GIB // 4)
+    assert "would be due" in str(no_room(both, both.rest))
+
+
+def test_the_act_that_costs_less_for_each_generation_is_chosen() -> None:
+    """A swap is due sooner: it does not pay where a start takes hardly longer than its part on the device."""
+    quick = dataclasses.replace(
+        TERMS, growth=GIB // 2, swap_seconds=15.0, start_seconds=15.0, device_seconds=11.0
+    )
+    assert no_room(quick, quick.rest) is None
+    assert "replacements" in str(not_worth_it(quick, quick.rest))
+    loads_long = dataclasses.replace(quick, swap_seconds=36.0, start_seconds=36.0)
+    assert not_worth_it(loads_long, loads_long.rest) is None
+    assert not_worth_it(dataclasses.replace(quick, growth=0), quick.rest) is None, "nothing leaks"
+
+
+@given(terms_of_any_worker, st.floats(0.1, 300), st.floats(0, 300))
+def test_a_longer_start_never_speaks_against_swaps(terms: Terms, start: float, more: float) -> None:
+    one = dataclasses.replace(terms, start_seconds=start, device_seconds=min(start, 11.0))
+    if one.swap_pays and one.threshold > one.rest:
+        assert dataclasses.replace(one, start_seconds=start + more).swap_pays
+
+
+def test_costs_are_measured_where_nothing_else_ran() -> None:
+    measures = Measures(device_seconds=11.0)
+    for seconds in (36.0, 60.0):
+        measures.started(1000, seconds)
+    measures.at_rest(2000)
+    terms = measures.terms(limit=GIB, refuse_ratio=0.88, job_seconds=20.0, device_free=None)
+    assert terms is not None
+    assert (terms.start_seconds, terms.device_seconds, terms.swap_seconds) == (36.0, 11.0, 60.0)
 
 
 def test_a_device_without_room_for_a_second_set_of_weights_is_said() -> None:
@@ -75,6 +104,10 @@ def test_growth_is_of_later_generations_and_never_negative() -> None:
     assert measures.growth == 0, "the first job fills caches"
     for used in (910, 920, 930):
         measures.after_job(used)
+    assert measures.growth == 10
+    measures.at_rest(100)
+    assert measures.growth == 10, "the next life will grow as the one before"
+    measures.after_job(900)
     assert measures.growth == 10
     for used in (800, 700, 600):
         measures.after_job(used)

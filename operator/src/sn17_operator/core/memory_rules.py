@@ -48,6 +48,10 @@ def memory(context: Context) -> Iterator[Finding]:
             continue
         start = trailing_run(series, lambda v, mark=mark: v >= mark, context.monitoring.stale_after)  # type: ignore[misc]
         left = 0.0 if start is None else max(0.0, dwell - (series.at - start))
+        if start is not None and _guard_is_first(context, series, left):
+            text = "fills up so quickly that the worker's own guard acts before anybody else could"
+            yield context.finding(name, RuleClass.MEMORY, Outcome.RESTING, text, mark=mark, signals=signals)
+            continue
         text = f"unreclaimable memory is {series.value:.0%} of the limit, the mark is {mark:.0%}"
         if start is None:
             outcome = Outcome.OK
@@ -80,6 +84,25 @@ def growth(ratios: Series) -> float:
     return max(0.0, (last - first) / (last_at - first_at))
 
 
+def _guard_is_first(context: Context, ratios: Series, seconds: float) -> bool:
+    """Between two jobs the guard replaces a model process of its own that it would have to refuse jobs for.
+
+    Whoever looks from outside sees it a scrape later, and takes a worker out of service that has just been
+    renewed, or is being.
+    """
+    guard = _guard(context)
+    if guard is None:
+        return False
+    soon = ratios.value + growth(ratios) * (seconds + LAG_SCRAPES * context.monitoring.scrape_interval)
+    return ratios.value < guard <= soon
+
+
+def _guard(context: Context) -> float | None:
+    """Where the guard of a worker refuses that can recycle its model alone; None: it has none."""
+    reading = context.reading(Signal.GUARD)
+    return None if isinstance(reading, Gap) or not context.evidence.separate_model else reading.value
+
+
 def two_processes(context: Context) -> str | None:
     """Said while two model processes share the memory, up to the deadline of a swap."""
     reading = context.reading(Signal.MODEL_PROCESSES)
@@ -104,7 +127,9 @@ def _swap_due(context: Context, ratios: Series | None, two: str | None) -> Findi
     if room.value <= 0:
         text = "there is no room for a second model process"
         return answer(Outcome.IDLE, text, mark=threshold.value, at=room.at)
-    soon = ratios.value + growth(ratios) * LAG_SCRAPES * context.monitoring.scrape_interval
+    # A guard swaps between two jobs before it is too late; without one that is the operator's affair.
+    lag = 0.0 if _guard(context) is not None else LAG_SCRAPES * context.monitoring.scrape_interval
+    soon = ratios.value + growth(ratios) * lag
     text = (
         f"unreclaimable memory is {ratios.value:.0%} of the limit, {soon:.0%} by the time a swap begins; "
         f"one is due at {threshold.value:.0%}"

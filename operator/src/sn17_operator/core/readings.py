@@ -17,6 +17,8 @@ class Signal(StrEnum):
     MODEL_PROCESSES = "model_processes"
     SWAP_ROOM = "swap_room"
     SWAP_THRESHOLD = "swap_threshold"
+    GUARD = "guard"
+    """Share of the limit from which on the worker's own guard refuses; a guard that is off has no series."""
     MEMORY = "memory"
     LIMIT = "limit"
     GAUSSIANS = "gaussians"

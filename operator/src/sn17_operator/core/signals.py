@@ -15,6 +15,7 @@ METRICS: Mapping[Signal, tuple[str, str]] = {
     Signal.MODEL_PROCESSES: (Metric.MODEL_PROCESSES, ""),
     Signal.SWAP_ROOM: (Metric.SWAP_ROOM, ""),
     Signal.SWAP_THRESHOLD: (Metric.SWAP_THRESHOLD_RATIO, ""),
+    Signal.GUARD: (Metric.MEMORY_MARK_RATIO, 'mark="refuse"'),
     Signal.MEMORY: (Metric.MEMORY_UNRECLAIMABLE, ""),
     Signal.LIMIT: (Metric.MEMORY_LIMIT, ""),
     Signal.GAUSSIANS: (Metric.RECENT_GAUSSIANS_MEAN, ""),

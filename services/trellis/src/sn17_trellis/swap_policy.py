@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from sn17_trellis.model_process.room import Terms, no_room
+from sn17_trellis.model_process.room import Terms, no_room, not_worth_it
 
 JITTER: Final = 0.5
 """Share of the patience that is added at random, so that equal workers do not act together."""
@@ -34,7 +34,7 @@ class SwapPolicy:
         Above the threshold the operator has its time, unless a job is about to begin after which a swap
         would not fit any more.
         """
-        if terms is None or no_room(terms, used) is not None:
+        if terms is None or not_worth_it(terms, used) is not None:
             self._above_since = None
             return None
         if used >= terms.threshold:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -49,7 +50,7 @@ class Upkeep:
         self._trust = trust
         self._lives = lives
         self._recycles = recycles
-        self._replaced = False
+        self._renewed = False
         self._ran_since_cleanup = False
         self._last_job_end = service.monotonic()
         self.tasks_since_canary = 0
@@ -70,6 +71,8 @@ class Upkeep:
         self._ran_since_cleanup = True
         self._lives.after_job()
         self._swap_if_due(idle_for=0.0)
+        if not self._renew_if_useless():
+            self._renewed = False
 
     def idle(self, acts: Acts) -> None:
         """At every quiet tick without an asset being encoded."""
@@ -79,7 +82,8 @@ class Upkeep:
         self._guard.check(clean=self._ran_since_cleanup)
         self._ran_since_cleanup = False
         self._swap_if_due(idle_for=self._service.monotonic() - self._last_job_end)
-        self._give_up_if_due()
+        if not self._renew_if_useless():
+            self._give_up_if_due()
 
     def canary_ran(self) -> None:
         """A canary was begun."""
@@ -108,17 +112,44 @@ class Upkeep:
         if reason is not None:
             self._recycle(RecycleHow.SWAP, reason)
 
+    def _renew_if_useless(self) -> bool:
+        """Whether no job can be taken; then a new model process at once, and if that did not help a new
+        container.
+
+        A worker that refuses everything loses nothing by either. While somebody holds it, what happens is
+        their affair. A job that comes to its end below the refusing level shows that the last act helped.
+        """
+        lives, held = self._lives, self._service.drain.draining
+        if not lives.separate or held or lives.recycling is not None or self._service.stopping is not None:
+            return False
+        why = self._device_dead() or self._full()
+        if why is None:
+            return False
+        if not self._renewed:
+            self._renewed = self._recycle(RecycleHow.REPLACE, f"guard: {why}")
+        elif self._recycles.due(math.inf, refusing=True):
+            self._service.stop(EXIT_CODE_RECYCLE, "self_recycle")
+        return True
+
+    def _device_dead(self) -> str | None:
+        """A fatal device error that nobody has acted on yet."""
+        alone = self._service.monotonic() - max(self._last_job_end, self._service.last_admin_call or 0.0)
+        patient = alone < self._settings.guard_swap_after_seconds
+        return None if patient or not self._trust.fatal else "a fatal device error"
+
+    def _full(self) -> str | None:
+        """Why the guard would refuse the next job."""
+        reading = self._service.read_memory()
+        if self._settings.guard == "off" or reading is None or reading.ratio is None:
+            return None
+        return self._guard.check() if reading.ratio >= self._settings.guard_refuse_ratio else None
+
     def _give_up_if_due(self) -> None:
-        """Refusing, alone with it for long: replace the model process; if that did not help, end."""
+        """Refusing, alone with it for long: end."""
         since = self._guard.refusing_since
         last = max(since or 0.0, self._last_job_end, self._service.last_admin_call or 0.0)
-        refusing = since is not None or self._trust.fatal
         alone = self._service.monotonic() - last
-        if self._lives.separate and not self._replaced:
-            if refusing and alone >= self._settings.self_recycle_after_seconds:
-                self._replaced = self._recycle(RecycleHow.REPLACE, "guard: refusing, alone with it for long")
-            return
-        if self._recycles.due(alone, refusing=refusing):
+        if self._recycles.due(alone, refusing=since is not None or self._trust.fatal):
             self._service.stop(EXIT_CODE_RECYCLE, "self_recycle")
 
     def _recycle(self, how: RecycleHow, reason: str) -> bool:

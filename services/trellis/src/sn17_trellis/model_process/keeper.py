@@ -361,7 +361,9 @@ class Keeper:
 
     def measured(self, fresh: Fresh) -> None:
         """A fresh process serves alone: the next one will need what it needed."""
-        self.meter.measures.canary_seconds = fresh.canary_seconds
+        measures = self.meter.measures
+        measures.canary_seconds = fresh.canary_seconds
+        measures.device_seconds = min(measures.device_seconds, fresh.device_seconds)
         self.meter.started(fresh.life)
 
     def judge(self, fresh: Fresh, *, proves: bool) -> bool:

@@ -9,7 +9,7 @@ from sn17_service import MemoryReading
 
 from sn17_trellis.model_process.life import Life
 from sn17_trellis.model_process.memory import process_bytes
-from sn17_trellis.model_process.room import Measures, Terms, no_room
+from sn17_trellis.model_process.room import Measures, Terms, no_room, not_worth_it
 
 
 class Meter:
@@ -45,10 +45,12 @@ class Meter:
         )
 
     def room(self, serving: Life | None) -> bool | None:
-        """Whether a swap fits now; None where that is not known."""
+        """Whether a swap fits now and is worth it; None where that is not known."""
         reading = self._read_memory()
         terms = self._terms_at(reading, serving)
-        return None if terms is None or reading is None else no_room(terms, reading.unreclaimable) is None
+        return (
+            None if terms is None or reading is None else not_worth_it(terms, reading.unreclaimable) is None
+        )
 
     def why_no_room(self, serving: Life | None) -> str | None:
         """Why a swap does not fit; None where it does, or where no limit stands in its way."""

@@ -91,4 +91,8 @@ class LivesCollector(Collector):
         yield found
         room = lives.room()
         if room is not None:
-            yield GaugeMetricFamily(MetricName.SWAP_ROOM, "1 where a swap fits now, else 0.", float(room))
+            yield GaugeMetricFamily(
+                MetricName.SWAP_ROOM,
+                "1 where a swap fits now and costs less than a replacement, else 0.",
+                float(room),
+            )

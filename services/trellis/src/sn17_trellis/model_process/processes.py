@@ -30,11 +30,12 @@ log = logging.getLogger("sn17.trellis.lives")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fresh:
-    """A process that is ready, with its canary and the seconds that took."""
+    """A process that is ready, with its canary, the seconds that took, and those since its warm-up began."""
 
     life: Life
     canary: Encoded
     canary_seconds: float
+    device_seconds: float
 
 
 class Processes:
@@ -104,6 +105,7 @@ class Processes:
         began(SwapPhase.LOAD)
         life.load(watched)
         began(SwapPhase.WARMUP)
+        warms_at = time.monotonic()
         life.warm_up(lambda *_: None, watched)
         began(SwapPhase.CANARY)
         began_at = time.monotonic()
@@ -114,7 +116,8 @@ class Processes:
         finally:
             Path(file).unlink(missing_ok=True)
         life.cleanup(watched)
-        return Fresh(life, canary, time.monotonic() - began_at)
+        now = time.monotonic()
+        return Fresh(life, canary, now - began_at, now - warms_at)
 
     def end(self, life: Life, *, until: float | None = None) -> None:
         """End a process after its jobs, or now once ``until`` (monotonic) is over. Waits for it."""

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-MIN_GROWTHS: Final = 3
-"""A process that would have to go again after fewer generations is not worth a swap."""
-GROWTHS_KEPT: Final = 8
+IN_SERVICE: Final = 0.01
+GROWTHS_KEPT: Final = 32
+"""Enough that the estimate moves the threshold by less than the generation that is kept free."""
 SWAPS_KEPT: Final = 20
 
 
@@ -20,9 +20,11 @@ class Terms:
     """What was measured of this worker.
 
     ``fresh_peak``: most that a process takes from its start to the end of its canary. ``rest``: the whole
-    container with one fresh process at rest. ``growth``: what a generation leaves behind, never below 0.
-    ``swap_seconds``: p95 of swaps, ``job_seconds``: p50 of jobs. ``device_need`` and ``device_free`` are
-    None without a device.
+    container with one fresh process at rest. ``growth``: what a generation leaves behind, never below 0;
+    ``jump``: the most that one of the latest left. ``swap_seconds``: p95 of swaps, ``job_seconds``: p50 of
+    jobs. ``start_seconds``: from a start until the process serves, which is what a replacement costs;
+    ``device_seconds``: the part of it that needs the device, which is what a swap costs. ``device_need`` and
+    ``device_free`` are None without a device.
     """
 
     limit: int
@@ -34,6 +36,9 @@ class Terms:
     job_seconds: float
     device_need: int | None = None
     device_free: int | None = None
+    start_seconds: float = math.inf
+    device_seconds: float = 0.0
+    jump: int = 0
 
     @property
     def refuse(self) -> int:
@@ -48,7 +53,7 @@ class Terms:
     @property
     def threshold(self) -> int:
         """The level at which a swap should begin: one generation before it fits no more."""
-        return self.refuse - self.fresh_peak - self.growth * (self.jobs_meanwhile + 1)
+        return self.refuse - self.fresh_peak - self.growth * self.jobs_meanwhile - max(self.growth, self.jump)
 
     @property
     def threshold_ratio(self) -> float:
@@ -58,6 +63,24 @@ class Terms:
     def half_way(self) -> float:
         """Half of the way from a fresh process at rest to the threshold."""
         return self.rest + (self.threshold - self.rest) / 2
+
+    @property
+    def swap_pays(self) -> bool:
+        """Whether the device loses less by swaps than by replacements, for each generation made.
+
+        A swap is the cheaper act, and the one that is due sooner: it must begin while two processes fit. A
+        life makes generations from its rest to the threshold and during the swap; one that is replaced makes
+        them up to the refusing level. Half a generation more in both cases, for where the last one ends. That
+        the worker stays in service is worth ``IN_SERVICE`` of the device's time.
+        """
+        if self.growth <= 0:
+            return True
+        swapped = (self.threshold - self.rest) / self.growth + self.jobs_meanwhile + 0.5
+        replaced = (self.refuse - self.rest) / self.growth + 0.5
+        if swapped <= 0 or replaced <= 0:
+            return False
+        more = self.device_seconds / swapped - self.start_seconds / replaced
+        return more <= IN_SERVICE * self.job_seconds
 
     def by_name(self) -> Mapping[str, int]:
         """The terms in bytes, as they are exported."""
@@ -71,10 +94,10 @@ class Terms:
 
 def no_room(terms: Terms, used: int) -> str | None:
     """Why a swap does not fit at ``used`` bytes of the container; None where it does."""
-    if terms.threshold - terms.rest < MIN_GROWTHS * terms.growth or terms.threshold <= terms.rest:
+    if terms.threshold <= terms.rest:
         return (
-            f"a fresh process needs {_mib(terms.fresh_peak)} and starts at {_mib(terms.rest)}: the threshold "
-            f"of {_mib(terms.threshold)} leaves less than {MIN_GROWTHS} generations of {_mib(terms.growth)}"
+            f"a fresh process needs {_mib(terms.fresh_peak)} and starts at {_mib(terms.rest)}, a swap would "
+            f"be due at {_mib(terms.threshold)} already"
         )
     need = used + terms.fresh_peak + terms.growth * terms.jobs_meanwhile
     if need > terms.refuse:
@@ -83,6 +106,16 @@ def no_room(terms: Terms, used: int) -> str | None:
     if free is not None and device_need is not None and free < device_need:
         return f"the device has {_mib(free)} free, a fresh process needs {_mib(device_need)}"
     return None
+
+
+def not_worth_it(terms: Terms, used: int) -> str | None:
+    """Why no swap should begin at ``used`` bytes for the sake of memory; None where one should."""
+    if not terms.swap_pays:
+        return (
+            f"with {_mib(terms.growth)} a generation, replacements at {_mib(terms.refuse)} cost less than "
+            f"swaps at {_mib(terms.threshold)}"
+        )
+    return no_room(terms, used)
 
 
 def job_must_wait(terms: Terms, used: int, fresh_now: int) -> bool:
@@ -99,6 +132,9 @@ class Measures:
     device_need: int | None = None
     start_seconds: float | None = None
     canary_seconds: float | None = None
+    device_seconds: float = math.inf
+    """Warm-up and canary, at their quickest: beside a job they wait for their turns."""
+    quickest_start: float = math.inf
     swaps: deque[float] = field(default_factory=lambda: deque(maxlen=SWAPS_KEPT))
     growths: deque[int] = field(default_factory=lambda: deque(maxlen=GROWTHS_KEPT))
     _last: int | None = None
@@ -107,11 +143,14 @@ class Measures:
         """A process has become ready; the largest peak and the latest time count."""
         self.fresh_peak = max(peak, self.fresh_peak or 0)
         self.start_seconds = seconds
+        self.quickest_start = min(self.quickest_start, seconds)
 
     def at_rest(self, used: int) -> None:
-        """One fresh process at rest: the reading that later ones are compared with."""
+        """One fresh process at rest: the reading that later ones are compared with.
+
+        How fast it will grow is first taken from the lives before it.
+        """
         self.rest, self._last = used, None
-        self.growths.clear()
 
     def after_job(self, used: int) -> None:
         """The container's level between two jobs; the first one fills caches and tells no growth."""
@@ -155,6 +194,9 @@ class Measures:
             job,
             self.device_need,
             device_free,
+            self.quickest_start,
+            min(self.device_seconds, self.quickest_start),
+            max(0, *self.growths) if self.growths else 0,
         )
 
 
