@@ -33,10 +33,7 @@ def control(install: Install) -> Release:
 
 @pytest.fixture(scope="module")
 def guarded(install: Install, control: Release) -> Release:
-    """In one process, where a worker that refuses can do nothing but end itself."""
-    chosen = values(guard=True, operator=False, self_recycle_after=10)
-    chosen["trellis"]["settings"]["SN17_MODEL_PROCESS"] = "off"
-    return install("guarded", chosen)
+    return install("guarded", values(guard=True, operator=False, self_recycle_after=10))
 
 
 @pytest.fixture(scope="module")

@@ -1,20 +1,23 @@
-"""The same leak under four guardians, on one real cluster at the same time.
+"""The same leak under several ways to live with it, on one real cluster.
 
-    python -m sn17_bench.comparison [--minutes N] [--leak MIB] [--archives FILE ...]
-                                    [--json FILE] [--png FILE]
+    python -m sn17_bench.comparison [--minutes N] [--leaks MIB ...] [--load-seconds S] [--validators N]
+                                    [--at-once N] [--archives FILE ...] [--json FILE] [--png FILE]
     python -m sn17_bench.comparison --from FILE --png FILE
 
-Two workers each lose 1.5 % of their limit of 1Gi at every generation (--leak: MiB), and as memory fills
-their assets shrink to an eighth. Arms: the worker's own guard without an operator; nothing but kubelet's
-restart after an OOM kill (the baseline); a process manager that looks at the memory and restarts at a
-threshold, as PM2 does, SIGINT and 1.6 s later SIGKILL; and sn17. Everything else is the same, the network's
-fast motion of 1:20 included.
+At each of the points every arm has two workers of 1Gi that lose so many MiB at every generation; a model
+process holds 21 % of the limit and takes a load time. Arms: no leak; nothing but kubelet's restart after an
+OOM kill; a process manager that restarts at a threshold, as PM2 does, SIGINT and 1.6 s later SIGKILL; a
+worker whose model process ends itself after a job above the threshold; the worker's own guard with its swaps
+and no operator; sn17. Everything else is the same, the network's fast motion of 1:20 included. Jobs broken
+off are counted from how containers and model processes end, in every arm alike. ``--at-once``: arms side by
+side on the machine's processors; the others follow.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -32,13 +35,13 @@ COLUMNS = {
     "rejected": "rejected",
     "oom_kills": "OOM kills",
     "restarts": "restarts",
-    "killed_at_work": "killed at work",
+    "killed_at_work": "broken off",
 }
 PANELS = {
     "accepted_per_hour": "accepted per hour",
     "lost_percent": "lost, % of tasks",
     "oom_kills": "OOM kills",
-    "killed_at_work": "killed in mid-job",
+    "killed_at_work": "jobs broken off",
     "mean_gaussians": "mean gaussians",
 }
 
@@ -81,39 +84,61 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--leak", type=float, help="MiB that a worker of 1Gi loses at each generation")
+    parser.add_argument("--minutes", type=float, default=15.0, help="of each point and group of arms")
+    parser.add_argument("--leaks", type=float, nargs="+", default=[2.0, 15.0, 51.0], metavar="MIB")
+    parser.add_argument("--load-seconds", type=float, default=1.25, help="of the weights, at 1:20")
+    parser.add_argument("--validators", type=int, default=12, help="how much work there is")
+    parser.add_argument("--threshold", type=float, default=0.85, help="at which the rivals restart")
+    parser.add_argument("--at-once", type=int, default=3)
     parser.add_argument("--archives", type=Path, nargs="*", default=[])
     parser.add_argument("--json", type=Path)
     parser.add_argument("--png", type=Path)
     parser.add_argument("--from", dest="source", type=Path, help="draw and show an earlier result")
     options = parser.parse_args()
-    if options.source:
-        found = json.loads(options.source.read_text())
-    else:
-        from sn17_chaos.cluster_bed import bed
-        from sn17_chaos.cluster_compare import LEAK_MIB, compare
-
-        leak = options.leak or LEAK_MIB
-        with bed(archives=options.archives) as on:
-            results = compare(on, options.minutes, lambda text: print(text, flush=True), leak)
-        commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True)
-        found = {
-            "commit": commit.strip(),
-            "date": datetime.now(UTC).date().isoformat(),
-            "leak_mib": leak,
-            "arms": [asdict(each) for each in results],
-        }
-        if options.json:
-            options.json.write_text(json.dumps(found, indent=1) + "\n")
-    show(found["arms"])
+    found = json.loads(options.source.read_text()) if options.source else measure(options)
+    for point in found["points"]:
+        print(f"\n{point['leak_mib']:g} MiB a generation, weights load in {point['load_seconds']:g} s")
+        show(point["arms"])
     if options.png:
-        minutes = found["arms"][0]["minutes"]
+        point = found["points"][len(found["points"]) // 2]
         about = (
-            f"the same leak of {found['leak_mib']:g} MiB a generation, 2 workers of 1Gi each,"
-            f" {minutes:g} minutes at 1:20 on one cluster; {found['date']}, {found['commit']}"
+            f"the same leak of {point['leak_mib']:g} MiB a generation, 2 workers of 1Gi each,"
+            f" {point['arms'][0]['minutes']:g} minutes at 1:20 on one cluster;"
+            f" {found['date']}, {found['commit']}"
         )
-        draw(found["arms"], options.png, about)
+        draw(point["arms"], options.png, about)
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """All points on one cluster; what is done is written at once."""
+    from sn17_chaos.cluster_arms import ARMS
+    from sn17_chaos.cluster_bed import bed
+    from sn17_chaos.cluster_compare import Scene, compare
+
+    commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True)
+    found: dict[str, Any] = {
+        "commit": commit.strip(),
+        "date": datetime.now(UTC).date().isoformat(),
+        "points": [],
+    }
+    with bed(archives=options.archives) as on:
+        for leak in options.leaks:
+            scene = Scene(leak, options.load_seconds, options.validators, options.threshold)
+            point: dict[str, Any] = {
+                **asdict(scene),
+                "at_once": options.at_once,
+                "arms": [],
+                "load_average": [],
+            }
+            found["points"].append(point)
+            for first in range(0, len(ARMS), options.at_once):
+                group = ARMS[first : first + options.at_once]
+                results = compare(on, options.minutes, lambda text: print(text, flush=True), scene, group)
+                point["arms"] += [asdict(each) for each in results]
+                point["load_average"].append(os.getloadavg()[0])
+                if options.json:
+                    options.json.write_text(json.dumps(found, indent=1) + "\n")
+    return found
 
 
 if __name__ == "__main__":

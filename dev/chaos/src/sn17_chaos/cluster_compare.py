@@ -1,34 +1,45 @@
-"""The same leak under four ways to live with it, side by side on one cluster."""
+"""The same leak under several ways to live with it, side by side on one cluster."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import httpx2
-from sn17_cluster.release import FAST_MEMORY_RULE, values
-from sn17_cluster.stack import Recorder, Stack, out_of_memory_kills, ready, terminations
-from sn17_contract.kubernetes import EXIT_CODE_RECYCLE
+from sn17_cluster.client import CommandError
+from sn17_cluster.release import values
+from sn17_cluster.stack import Recorder, Stack, ready, terminations
+from sn17_contract.http import OPS_PORT, TRELLIS_PORT
 from sn17_contract.tasks import Outcome
+from sn17_contract.worker import RecycleHow
 
-from sn17_chaos.cluster_bed import Bed, unique
+from sn17_chaos.cluster_arms import ARMS, Arm, Ends, metrics_text
+from sn17_chaos.cluster_bed import CGROUPS, Bed, unique
+from sn17_chaos.cluster_memory import MemoryWatch
 from sn17_chaos.history import OPEN
 from sn17_chaos.new_lines import NewLines
 
 WORKERS = 2
-VALIDATORS = 8
-LEAK_MIB = 15.0
-"""1.5 % of the limit a generation: from fresh to killed in four minutes at the network's twentyfold speed, a
-leak of little more than an hour. One of 5 % leads from the mark to the limit within the operator's dwell."""
+BALLAST_MIB = 215
+"""21 % of the limit, for each model process."""
 SLOW_SECONDS = 1.0
-MARK = FAST_MEMORY_RULE["highPercent"] / 100
+LOOK_SECONDS = 1.0
+MEMORY_RULE = {
+    "highPercent": 80,
+    "highForSeconds": 2,
+    "clearPercent": 70,
+    "clearForSeconds": 3,
+    "emergencyPercent": 90,
+}
+"""The defaults, their times twenty times as short."""
 PM2_INTERVAL_SECONDS = 2.0
 """PM2 looks every 30 s; the network's fast motion is twentyfold, so this is rather patient."""
 PM2_KILL_SECONDS = 1.6
@@ -38,21 +49,15 @@ _GENERATED = re.compile(r"generated key=\S+ gaussians=(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
-class Arm:
-    """One way: the worker's own guard, the operator, a process manager's threshold."""
+class Scene:
+    """One point of the grid, at the network's twentyfold speed: what all arms have in common."""
 
-    name: str
-    guard: bool = False
-    operator: bool = False
-    threshold: bool = False
-
-
-ARMS = (
-    Arm("guard only, no operator", guard=True),
-    Arm("restart when killed (OOM)"),
-    Arm("restart at a threshold (PM2)", threshold=True),
-    Arm("sn17", guard=True, operator=True),
-)
+    leak_mib: float = 15.0
+    load_seconds: float = 1.25
+    """Of the weights: 25 s of a real one."""
+    validators: int = 12
+    threshold: float = 0.85
+    """Share of the limit at which the rivals restart: among the best of those tried in the simulation."""
 
 
 @dataclass(slots=True)
@@ -70,15 +75,18 @@ class Result:
     restarts: int
     killed_at_work: int
     mean_gaussians: float
+    recycles: dict[str, int] = field(default_factory=dict)
+    """Of model processes, by act and outcome."""
     lost_reasons: dict[str, int] = field(default_factory=dict)
 
 
 class Release:
     """One arm's release."""
 
-    def __init__(self, bed: Bed, arm: Arm, index: int, leak_mib: float = LEAK_MIB) -> None:
-        self.bed, self.arm, self.leak_mib = bed, arm, leak_mib
-        self.killed_at_work = 0
+    def __init__(self, bed: Bed, arm: Arm, index: int, scene: Scene) -> None:
+        self.bed, self.arm, self.scene = bed, arm, scene
+        self.ends = Ends()
+        self.memory = MemoryWatch()
         namespace = unique(f"arm{index}")
         bed.cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
         self.stack = Stack(bed.cluster, namespace)
@@ -92,25 +100,24 @@ class Release:
         self.stack.install(self._values())
 
     def _values(self) -> dict[str, Any]:
-        faults = {
-            "slow_seconds": SLOW_SECONDS,
-            # As the worker's memory fills, its assets shrink to an eighth: what the post-mortem saw.
-            "gaussian_decay": True,
-            "gaussian_decay_from": 0.4,
-            "gaussian_decay_to": 0.8,
-        }
         chosen = values(
             guard=self.arm.guard,
             operator=self.arm.operator,
             replicas=WORKERS,
-            leak_mib=self.leak_mib,
-            faults=faults,
-            rules={"gaussians": {"minimumMean": 5_000, "minimumGenerations": 4}},
+            leak_mib=self.scene.leak_mib if self.arm.leaks else 0.0,
+            faults={"slow_seconds": SLOW_SECONDS},
+            rules={"memory": MEMORY_RULE},
             self_recycle_after=30,
             recycle={"cooldownSeconds": 10, "youngSeconds": 0},
+            strategy="Swap" if self.arm.model_process else "RestartContainer",
         )
+        settings = chosen["trellis"]["settings"]
+        settings["SN17_PROCEDURAL_BALLAST_MIB"] = BALLAST_MIB
+        settings["SN17_PROCEDURAL_LOAD_SECONDS"] = self.scene.load_seconds
+        settings["SN17_GUARD_SWAP_AFTER_SECONDS"] = 2.25
+        settings["SN17_IDLE_SWAP_AFTER_SECONDS"] = 1
         chosen["log"] = {"format": "human"}
-        chosen["localValidators"]["count"] = VALIDATORS
+        chosen["localValidators"]["count"] = self.scene.validators
         chosen["trellis"]["terminationGracePeriodSeconds"] = 20
         chosen["trellis"]["settings"]["SN17_SELF_RECYCLE_INTERVAL_SECONDS"] = 0
         chosen["miner"]["settings"] = {
@@ -139,25 +146,59 @@ class Release:
             self._thread.join(10.0)
         self.pods.stop()
 
+    def remove(self) -> None:
+        """Give the machine back to the arms that come next."""
+        self.stop()
+        with contextlib.suppress(CommandError):
+            self.stack.uninstall(timeout=120)
+
     def _watch(self) -> None:
-        while not self._stop.wait(PM2_INTERVAL_SECONDS):
+        next_pm2 = 0.0
+        while not self._stop.wait(LOOK_SECONDS):
             with contextlib.suppress(httpx2.HTTPError, OSError, ValueError, KeyError):
                 self.read_logs()
-                if self.arm.threshold:
-                    self._restart_the_full()
+                due = time.monotonic() >= next_pm2
+                next_pm2 = time.monotonic() + PM2_INTERVAL_SECONDS if due else next_pm2
+                self._look(restart=self.arm.threshold and due)
 
-    def _restart_the_full(self) -> None:
+    def _look(self, *, restart: bool) -> None:
         pods = {pod["metadata"]["name"]: pod for pod in self.workers() if pod["status"].get("podIP")}
-        urls = {name: f"http://{pod['status']['podIP']}:10006/v1/worker" for name, pod in pods.items()}
+        urls = {
+            name: f"http://{pod['status']['podIP']}:{TRELLIS_PORT}/v1/worker" for name, pod in pods.items()
+        }
+        self.memory.look((CGROUPS / node.cgroup for node in self.bed.nodes), pods.values(), time.time())
         for name, said in self.bed.inside.all(urls).items():
-            if said is None or not said["memory"]:
+            if said is None:
                 continue
-            if said["memory"]["unreclaimable_bytes"] / said["memory"]["limit_bytes"] >= MARK:
-                self.killed_at_work += said["job"] is not None
-                reached = self.bed.signal(pods[name], "trellis", signal.SIGINT)
-                time.sleep(PM2_KILL_SECONDS)
-                if set(self.bed.pids(pods[name], "trellis")) & set(reached):
-                    self.bed.signal(pods[name], "trellis", signal.SIGKILL)
+            pod = pods[name]
+            self.ends.look(pod, said, time.time())
+            ops = f"{pod['status']['podIP']}:{OPS_PORT}"
+            text = metrics_text(self.bed.inside.request, ops)
+            if text is not None:
+                self.ends.read(said["boot_id"], text)
+            memory = said["memory"]
+            full = memory and memory["unreclaimable_bytes"] / memory["limit_bytes"] >= self.scene.threshold
+            if full and restart:
+                self._restart(pod)
+            elif full and self.arm.self_exit and said["recycling"] is None:
+                self._replace(ops, said["life_id"])
+
+    def _restart(self, pod: Any) -> None:
+        reached = self.bed.signal(pod, "trellis", signal.SIGINT)
+        time.sleep(PM2_KILL_SECONDS)
+        if set(self.bed.pids(pod, "trellis")) & set(reached):
+            self.bed.signal(pod, "trellis", signal.SIGKILL)
+
+    def _replace(self, ops: str, life_id: str) -> None:
+        body = {"life_id": life_id, "how": RecycleHow.REPLACE.value, "reason": "above the threshold"}
+        token = self.bed.api.get(f"/api/v1/namespaces/{self.stack.namespace}/secrets/sn17-admin-token")
+        bearer = base64.b64decode(token["data"]["token"]).decode()
+        self.bed.inside.request(
+            "POST",
+            f"http://{ops}/admin/v1/recycle",
+            json=body,
+            headers={"Authorization": f"Bearer {bearer}"},
+        )
 
     def read_logs(self) -> None:
         for node in self.bed.nodes:
@@ -199,51 +240,55 @@ class Release:
             accepted_per_hour=round(accepted / hours),
             rejected=rejected,
             lost=sum(lost.values()),
-            oom_kills=len(out_of_memory_kills(self.pods)),
+            oom_kills=self._kills(),
             restarts=len(ends),
-            killed_at_work=self.killed_at_work,
+            killed_at_work=self.ends.killed_at_work(self.pods.objects()),
             mean_gaussians=round(sum(counts) / len(counts)) if counts else 0,
+            recycles=self.ends.recycles(),
             lost_reasons=lost,
         )
 
-    def recycles(self) -> int:
-        """Ends of containers with the exit code of a recycle."""
-        return len(
-            {
-                end["containerID"]
-                for pod in self.pods.objects()
-                for end in terminations(pod)
-                if end["exitCode"] == EXIT_CODE_RECYCLE
-            }
-        )
+    def _kills(self) -> int:
+        """As the kernel counts them in the containers' groups, and kubelet where the container is gone."""
+        self.memory.note(self.pods.objects())
+        return len(self.memory.kills)
 
 
 @contextlib.contextmanager
-def arms(bed: Bed, leak_mib: float) -> Iterator[list[Release]]:
+def arms(bed: Bed, scene: Scene, chosen: Sequence[Arm]) -> Iterator[list[Release]]:
     """All of them installed and at work."""
     releases: list[Release] = []
     try:
-        for index, arm in enumerate(ARMS):
-            releases.append(Release(bed, arm, index, leak_mib))
+        for index, arm in enumerate(chosen):
+            releases.append(Release(bed, arm, index, scene))
         for release in releases:
-            bed.wait(f"{release.arm.name} at work", release.healthy, 240.0)
+            bed.wait(f"{release.arm.name} at work", release.healthy, 300.0)
         yield releases
     finally:
         for release in releases:
             release.stop()
 
 
-def compare(bed: Bed, minutes: float, say: Callable[[str], None], leak_mib: float = LEAK_MIB) -> list[Result]:
+def compare(
+    bed: Bed,
+    minutes: float,
+    say: Callable[[str], None],
+    scene: Scene | None = None,
+    chosen: Sequence[Arm] = ARMS,
+) -> list[Result]:
     """Let all arms leak for so long, then wait until what was handed out has had its chance."""
-    with arms(bed, leak_mib) as releases:
+    scene = scene or Scene()
+    with arms(bed, scene, chosen) as releases:
         start = time.time()
         for release in releases:
             release.watch()
-        say(f"{len(releases)} releases of {WORKERS} workers leak side by side")
+        say(f"{len(releases)} releases of {WORKERS} workers side by side, {scene}")
         time.sleep(60 * minutes)
         end = time.time()
         time.sleep(SETTLE_SECONDS)
         results = [release.result(start, end) for release in releases]
+        for release in releases:
+            release.remove()
     for found in results:
         say(json.dumps(asdict(found)))
     return results
