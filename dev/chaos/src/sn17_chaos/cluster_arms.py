@@ -20,7 +20,7 @@ SEEN_SECONDS: Final = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One way: the worker's own guard, the operator, a process manager's threshold, a worker that goes itself.
+    """One way: the worker's own guard, the operator, a process manager's threshold, the worker's own end.
 
     ``self_exit``: its model process ends after the job in which it passed the threshold, and the parent with
     the imports makes another one; nothing is lost by it. ``model_process``: the model is one of its own.
