@@ -13,10 +13,10 @@ from sn17_contract.http import LeaseOwner
 from sn17_contract.worker import RecycleHow, RecycleOutcome
 
 from sn17_operator.core.evidence import Raw, attribute, within_fleet
-from sn17_operator.core.model import CanaryResult, Fleet, Intent, Pod, RecycleResult, RuleClass, Stage, Worker
+from sn17_operator.core.model import CanaryResult, Fleet, Intent, Pod, RecycleResult, RuleClass, Stage
 from sn17_operator.core.plan import Act, Blocked, Plan, Reason, Step
 from sn17_operator.core.planner import measure, plan
-from sn17_operator.core.policy import judge
+from sn17_operator.core.policy import judge_all
 from sn17_operator.ports import (
     Admin,
     Announcement,
@@ -169,7 +169,10 @@ class Controller:
 
     def _fleet(self, miner: Miner, target: Target, measurement: Measurement, now: float) -> Fleet:
         previous = self._previous(miner)
-        workers = tuple(self._worker(miner, pod, measurement, now) for pod in target.pods)
+        monitoring = measurement.monitoring
+        raws = ((pod, measurement.workers.get(pod.uid, Raw())) for pod in target.pods)
+        seen = [(pod, attribute(raw, pod.started_at, monitoring.failed)) for pod, raw in raws]
+        workers = tuple(self._notes.worker(*each, now) for each in judge_all(miner.spec, seen, monitoring))
         return Fleet(
             workers=workers,
             expected=target.expected or 0,
@@ -178,12 +181,6 @@ class Controller:
             storm_at=previous.last_storm_time,
             evictions=tuple(record.eviction() for record in previous.evictions or ()),
         )
-
-    def _worker(self, miner: Miner, pod: Pod, measurement: Measurement, now: float) -> Worker:
-        raw = measurement.workers.get(pod.uid, Raw())
-        evidence = attribute(raw, pod.started_at, measurement.monitoring.failed)
-        verdict = judge(miner.spec, pod, evidence, measurement.monitoring)
-        return self._notes.worker(pod, evidence, verdict, now)
 
     # --- acting ---------------------------------------------------------------------------------------
 

@@ -32,6 +32,7 @@ class Metric(StrEnum):
     LAST_PROGRESS = "sn17_last_progress_timestamp_seconds"
     LAST_GENERATION = "sn17_last_generation_timestamp_seconds"
     CANARY_DRIFT = "sn17_canary_drift_ratio"
+    CANARY_INFO = "sn17_canary_info"
     GPU_ERRORS = "sn17_gpu_errors"
     GPU_MEMORY = "sn17_gpu_memory_bytes"
     SELF_RECYCLES = "sn17_self_recycles"

@@ -54,10 +54,19 @@ class WorkerState:
     boots: dict[str, deque[tuple[float, float]]] = field(default_factory=dict)
     doubts: dict[str, deque[tuple[float, float]]] = field(default_factory=dict)
     lives: dict[str, deque[tuple[float, float]]] = field(default_factory=dict)
+    canaries: dict[str, deque[tuple[float, float]]] = field(default_factory=dict)
     series: dict[Signal, deque[tuple[float, float]]] = field(default_factory=dict)
 
     def sample(self, signal: Signal, at: float, value: float) -> None:
         self.series.setdefault(signal, deque(maxlen=KEPT_SAMPLES)).append((at, value))
+
+    def say(self, signal: Signal, what: str, at: float, value: float) -> None:
+        """A sample of something that is said by a label; outputs of canaries come and go with lives."""
+        said = self.doubts if signal is Signal.DEGRADED else self.canaries
+        if what not in said:
+            for old in list(self.canaries)[:-KEPT_LIVES]:
+                del self.canaries[old]
+        said.setdefault(what, deque(maxlen=KEPT_SAMPLES)).append((at, value))
 
 
 class Scraper:
@@ -139,9 +148,11 @@ class Scraper:
                         state.sample(signal, at, sample.value)
                 elif sample.name in self._wanted:
                     signal = self._wanted[sample.name][0]
-                    if signal is Signal.DEGRADED:
-                        reason = sample.labels.get(INFO_LABELS[signal], "")
-                        state.doubts.setdefault(reason, deque(maxlen=KEPT_SAMPLES)).append((at, sample.value))
+                    if signal in (Signal.DEGRADED, Signal.CANARY_INFO):
+                        said = sample.labels.get(INFO_LABELS[signal], "")
+                        state.say(signal, said, at, sample.value)
+                    elif signal is Signal.GUARD and sample.labels.get("mark") != "refuse":
+                        continue
                     elif signal in SUMMED:
                         sums[signal] = sums.get(signal, 0.0) + sample.value
                     else:
@@ -175,6 +186,9 @@ class Scraper:
                 {signal: [recent(samples, signal)] for signal, samples in state.series.items()},
                 tuple((why, recent(samples, Signal.DEGRADED)) for why, samples in state.doubts.items()),
                 tuple((life, recent(samples, Signal.LIFE)) for life, samples in state.lives.items()),
+                tuple(
+                    (said, recent(samples, Signal.CANARY_INFO)) for said, samples in state.canaries.items()
+                ),
             )
             for name, state in self._states.items()
         }

@@ -366,6 +366,7 @@ def gather(answers: Mapping[Signal, Sequence[Result]]) -> dict[str, Raw]:
             series.get(uid, {}),
             tuple(infos[Signal.DEGRADED].get(uid, ())),
             tuple(infos[Signal.LIFE].get(uid, ())),
+            tuple(infos[Signal.CANARY_INFO].get(uid, ())),
         )
         for uid in infos[Signal.BOOT].keys() | series.keys()
     }

@@ -16,7 +16,9 @@ GRAVITY = (
     RuleName.UNREACHABLE,
     RuleName.STALLED,
     RuleName.MEMORY_HIGH,
+    RuleName.POD_MEMORY_HIGH,
     RuleName.CANARY_DRIFT,
+    RuleName.CANARY_DISAGREES,
     RuleName.GAUSSIANS_LOW,
     RuleName.SLOW,
     RuleName.SWAP_DUE,
@@ -32,6 +34,8 @@ class Context:
     pod: Pod
     evidence: Evidence
     monitoring: Monitoring
+    disagrees: str | None = None
+    """Why the worker's canary is not what its peers make; None where it is, or where nobody can tell."""
 
     def reading(self, signal: Signal) -> Reading:
         """The signal's samples if the newest is fresh and a number, else why not."""

@@ -19,6 +19,8 @@ def first_act(spec: Spec, worker: Worker, rule: str, rule_class: RuleClass, now:
     model process. A person who asks for a recycle means the container.
     """
     evidence, history, pod = worker.evidence, worker.pod.history, worker.pod
+    if rule == RuleName.POD_MEMORY_HIGH:
+        return Stage.EVICT
     if spec.strategy is Strategy.EVICT_POD or evidence.doubt is DegradedReason.DEVICE_SUSPECT:
         return Stage.EVICT
     own = spec.strategy is Strategy.SWAP and evidence.separate_model

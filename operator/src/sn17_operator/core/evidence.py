@@ -30,13 +30,15 @@ class Raw:
     """Raw samples about one worker: per signal all its series, each with its labels' identity.
 
     ``boots`` are the series of the boot marker by boot id, ``lives`` those of the life marker by life id,
-    ``doubts`` those of the worker's own word that it is degraded by reason.
+    ``doubts`` those of the worker's own word that it is degraded by reason,
+    ``canaries`` those of its last canary.
     """
 
     boots: Labelled = ()
     series: Mapping[Signal, Sequence[Samples]] = field(default_factory=dict)
     doubts: Labelled = ()
     lives: Labelled = ()
+    canaries: Labelled = ()
 
 
 def within_fleet(monitoring: Monitoring, raws: Iterable[Raw]) -> Monitoring:
@@ -90,7 +92,9 @@ def attribute(raw: Raw, started_at: float | None, failed: Mapping[Signal, str]) 
         return Evidence(boot, readings)
     readings[Signal.LIFE] = Series(lived)
     doubt = None if Signal.DEGRADED in failed else _doubt(raw.doubts, lived[-1][0])
-    return Evidence(boot, readings, doubt, life, lived[0][0])
+    canaries = () if Signal.CANARY_INFO in failed else _said(raw.canaries, lived[-1][0])
+    canary = canaries[0] if len(canaries) == 1 else None
+    return Evidence(boot, readings, doubt, life, lived[0][0], canary)
 
 
 class _Marker:
@@ -153,8 +157,13 @@ def _since(samples: Samples, at: float) -> Samples:
 
 def _doubt(doubts: Labelled, at: float) -> DegradedReason | None:
     """The reason, of those this version knows, that has a sample at a time."""
-    said = {reason for reason, samples in doubts if samples and samples[-1][0] == at}
+    said = _said(doubts, at)
     return next((reason for reason in DegradedReason if reason in said), None)
+
+
+def _said(labelled: Labelled, at: float) -> tuple[str, ...]:
+    """The labels that have a sample at a time."""
+    return tuple(label for label, samples in labelled if samples and samples[-1][0] == at)
 
 
 def windows(rules: Sequence[Rules], interval: float) -> dict[Signal, float]:

@@ -72,8 +72,35 @@ def memory(context: Context) -> Iterator[Finding]:
             signals=signals,
         )
 
+    yield from _pod_memory(context)
     if context.spec.strategy is Strategy.SWAP and context.evidence.separate_model:
         yield _swap_due(context, series, two)
+
+
+def _pod_memory(context: Context) -> Iterator[Finding]:
+    """PodMemoryHigh: after a restart the pod is as full as before, and not of what its container holds.
+
+    A memory-backed volume outlives the container that wrote it. Only soon after a restart: later files that
+    the kernel merely keeps in its cache would look the same.
+    """
+    recycle, mark = context.spec.recycle, context.spec.rules.memory.high_percent / 100
+    signals = (Signal.POD_MEMORY, Signal.MEMORY, Signal.LIMIT)
+    pod, own, limit = (context.reading(signal) for signal in signals)
+    started, now = context.pod.started_at, context.monitoring.at
+    if isinstance(pod, Gap) or isinstance(own, Gap) or isinstance(limit, Gap) or not limit.value > 0:
+        return
+    if started is None or pod.at < started or not context.pod.restarts:
+        return
+    if now - started > recycle.young_seconds:
+        return
+    ratio, beyond = pod.value / limit.value, (pod.value - own.value) / limit.value
+    left = beyond > recycle.leftover_percent / 100 and ratio >= mark
+    text = f"the pod holds {ratio:.0%} of the limit, {beyond:.0%} of it beyond its container, after a restart"
+    outcome = Outcome.BREACH if left else Outcome.OK
+    name = RuleName.POD_MEMORY_HIGH
+    yield context.finding(
+        name, RuleClass.MEMORY, outcome, text, value=ratio, mark=mark, at=pod.at, signals=signals
+    )
 
 
 def growth(ratios: Series) -> float:

@@ -29,10 +29,12 @@ class RuleName(StrEnum):
 
     MEMORY_EMERGENCY = "MemoryEmergency"
     MEMORY_HIGH = "MemoryHigh"
+    POD_MEMORY_HIGH = "PodMemoryHigh"
     GPU_ERROR = "GpuError"
     UNREACHABLE = "Unreachable"
     STALLED = "Stalled"
     CANARY_DRIFT = "CanaryDrift"
+    CANARY_DISAGREES = "CanaryDisagrees"
     GAUSSIANS_LOW = "GaussiansLow"
     SLOW = "Slow"
     SWAP_DUE = "SwapDue"

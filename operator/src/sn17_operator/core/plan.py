@@ -67,6 +67,7 @@ class Reason(StrEnum):
     RECYCLE_DISABLED = "RecycleDisabled"
     METRICS_UNAVAILABLE = "MetricsUnavailable"
     DISRUPTION_BUDGET = "DisruptionBudget"
+    DEVICE_SUSPECT = "DeviceSuspect"
     TARGET_NOT_FOUND = "TargetNotFound"
 
 

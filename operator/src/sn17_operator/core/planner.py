@@ -65,10 +65,15 @@ def measure(spec: Spec, fleet: Fleet) -> Capacity:
     """Counts in units of the target's replicas, so that missing pods are unavailable too."""
     available = sum(_available(worker) for worker in fleet.workers)
     open_evictions = _open_evictions(fleet)
+    # A worker whose breach rests counts too: a fresh process made the same there.
     sick = sum(
         1
         for worker in fleet.workers
-        if worker.verdict.health is Health.DEGRADED and worker.verdict.breach_of(RuleClass.QUALITY)
+        if (worker.verdict.health is Health.DEGRADED and worker.verdict.breach_of(RuleClass.QUALITY))
+        or any(
+            f.outcome is Outcome.RESTING and f.rule_class is RuleClass.QUALITY
+            for f in worker.verdict.findings
+        )
     )
     return Capacity(
         expected=fleet.expected,

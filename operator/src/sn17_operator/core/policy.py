@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from sn17_operator.api import RuleAction, Spec
 from sn17_operator.core.context import Context
 from sn17_operator.core.model import Finding, Health, Outcome, Phase, Pod, RuleClass, Stage, Verdict
+from sn17_operator.core.peers import disagreeing
 from sn17_operator.core.readings import Evidence, Gap, Monitoring, Signal
 from sn17_operator.core.rules import CHAIN
 
@@ -55,13 +57,18 @@ def _starts(spec: Spec, pod: Pod, evidence: Evidence, started_at: float, now: fl
     return restarted or unseen or not leased
 
 
-def judge(spec: Spec, pod: Pod, evidence: Evidence, monitoring: Monitoring) -> Verdict:
-    """The verdict about one worker. Only ``DEGRADED`` ever leads to an action."""
+def judge(
+    spec: Spec, pod: Pod, evidence: Evidence, monitoring: Monitoring, disagrees: str | None = None
+) -> Verdict:
+    """The verdict about one worker. Only ``DEGRADED`` ever leads to an action.
+
+    ``disagrees``: why its canary is not what its peers make (``peers.disagreeing``).
+    """
     if pod.phase is not Phase.RUNNING or pod.started_at is None:
         return Verdict(
             Health.STARTING, (), pod.phase_message or pod.phase_reason or "the container is not running"
         )
-    found = findings(Context(spec, pod, evidence, monitoring))
+    found = findings(Context(spec, pod, evidence, monitoring, disagrees))
     verdict = Verdict(Health.DEGRADED, found)
     if breaches := verdict.breaches:
         return Verdict(Health.DEGRADED, found, "; ".join(f.message for f in breaches))
@@ -74,3 +81,12 @@ def judge(spec: Spec, pod: Pod, evidence: Evidence, monitoring: Monitoring) -> V
     if not judged:
         return Verdict(Health.IDLE, found, "nothing to judge quality by")
     return Verdict(Health.HEALTHY, found)
+
+
+def judge_all(
+    spec: Spec, seen: Sequence[tuple[Pod, Evidence]], monitoring: Monitoring
+) -> Iterator[tuple[Pod, Evidence, Verdict]]:
+    """The verdicts about all workers of one fleet, which are peers of each other."""
+    odd = disagreeing({pod.uid: found.canary for pod, found in seen if found.canary is not None})
+    for pod, evidence in seen:
+        yield pod, evidence, judge(spec, pod, evidence, monitoring, odd.get(pod.uid))

@@ -27,6 +27,8 @@ class Signal(StrEnum):
     JOBS = "jobs"
     PROGRESS = "progress"
     CANARY = "canary"
+    CANARY_INFO = "canary_info"
+    """What the last canary made of which checkpoint: a label, as with ``DEGRADED``."""
     GPU_ERRORS = "gpu_errors"
     DEGRADED = "degraded"
     """Why the worker does not trust itself: the reason is a label, so it has no series of numbers."""
@@ -83,6 +85,8 @@ class Evidence:
     life_id: str | None = None
     life_since: float | None = None
     """First sample of the life that is in sight, Unix seconds: it is at least as old as that."""
+    canary: str | None = None
+    """Digests of checkpoint and output of the latest canary, as told at the newest scrape."""
 
     @property
     def separate_model(self) -> bool:

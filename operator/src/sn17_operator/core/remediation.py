@@ -68,7 +68,11 @@ class Ladder(Swap):
             return self._withdraw("too many workers have quality verdicts, the cause is not in one worker")
         if pod.kept_by_person and not requested:
             return self._withdraw("a person has cordoned this worker")
-        if intent.rule_class is RuleClass.MEMORY and self.cleared():
+        if (
+            intent.rule_class is RuleClass.MEMORY
+            and intent.rule != RuleName.POD_MEMORY_HIGH
+            and self.cleared()
+        ):
             return self._cleared()
         if pod.phase is not Phase.RUNNING:
             return None
@@ -93,6 +97,8 @@ class Ladder(Swap):
             return self._unknown()
         if requested:
             return self._recycle(intent.reason)
+        if intent.rule == RuleName.CANARY_DISAGREES:
+            return self._quarantined()
         if not self.known() and intent.action is not Stage.CANARY:
             return self._unknown()
         match intent.rule_class:
@@ -102,6 +108,16 @@ class Ladder(Swap):
                 return self._resolve_quality()
             case _:
                 return self._recycle(intent.reason)
+
+    def _quarantined(self) -> Step | Blocked:
+        """A fresh process made the same, so it is the card. It makes nothing that anyone wants, and no act
+        of ours changes that: it stays out of service until a person has looked after it.
+        """
+        pod = self.worker.pod
+        if self.intent.rule not in {f.rule for f in self.worker.verdict.breaches} and self.known():
+            return self._withdraw("its canary is that of its peers again")
+        text = f"out of service and left to a person, its card is suspect: {self.intent.reason}"
+        return Blocked(pod.uid, pod.name, Reason.DEVICE_SUSPECT, text, self.intent.rule)
 
     def _unknown(self) -> Step:
         """Nothing is known about a cordoned worker: wait until its clock ends, then put it back."""

@@ -91,6 +91,12 @@ def slow(context: Context) -> Iterator[Finding]:
 
 
 def canary(context: Context) -> Iterator[Finding]:
+    """What the fixed-seed canary says: against its reference, and against the peers."""
+    yield from _canary_drifts(context)
+    yield from _canary_disagrees(context)
+
+
+def _canary_drifts(context: Context) -> Iterator[Finding]:
     """CanaryDrift: the worker's fixed-seed canary differs from the reference by more than the tolerance."""
     mark = context.spec.rules.canary.drift_percent / 100
     signals = (Signal.CANARY, Signal.DEGRADED)
@@ -125,6 +131,16 @@ def canary(context: Context) -> Iterator[Finding]:
         at=reading.at,
         signals=signals,
     )
+
+
+def _canary_disagrees(context: Context) -> Iterator[Finding]:
+    """CanaryDisagrees: the fixed-seed canary is not what most workers of the same kind make."""
+    if context.evidence.canary is None:
+        return
+    outcome = Outcome.OK if context.disagrees is None else Outcome.BREACH
+    text = context.disagrees or "its canary is that of its peers, or there are too few to tell"
+    signals = (Signal.CANARY_INFO,)
+    yield context.finding(RuleName.CANARY_DISAGREES, RuleClass.QUALITY, outcome, text, signals=signals)
 
 
 def _stall_finding(
@@ -270,14 +286,14 @@ class Rule:
 
 CHAIN = (
     Rule(
-        (RuleName.MEMORY_EMERGENCY, RuleName.MEMORY_HIGH, RuleName.SWAP_DUE),
+        (RuleName.MEMORY_EMERGENCY, RuleName.MEMORY_HIGH, RuleName.POD_MEMORY_HIGH, RuleName.SWAP_DUE),
         lambda rules: rules.memory.action,
         memory,
     ),
     Rule((RuleName.GPU_ERROR,), lambda rules: rules.gpu_errors.action, gpu_errors),
     Rule((RuleName.UNREACHABLE,), lambda rules: rules.unreachable.action, unreachable),
     Rule((RuleName.STALLED,), lambda rules: rules.stalled.action, stalled),
-    Rule((RuleName.CANARY_DRIFT,), lambda rules: rules.canary.action, canary),
+    Rule((RuleName.CANARY_DRIFT, RuleName.CANARY_DISAGREES), lambda rules: rules.canary.action, canary),
     Rule((RuleName.GAUSSIANS_LOW,), lambda rules: rules.gaussians.action, gaussians),
     Rule((RuleName.SLOW,), lambda rules: rules.slow.action, slow),
 )

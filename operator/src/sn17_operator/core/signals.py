@@ -24,6 +24,7 @@ METRICS: Mapping[Signal, tuple[str, str]] = {
     Signal.JOBS: (Metric.JOBS_IN_FLIGHT, ""),
     Signal.PROGRESS: (Metric.LAST_PROGRESS, ""),
     Signal.CANARY: (Metric.CANARY_DRIFT, ""),
+    Signal.CANARY_INFO: (Metric.CANARY_INFO, ""),
     Signal.GPU_ERRORS: (f"{Metric.GPU_ERRORS}_total", ""),
     Signal.DEGRADED: (Metric.DEGRADED, ""),
     Signal.DRAINING_USER: (Metric.DRAINING, f'by="{LeaseOwner.USER}"'),
@@ -36,6 +37,7 @@ INFO_LABELS: Mapping[Signal, str] = {
     Signal.BOOT: "boot_id",
     Signal.LIFE: "life_id",
     Signal.DEGRADED: "reason",
+    Signal.CANARY_INFO: "output",
 }
 """Signals that say something by a label, and which; their value is always 1."""
 

@@ -131,6 +131,10 @@ class Swap(Sight):
     def _not_swapped(self, outcome: RecycleOutcome, why: str) -> Step:
         """The old process goes on. A swap that did not help is not tried again in this life for a while."""
         if outcome is RecycleOutcome.SAME_OUTPUT:
+            if self.intent.rule == RuleName.CANARY_DISAGREES:
+                history = replace(self.worker.pod.history, tried=Stage.SWAP, tried_at=self.now)
+                text = "a fresh model process makes the same: its card is suspect"
+                return self._done(Act.NOTE, Reason.SAME_OUTPUT, text, history, warning=True)
             window = self.spec.rules.gaussians.window_seconds
             text = f"a fresh model process makes the same: {self.intent.rule} rests for {window} s"
             return self._done(Act.NOTE, Reason.SAME_OUTPUT, text, self.rested(self.intent.rule, window))

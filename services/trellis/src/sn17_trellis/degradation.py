@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from dataclasses import dataclass
 from typing import Final
@@ -45,13 +46,14 @@ class Trust:
         self._canaries = canaries
         self._metrics = metrics
         self._suspects = 0
+        self._identity = ""
         self.degraded: Degraded | None = None
         self.latest_digest: str | None = None
 
     def new_life(self) -> None:
         """Another model process serves: nothing is known against it yet."""
         self._suspects = 0
-        self.latest_digest = self._metrics.canary_drift = None
+        self.latest_digest = self._metrics.canary_drift = self._metrics.canary_output = None
         if self.degraded is not None and not self.degraded.lasting:
             self.degraded = self._metrics.degraded = None
 
@@ -95,12 +97,15 @@ class Trust:
         return verdict
 
     def judge(self, identity: str, quality: Quality, digest: str, *, proves: bool = False) -> CanaryVerdict:
-        """As :meth:`CanaryBook.judge`; nothing of this worker changes."""
+        """As :meth:`CanaryBook.judge`; nothing that is told of this worker changes."""
+        self._identity = identity
         return self._canaries.judge(identity, quality, digest, keep=not proves)
 
     def heard(self, verdict: CanaryVerdict, digest: str) -> None:
         """Believe a canary of the life that serves."""
         self.latest_digest = digest
+        model = hashlib.sha256(self._identity.encode()).hexdigest()[:12]
+        self._metrics.canary_output = f"{model}/{digest[:16]}"
         self._metrics.canary_drift = verdict.drift
         extra = verdict.as_dict()
         if not verdict.passed:

@@ -123,6 +123,8 @@ class WorkerMetrics:
         for finding in Finding:
             self.findings.labels(finding.value)
         self.canary_drift: float | None = None
+        self.canary_output: str | None = None
+        """What was run and what came of it, as digests: equal workers give the same."""
         self.degraded: DegradedReason | None = None
         self.model: str | None = None
         """Checkpoint and hardware in one line, once they are known."""
@@ -180,6 +182,12 @@ class _States(Collector):
             )
             model.add_metric([self._metrics.model], 1.0)
             yield model
+        if self._metrics.canary_output is not None:
+            canary = GaugeMetricFamily(
+                MetricName.CANARY_INFO, "Digests of the checkpoint and of its last canary.", labels=["output"]
+            )
+            canary.add_metric([self._metrics.canary_output], 1.0)
+            yield canary
         reasons = [self._metrics.degraded] if self._metrics.degraded is not None else []
         if self._failing():
             reasons.append(DegradedReason.MODEL_FAILING)

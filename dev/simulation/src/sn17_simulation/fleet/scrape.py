@@ -60,6 +60,8 @@ class Scraped:
                 self._sample(uid, Signal.DEGRADED, worker.says, 1.0)
             if worker.gpu_errors:
                 self._sample(uid, Signal.GPU_ERRORS, "", float(worker.gpu_errors))
+            if worker.canary_output:
+                self._sample(uid, Signal.CANARY_INFO, worker.canary_output, 1.0)
             if self.now >= worker.ready_at:
                 bad = worker.bad_checkpoint and worker.boot > 0
                 self._sample(uid, Signal.CANARY, "", 0.5 if bad else 0.02)
@@ -102,6 +104,7 @@ class SimMetrics:
                 series.get(uid, {}),
                 tuple(infos[Signal.DEGRADED].get(uid, ())),
                 tuple(infos[Signal.LIFE].get(uid, ())),
+                tuple(infos[Signal.CANARY_INFO].get(uid, ())),
             )
             for uid in series
         }

@@ -41,6 +41,8 @@ class SimWorker:
     stubborn: bool = False
     """Ignores the request to exit."""
     canary_passes: bool = True
+    canary_output: str = ""
+    """Checkpoint and output of its canary, as digests; older images do not tell."""
     cleanup_helps: bool = False
     left_over: float = 0.0
     """Share of the limit that stays in the pod when its container is restarted."""

@@ -59,7 +59,7 @@ LEAKS: Final = {
     Fault.LOCKSTEP: 0.015,
 }
 """Share of the limit that a generation leaves behind in the model process."""
-OTHER_LEAK: Final = 0.004
+OTHER_LEAK: Final = 0.008
 """The same for the service, tmpfs and the device."""
 BIG_PEAK: Final = 0.42
 """Ballast of a process with both models: two do not fit."""

@@ -15,7 +15,7 @@ from sn17_operator.core.evidence import Raw, Samples, attribute, windows
 from sn17_operator.core.model import CanaryResult, Fleet, Phase, Pod, RecycleResult, RuleClass, Stage
 from sn17_operator.core.plan import Act, Plan, Step
 from sn17_operator.core.planner import plan
-from sn17_operator.core.policy import judge
+from sn17_operator.core.policy import judge_all
 from sn17_operator.core.readings import Monitoring, Signal
 from sn17_operator.tracker import Note, Notes
 from sn17_service import Problem
@@ -43,6 +43,7 @@ class Scraped:
         self.boots: dict[str, Kept] = {}
         self.lives: dict[str, Kept] = {}
         self.doubt: str | None = None
+        self.canary: str | None = None
 
     def add(self, signal: Signal, at: float, value: float) -> None:
         kept = self.series.get(signal)
@@ -69,7 +70,8 @@ class Scraped:
         lives = tuple((n, c) for n, k in self.lives.items() if (c := cut(k, Signal.LIFE)))
         series = {signal: [cut(kept, signal)] for signal, kept in self.series.items()}
         doubts = ((self.doubt, ((now, 1.0),)),) if self.doubt is not None else ()
-        return Raw(boots, series, doubts, lives)
+        canaries = ((self.canary, ((now, 1.0),)),) if self.canary is not None else ()
+        return Raw(boots, series, doubts, lives, canaries)
 
 
 class Operated(Guarded):
@@ -101,13 +103,14 @@ class Operated(Guarded):
             phase=Phase.RUNNING,
             container_id=f"{uid}/{machine.boot}",
             started_at=machine.started_at,
+            restarts=machine.boot,
         )
 
     def renew(self, machine: Machine, now: float) -> None:
         super().renew(machine, now)
-        pod = self.pods[machine.index]
+        pod, boot = self.pods[machine.index], machine.boot
         self.pods[machine.index] = replace(
-            pod, phase=Phase.RUNNING, container_id=f"{pod.uid}/{machine.boot}", started_at=now
+            pod, phase=Phase.RUNNING, container_id=f"{pod.uid}/{boot}", started_at=now, restarts=boot
         )
 
     def died(self, machine: Machine) -> None:
@@ -120,7 +123,7 @@ class Operated(Guarded):
     def _tick(self) -> None:
         world = self.world
         world.at(world.now + TICK, self._tick)
-        workers = []
+        seen = []
         monitoring = Monitoring(
             world.now, 2 * TICK + 5, TICK, {}, world.now, SPANS[Signal.UP] / TICK, SPANS[Signal.UP]
         )
@@ -132,9 +135,9 @@ class Operated(Guarded):
             ready = machine.state is State.UP and core.state() in (WorkerState.READY, WorkerState.REFUSING)
             pod = self.pods[machine.index] = replace(pod, ready=ready and core.guard.refusing_since is None)
             evidence = attribute(self.scraped[machine.index].raw(world.now), pod.started_at, {})
-            verdict = judge(SPEC, pod, evidence, monitoring)
-            workers.append(self.notes.worker(pod, evidence, verdict, world.now))
-        self.known = replace(self.known, workers=tuple(workers))
+            seen.append((pod, evidence))
+        workers = tuple(self.notes.worker(*each, world.now) for each in judge_all(SPEC, seen, monitoring))
+        self.known = replace(self.known, workers=workers)
         thought = plan(SPEC, self.known, world.now)
         self.known = replace(self.known, evictions=thought.evictions, storm_at=thought.storm_at)
         self._hear(thought)
@@ -154,6 +157,7 @@ class Operated(Guarded):
         add = scraped.add
         add(Signal.UP, now, float(up))
         if not up:
+            scraped.canary = None
             return
         scraped.mark(scraped.boots, Signal.BOOT, machine.boot_id, now)
         scraped.mark(scraped.lives, Signal.LIFE, machine.life_id, now)
@@ -176,6 +180,8 @@ class Operated(Guarded):
         add(Signal.CANARY, now, 1.0 - machine.canary_factor)
         add(Signal.DRAINING_OPERATOR, now, float(core.drain.draining))
         add(Signal.DRAINING_USER, now, 0.0)
+        card = "card" if machine.bad_card else f"{machine.canary_factor:.3f}"
+        scraped.canary = f"model/{card}"
         scraped.doubt = DegradedReason.DEVICE_ERROR.value if core.trust.fatal else None
 
     def _count_taken(self) -> None:
