@@ -60,8 +60,8 @@ def draw(found: dict[str, Any], path: Path) -> None:
     axes[0][0].invert_yaxis()
     axes[1][0].invert_yaxis()
     about = (
-        "Simulated with the real decisions of miner, worker and operator: 4 devices, jobs of 20 s, weights that"
-        " load in 25 s, load 100 % above and 80 % below; same tasks in every arm,"
+        "Simulated with the real decisions of miner, worker and operator: 4 devices, jobs of 20 s, weights"
+        " that load in 25 s, load 100 % above and 80 % below; same tasks in every arm,"
         f" {found['cases'][0]['seeds']} seeds, lines are 95 %; {found['date']}, {found['commit']}"
     )
     figure.text(0.005, 0.008, about, fontsize=7, color="#555")
