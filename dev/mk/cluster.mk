@@ -36,7 +36,7 @@ MINUTES ?= 10
 test-chaos-cluster: sync tools ## The most telling faults on a real cluster, and what each pod may do and read (needs root and Go)
 	@SN17_REQUIRE_CLUSTER=1 .venv/bin/python -m pytest -o "norecursedirs=.*" tests/chaos/cluster --durations=0
 
-comparison: sync tools ## The same leak under four guardians on a real cluster, MINUTES=n (needs root and Go)
+comparison: sync tools ## The same leaks under all ways to live with them on a real cluster, MINUTES=n (needs root and Go)
 	@.venv/bin/python -m sn17_bench.comparison --minutes $(MINUTES)
 
 chaos-cluster: sync tools ## Break a real cluster for some minutes (MINUTES=n; needs root and Go)

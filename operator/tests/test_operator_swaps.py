@@ -344,6 +344,11 @@ def test_replay_shows_what_another_strategy_would_have_done() -> None:
     }
 
 
+def test_replay_says_what_a_swap_strategy_would_have_earned() -> None:
+    swap, restart = (replay(spec_with(strategy=s), recording()) for s in ("Swap", "RestartContainer"))
+    assert (swap.lost_seconds, restart.lost_seconds) == (2 * 11.0, 2 * 180.0)
+
+
 @pytest.mark.parametrize("name", ["day.json", "day.json.gz"])
 def test_lives_and_doubts_survive_a_file(tmp_path: Path, name: str) -> None:
     known = recording()

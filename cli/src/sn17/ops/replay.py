@@ -87,6 +87,7 @@ def _report(name: str, spec: Spec, recording: Recording) -> ReplayReport:
         verdicts=dict(found.verdicts),
         held_back=dict(found.blocked),
         short_circuits=found.storms,
+        lost_seconds=found.lost_seconds,
     )
 
 

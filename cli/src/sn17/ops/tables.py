@@ -50,11 +50,12 @@ def report_tables(answer: ReplayAnswer) -> RenderableType:
     """What a replay found: one summary of all specs, then each by itself."""
     parts: list[RenderableType] = []
     if len(answer.reports) > 1:
-        compared = Table("SPEC", "ACTIONS", "SWAPS", "SHORT-CIRCUITS", "HELD BACK", title="What if")
+        compared = Table("SPEC", "ACTIONS", "SWAPS", "LOST", "SHORT-CIRCUITS", "HELD BACK", title="What if")
         for report in answer.reports:
             swaps = sum(action.act == "Swap" for action in report.actions)
             held = sum(report.held_back.values())
-            figures = (len(report.actions), swaps, report.short_circuits, held)
+            lost = f"{report.lost_seconds:,.0f} s"
+            figures = (len(report.actions), swaps, lost, report.short_circuits, held)
             compared.add_row(report.spec, *map(str, figures))
         parts.append(compared)
     return Group(*parts, *(part for report in answer.reports for part in _report(report)))

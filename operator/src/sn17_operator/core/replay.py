@@ -21,6 +21,9 @@ from sn17_operator.core.policy import judge
 from sn17_operator.core.readings import Monitoring, Signal
 
 REMEDIATION_SECONDS = 180.0
+"""What a cordon and what comes after it takes from a worker, as a rule."""
+SWAP_SECONDS = 11.0
+"""Warm-up and canary of a fresh model process on the worker's device: measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,12 @@ class Report:
     verdicts: Counter[str] = field(default_factory=Counter)
     blocked: Counter[str] = field(default_factory=Counter)
     storms: int = 0
+
+    @property
+    def lost_seconds(self) -> float:
+        """Worker seconds that the acts would have taken from jobs, if jobs were waiting all the time."""
+        swaps = sum(decision.act is Act.SWAP for decision in self.decisions)
+        return SWAP_SECONDS * swaps + REMEDIATION_SECONDS * (len(self.decisions) - swaps)
 
     def per_day(self) -> dict[str, float]:
         """Actions a day and worker, by rule. On a recording of healthy workers these are the false alarms."""
