@@ -27,8 +27,8 @@ class ReplayReport(_Report):
 
     ``verdicts`` and ``held_back`` count ticks of workers, ``short_circuits`` the times at which too many
     workers had quality verdicts at once. On a recording of healthy workers ``actions_per_worker_and_day``
-    are the false alarms. ``lost_seconds``: worker seconds that the actions would have taken from jobs, if jobs
-    were waiting all the time.
+    are the false alarms. ``lost_seconds``: worker seconds that the actions would have taken from jobs, if
+    jobs were waiting all the time.
     """
 
     spec: str
