@@ -237,6 +237,9 @@ class LiveRelease:
             local["SN17_HOTKEY_FILE"] = self._secret("sn17-local-hotkey", "hotkey")
             local["SN17_CHAIN__URL"] = f"http://{self.address('validators')}:8099/snapshot"
             local["SN17_FIXER_URL"] = f"http://{self.address('fixer')}:8080"
+            (own,) = json.loads(rendered["SN17_GATEWAYS"])
+            own["url"] = f"http://{self.address('gateway')}:8404"
+            local["SN17_GATEWAYS"] = json.dumps([own])
             workers = [f"http://{p.address}:10006" for p in self.pods["trellis"]]
             local["SN17_WORKERS"] = ",".join(workers)
             rendered.pop("SN17_WORKERS_DNS")

@@ -29,7 +29,7 @@ from sn17_http import own_client, own_request
 from typer.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "services" / "gateway" / "tests"))
-from gateway_client import Client, FleetWorker, splat_bytes
+from gateway_client import Client
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(780)]
 CHART = Path(__file__).resolve().parents[2] / "charts" / "sn17"
@@ -97,21 +97,19 @@ def live(api: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Liv
 
 
 def _use_the_gateway(release: LiveRelease) -> None:
-    """Two tasks from prompt to splat, and a refusal, with a worker from outside beside the miner."""
+    """Two tasks from prompt to splat by way of the miner, and a refusal."""
     url = f"http://{release.address('gateway')}:8404"
     secret = release.cluster.get("secret", "sn17-gateway-guests", namespace=release.namespace)
     client = Client(url, base64.b64decode(secret["data"]["key"]).decode())
     wait_for(
         "a scrape before the first task", lambda: release.query("sn17_gateway_deliveries_total == 0"), 60
     )
-    tasks, worker = [client.task(), client.task()], FleetWorker(url)
+    tasks = [client.task("a red cube"), client.task("a blue sphere")]
 
     def all_done() -> bool:
-        for offer in worker.pull():
-            worker.deliver(offer, splat_bytes())
         return all(client.status(task)["status"] == "Success" for task in tasks)
 
-    wait_for("splats through the gateway", all_done, 60)
+    wait_for("splats through the gateway", all_done, 120)
     assert Client(url, None).add().status_code == 401
 
 
