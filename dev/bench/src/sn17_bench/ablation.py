@@ -127,9 +127,9 @@ def compare(ablation: Ablation, acceptance: float, seeds: int, days: float | Non
         scene = replace(scene, days=min(days, scene.days))
     ours = [play(scene, ablation.ours, seed) for seed in range(seeds)]
     without = [play(scene, ablation.without, seed) for seed in range(seeds)]
-    base = fmean([result.a_day for result in without])
-    ratios = [a.a_day / max(b.a_day, 1e-9) for a, b in zip(ours, without, strict=True)]
-    ratio = fmean([result.a_day for result in ours]) / max(base, 1e-9)
+    base = fmean([result.expected_a_day for result in without])
+    ratios = [a.expected_a_day / max(b.expected_a_day, 1e-9) for a, b in zip(ours, without, strict=True)]
+    ratio = fmean([result.expected_a_day for result in ours]) / max(base, 1e-9)
     wide = _T95[seeds - 1] * stdev(ratios) / sqrt(seeds)
 
     def a_day(results: list[Any], name: str) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import log10
+from math import log10, pi, sin
 from random import Random
 from typing import Final
 
@@ -44,6 +44,35 @@ class Switching:
 
 
 @dataclass(frozen=True, slots=True)
+class Swinging:
+    """A chance that goes up and down over the day, evenly."""
+
+    low: float
+    high: float
+
+    def __call__(self, at: float) -> float:
+        return (self.low + self.high) / 2 + (self.high - self.low) / 2 * sin(2 * pi * at / DAY)
+
+
+@dataclass(frozen=True, slots=True)
+class Duels:
+    """Whom a miner meets: how often the other is accepted, and how often ours wins where both are."""
+
+    opponent: float = 1.0
+    wins: float = 0.5
+
+    def rating(self, accepted: float) -> float:
+        """That the share of won duels leads to against a rating of 1500, at a share of accepted results.
+
+        An empty or rejected result loses, unless both are: that is a draw.
+        """
+        won = accepted * (1.0 - self.opponent + self.opponent * self.wins)
+        won += (1.0 - accepted) * (1.0 - self.opponent) / 2
+        won = min(0.99, max(0.01, won))
+        return 1500.0 + 400.0 * log10(won / (1.0 - won))
+
+
+@dataclass(frozen=True, slots=True)
 class Kind:
     """A class of results: how often a seed gives it, and how often it is accepted at a time of day."""
 
@@ -68,6 +97,16 @@ class LaneWorld:
     days: float = 10.0
     restarts: float = 0.0
     """A day: what was learned goes through the journal's text."""
+    duels: Duels = field(default_factory=Duels)
+
+    def clear_gain(self) -> float:
+        """What a gate that knows every chance earns with one seed, against handing everything in."""
+        offers = {kind.signal: kind.share for kind in self.kinds}
+        chances = {kind.signal: kind.chance(0.0) for kind in self.kinds}
+        mean = sum(offers[signal] * chances[signal] for signal in offers)
+        cycle = self.base_cooldown + max(0.0, 2.0 + self.generation - self.throttle)
+        best = gate.best_rate(offers, chances, cycle=cycle, penalty=self.penalty)
+        return best / (mean / (cycle + (1.0 - mean) * self.penalty))
 
 
 @dataclass(slots=True)
@@ -85,15 +124,9 @@ class Earned:
         """Accepted results."""
         return self.accepted / self.seconds * DAY
 
-    @property
-    def pay(self) -> float:
-        """Accepted results a day times the rating that the share of won duels leads to.
-
-        Every task is taken for a duel against an opponent of rating 1500, and an accepted result wins every
-        other one.
-        """
-        won = min(0.99, max(0.01, 0.5 * self.accepted / self.tasks))
-        return self.a_day * (1500.0 + 400.0 * log10(won / (1.0 - won)))
+    def pay(self, duels: Duels) -> float:
+        """Accepted results a day times the rating that follows from the duels."""
+        return self.a_day * duels.rating(self.accepted / self.tasks)
 
 
 @dataclass(slots=True)
@@ -185,4 +218,4 @@ class Lane:
 def ratio(world: LaneWorld, seed: int) -> tuple[float, float]:
     """What the gate earns against handing everything in: accepted a day, and pay."""
     ours, theirs = Lane(world, seed).play(), Lane(world, seed, gated=False).play()
-    return ours.a_day / theirs.a_day, ours.pay / theirs.pay
+    return ours.a_day / theirs.a_day, ours.pay(world.duels) / theirs.pay(world.duels)

@@ -81,6 +81,12 @@ class Scene:
     """Days after which the miner is started anew, from what its journal holds."""
     policy: Policy = field(default_factory=Policy)
 
+    @property
+    def scarce(self) -> bool:
+        """Whether workers are waited for, and not cooldowns."""
+        job = sum(worker.job for worker in self.workers) / len(self.workers)
+        return len(self.validators) * job > len(self.workers) * self.policy.base_cooldown
+
 
 @dataclass(slots=True)
 class Result:
@@ -96,9 +102,22 @@ class Result:
     idle: list[float] = field(default_factory=list)
     cycles: list[float] = field(default_factory=list)
     by_validator: Counter[int] = field(default_factory=Counter)
+    luck: dict[int, float] = field(default_factory=dict)
+    """By validator: what was accepted less the chances of what was handed in."""
     days: float = 0.0
+    penalty: float = 0.0
+    """Seconds that a rejection costs: 0 where workers are waited for anyway."""
 
     @property
     def a_day(self) -> float:
         """Accepted results."""
         return self.accepted / self.days
+
+    @property
+    def expected_a_day(self) -> float:
+        """Accepted results, less what luck brought: itself, and the tasks of the time that it saved."""
+        luck = 0.0
+        for validator, more in self.luck.items():
+            rate = self.by_validator[validator] / (self.days * DAY)
+            luck += more * (1.0 + rate * self.penalty)
+        return (self.accepted - luck) / self.days

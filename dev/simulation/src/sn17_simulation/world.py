@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import count
 from math import inf, sqrt
 from random import Random
@@ -22,6 +22,7 @@ from sn17_devnet.ledger import Ledger
 from sn17_devnet.tasks import Commission
 from sn17_devnet.validator_state import Books, Rules, SubmitAnswer, Validation, Verdict
 from sn17_miner.core import gate
+from sn17_miner.core.evidence import FAILS_CHECKS, score_signal
 from sn17_miner.core.fleet import Fleet, Worker
 from sn17_miner.core.learning import Learned
 from sn17_miner.core.scheduler import FreeWorker, Lane, Pull, Scheduler
@@ -29,6 +30,7 @@ from sn17_miner.core.verdict import Standing, Terms, read_answer
 from sn17_miner.core.verdict import Verdict as Read
 from sn17_protocol import ImageTask, Neuron, SubmitResults, TextTask
 
+from sn17_simulation.luck import Quality
 from sn17_simulation.scene import DAY, START, Conduct, Result, Scene
 
 MINER: Final = "miner"
@@ -56,8 +58,24 @@ class _Job:
     prompt_quality: float
     worker: Worker | None = None
     seeds: int = 0
-    best: tuple[float, float, str] | None = None
-    """Belief, quality and class of the best result so far."""
+    best: _Made | None = None
+    scores: list[float] = field(default_factory=list)
+    """What a scorer sees of each result that passes the checks, in units of quality."""
+    chance: float = 0.0
+    """That what was handed in is accepted, given the scores."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """The best result so far."""
+
+    belief: float
+    quality: float
+    added: float
+    """Of its quality what chance has no part in."""
+    signal: str
+    score: int | None
+    """Which of the scores is its own."""
 
 
 class World:
@@ -66,7 +84,9 @@ class World:
     def __init__(self, scene: Scene, conduct: Conduct, seed: int) -> None:
         self.scene, self.conduct = scene, conduct
         self.now, self.seed = START, seed
-        self.result = Result(days=scene.days)
+        penalty = 0.0 if scene.scarce else scene.policy.penalty
+        self.result = Result(days=scene.days, penalty=penalty)
+        self.quality = Quality(scene.same_prompt, scene.score_noise)
         self.policy = replace(scene.policy, max_seeds=conduct.max_seeds)
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
@@ -245,27 +265,31 @@ class World:
         enhanced = self.conduct.enhance != "no"
         if self.conduct.enhance == "fall back" and job.seeds >= max(2, self.conduct.max_seeds):
             enhanced = False
-        quality = job.prompt_quality + rng.gauss(0.0, sqrt(1.0 - scene.same_prompt))
-        if enhanced:
-            quality += scene.enhanced_gain
-            if rng.random() < max(model.refuses_enhanced for model in self.models.values()):
-                return self._refused(job)
-        signal = "healthy"
-        kind = rng.random()
+        chance = job.prompt_quality + rng.gauss(0.0, sqrt(1.0 - scene.same_prompt))
+        added = scene.enhanced_gain if enhanced else 0.0
+        if enhanced and rng.random() < max(model.refuses_enhanced for model in self.models.values()):
+            return self._refused(job)
+        signal, score = "healthy", None
+        kind, noise = rng.random(), rng.gauss(0.0, scene.score_noise)
         if kind < scene.fails_checks:
-            signal, quality = "fails_checks", -9.0
+            signal, added = FAILS_CHECKS, -99.0
         elif kind < scene.fails_checks + scene.damaged:
-            signal, quality = "repaired", quality - 1.0
-        if self.conduct.scorer and signal != "fails_checks":
-            seen = quality + rng.gauss(0.0, scene.score_noise)
-            score = min(0.999, max(0.0, 0.6 + SCORE_WIDTH * (seen - scene.validators[0].cutoff(0.0))))
-            signal = f"score:{int(score / 0.05) * 0.05:.2f}"
+            signal, added = "repaired", added - 1.0
+        if signal != FAILS_CHECKS:
+            score = len(job.scores)
+            job.scores.append(chance + noise)
+            if self.conduct.scorer:
+                signal = self._signal(chance + noise + added)
         evidence = job.lane.learned.evidence
         evidence.drawn(signal, again=job.seeds > 1, now=self.now)
         belief = evidence.belief(signal, threshold=0.6, now=self.now).mean
-        if job.best is None or belief > job.best[0]:
-            job.best = (belief, quality, signal)
+        if job.best is None or belief > job.best.belief:
+            job.best = _Made(belief, chance + added, added, signal, score)
         return self._at(self.now + FIXING, lambda: self._decide(job))
+
+    def _signal(self, seen: float) -> str:
+        score = 0.6 + SCORE_WIDTH * (seen - self.scene.validators[0].cutoff(0.0))
+        return score_signal(score)
 
     def _refused(self, job: _Job) -> None:
         """The worker makes nothing of the enhanced text."""
@@ -276,7 +300,7 @@ class World:
 
     def _decide(self, job: _Job) -> None:
         assert job.best is not None
-        learned, signal = job.lane.learned, job.best[2]
+        learned, signal = job.lane.learned, job.best.signal
         if not self.conduct.gate:
             return self._submit(job, handed_in=True)
         model = self.scene.workers[0]
@@ -310,7 +334,9 @@ class World:
             return self._told(job, taken, handed_in)
         assert job.best is not None
         cutoff = self.scene.validators[job.index].cutoff(self.now - START)
-        verdict = Verdict(min(0.99, max(0.0, 0.6 + SCORE_WIDTH * (job.best[1] - cutoff))))
+        verdict = Verdict(min(0.99, max(0.0, 0.6 + SCORE_WIDTH * (job.best.quality - cutoff))))
+        if job.best.signal != FAILS_CHECKS:
+            job.chance = self.quality.chance(cutoff - job.best.added, job.scores, job.best.score)
 
         def settled() -> None:
             self._told(job, books.settle(taken, verdict), handed_in)
@@ -346,7 +372,7 @@ class World:
         )
         if handed_in and job.best is not None:
             learned.judge(accepted)
-            learned.evidence.judged(job.best[2], accepted=accepted, now=self.now)
+            learned.evidence.judged(job.best.signal, accepted=accepted, now=self.now)
         learned.delivered(self.now - job.pulled)
         self._count(job, reading.verdict)
         self.scheduler.on_finished(self.now, hotkey, reading.cooldown_until)
@@ -361,6 +387,9 @@ class World:
         result.duels_lost += verdict is not Read.ACCEPTED
         if verdict is Read.ACCEPTED:
             result.by_validator[job.index] += 1
+        if verdict in (Read.ACCEPTED, Read.REJECTED):
+            luck = (verdict is Read.ACCEPTED) - job.chance
+            result.luck[job.index] = result.luck.get(job.index, 0.0) + luck
 
 
 def play(scene: Scene, conduct: Conduct, seed: int) -> Result:

@@ -8,9 +8,9 @@ a class is judged by what the validator does now.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cache
-from math import exp, floor, isfinite, log
+from math import exp, floor, isfinite, lgamma, log
 from typing import Any, Final
 
 from sn17_contract.fixer import FixReport
@@ -23,7 +23,9 @@ _BINS: Final = round(1 / SCORE_STEP)
 
 _PRIOR: Final = {"healthy": 0.92, "repaired": 0.88, FAILS_CHECKS: 0.005, UNREPAIRABLE: 0.01}
 _PRIOR_WEIGHT: Final = {FAILS_CHECKS: 40.0, UNREPAIRABLE: 30.0}
-"""The validators' own checks are known: those two priors are worth as many verdicts."""
+"""The validators' own checks are known: those two priors are worth as many verdicts while they hold."""
+_CHECKS_HOLD: Final = 0.95
+"""How sure it is beforehand that a validator checks as the fixer does."""
 _DEFAULT_WEIGHT: Final = 4.0
 _SCORE_WEIGHT: Final = 6.0
 _PRIOR_HALVED: Final = 15.0
@@ -34,6 +36,8 @@ _RECENT_FADE: Final = 0.7
 """Weight that a recent verdict loses with each newer one: some three verdicts of memory."""
 _FIRST_OFFERS: Final = 2.0
 """Results of the class "healthy" that a validator without history is taken to have been offered."""
+_FIRST_GONE: Final = 8.0
+"""Real results after which that no longer counts: a class that never comes up must not raise the rate."""
 _AGAIN_FROM_FIRST: Final = 3.0
 """Weight of what first seeds gave in the estimate of what another seed gives."""
 SURE: Final = 4.5
@@ -57,8 +61,12 @@ class Seen:
     """How often another seed gave it."""
     held_back: int = 0
     """Results of this class in a row that were not handed in."""
-    last_accepted: bool = False
+    rejections: int = 0
+    """In a row, since the last acceptance."""
     at: float = 0.0
+
+
+_SEEN: Final = tuple(each.name for each in fields(Seen))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +124,7 @@ class Evidence:
         seen.judged += 1.0
         seen.recent_accepted = seen.recent_accepted * _RECENT_FADE + accepted
         seen.recent_judged = seen.recent_judged * _RECENT_FADE + 1.0
-        seen.last_accepted = accepted
+        seen.rejections = 0 if accepted else seen.rejections + 1
 
     def _now(self, signal: str, now: float) -> Seen:
         seen = self.classes.setdefault(signal, Seen(at=now))
@@ -133,34 +141,35 @@ class Evidence:
 
     def belief(self, signal: str, *, threshold: float, now: float) -> Belief:
         """The chance that this validator, whose threshold is ``threshold``, accepts a result of a class."""
-        accepted = judged = 0.0
-        for other, seen in self.classes.items():
-            if seen.judged and (like := _likeness(signal, other)):
-                like *= self._fade(seen, now)
-                accepted += seen.accepted * like
-                judged += seen.judged * like
-        return _belief(signal, threshold, accepted, judged)
+        return _belief(signal, threshold, *_alike(signal, self._verdicts(now)))
 
     def surely_below(self, signal: str, chance: float, *, threshold: float, now: float) -> bool:
         """Whether a class is known to be accepted less often than ``chance``.
 
         A higher score is never worse, so that what happened to higher scores bounds a lower one.
         """
-        if self.belief(signal, threshold=threshold, now=now).surely_below(chance):
+        verdicts = self._verdicts(now)
+        if _belief(signal, threshold, *_alike(signal, verdicts)).surely_below(chance):
             return True
         if not signal.startswith(_SCORE):
             return False
         accepted = judged = 0.0
         for index in range(_bin(signal), _BINS + 1):
-            seen = self.classes.get(_name(index))
-            if seen is None or not seen.judged:
+            if (verdict := verdicts.get(_name(index))) is None:
                 continue
-            fade = self._fade(seen, now)
-            accepted += seen.accepted * fade
-            judged += seen.judged * fade
+            accepted, judged = accepted + verdict[0], judged + verdict[1]
             if _belief(signal, threshold, accepted, judged).surely_below(chance):
                 return True
         return False
+
+    def _verdicts(self, now: float) -> dict[str, tuple[float, float]]:
+        """Accepted and judged results by class, as they count now."""
+        verdicts = {}
+        for signal, seen in self.classes.items():
+            if seen.judged:
+                fade = self._fade(seen, now)
+                verdicts[signal] = (seen.accepted * fade, seen.judged * fade)
+        return verdicts
 
     def recent(self, signal: str) -> float:
         """Share accepted of the last few verdicts on a class, with one rejection added."""
@@ -169,20 +178,21 @@ class Evidence:
 
     def means(self, *, threshold: float, now: float) -> dict[str, float]:
         """Expected chance of every class that came up, and of "healthy"."""
+        verdicts = self._verdicts(now)
         return {
-            signal: self.belief(signal, threshold=threshold, now=now).mean
+            signal: _belief(signal, threshold, *_alike(signal, verdicts)).mean
             for signal in {**self.classes, "healthy": None}
         }
 
     def offers(self, now: float) -> dict[str, float]:
         """How often each class is a task's final result; shares that add up to 1."""
         counts = {signal: seen.offered * self._fade(seen, now) for signal, seen in self.classes.items()}
-        return _shares(counts, {"healthy": _FIRST_OFFERS})
+        return _shares(counts, _first_offers(counts))
 
     def another_seed(self, now: float) -> dict[str, float]:
         """How often another seed gives each class; shares that add up to 1."""
         first = {signal: seen.first * self._fade(seen, now) for signal, seen in self.classes.items()}
-        prior = _shares(first, {"healthy": _FIRST_OFFERS})
+        prior = _shares(first, _first_offers(first))
         again = {signal: seen.again * self._fade(seen, now) for signal, seen in self.classes.items()}
         return _shares(again, {signal: share * _AGAIN_FROM_FIRST for signal, share in prior.items()})
 
@@ -194,7 +204,7 @@ class Evidence:
 
     @classmethod
     def load(cls, values: Mapping[str, Any], half_life: float) -> Evidence:
-        """Read ``dump``'s values, or the three figures for each class that earlier versions wrote.
+        """Read ``dump``'s values; of what earlier versions wrote, as much as is still used.
 
         Raises:
             ValueError, TypeError: neither of them.
@@ -202,7 +212,7 @@ class Evidence:
         classes: dict[str, Seen] = {}
         for signal, value in values.items():
             if isinstance(value, Mapping):
-                seen = Seen(**value)
+                seen = Seen(**{name: value[name] for name in _SEEN if name in value})
             else:
                 accepted, judged, at = (float(each) for each in value)
                 seen = Seen(accepted=accepted, judged=judged, offered=judged, first=judged, at=at)
@@ -218,9 +228,12 @@ def signal_of(report: FixReport, score: float | None) -> str:
         return UNREPAIRABLE
     if not report.gates_pass:
         return FAILS_CHECKS
-    if score is not None:
-        return _name(floor(min(1.0, max(0.0, score)) / SCORE_STEP + 1e-9))
-    return report.verdict.value
+    return report.verdict.value if score is None else score_signal(score)
+
+
+def score_signal(score: float) -> str:
+    """The class of a validation score."""
+    return _name(floor(min(1.0, max(0.0, score)) / SCORE_STEP + 1e-9))
 
 
 def score_signals() -> Iterable[tuple[float, str]]:
@@ -240,10 +253,39 @@ def _bin(signal: str) -> int:
 
 def _belief(signal: str, threshold: float, accepted: float, judged: float) -> Belief:
     """A prior that gives way to what was seen, and what was seen."""
-    usual = _SCORE_WEIGHT if signal.startswith(_SCORE) else _DEFAULT_WEIGHT
-    prior = _PRIOR_WEIGHT.get(signal, usual) / (1.0 + judged / _PRIOR_HALVED)
+    mean, known = _prior(signal, threshold), _PRIOR_WEIGHT.get(signal)
+    if known is not None:
+        prior = _DEFAULT_WEIGHT + known * _holds(mean, known, accepted, judged)
+    else:
+        prior = _SCORE_WEIGHT if signal.startswith(_SCORE) else _DEFAULT_WEIGHT
+    prior /= 1.0 + judged / _PRIOR_HALVED
     weight = prior + judged
-    return Belief((_prior(signal, threshold) * prior + accepted) / weight, weight)
+    return Belief((mean * prior + accepted) / weight, weight)
+
+
+def _holds(mean: float, weight: float, accepted: float, judged: float) -> float:
+    """The chance that a class is accepted as its prior says, after so many verdicts (Bayes' rule).
+
+    Against it stands a chance of acceptance that may be anything: one acceptance of what is known to fail is
+    enough to doubt the prior.
+    """
+    if not judged:
+        return _CHECKS_HOLD
+    good, bad = mean * weight, (1.0 - mean) * weight
+    rejected = max(0.0, judged - accepted)
+    as_known = _log_beta(good + accepted, bad + rejected) - _log_beta(good, bad)
+    anything = _log_beta(1.0 + accepted, 1.0 + rejected)
+    odds = log((1.0 - _CHECKS_HOLD) / _CHECKS_HOLD) + anything - as_known
+    return 1.0 / (1.0 + exp(min(700.0, odds)))
+
+
+def _log_beta(a: float, b: float) -> float:
+    return lgamma(a) + lgamma(b) - lgamma(a + b)
+
+
+def _first_offers(counts: Mapping[str, float]) -> dict[str, float]:
+    left = _FIRST_OFFERS * (1.0 - sum(counts.values()) / _FIRST_GONE)
+    return {"healthy": left} if left > 0.0 or not counts else {}
 
 
 @cache
@@ -254,15 +296,23 @@ def _prior(signal: str, threshold: float) -> float:
     return _PRIOR.get(signal, 0.5)
 
 
+def _alike(signal: str, verdicts: Mapping[str, tuple[float, float]]) -> tuple[float, float]:
+    """Accepted and judged results that say something of a class: neighbouring scores are evidence for each
+    other.
+    """
+    if not signal.startswith(_SCORE):
+        return verdicts.get(signal, (0.0, 0.0))
+    accepted = judged = 0.0
+    for name, weight in _neighbours(signal):
+        if (verdict := verdicts.get(name)) is not None:
+            accepted, judged = accepted + verdict[0] * weight, judged + verdict[1] * weight
+    return accepted, judged
+
+
 @cache
-def _likeness(signal: str, other: str) -> float:
-    """Neighbouring scores are evidence for each other."""
-    if signal == other:
-        return 1.0
-    if signal.startswith(_SCORE) and other.startswith(_SCORE):
-        steps = abs(_bin(signal) - _bin(other))
-        return exp(-(steps**2)) if steps < 4 else 0.0
-    return 0.0
+def _neighbours(signal: str) -> tuple[tuple[str, float], ...]:
+    at = _bin(signal)
+    return tuple((_name(index), exp(-((at - index) ** 2))) for index in range(at - 3, at + 4) if index >= 0)
 
 
 def _shares(counts: Mapping[str, float], prior: Mapping[str, float]) -> dict[str, float]:

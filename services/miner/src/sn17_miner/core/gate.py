@@ -28,11 +28,8 @@ pay is accepted results times a rating that follows the share of won duels ``w``
 _GAIN: Final = 0.05
 """Tasks that another seed must promise: below that the worker is better used by the next task."""
 TRY_EVERY: Final = 20
-"""Of so many results of a class in a row one is handed in, although the class does not pay."""
-_TRY_NEW: Final = 8
-"""The same for a class of which this validator has judged fewer than ``_FEW``."""
-_FEW: Final = 3.0
-_TRY_AFTER_ACCEPTANCE: Final = 2
+"""Of so many results of a class in a row one is handed in, although the class does not pay: at first and
+after an acceptance every other one, half as many after each rejection."""
 
 
 class Step(StrEnum):
@@ -160,9 +157,8 @@ def choose(s: Situation, outlook: Outlook, evidence: Evidence) -> Choice:
 
 
 def _try_every(seen: Seen | None) -> int:
-    if seen is None or seen.judged < _FEW:
-        return _TRY_NEW
-    return _TRY_AFTER_ACCEPTANCE if seen.last_accepted else TRY_EVERY
+    rejections = 0 if seen is None else seen.rejections
+    return int(min(TRY_EVERY, 2.0 ** min(10, rejections + 1)))
 
 
 def lowest_score(evidence: Evidence, *, threshold: float, mark: float, now: float) -> float:
