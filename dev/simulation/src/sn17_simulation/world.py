@@ -87,7 +87,8 @@ class World:
         penalty = 0.0 if scene.scarce else scene.policy.penalty
         self.result = Result(days=scene.days, penalty=penalty)
         self.quality = Quality(scene.same_prompt, scene.score_noise)
-        self.policy = replace(scene.policy, max_seeds=conduct.max_seeds)
+        span = 1.0 if conduct.first == "equal" else scene.policy.priority_span
+        self.policy = replace(scene.policy, max_seeds=conduct.max_seeds, priority_span=span)
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
         self._wake = inf
@@ -178,9 +179,6 @@ class World:
     # --- pulls --------------------------------------------------------------------------------------
 
     def _turn(self) -> None:
-        if self.conduct.first == "equal":
-            for lane in self.scheduler.lanes.values():
-                lane.learned.delivery, lane.learned.accepted, lane.learned.judged = None, 0.0, 0.0
         free = [FreeWorker(w.url, w.free_since or self.now) for w in self.fleet.free(self.now)]
         plan = self.scheduler.plan(self.now, free)
         for pull in plan.pulls:

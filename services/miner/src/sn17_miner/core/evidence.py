@@ -45,6 +45,11 @@ SURE: Final = 4.5
 question is put again with every result."""
 
 
+SURE_IN_A_ROW: Final = 9.0
+"""The same for rejections in a row, which never fade: where tasks are few, what is held back would otherwise
+be forgotten before it is tried again."""
+
+
 @dataclass(slots=True)
 class Seen:
     """One class at one validator; all counts but ``held_back`` fade."""
@@ -148,6 +153,9 @@ class Evidence:
 
         A higher score is never worse, so that what happened to higher scores bounds a lower one.
         """
+        own = self.classes.get(signal)
+        if own is not None and own.rejections * _divergence(0.0, chance) > SURE_IN_A_ROW:
+            return True
         verdicts = self._verdicts(now)
         if _belief(signal, threshold, *_alike(signal, verdicts)).surely_below(chance):
             return True
