@@ -76,8 +76,10 @@ def test_replay_of_a_file(leak: Path) -> None:
     assert result.exit_code == 0, result.output
     (report,) = json.loads(result.output)["reports"]
     assert [(action["worker"], action["rule"]) for action in report["actions"]] == [("w1", "MemoryHigh")]
+    assert (report["actions"][0]["spared_seconds"], report["actions"][0]["spent_seconds"]) == (0.0, 180.0)
     table = RUNNER.invoke(app, ["replay", "--file", str(leak)])
     assert "MemoryHigh" in table.output
+    assert "-3 min" in table.output
 
 
 def test_replay_with_other_settings(leak: Path, tmp_path: Path) -> None:

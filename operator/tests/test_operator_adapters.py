@@ -533,6 +533,30 @@ def test_replay_finds_one_action_in_a_leak_and_none_in_health() -> None:
     assert replay(SPEC, recording(lambda i: 0.5)).decisions == []
 
 
+def test_replay_tells_what_its_actions_would_have_spared() -> None:
+    """A worker that makes small assets from the 40th sample to the 160th, and one that dies of its leak."""
+    times = [NOW + 15.0 * i for i in range(1, 201)]
+    whole = recording(lambda i: 0.5)
+    faded = dict(whole.workers[0].series)
+    faded[Signal.GAUSSIANS] = tuple(
+        (at, 50_000.0 if 40 <= i < 160 else 350_000.0) for i, at in enumerate(times)
+    )
+    small = replace(whole, workers=(replace(whole.workers[0], series=faded),))
+    (decision,) = replay(SPEC, small).decisions
+    assert decision.act is Act.CORDON
+    assert decision.spared_seconds == pytest.approx(15.0 * 120, abs=60.0)
+    assert decision.spent_seconds == 180.0
+
+    leak = recording(lambda i: min(0.99, 0.3 + i / 200))
+    boots = (
+        ("b", tuple((at, 1.0) for at in times[:150])),
+        ("c", tuple((at, 1.0) for at in times[170:])),
+    )
+    died = replace(leak, workers=(replace(leak.workers[0], boots=boots),))
+    assert replay(SPEC, died).decisions[0].spared_seconds == pytest.approx(15.0 * 21)
+    assert replay(SPEC, leak).decisions[0].spared_seconds == 0.0, "it went on without harm"
+
+
 async def test_recording_is_of_workers_and_of_no_other_service() -> None:
     """The miner shows its memory and its life too, and is not for the operator to judge."""
 

@@ -80,6 +80,8 @@ def _report(name: str, spec: Spec, recording: Recording) -> ReplayReport:
                 rule=d.rule,
                 act=d.act,
                 message=d.message,
+                spared_seconds=round(d.spared_seconds, 1),
+                spent_seconds=d.spent_seconds,
             )
             for d in found.decisions
         ),

@@ -66,11 +66,17 @@ def _report(report: ReplayReport) -> Iterator[RenderableType]:
     shares = ", ".join(f"{name} {count / total:.1%}" for name, count in sorted(report.verdicts.items()))
     span = f"{report.start} to {report.end}"
     yield Text(f"{report.spec}, {span}: {report.workers} workers, {report.ticks} ticks; {shares}")
-    rates = Table("RULE", "ACTIONS", "PER WORKER AND DAY", title="What it would have done")
+    columns = ("RULE", "ACTIONS", "PER WORKER AND DAY", "SPARED", "SPENT", "EARNED")
+    rates = Table(*columns, title="What it would have done, and what that earns of a worker's time")
     for rule, rate in report.actions_per_worker_and_day.items():
-        rates.add_row(rule, str(sum(action.rule == rule for action in report.actions)), f"{rate:.3f}")
+        actions = [action for action in report.actions if action.rule == rule]
+        spared, spent = (
+            sum(getattr(a, name) for a in actions) for name in ("spared_seconds", "spent_seconds")
+        )
+        minutes = (f"{spared / 60:.0f} min", f"{spent / 60:.0f} min", f"{(spared - spent) / 60:+.0f} min")
+        rates.add_row(rule, str(len(actions)), f"{rate:.3f}", *minutes)
     if not report.actions:
-        rates.add_row("none", "0", "0")
+        rates.add_row("none", "0", "0", "-", "-", "-")
     yield rates
     if report.actions:
         listed = Table("AT", "WORKER", "RULE", "ACT", "WHY")

@@ -11,7 +11,10 @@ class _Report(BaseModel):
 
 
 class ReplayedAction(_Report):
-    """An act that would have started. ``at`` is RFC 3339; ``act`` the first thing done."""
+    """An act that would have started. ``at`` is RFC 3339; ``act`` the first thing done.
+
+    ``spared_seconds`` of a worker the recording lost after it, ``spent_seconds`` the act would have taken.
+    """
 
     at: str
     worker: str
@@ -20,6 +23,8 @@ class ReplayedAction(_Report):
     rule: str
     act: str
     message: str
+    spared_seconds: float
+    spent_seconds: float
 
 
 class ReplayReport(_Report):

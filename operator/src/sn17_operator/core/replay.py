@@ -9,12 +9,23 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sn17_operator.api import Spec
 from sn17_operator.core.evidence import Labelled, Raw, Samples, attribute, windows
-from sn17_operator.core.model import Fleet, Intent, Outcome, Phase, Pod, RuleClass, Stage, Verdict, Worker
+from sn17_operator.core.model import (
+    Fleet,
+    Health,
+    Intent,
+    Outcome,
+    Phase,
+    Pod,
+    RuleClass,
+    Stage,
+    Verdict,
+    Worker,
+)
 from sn17_operator.core.plan import Act
 from sn17_operator.core.planner import plan
 from sn17_operator.core.policy import judge
@@ -60,6 +71,16 @@ class Decision:
     rule: str
     act: Act
     message: str
+    rule_class: RuleClass
+    spared_seconds: float = 0.0
+    """Of a worker that the recording then lost: while the same verdict held on, or until a life that ended
+    under a memory verdict was followed by the next.
+    """
+
+    @property
+    def spent_seconds(self) -> float:
+        """Of a worker that the action takes from jobs, if jobs are waiting all the time."""
+        return SWAP_SECONDS if self.act is Act.SWAP else REMEDIATION_SECONDS
 
 
 @dataclass(slots=True)
@@ -77,8 +98,7 @@ class Report:
     @property
     def lost_seconds(self) -> float:
         """Worker seconds that the acts would have taken from jobs, if jobs were waiting all the time."""
-        swaps = sum(decision.act is Act.SWAP for decision in self.decisions)
-        return SWAP_SECONDS * swaps + REMEDIATION_SECONDS * (len(self.decisions) - swaps)
+        return sum(decision.spent_seconds for decision in self.decisions)
 
     def per_day(self) -> dict[str, float]:
         """Actions a day and worker, by rule. On a recording of healthy workers these are the false alarms."""
@@ -114,6 +134,16 @@ class _Track:
         }
         return Raw(boots, series, doubts, lives)
 
+    def gap_after(self, boot: str | None) -> float:
+        """Seconds between an incarnation's last sample and the next one's first; 0 where none follows."""
+        last = max((times[-1] for _, name, times in self._marked() if name == boot), default=None)
+        if last is None:
+            return 0.0
+        return min((times[0] - last for _, name, times in self._marked() if times[0] > last), default=0.0)
+
+    def _marked(self) -> list[tuple[float, str, list[float]]]:
+        return [(times[0], boot, times) for boot, _, times in self._boots]
+
     def life(self, now: float) -> tuple[str, float] | None:
         """The incarnation at a time and its first sample; None before the first."""
         started = [(times[0], boot) for boot, _, times in self._boots if times[0] <= now]
@@ -144,9 +174,10 @@ def replay(spec: Spec, recording: Recording, *, tick: float = 15.0) -> Report:
     """Tick through a recording."""
     report = Report(days=(recording.end - recording.start) / 86_400, workers=len(recording.workers))
     tracks = [_Track(worker) for worker in recording.workers]
+    tracks_of = {track.worker.uid: track for track in tracks}
     spans = windows([spec.rules], recording.scrape_interval)
     out_until: dict[str, float] = {}
-    acted: set[tuple[str, str]] = set()
+    acted: dict[tuple[str, str], int] = {}
     storm_at: float | None = None
     stormy = False
     for now in _ticks(recording, tick):
@@ -155,6 +186,10 @@ def replay(spec: Spec, recording: Recording, *, tick: float = 15.0) -> Report:
         fleet = Fleet(workers, expected=len(workers), storm_at=storm_at)
         thought = plan(spec, fleet, now)
         report.ticks += 1
+        for worker in workers:
+            number = acted.get((worker.pod.uid, worker.evidence.life_id or worker.evidence.boot_id or ""))
+            if number is not None:
+                report.decisions[number] = _spared(report.decisions[number], worker, tick)
         report.verdicts.update(str(w.verdict.health) for w in workers)
         report.blocked.update(str(b.reason) for b in thought.blocked)
         report.storms += thought.capacity.storm and not stormy
@@ -163,11 +198,26 @@ def replay(spec: Spec, recording: Recording, *, tick: float = 15.0) -> Report:
             if step.act not in (Act.CORDON, Act.SWAP) or step.intent is None:
                 continue
             boot, life = step.intent.boot_id, step.intent.life_id
-            report.decisions.append(Decision(now, step.pod, boot, life, step.cause, step.act, step.message))
+            rule_class = step.intent.rule_class
+            gap = tracks_of[step.uid].gap_after(boot) if rule_class is RuleClass.MEMORY else 0.0
+            decision = Decision(
+                now, step.pod, boot, life, step.cause, step.act, step.message, rule_class, gap
+            )
+            report.decisions.append(decision)
             if step.act is Act.CORDON:
                 out_until[step.uid] = now + REMEDIATION_SECONDS
-            acted.add((step.uid, life or boot or ""))
+            acted[(step.uid, life or boot or "")] = len(report.decisions) - 1
     return report
+
+
+def _spared(decision: Decision, worker: Worker, tick: float) -> Decision:
+    """The recording goes on with a worker that would have been remedied."""
+    sick = worker.verdict.health is Health.DEGRADED
+    if not sick or decision.rule_class not in (RuleClass.QUALITY, RuleClass.STALL):
+        return decision
+    if worker.verdict.breach_of(decision.rule_class) is None:
+        return decision
+    return replace(decision, spared_seconds=decision.spared_seconds + tick)
 
 
 def _ticks(recording: Recording, tick: float) -> Iterator[float]:
@@ -198,7 +248,7 @@ def _workers(
     spans: Mapping[Signal, float],
     monitoring: Monitoring,
     out_until: Mapping[str, float],
-    acted: set[tuple[str, str]],
+    acted: Collection[tuple[str, str]],
     now: float,
 ) -> Iterator[Worker]:
     for track in tracks:
