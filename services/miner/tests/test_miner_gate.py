@@ -237,9 +237,46 @@ def test_belief_follows_what_the_validator_accepts_and_fades_back() -> None:
         evidence.judged("healthy", accepted=False, now=0.0)
     strict = evidence.belief("healthy", threshold=0.6, now=0.0).mean
     assert strict < 0.2 < 0.9 < before
+    evidence.judged("healthy", accepted=True, now=0.0)
     much_later = evidence.belief("healthy", threshold=0.6, now=20 * evidence.half_life).mean
     assert much_later == pytest.approx(before, abs=0.01)
     assert evidence.belief("repaired", threshold=0.6, now=0.0).mean > 0.8
+
+
+def test_rejections_in_a_row_are_not_forgotten() -> None:
+    """A class held back at a slow validator is tried too rarely to be learned anew from day to day."""
+    evidence = told(repaired=(0, 30))
+    late = 10 * evidence.half_life
+    assert evidence.surely_below("repaired", 0.4, threshold=0.6, now=late)
+    evidence.judged("repaired", accepted=True, now=late)
+    assert not evidence.surely_below("repaired", 0.4, threshold=0.6, now=late)
+
+
+def test_one_acceptance_of_what_is_known_to_fail_is_enough_to_doubt_that() -> None:
+    """The validators' own checks are known, and yet another one may not have them."""
+    never, once = told(fails_checks=(0, 1)), told(fails_checks=(1, 0))
+    assert never.belief("fails_checks", threshold=0.6, now=0.0).mean < 0.01
+    assert once.belief("fails_checks", threshold=0.6, now=0.0).mean > 0.08
+    assert never.surely_below("fails_checks", 0.4, threshold=0.6, now=0.0)
+    assert not once.surely_below("fails_checks", 0.4, threshold=0.6, now=0.0)
+
+
+def test_a_class_that_never_comes_up_does_not_raise_the_rate() -> None:
+    """At 3 % a share of 2 % of made-up good results would be most of what is accepted."""
+    evidence = told(repaired=(2, 60))
+    assert evidence.offers(0.0) == {"repaired": 1.0}
+    assert evidence.another_seed(0.0)["repaired"] == 1.0
+
+
+@pytest.mark.parametrize(("rejections", "every"), [(0, 2), (1, 4), (2, 8), (3, 16), (4, 20), (50, 20)])
+def test_tries_start_close_together(rejections: int, every: int) -> None:
+    evidence = told(healthy=(60, 0), fails_checks=(0, rejections))
+    situation = replace(CALM, signal="fails_checks", seeds_left=0)
+    steps = []
+    for _ in range(every):
+        steps.append(step(situation, evidence))
+        evidence.decided("fails_checks", handed_in=steps[-1] is Step.SUBMIT, now=0.0)
+    assert steps == [Step.SKIP] * (every - 1) + [Step.SUBMIT]
 
 
 def test_a_bound_needs_verdicts() -> None:

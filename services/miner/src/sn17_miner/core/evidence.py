@@ -45,11 +45,6 @@ SURE: Final = 4.5
 question is put again with every result."""
 
 
-SURE_IN_A_ROW: Final = 9.0
-"""The same for rejections in a row, which never fade: where tasks are few, what is held back would otherwise
-be forgotten before it is tried again."""
-
-
 @dataclass(slots=True)
 class Seen:
     """One class at one validator; all counts but ``held_back`` fade."""
@@ -101,6 +96,10 @@ class Evidence:
 
     half_life: float = 24 * 3600.0
     classes: dict[str, Seen] = field(default_factory=dict)
+    _told: tuple[float, dict[str, tuple[float, float]]] | None = field(
+        default=None, init=False, repr=False, compare=False
+    )
+    """Verdicts as they counted at a time: asked for several times in one choice."""
 
     # --- what happened ------------------------------------------------------------------------------
 
@@ -132,6 +131,7 @@ class Evidence:
         seen.rejections = 0 if accepted else seen.rejections + 1
 
     def _now(self, signal: str, now: float) -> Seen:
+        self._told = None
         seen = self.classes.setdefault(signal, Seen(at=now))
         fade = self._fade(seen, now)
         for name in ("accepted", "judged", "offered", "first", "again", "recent_accepted", "recent_judged"):
@@ -153,9 +153,6 @@ class Evidence:
 
         A higher score is never worse, so that what happened to higher scores bounds a lower one.
         """
-        own = self.classes.get(signal)
-        if own is not None and own.rejections * _divergence(0.0, chance) > SURE_IN_A_ROW:
-            return True
         verdicts = self._verdicts(now)
         if _belief(signal, threshold, *_alike(signal, verdicts)).surely_below(chance):
             return True
@@ -171,12 +168,19 @@ class Evidence:
         return False
 
     def _verdicts(self, now: float) -> dict[str, tuple[float, float]]:
-        """Accepted and judged results by class, as they count now."""
+        """Accepted and judged results by class, as they count now.
+
+        Rejections in a row do not fade: where tasks are few, what is held back would otherwise be forgotten
+        before it is tried again.
+        """
+        if self._told is not None and self._told[0] == now:
+            return self._told[1]
         verdicts = {}
         for signal, seen in self.classes.items():
             if seen.judged:
                 fade = self._fade(seen, now)
-                verdicts[signal] = (seen.accepted * fade, seen.judged * fade)
+                verdicts[signal] = (seen.accepted * fade, max(seen.judged * fade, seen.rejections))
+        self._told = now, verdicts
         return verdicts
 
     def recent(self, signal: str) -> float:
