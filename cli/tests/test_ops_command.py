@@ -76,7 +76,7 @@ def test_replay_of_a_file(leak: Path) -> None:
     assert result.exit_code == 0, result.output
     (report,) = json.loads(result.output)["reports"]
     assert [(action["worker"], action["rule"]) for action in report["actions"]] == [("w1", "MemoryHigh")]
-    assert (report["actions"][0]["spared_seconds"], report["actions"][0]["spent_seconds"]) == (0.0, 180.0)
+    assert (report["actions"][0]["sparedSeconds"], report["actions"][0]["spentSeconds"]) == (0.0, 180.0)
     table = RUNNER.invoke(app, ["replay", "--file", str(leak)])
     assert "MemoryHigh" in table.output
     assert "-3 min" in table.output
