@@ -48,12 +48,11 @@ class Trust:
         self._suspects = 0
         self._identity = ""
         self.degraded: Degraded | None = None
-        self.latest_digest: str | None = None
 
     def new_life(self) -> None:
         """Another model process serves: nothing is known against it yet."""
         self._suspects = 0
-        self.latest_digest = self._metrics.canary_drift = self._metrics.canary_output = None
+        self._metrics.canary_drift = self._metrics.canary_output = None
         if self.degraded is not None and not self.degraded.lasting:
             self.degraded = self._metrics.degraded = None
 
@@ -103,7 +102,6 @@ class Trust:
 
     def heard(self, verdict: CanaryVerdict, digest: str) -> None:
         """Believe a canary of the life that serves."""
-        self.latest_digest = digest
         model = hashlib.sha256(self._identity.encode()).hexdigest()[:12]
         self._metrics.canary_output = f"{model}/{digest[:16]}"
         self._metrics.canary_drift = verdict.drift

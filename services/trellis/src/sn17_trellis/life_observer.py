@@ -41,10 +41,6 @@ class LifeObserver:
         """As :meth:`Trust.judge`."""
         return self._trust.judge(identity, quality, digest, proves=proves)
 
-    def latest_canary(self) -> str | None:
-        """Digest of the latest canary of the life that serves."""
-        return self._trust.latest_digest
-
     def new_life(self, life_id: str, take: Callable[[], None]) -> None:
         """What is told of a life changes at once, between two scrapes."""
         with self._service.scrape_lock:

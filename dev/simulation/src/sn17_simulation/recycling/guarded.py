@@ -106,7 +106,8 @@ class Lifetimes:
         version = self._version
         world.result.note(how.value)
         if how is RecycleHow.SWAP:
-            self._phases = deque((WARM_UP, CANARY))
+            # To be compared, the old process runs its canary anew.
+            self._phases = deque((WARM_UP, CANARY, CANARY) if verify else (WARM_UP, CANARY))
             machine.second = world.case.ballast
             if machine.over:
                 world.kill(machine, "oom")
@@ -171,7 +172,7 @@ class Lifetimes:
 
     def _switch(self) -> None:
         machine, world, life = self._machine, self._world, self._machine.life_id
-        same = self._verify and (machine.canary_factor > 0.999 or machine.bad_card)
+        same = self._verify and (machine.factor > 0.999 or machine.bad_card)
         outcome = RecycleOutcome.SAME_OUTPUT if same else RecycleOutcome.DONE
         machine.second = 0.0
         self.recycling = None

@@ -21,10 +21,6 @@ class Observer(Protocol):
         """Hold a canary against the checkpoint's baseline. With ``proves`` it may not become one itself."""
         ...
 
-    def latest_canary(self) -> str | None:
-        """Digest of the latest canary of the life that serves."""
-        ...
-
     def new_life(self, life_id: str, take: Callable[[], None]) -> None:
         """From now on everything that is told is of ``life_id``; ``take`` runs at the same moment."""
         ...

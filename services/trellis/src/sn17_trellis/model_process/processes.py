@@ -109,15 +109,23 @@ class Processes:
         life.warm_up(lambda *_: None, watched)
         began(SwapPhase.CANARY)
         began_at = time.monotonic()
-        number, file = self.next_number(life)
-        ticket = life.submit(number, CANARY, file, lambda *_: None)
-        try:
-            canary = wait_for(ticket.encoded, watched)
-        finally:
-            Path(file).unlink(missing_ok=True)
+        canary = self.canary(life, watched)
         life.cleanup(watched)
         now = time.monotonic()
         return Fresh(life, canary, now - began_at, now - warms_at)
+
+    def canary(self, life: Life, give_up: Callable[[], None]) -> Encoded:
+        """Have a process run its canary, after the job that it is at.
+
+        Raises:
+            Exception: what its backend raised, ModelDied, or whatever ``give_up`` raises.
+        """
+        number, file = self.next_number(life)
+        ticket = life.submit(number, CANARY, file, lambda *_: None)
+        try:
+            return wait_for(ticket.encoded, give_up)
+        finally:
+            Path(file).unlink(missing_ok=True)
 
     def end(self, life: Life, *, until: float | None = None) -> None:
         """End a process after its jobs, or now once ``until`` (monotonic) is over. Waits for it."""

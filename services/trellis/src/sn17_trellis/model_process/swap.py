@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 from sn17_contract.metrics import RerunCause, SwapPhase
@@ -65,7 +66,7 @@ def swap(keeper: Keeper, act: Act) -> None:
     with Phases(keeper, act) as phases:
         try:
             fresh = keeper.run.bring_up(phases.begin, give_up, hold)
-            outcome = _outcome(keeper, act, fresh)
+            outcome = _outcome(keeper, act, fresh, _latest(keeper, act, give_up))
         except Closing:
             outcome = RecycleOutcome.FAILED
         except TooLate:
@@ -105,7 +106,24 @@ def replace(keeper: Keeper, act: Act) -> None:
     keeper.record(act, RecycleOutcome.DONE, fresh.life.life_id)
 
 
-def _outcome(keeper: Keeper, act: Act, fresh: Fresh) -> RecycleOutcome:
+def _latest(keeper: Keeper, act: Act, give_up: Callable[[], None]) -> str | None:
+    """Digest of the old process's canary as it makes it now: one that is never idle last ran it at its start.
+
+    None where it is not asked for, or where the old process does not make one any more.
+    """
+    old = keeper.current
+    if not act.verify or old is None:
+        return None
+    try:
+        return keeper.run.canary(old, give_up).digest
+    except (Closing, TooLate):
+        raise
+    except Exception as error:
+        log.warning("the canary of the old model process failed: %s", error)
+        return None
+
+
+def _outcome(keeper: Keeper, act: Act, fresh: Fresh, latest: str | None) -> RecycleOutcome:
     """Whether the fresh process may take over, by its canary."""
     observer, loaded = keeper.observer, fresh.life.loaded
     if observer is None or loaded is None:
@@ -113,7 +131,7 @@ def _outcome(keeper: Keeper, act: Act, fresh: Fresh) -> RecycleOutcome:
     canary = fresh.canary
     verdict = observer.judge(loaded.identity, canary.quality, canary.digest, proves=True)
     if act.verify:
-        differs = canary.digest != observer.latest_canary()
+        differs = canary.digest != latest
         agrees = verdict.passed and not verdict.first
         return RecycleOutcome.DONE if differs and agrees else RecycleOutcome.SAME_OUTPUT
     if not verdict.passed:
