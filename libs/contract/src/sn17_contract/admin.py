@@ -46,8 +46,8 @@ class ExitRequest(_Body):
 class RecycleRequest(_Body):
     """Recycles the model process ``life_id`` and no other.
 
-    With ``verify`` the fresh process takes over only if its canary differs from what the old one makes now and
-    agrees with the checkpoint's baseline; else it ends, with outcome ``same_output``.
+    With ``verify`` the fresh process takes over only if its canary differs from what the old one makes
+    now and agrees with the checkpoint's baseline; else it ends, with outcome ``same_output``.
     """
 
     life_id: str = Field(min_length=1, max_length=64)
