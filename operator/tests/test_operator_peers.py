@@ -75,6 +75,19 @@ async def test_a_fleet_that_makes_the_same_low_output_after_fresh_starts_is_told
     assert sim.count("SwapRequested") <= 3
 
 
+async def test_memory_is_left_to_a_guard_as_long_as_it_has_not_failed() -> None:
+    sim = await warmed(4, lives=True, guard=True)
+    worker = sim.workers[0]
+    worker.room, worker.memory = False, 0.85
+    await sim.run(20)
+    assert "WorkerCordoned" not in sim.reasons()
+    assert sim.world.status["status"] == "Healthy"
+    worker.memory = 0.91
+    await sim.run(20)
+    assert (sim.world.replacements, sim.world.exits) == (1, [])
+    assert sim.world.violations == []
+
+
 def test_where_the_fleets_view_is_needed_it_earns_more_than_the_guard_alone() -> None:
     for fault in (Fault.BAD_CARD, Fault.FADING, Fault.TMPFS_LEAK):
         case = Case(fault, 0.8, 25.0, 20.0)

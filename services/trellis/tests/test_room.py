@@ -114,6 +114,20 @@ def test_growth_is_of_later_generations_and_never_negative() -> None:
     assert measures.growth >= 0
 
 
+def test_memory_that_the_service_holds_is_no_reason_for_another_swap() -> None:
+    measures = Measures()
+    measures.started(100, 30.0)
+    measures.at_rest(1000)
+    for used in range(1010, 1100, 10):
+        measures.after_job(used)
+    measures.at_rest(1085)
+    known = {"limit": 10_000, "refuse_ratio": 0.88, "job_seconds": 20.0, "device_free": None}
+    terms = measures.terms(**known)
+    assert terms is not None
+    assert "gave back 6%" in str(not_worth_it(terms, 1085))
+    assert no_room(terms, 1085) is None, "for another reason it may be swapped"
+
+
 def test_terms_are_unknown_until_all_were_measured() -> None:
     measures = Measures()
     known = {"limit": GIB, "refuse_ratio": 0.88, "job_seconds": None, "device_free": None}

@@ -48,8 +48,9 @@ def memory(context: Context) -> Iterator[Finding]:
             continue
         start = trailing_run(series, lambda v, mark=mark: v >= mark, context.monitoring.stale_after)  # type: ignore[misc]
         left = 0.0 if start is None else max(0.0, dwell - (series.at - start))
-        if start is not None and _guard_is_first(context, series, left):
-            text = "fills up so quickly that the worker's own guard acts before anybody else could"
+        guard = _guard(context)
+        if start is not None and guard is not None and series.value < guard:
+            text = f"left to the worker's own guard, which renews the model process at {guard:.0%}"
             yield context.finding(name, RuleClass.MEMORY, Outcome.RESTING, text, mark=mark, signals=signals)
             continue
         text = f"unreclaimable memory is {series.value:.0%} of the limit, the mark is {mark:.0%}"
@@ -109,19 +110,6 @@ def growth(ratios: Series) -> float:
     if len(ratios.samples) < SLOPE_SAMPLES or last_at <= first_at:
         return 0.0
     return max(0.0, (last - first) / (last_at - first_at))
-
-
-def _guard_is_first(context: Context, ratios: Series, seconds: float) -> bool:
-    """Between two jobs the guard replaces a model process of its own that it would have to refuse jobs for.
-
-    Whoever looks from outside sees it a scrape later, and takes a worker out of service that has just been
-    renewed, or is being.
-    """
-    guard = _guard(context)
-    if guard is None:
-        return False
-    soon = ratios.value + growth(ratios) * (seconds + LAG_SCRAPES * context.monitoring.scrape_interval)
-    return ratios.value < guard <= soon
 
 
 def _guard(context: Context) -> float | None:

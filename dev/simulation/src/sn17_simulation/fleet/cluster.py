@@ -13,6 +13,7 @@ from sn17_operator.core.model import Phase, Pod, RecycleResult, Stage, Terminati
 
 from sn17_simulation.fleet.scrape import Scraped
 from sn17_simulation.fleet.worker import (
+    GUARD,
     JOB_SECONDS,
     REPLACE_SECONDS,
     RESCHEDULE_SECONDS,
@@ -163,7 +164,7 @@ class World(Scraped):
         if worker.total >= 1.0:
             self.kill(worker, "OOMKilled", 137)
             return
-        refusing = self.guard and worker.total >= 0.88
+        refusing = self.guard and worker.total >= GUARD
         if serving and worker.job_until is None and self.tasks_offered:
             if refusing:
                 self.refusals_before_cordon += 1

@@ -12,7 +12,7 @@ from sn17_operator.core.readings import Monitoring, Signal
 from sn17_operator.core.signals import DRAINING, INFO_LABELS
 from sn17_operator.ports import Measurement
 
-from sn17_simulation.fleet.worker import JOB_SECONDS, LIMIT, START, SWAP_THRESHOLD, TICK, SimWorker
+from sn17_simulation.fleet.worker import GUARD, JOB_SECONDS, LIMIT, START, SWAP_THRESHOLD, TICK, SimWorker
 
 
 class Scraped:
@@ -24,6 +24,8 @@ class Scraped:
         self.samples: dict[tuple[str, Signal, str], list[tuple[float, float]]] = {}
         self.scrapes: list[float] = []
         self.prometheus_up = True
+        self.guard = False
+        """Whether the workers' own guards are on."""
         self.other_targets = True
         """Prometheus scrapes itself too."""
 
@@ -48,6 +50,8 @@ class Scraped:
                 self._sample(uid, Signal.MODEL_PROCESSES, "", 2.0 if two else 1.0)
                 self._sample(uid, Signal.SWAP_THRESHOLD, "", SWAP_THRESHOLD)
                 self._sample(uid, Signal.SWAP_ROOM, "", float(worker.room))
+                if self.guard:
+                    self._sample(uid, Signal.GUARD, "", GUARD)
             self._sample(uid, Signal.MEMORY, "", min(worker.total, 1.0) * LIMIT)
             self._sample(uid, Signal.LIMIT, "", LIMIT)
             self._sample(uid, Signal.GENERATIONS, "", float(min(worker.generations, 60)))

@@ -18,6 +18,7 @@ LIMIT: Final = 12 * GIB
 START: Final = 1_700_000_000.0
 JOB_SECONDS: Final = 20.0
 FRESH: Final = 0.21
+GUARD: Final = 0.88
 SWAP_THRESHOLD: Final = 0.65
 SWAP_SECONDS: Final = 35.0
 REPLACE_SECONDS: Final = 25.0

@@ -348,6 +348,7 @@ class Guarded(Caretaker):
         core = self.cores[machine.index]
         machine.fresh_container(now)
         core.renew()
+        core.lives.measures = Measures()
         core.lives.measured(self.world.case.load_seconds + WARM_UP + CANARY)
 
     def device_full(self, machine: Machine) -> None:

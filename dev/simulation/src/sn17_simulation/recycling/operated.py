@@ -19,6 +19,7 @@ from sn17_operator.core.policy import judge_all
 from sn17_operator.core.readings import Monitoring, Signal
 from sn17_operator.tracker import Note, Notes
 from sn17_service import Problem
+from sn17_trellis.model_process.room import Measures
 
 from sn17_simulation.recycling.case import CANARY, IMPORTS, RESCHEDULED, WARM_UP, WORKERS
 from sn17_simulation.recycling.guarded import LIMIT, SETTINGS, Core, Guarded
@@ -286,6 +287,7 @@ class Operated(Guarded):
         def renew(now: float) -> None:
             machine.fresh_pod(now)
             core.renew()
+            core.lives.measures = Measures()
             core.lives.measured(case.load_seconds + WARM_UP + CANARY)
             self.pods[machine.index] = self._pod(machine)
             self.scraped[machine.index] = Scraped()

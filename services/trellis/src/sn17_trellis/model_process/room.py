@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 IN_SERVICE: Final = 0.01
+FREED_LEAST: Final = 0.5
+TELLING_GROWTHS: Final = 4
+"""A life that has added less says nothing about what its end gives back."""
 GROWTHS_KEPT: Final = 32
 """Enough that the estimate moves the threshold by less than the generation that is kept free."""
 SWAPS_KEPT: Final = 20
@@ -24,7 +27,8 @@ class Terms:
     ``jump``: the most that one of the latest left. ``swap_seconds``: p95 of swaps, ``job_seconds``: p50 of
     jobs. ``start_seconds``: from a start until the process serves, which is what a replacement costs;
     ``device_seconds``: the part of it that needs the device, which is what a swap costs. ``device_need`` and
-    ``device_free`` are None without a device.
+    ``device_free`` are None without a device. ``freed``: share of what the last life had added that its end
+    gave back; the rest is held by the service, and no other act than a new container frees it.
     """
 
     limit: int
@@ -39,6 +43,7 @@ class Terms:
     start_seconds: float = math.inf
     device_seconds: float = 0.0
     jump: int = 0
+    freed: float = 1.0
 
     @property
     def refuse(self) -> int:
@@ -73,6 +78,8 @@ class Terms:
         them up to the refusing level. Half a generation more in both cases, for where the last one ends. That
         the worker stays in service is worth ``IN_SERVICE`` of the device's time.
         """
+        if self.freed < FREED_LEAST:
+            return False
         if self.growth <= 0:
             return True
         swapped = (self.threshold - self.rest) / self.growth + self.jobs_meanwhile + 0.5
@@ -110,6 +117,8 @@ def no_room(terms: Terms, used: int) -> str | None:
 
 def not_worth_it(terms: Terms, used: int) -> str | None:
     """Why no swap should begin at ``used`` bytes for the sake of memory; None where one should."""
+    if terms.freed < FREED_LEAST:
+        return f"the end of the last model process gave back {terms.freed:.0%} of what had been added"
     if not terms.swap_pays:
         return (
             f"with {_mib(terms.growth)} a generation, replacements at {_mib(terms.refuse)} cost less than "
@@ -137,6 +146,7 @@ class Measures:
     quickest_start: float = math.inf
     swaps: deque[float] = field(default_factory=lambda: deque(maxlen=SWAPS_KEPT))
     growths: deque[int] = field(default_factory=lambda: deque(maxlen=GROWTHS_KEPT))
+    freed: float = 1.0
     _last: int | None = None
 
     def started(self, peak: int, seconds: float) -> None:
@@ -150,6 +160,10 @@ class Measures:
 
         How fast it will grow is first taken from the lives before it.
         """
+        if self.rest is not None and self._last is not None:
+            added = self._last - self.rest
+            if added > TELLING_GROWTHS * self.growth > 0:
+                self.freed = (self._last - used) / added
         self.rest, self._last = used, None
 
     def after_job(self, used: int) -> None:
@@ -197,6 +211,7 @@ class Measures:
             self.quickest_start,
             min(self.device_seconds, self.quickest_start),
             max(0, *self.growths) if self.growths else 0,
+            self.freed,
         )
 
 
