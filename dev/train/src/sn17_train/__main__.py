@@ -20,6 +20,7 @@ from sn17_train.export import export
 from sn17_train.flows import train_flows
 from sn17_train.models import Models
 from sn17_train.stages import train_gaussians, train_structure
+from sn17_train.start import fitted_structures, take
 
 UNFINISHED = 75
 """Exit code where the chunk ended first: the same command goes on."""
@@ -32,6 +33,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--state", type=Path, help="directory that keeps what is trained between chunks")
     parser.add_argument("--chunk", type=float, default=float("inf"), metavar="SECONDS",
                         help="end with code 75 after so long in the flows; run again to go on")  # fmt: skip
+    parser.add_argument("--start", type=Path, metavar="CHECKPOINT",
+                        help="train this one's flows further; its decoders stay")  # fmt: skip
     parser.add_argument("--size", choices=("full", "smoke"), default="full")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seed", type=int, default=17)
@@ -46,6 +49,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--cases", type=int, default=64, help="held-out prompts to evaluate")
     parser.add_argument("--sampling-steps", type=int, default=25, help="of either flow, in the evaluation")
     args = parser.parse_args(argv)
+    if args.start and args.state:
+        parser.error("--start begins anew: it goes with no --state")
     started, device = time.monotonic(), torch.device(args.device)
 
     def log(values: dict[str, Any]) -> None:
@@ -60,15 +65,21 @@ def main(argv: list[str] | None = None) -> int:
     held_out = sum(each.held_out for each in pool)
     log({"arrangements": len(pool), "held_out": held_out, "prompts": len(corpus.prompts)})
     rng = np.random.default_rng(args.seed)
-    if not models.load("structure", args.state):
+    targets = None
+    if args.start:
+        take(models, args.start)
+        targets = fitted_structures(models, pool, log)
+    elif not models.load("structure", args.state):
         train_structure(models, pool, _budget(args.structure), args.batches[0], rng, log)
         models.save("structure", args.state)
-    if not models.load("gaussians", args.state):
+    if not args.start and not models.load("gaussians", args.state):
         train_gaussians(models, corpus, _budget(args.gaussians), args.batches[1], rng, log)
         models.save("gaussians", args.state)
     budget, batches = _budget(args.flows), (args.batches[2], args.batches[3])
     budget.chunk = args.chunk
-    averages = train_flows(models, pool, corpus, budget, batches, rng, log, args.state, args.wrong_captions)
+    averages = train_flows(
+        models, pool, corpus, budget, batches, rng, log, args.state, args.wrong_captions, targets
+    )
     if averages is None:
         log({"unfinished": budget.progress()})
         return UNFINISHED

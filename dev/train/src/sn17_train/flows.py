@@ -92,11 +92,13 @@ def train_flows(
     log: Log,
     directory: Path | None = None,
     wrong: float = 0.0,
+    targets: Tensor | None = None,
 ) -> dict[str, nn.Module] | None:
     """Both flows and the text model, which has to learn from both: colours mean nothing to structure.
 
     `wrong` is the share of scenes that are shown with another scene's prompt, as captions found on the web
     are: what a prompt then stands for is mixed with everything else, and guidance has to take that out again.
+    `targets` are the arrangements' latents; None: as the encoder makes them.
 
     Returns the exponential averages by name, or None where the chunk ended before the budget did.
     """
@@ -107,7 +109,8 @@ def train_flows(
             block.compile(dynamic=False)
         # Its plans cost tens of milliseconds for every new number of voxels.
         torch.backends.cuda.enable_cudnn_sdp(False)
-    targets = encode_structures(models, torch.stack([each.occupancy() for each in pool]))
+    if targets is None:
+        targets = encode_structures(models, torch.stack([each.occupancy() for each in pool]))
     tokens = models.tokens([*corpus.prompts, ""])
     std = torch.tensor(STD, device=models.device)
     for step in budget.train(training.optimizer, PEAK):

@@ -18,7 +18,6 @@ pytest.importorskip("transformers", reason="the engine needs the 'torch' extra")
 
 from sn17_contract.metrics import GenerationKind  # noqa: E402
 from sn17_trellis.backend import Cancelled, Job, Sampling  # noqa: E402
-from sn17_trellis.engine import fused  # noqa: E402
 from sn17_trellis.engine.config import (  # noqa: E402
     GaussianDecoderConfig,
     LatentFlowConfig,
@@ -111,53 +110,6 @@ def condition(seed: int) -> tuple[Any, Any]:
     draws = torch.Generator().manual_seed(seed)
     one, none = (torch.randn(1, 77, 768, generator=draws).to(GPU) for _ in range(2))
     return one, none
-
-
-@pytest.mark.parametrize("width", [64, 80, 96])
-@pytest.mark.parametrize("tokens", [1, 63, 64, 65, 127, 129, 1000, 4096, 4892])
-def test_attention_as_compiled(width: int, tokens: int) -> None:
-    torch.manual_seed(tokens)
-    qkv = torch.randn(2, tokens, 48, width, device=GPU, dtype=torch.float16)
-    qk = fused.head_norm(qkv[:, :, :32], 1 + torch.rand(32, width, device=GPU))
-    parts = qk[:, :, :16], qk[:, :, 16:], qkv[:, :, 32:]
-    got = fused.self_attention(*parts)
-    assert got.shape == (2, tokens, 16 * width)
-    assert relative(got, fused.self_attention(*(each.double() for each in parts))) < 2e-3
-
-
-def test_attention_does_not_read_past_the_last_token() -> None:
-    """Rows after the last are NaN: as keys or values they would spoil everything."""
-    held = torch.full((1, 300, 48, 80), float("nan"), device=GPU, dtype=torch.float16)
-    held[:, :200] = torch.randn(1, 200, 48, 80, device=GPU)
-    parts = held[:, :200, :16], held[:, :200, 16:32], held[:, :200, 32:]
-    got = fused.self_attention(*parts)
-    assert relative(got, fused.self_attention(*(each.double() for each in parts))) < 2e-3
-
-
-@pytest.mark.parametrize("width", [256, 768, 1280, 2560])
-def test_norms_as_compiled(width: int) -> None:
-    torch.manual_seed(width)
-    x, y = (torch.randn(2, 301, width, device=GPU, dtype=torch.float16) for _ in range(2))
-    gate, weight, bias = (torch.randn(width, device=GPU) for _ in range(3))
-    for modulate in (False, True):
-        for silu in (False, True):
-            got = fused.residual_norm(x, y, gate, weight, bias, modulate=modulate, silu=silu)
-            want = fused.residual_norm(
-                *(each.double() for each in (x, y, gate, weight, bias)), modulate=modulate, silu=silu
-            )
-            for a, b in zip(got, want, strict=True):
-                assert relative(a, b) < 2e-3
-
-
-def test_windows_as_compiled() -> None:
-    torch.manual_seed(0)
-    sizes = torch.randint(1, 194, (200,))
-    offsets = torch.nn.functional.pad(sizes.cumsum(0), (1, 0)).int().to(GPU)
-    qkv = torch.randn(int(sizes.sum()), 36, 64, device=GPU, dtype=torch.float16)
-    parts = qkv[:, :12], qkv[:, 12:24], qkv[:, 24:]
-    got = fused.window_attention(*parts, offsets, int(sizes.max()))
-    want = fused.window_attention(*(each.double() for each in parts), offsets, int(sizes.max()))
-    assert relative(got, want) < 2e-3
 
 
 @torch.inference_mode()

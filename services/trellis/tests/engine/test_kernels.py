@@ -15,6 +15,7 @@ SCRIPT = """
 import torch
 from sn17_trellis.engine import fused, triton_kernels as kernels
 from sn17_trellis.engine.triton_attention import attention_kernel
+from sn17_trellis.engine.triton_cross import cross_attention_kernel
 
 torch.manual_seed(0)
 
@@ -45,13 +46,30 @@ close(out, fused.head_norm(qkv[:, :, :6], gamma))
 
 for width, main, rest in ((80, 64, 16), (64, 64, 0)):
     for tokens in (1, 31, 32, 70):
-        qkv = torch.randn(2, tokens, 3 * 3, width).half()
-        q, k, v = qkv[:, :, :3], qkv[:, :, 3:6], qkv[:, :, 6:]
-        out = torch.full((2, tokens, 3 * width), float("nan")).half()
-        attention_kernel[(-(-tokens // 32), 6)](
-            q, k, v, out, q.stride(1), k.stride(1), v.stride(1), tokens, width**-0.5 * fused.LOG2_E,
-            heads=3, main=main, rest=rest, query_block=32, key_block=32)
-        close(out, fused.self_attention(q.float(), k.float(), v.float()))
+        qkv, gammas = torch.randn(2, tokens, 3 * 3, width).half(), 0.5 + 0.8 * torch.rand(6, width)
+        v = qkv[:, :, 6:]
+        for given in (gammas, fused.bounded_gammas(gammas)):
+            qk = fused.head_norm(qkv[:, :, :6], given)
+            q, k = qk[:, :, :3], qk[:, :, 3:]
+            out = torch.full((2, tokens, 3 * width), float("nan")).half()
+            attention_kernel[(-(-tokens // 32), 6)](
+                q, k, v, out, q.stride(1), k.stride(1), v.stride(1), tokens, width**-0.5 * fused.LOG2_E,
+                heads=3, main=main, rest=rest, query_block=32, key_block=32, bounded=given is not gammas)
+            qk = fused.head_norm(qkv[:, :, :6].float(), gammas)
+            close(out, fused.self_attention(qk[:, :, :3], qk[:, :, 3:], v.float()))
+    for keys in (1, 77, 128):
+        for normed in (False, True):
+            for branches in (1, 2):
+                q = torch.randn(branches, 50, 3, width).half()
+                k, v = (torch.randn(2, keys, 3, width).half() for _ in range(2))
+                gamma = torch.rand(3, width)
+                out = torch.full((2, 50, 3 * width), float("nan")).half()
+                cross_attention_kernel[(2, 6)](
+                    q, k, v, gamma, out, 0 if branches == 1 else q.stride(0), 50, keys,
+                    width**-0.5 * fused.LOG2_E, heads=3, main=main, rest=rest, query_block=32, key_block=128,
+                    normed=normed)
+                wide = (each.float() for each in (q, k, v))
+                close(out, fused.cross_attention(*wide, gamma if normed else None))
 
 products, bias = torch.randn(2, 11 * 27, 24).half(), torch.randn(24).half()
 slots = torch.randint(-1, 11 * 27, (13, 27)).int()

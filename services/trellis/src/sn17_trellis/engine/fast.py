@@ -147,11 +147,15 @@ class _StructureVelocity:
 
 
 class _LatentState:
-    """One latent flow with its weights arranged for the fast path."""
+    """One latent flow with its weights arranged for the fast path.
+
+    `seen`: numbers of branches whose kernels are compiled, for any number of voxels.
+    """
 
     def __init__(self, flow: LatentFlow, memory: GraphMemory | None) -> None:
         self.flow = flow
         self.memory = memory
+        self.seen = set[int]()
         self.blocks = _Blocks(flow)
         self.input_blocks = [FusedResBlock(b) for b in flow.input_blocks if isinstance(b, SparseResBlock)]
         self.out_blocks = [FusedResBlock(b) for b in flow.out_blocks if isinstance(b, SparseResBlock)]
@@ -178,7 +182,7 @@ class _LatentVelocity:
         self._x = torch.empty((len(voxels), flow.config.in_channels), device=cond.device)
         self._modulation = torch.empty_like(self._modulations[0])
         self._embedding = torch.empty_like(self._embeddings[0])
-        self._replays = Replays(state.memory)
+        self._replays = Replays(state.memory, state.seen)
 
     def branches(self, x: Tensor, step: int, count: int, *, cached: bool = False) -> tuple[Tensor, ...]:
         assert not cached

@@ -23,6 +23,13 @@ EPS = 1e-6
 WIDTHS = {64: (64, 0), 80: (64, 16)}
 """Widths of heads that our attention takes, as powers of two: those of the released models."""
 QUERY_BLOCK, KEY_BLOCK = 128, 64
+REGISTERS = 128
+"""Of a thread at most: with more the second block of queries has no room beside the first."""
+FEW_KEYS, FEW_QUERIES = 128, 64
+"""Keys that cross-attention takes at once, and how many queries it takes of them."""
+LARGEST_BOUND = 24.0
+"""Of a logit in base 2, for the attention that needs no maximum: a query whose largest logit is 28 below its
+bound loses accuracy, and none can be further below than twice the bound."""
 LOG2_E = 1.4426950408889634
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -43,6 +50,15 @@ def _attention_kernel() -> Any:
     except ImportError:
         return None
     return attention_kernel
+
+
+@cache
+def _cross_kernel() -> Any:
+    try:
+        from sn17_trellis.engine.triton_cross import cross_attention_kernel
+    except ImportError:
+        return None
+    return cross_attention_kernel
 
 
 def _rows_regular(x: Tensor) -> bool:
@@ -147,17 +163,43 @@ def head_norm(x: Tensor, gamma: Tensor) -> Tensor:
     return out
 
 
+def bounded_gammas(gammas: Tensor) -> Tensor | None:
+    """Gains [2 H, D] of queries and keys for `bounded_attention`, or None where they are too large for it.
+
+    Queries get the product of both, the softmax's scale and log2(e), keys a length of 1: so no logit is
+    larger than its query is long.
+    """
+    width = gammas.shape[1]
+    of_queries, of_keys = gammas.float().chunk(2)
+    gain = of_queries * of_keys * LOG2_E
+    if float(gain.abs().max()) * width**0.5 > LARGEST_BOUND:
+        return None
+    # Norms of heads multiply by the square root of the width.
+    return torch.cat([gain, torch.full_like(gain, width**-0.5)])
+
+
+def bounded_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """`self_attention` of queries and keys that were normed with `bounded_gammas`."""
+    out = _own_attention(q, k, v, 1.0, bounded=True)
+    return few_keys_attention(q, k, v, 1 / LOG2_E) if out is None else out
+
+
 def self_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Softmax attention of [B, L, H, D] to [B, L, H * D], L the same for all three.
 
     Rows may lie apart, as slices of one product do.
     """
+    out = _own_attention(q, k, v, float(q.shape[-1] ** -0.5) * LOG2_E, bounded=False)
+    return few_keys_attention(q, k, v) if out is None else out
+
+
+def _own_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, *, bounded: bool) -> Tensor | None:
+    """By our kernel, where it serves these tensors; `scale` in base 2."""
     width = q.shape[-1]
     parts = WIDTHS.get(width)
     kernel = _attention_kernel() if q.is_cuda and q.dtype in _HALF and parts else None
-    if kernel is None or not all(_rows_regular(each) for each in (q, k, v)):
-        return few_keys_attention(q, k, v)
-    assert parts is not None
+    if kernel is None or parts is None or not all(_rows_regular(each) for each in (q, k, v)):
+        return None
     batch, tokens, heads, _ = q.shape
     out = torch.empty((batch, tokens, heads * width), dtype=q.dtype, device=q.device)
     kernel[(-(-tokens // QUERY_BLOCK), batch * heads)](
@@ -169,26 +211,64 @@ def self_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         k.stride(1),
         v.stride(1),
         tokens,
-        float(width**-0.5) * LOG2_E,
+        scale,
         heads=heads,
         main=parts[0],
         rest=parts[1],
         query_block=QUERY_BLOCK,
         key_block=KEY_BLOCK,
+        bounded=bounded,
         num_warps=8,
         num_stages=3,
+        maxnreg=REGISTERS,
     )
     return out
 
 
-def few_keys_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The same for any number of keys, by flash attention: to few keys it is as fast as any."""
+def cross_attention(q: Tensor, k: Tensor, v: Tensor, gamma: Tensor | None) -> Tensor:
+    """Softmax attention of queries [B or 1, L, H, D] to keys and values [B, M, H, D]: [B, L, H * D].
+
+    Queries are first normed with `gamma` [H, D], if there is one; one query for all branches is not copied.
+    """
+    width, branches = q.shape[-1], len(k)
+    parts = WIDTHS.get(width)
+    served = q.is_cuda and q.dtype in _HALF and parts and k.shape[1] <= FEW_KEYS
+    kernel = _cross_kernel() if served else None
+    if kernel is None or parts is None or not all(each.is_contiguous() for each in (q, k, v)):
+        q = q if gamma is None else head_norm(q, gamma)
+        return few_keys_attention(q.expand(branches, -1, -1, -1), k, v)
+    _, tokens, heads, _ = q.shape
+    out = torch.empty((branches, tokens, heads * width), dtype=q.dtype, device=q.device)
+    kernel[(-(-tokens // FEW_QUERIES), branches * heads)](
+        q,
+        k,
+        v,
+        q if gamma is None else gamma,
+        out,
+        0 if len(q) < branches else q.stride(0),
+        tokens,
+        k.shape[1],
+        float(width**-0.5) * LOG2_E,
+        heads=heads,
+        main=parts[0],
+        rest=parts[1],
+        query_block=FEW_QUERIES,
+        key_block=FEW_KEYS,
+        normed=gamma is not None,
+        num_warps=4,
+        num_stages=2,
+    )
+    return out
+
+
+def few_keys_attention(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:
+    """The same for any number of keys, by flash attention; `scale` None: one by the square root of D."""
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
     if q.is_cuda and q.dtype in _HALF and q.shape[-1] % 8 == 0:
         with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
-            out = fn.scaled_dot_product_attention(q, k, v)
+            out = fn.scaled_dot_product_attention(q, k, v, scale=scale)
     else:
-        out = fn.scaled_dot_product_attention(q, k, v)
+        out = fn.scaled_dot_product_attention(q, k, v, scale=scale)
     return out.transpose(1, 2).flatten(2)
 
 

@@ -26,9 +26,10 @@ class FusedBlock:
         own = block.self_attn
         self.block = block
         self.heads = own.heads
-        self.gammas = None
+        self.gammas = self.bounded = None
         if isinstance(own.q_rms_norm, HeadNorm) and isinstance(own.k_rms_norm, HeadNorm):
             self.gammas = torch.cat([own.q_rms_norm.gamma, own.k_rms_norm.gamma])
+            self.bounded = fused.bounded_gammas(self.gammas)
         norm = block.cross_attn.q_rms_norm
         self.cross_gamma = norm.gamma if isinstance(norm, HeadNorm) else None
         self.mlp_in, self.mlp_out = block.mlp.mlp[0], block.mlp.mlp[2]
@@ -53,11 +54,9 @@ class FusedBlock:
         y = block.self_attn.to_out(self._attend(qkv))
         x, h = fused.residual_norm(x, y, mod[2], block.norm2.weight, block.norm2.bias, modulate=False)
         q = block.cross_attn.to_q(h).view(*h.shape[:2], self.heads, -1)
-        if self.cross_gamma is not None:
-            q = fused.head_norm(q, self.cross_gamma)
+        y = block.cross_attn.to_out(fused.cross_attention(q, key, value, self.cross_gamma))
         if len(x) < len(key):
-            x, q = (each.expand(len(key), *each.shape[1:]).contiguous() for each in (x, q))
-        y = block.cross_attn.to_out(fused.few_keys_attention(q, key, value))
+            x = x.expand(len(key), *x.shape[1:]).contiguous()
         x, h = fused.residual_norm(x, y, None, mod[4], mod[3], modulate=True)
         hidden = fused.linear_gelu(h, self.mlp_in.get_parameter("weight"), self.mlp_in.get_parameter("bias"))
         return fused.residual_norm(x, self.mlp_out(hidden), mod[5], following[1], following[0], modulate=True)
@@ -65,6 +64,9 @@ class FusedBlock:
     def _attend(self, qkv: Tensor) -> Tensor:
         heads = self.heads
         qk, v = qkv[:, :, : 2 * heads], qkv[:, :, 2 * heads :]
+        if self.bounded is not None:
+            qk = fused.head_norm(qk, self.bounded)
+            return fused.bounded_attention(qk[:, :, :heads], qk[:, :, heads:], v)
         if self.gammas is not None:
             qk = fused.head_norm(qk, self.gammas)
         return fused.self_attention(qk[:, :, :heads], qk[:, :, heads:], v)

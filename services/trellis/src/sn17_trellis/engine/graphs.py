@@ -99,22 +99,32 @@ class Graph(Protocol):
 class Replays:
     """One piece of work per key, recorded when it is wanted a second time; the first time it simply runs.
 
-    The first run compiles kernels and plans attention, which can not be recorded. The work reads tensors that
-    stay in place. Without memory for graphs it simply runs every time.
+    The first run compiles kernels, which can not be recorded. `seen` holds the keys that have run before: who
+    hands it on to the next of these has it record at once. The work reads tensors that stay in place. Without
+    memory for graphs it simply runs every time.
     """
 
-    def __init__(self, memory: Memory | None) -> None:
+    def __init__(self, memory: Memory | None, seen: set[int] | None = None) -> None:
         self._memory = memory
-        self._seen: set[int] = set()
+        self._seen = set[int]() if seen is None else seen
+        self._ran: set[int] = set()
         self._graphs: dict[int, tuple[Graph, Tensor]] = {}
 
     def run(self, key: int, work: Callable[[], Tensor]) -> Tensor:
         """The work's result, valid until the next run of this key."""
         if self._memory is None or key not in self._seen:
             self._seen.add(key)
+            self._ran.add(key)
             return work()
         if key not in self._graphs:
-            self._graphs[key] = self._memory.record(work)
+            try:
+                self._graphs[key] = self._memory.record(work)
+            except RuntimeError:
+                if key in self._ran:
+                    raise
+                # A library may load a kernel for these sizes only now: the next time it is there.
+                self._ran.add(key)
+                return work()
         graph, out = self._graphs[key]
         graph.replay()
         return out

@@ -1,7 +1,9 @@
 """Self-attention for head widths that are no power of two, of any number of tokens, without a plan for each.
 
 A width of 80 is taken as 64 + 16: matrix products need no filling up, neither along the heads nor along the
-tokens. The softmax is the online one of FlashAttention (Dao 2022): running maximum and sum, in base 2.
+tokens. The softmax is the online one of FlashAttention (Dao 2022): running maximum and sum, in base 2. Where
+keys have length 1 no logit of a query is larger than the query is long (Cauchy-Schwarz): this bound stands
+for the maximum, and nothing is compared or rescaled.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, misc, import-untyped"
@@ -10,6 +12,9 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+
+TOP = tl.constexpr(14)
+"""Bounded weights reach up to 2^14, a quarter of what float16 holds, and are exact down to 2^-14."""
 
 
 @triton.jit
@@ -32,6 +37,7 @@ def _keys(
     rest: tl.constexpr,
     key_block: tl.constexpr,
     masked: tl.constexpr,
+    bounded: tl.constexpr,
 ):
     """Keys `start` to `stop` for one block of queries; `masked` where the last of them may not exist."""
     column, more = tl.arange(0, main), main + tl.arange(0, rest if rest > 0 else 16)
@@ -56,15 +62,22 @@ def _keys(
             logits = tl.dot(q_rest, tl.trans(k_rest), logits)
         if masked:
             logits = tl.where((key < tokens)[None, :], logits, -float("inf"))
-        largest = tl.maximum(state_max, tl.max(logits, 1) * scale)
-        weights = tl.exp2(logits * scale - largest[:, None])
-        shrink = tl.exp2(state_max - largest)
-        state_sum = state_sum * shrink + tl.sum(weights, 1)
-        state_max = largest
+        if bounded:
+            weights = tl.exp2(logits - state_max[:, None])
+        else:
+            largest = tl.maximum(state_max, tl.max(logits, 1) * scale)
+            weights = tl.exp2(logits * scale - largest[:, None])
+            shrink = tl.exp2(state_max - largest)
+            state_sum *= shrink
+            state_max = largest
+            main_out *= shrink[:, None]
+            if rest > 0:
+                rest_out *= shrink[:, None]
+        state_sum += tl.sum(weights, 1)
         weights = weights.to(v_main.dtype)
-        main_out = tl.dot(weights, v_main, main_out * shrink[:, None])
+        main_out = tl.dot(weights, v_main, main_out)
         if rest > 0:
-            rest_out = tl.dot(weights, v_rest, rest_out * shrink[:, None])
+            rest_out = tl.dot(weights, v_rest, rest_out)
     return state_max, state_sum, main_out, rest_out
 
 
@@ -84,10 +97,12 @@ def attention_kernel(
     rest: tl.constexpr,
     query_block: tl.constexpr,
     key_block: tl.constexpr,
+    bounded: tl.constexpr,
 ):
     """One block of queries of one head: q, k, v [B, tokens, heads, main + rest], rows `*_stride` apart.
 
-    out [B, tokens, heads, main + rest] is dense; `scale` is the softmax's times log2(e).
+    out [B, tokens, heads, main + rest] is dense; `scale` is the softmax's times log2(e). With `bounded` keys
+    have length 1 and the queries hold all of the scale.
     """
     width: tl.constexpr = main + rest
     head, branch = tl.program_id(1) % heads, (tl.program_id(1) // heads).to(tl.int64)
@@ -103,18 +118,23 @@ def attention_kernel(
     if rest > 0:
         q_rest = tl.load(q_ptr + q_row + more[None, :], mask=there, other=0.0)
     state_max = tl.full([query_block], -float("inf"), tl.float32)
+    if bounded:
+        square = tl.sum(q_main.to(tl.float32) * q_main.to(tl.float32), 1)
+        if rest > 0:
+            square += tl.sum(q_rest.to(tl.float32) * q_rest.to(tl.float32), 1)
+        state_max = tl.sqrt(square) - TOP
     state_sum = tl.zeros([query_block], tl.float32)
     main_out = tl.zeros([query_block, main], tl.float32)
     rest_out = tl.zeros([query_block, rest if rest > 0 else 16], tl.float32)
     whole = tokens // key_block * key_block
     state_max, state_sum, main_out, rest_out = _keys(
         state_max, state_sum, main_out, rest_out, q_main, q_rest, k_ptr, v_ptr, k_stride, v_stride,
-        0, whole, tokens, scale, main, rest, key_block, False,
+        0, whole, tokens, scale, main, rest, key_block, False, bounded,
     )  # fmt: skip
     if whole < tokens:
         state_max, state_sum, main_out, rest_out = _keys(
             state_max, state_sum, main_out, rest_out, q_main, q_rest, k_ptr, v_ptr, k_stride, v_stride,
-            whole, tokens, tokens, scale, main, rest, key_block, True,
+            whole, tokens, tokens, scale, main, rest, key_block, True, bounded,
         )  # fmt: skip
     inverse = 1.0 / state_sum
     out_ptr += branch * tokens * heads * width + head * width
