@@ -11,10 +11,13 @@ from sn17_scene import describe, layout, parse
 from sn17_train.__main__ import UNFINISHED, main
 from sn17_train.budget import Budget
 from sn17_train.data import Corpus, arrangements, draw, held_out
+from sn17_train.models import Models
+from sn17_train.start import take
 from sn17_trellis.engine.checkpoint import Repositories
 from sn17_trellis.engine.pipeline import check_checkpoint
 from sn17_trellis.engine.voxels import GatherNeighbours, Voxels
 from sn17_trellis.procedural.voxels import scene_surface
+from sn17_trellis.torch_backend import bundled_checkpoint
 
 
 def test_arrangements_are_the_generators_scenes_in_the_networks_frame() -> None:
@@ -99,4 +102,17 @@ def test_a_whole_training_in_miniature_and_in_chunks(
     assert main(command) == 0
     assert '"stage": "structure"' not in capsys.readouterr().out
     check_checkpoint(tmp_path / "out", Repositories())
+    further = [str(tmp_path / "further"), *small, "--start", str(tmp_path / "out")]
+    assert main([*further, "--flows", "1", "60", "--batches", "2", "1", "2", "2"]) == 0
+    assert '"stage": "fit"' in capsys.readouterr().out
+    for role, kept in (("sparse_structure_decoder", True), ("sparse_structure_flow_model", False)):
+        name = f"ckpts/{role}.safetensors"
+        first, second = ((tmp_path / place / name).read_bytes() for place in ("out", "further"))
+        assert (first == second) is kept
     torch.set_num_threads(before)
+
+
+def test_a_checkpoint_of_other_sizes_is_no_start(tmp_path: Path) -> None:
+    models = Models.make("smoke", torch.device("cpu"), 1)
+    with pytest.raises(ValueError, match="other sizes"):
+        take(models, bundled_checkpoint())

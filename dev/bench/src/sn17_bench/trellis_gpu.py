@@ -42,6 +42,7 @@ from sn17_trellis.engine.runners import EagerRunner, Runner  # noqa: E402
 from sn17_trellis.engine.sampler import forward_count, sample  # noqa: E402
 from sn17_trellis.engine.voxels import Voxels, shell  # noqa: E402
 
+from sn17_bench.kernel_sums import kernel_seconds  # noqa: E402
 from sn17_bench.trellis_checkpoint import make_checkpoints  # noqa: E402
 from sn17_bench.trellis_process import GIB, timed  # noqa: E402
 
@@ -209,6 +210,18 @@ def bench_size(
     return result
 
 
+def kernels(pipeline: Pipeline, voxels: Voxels) -> dict[str, dict[str, float]]:
+    """Kernel times of both flows at 60/50, by kind; the profiler slows the host, not the kernels."""
+    (structure, _), (latents, _) = exact(pipeline, "60/50")
+    cond, neg = pipeline.conditioner.example()
+    generator = torch.Generator().manual_seed(1)
+    first, second = pipeline.structure_noise(generator), pipeline.latent_noise(generator, voxels)
+    return {
+        "structure": kernel_seconds(lambda: pipeline.sample_structure(first, cond, neg, structure)),
+        "latents": kernel_seconds(lambda: pipeline.sample_latents(second, cond, neg, voxels, latents)),
+    }
+
+
 def lanes_of(pipeline: Pipeline, file: Path) -> dict[str, Lanes]:
     """The calibrated lane of another checkpoint, forced onto these weights: its speed, not its quality."""
     found = Calibration.model_validate_json(file.read_bytes())
@@ -232,6 +245,8 @@ def report_run(name: str, run: dict[str, Any], ceiling: float) -> None:
     limit = sum(run["tflop"].values()) / ceiling
     print(f"\n{name}: first job {run['first_total']:.2f} s, {run['forwards']} forwards")
     print(f"  limit of the arithmetic {limit:.2f} s, {limit / run['fast']['total']:.0%} of it reached")
+    for stage, sums in run.get("kernel_seconds", {}).items():
+        print(f"  kernels of {stage}: " + ", ".join(f"{kind} {value:.3f}" for kind, value in sums.items()))
     print(f"  {'stage':18}{'fast s':>9}{'eager s':>9}{'reference s':>13}{'TFLOP/s':>9}{'of limit':>9}")
     for stage, seconds in run["fast"].items():
         rate = run["tflop"][stage] / seconds if stage in run["tflop"] else None
@@ -336,6 +351,8 @@ def bench_pipeline(
             name = f"{len(grid)} voxels, {way}"
             baseline = way == "60/50" and grid is grids[0] and "agreement" in args.parts
             run = bench_size(pipeline, grid, lanes, 1 if args.quick else args.repeat, baseline=baseline)
+            if way == "60/50":
+                run["kernel_seconds"] = kernels(pipeline, grid)
             keep("runs", {**result["runs"], name: run})
             report_run(name, run, result["ceiling"])
     keep("gpu_peak_gib", round(torch.cuda.max_memory_allocated() / GIB, 2))

@@ -81,6 +81,35 @@ def test_work_is_recorded_when_it_is_wanted_a_second_time() -> None:
     assert device.recorded == 1
 
 
+def test_what_ran_before_is_recorded_at_once() -> None:
+    device, seen, x = Recorder(), set[int](), torch.zeros(2)
+    Replays(device, seen).run(1, lambda: x + 1)
+    following = Replays(device, seen)
+    assert following.run(1, lambda: x + 1).tolist() == [1.0] * 2
+    assert device.recorded == 1
+
+
+def test_a_recording_that_fails_before_the_work_has_run_is_made_up_for() -> None:
+    class Refuses(Recorder):
+        def record(self, work: Any) -> tuple[Any, Any]:
+            if not self.recorded:
+                self.recorded += 1
+                raise RuntimeError("a kernel can not be loaded now")
+            return super().record(work)
+
+    device, x = Refuses(), torch.zeros(2)
+    replays = Replays(device, {1})
+    for turn in range(3):
+        x.fill_(turn)
+        assert replays.run(1, lambda: x + 1).tolist() == [turn + 1] * 2
+    assert device.recorded == 2
+    device.recorded = 0
+    replays = Replays(device)
+    replays.run(1, lambda: x + 1)
+    with pytest.raises(RuntimeError, match="can not be loaded"):
+        replays.run(1, lambda: x + 1)
+
+
 def test_without_memory_for_graphs_work_simply_runs() -> None:
     runs: list[int] = []
 
