@@ -102,7 +102,7 @@ def test_a_whole_training_in_miniature_and_in_chunks(
     assert main(command) == 0
     assert '"stage": "structure"' not in capsys.readouterr().out
     check_checkpoint(tmp_path / "out", Repositories())
-    further = [str(tmp_path / "further"), *small, "--start", str(tmp_path / "out")]
+    further = [str(tmp_path / "further"), *small, "--fit", "2", "--start", str(tmp_path / "out")]
     assert main([*further, "--flows", "1", "60", "--batches", "2", "1", "2", "2"]) == 0
     assert '"stage": "fit"' in capsys.readouterr().out
     for role, kept in (("sparse_structure_decoder", True), ("sparse_structure_flow_model", False)):

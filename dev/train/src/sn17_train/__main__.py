@@ -35,6 +35,7 @@ def main(argv: list[str] | None = None) -> int:
                         help="end with code 75 after so long in the flows; run again to go on")  # fmt: skip
     parser.add_argument("--start", type=Path, metavar="CHECKPOINT",
                         help="train this one's flows further; its decoders stay")  # fmt: skip
+    parser.add_argument("--fit", type=int, default=150, help="steps that move its samples to the scenes")
     parser.add_argument("--size", choices=("full", "smoke"), default="full")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seed", type=int, default=17)
@@ -68,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
     targets = None
     if args.start:
         take(models, args.start)
-        targets = fitted_structures(models, pool, log)
+        targets = fitted_structures(models, pool, args.fit, log)
     elif not models.load("structure", args.state):
         train_structure(models, pool, _budget(args.structure), args.batches[0], rng, log)
         models.save("structure", args.state)

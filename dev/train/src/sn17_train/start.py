@@ -24,7 +24,6 @@ from sn17_train.data import Arrangement
 from sn17_train.models import Models
 
 PARAMS = SamplerParams(steps=25, cfg_strength=3.0, cfg_interval=(0.5, 1.0), rescale_t=3.0)
-FIT_STEPS = 150
 FIT_RATE = 0.02
 AT_ONCE = 108
 
@@ -66,7 +65,7 @@ def sampled_structures(models: Models, pool: list[Arrangement]) -> Tensor:
     return torch.cat(parts)
 
 
-def fitted_structures(models: Models, pool: list[Arrangement], log: Log) -> Tensor:
+def fitted_structures(models: Models, pool: list[Arrangement], steps: int, log: Log) -> Tensor:
     """Latents [A, C, r, r, r] that the decoder turns into the arrangements, near what the flow samples."""
     grids = torch.stack([each.occupancy() for each in pool])
     parts, hits, union = [], 0.0, 0.0
@@ -75,7 +74,7 @@ def fitted_structures(models: Models, pool: list[Arrangement], log: Log) -> Tens
     ):
         x, z = wanted[:, None].float(), z.clone().requires_grad_(True)
         optimizer = torch.optim.Adam([z], lr=FIT_RATE)
-        for _ in range(FIT_STEPS):
+        for _ in range(steps):
             loss = fn.binary_cross_entropy_with_logits(models.decoder(z).float(), x, reduction="sum")
             (z.grad,) = torch.autograd.grad(loss, [z])
             optimizer.step()
