@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from sn17.tasks import app
-from sn17_contract.tasks import GivenUpReason, Outcome, TaskKind
-from sn17_miner.core.records import ValidatorRecord
+from sn17_contract.tasks import GivenUpReason, Lane, Outcome, TaskKind
+from sn17_miner.core.records import Assignment, ValidatorRecord
 from sn17_miner.journal.journal import Journal
 from sn17_miner.journal.views import list_tasks
 from typer.testing import CliRunner
@@ -143,3 +143,37 @@ def test_over_the_ops_port(state: Path, tmp_path: Path) -> None:
         assert "send the token" in result.output
     finally:
         server.shutdown()
+
+
+def test_gateways_count_apart_and_a_fast_generation_is_seen(state: Path) -> None:
+    journal = Journal(state / "journal.sqlite")
+    for n in range(3):
+        task, _ = journal.task_offered(
+            "home",
+            task_id=f"g{n}",
+            kind=TaskKind.TEXT,
+            prompt="a green cube",
+            assignment=Assignment("http://node:8404", "token", "sn17", "404-3dgs", 7, 601.0),
+            assigned_at=1.0,
+            threshold=0.6,
+        )
+        if n == 2:
+            journal.attempt_started(task.n, worker="http://w", boot_id="b", seed=7, round_=0, lane=Lane.FAST)
+            continue
+        journal.finished(
+            task.n, outcome=(Outcome.ACCEPTED, Outcome.GIVEN_UP)[n], reason=None, score=None, detail=""
+        )
+    journal.close()
+    told = json.loads(run("--state-dir", str(state), "--json"))
+    window = told["windows"][1]
+    assert (window["ended"], window["success"]) == (3, 0.5), "validators alone"
+    assert [(g["door"], g["ended"], g["success"]) for g in window["gateways"]] == [("home", 2, 0.5)]
+    told = json.loads(run("--state-dir", str(state), "--json", "--door", "home"))
+    assert {task["door"] for task in told["tasks"]} == {"home"}
+    assert told["windows"][1]["ended"] == 0
+    output = run("--state-dir", str(state), "--door", "home")
+    assert "gateway home" in output
+    assert re.search(r"a green cube .* generating .* fast", output)
+    story = run("explain", str(told["tasks"][0]["n"]), "--state-dir", str(state))
+    assert "from gateway home" in story
+    assert "fast lane" in story

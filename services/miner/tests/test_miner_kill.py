@@ -113,7 +113,8 @@ async def test_operations_routes_and_no_secrets_in_the_log(harness: Harness, tmp
     token.write_text("let-me-in")
     await harness.worker()
     validator = await harness.validator(cooldown=30)
-    process = await harness.process(admin_token_file=token, log_level="DEBUG")
+    gateways = '[{"name": "home", "url": "http://127.0.0.1:9", "weight": 2}]'
+    process = await harness.process(admin_token_file=token, log_level="DEBUG", gateways=gateways)
     await harness.changes.until(lambda: validator.judged)
     ops = f"http://127.0.0.1:{json.loads((harness.folder / 'ready.json').read_text())['ops_port']}"
     headers = {"Authorization": "Bearer let-me-in"}
@@ -130,6 +131,10 @@ async def test_operations_routes_and_no_secrets_in_the_log(harness: Harness, tmp
         async with session.get(ops + "/v1/validators", headers=headers) as response:
             told = await response.json()
         assert told["validators"][0]["hotkey"] == validator.hotkey
+        (gateway,) = told["gateways"]
+        assert (gateway["door"], gateway["weight"]) == ("home", 2.0)
+        assert gateway["nodes"][0]["url"] == "http://127.0.0.1:9"
+        assert gateway["nodes"][0]["failures"] >= 1
         assert told["workers"][0]["name"] == "w0"
         async with session.get(ops + "/metrics") as response:
             text = await response.text()

@@ -12,10 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sn17_contract.tasks import Failure, GivenUpReason, Outcome, Signal, TaskKind, TaskState
+from sn17_contract.tasks import (
+    VALIDATORS,
+    Failure,
+    GivenUpReason,
+    Lane,
+    Outcome,
+    Signal,
+    TaskKind,
+    TaskState,
+)
 from sn17_miner import lock
 from sn17_miner.core.learning import Learned
-from sn17_miner.core.records import ResultSignal, Skip
+from sn17_miner.core.records import Assignment, ResultSignal, Skip
 from sn17_miner.core.timing import Policy
 from sn17_miner.journal import migrations
 from sn17_miner.journal.journal import Journal
@@ -254,3 +263,54 @@ def test_the_file_system_is_that_of_the_deepest_mount(tmp_path: Path) -> None:
     assert lock.filesystem_of(inside, mounts) == "nfs4"
     assert lock.filesystem_of(tmp_path, mounts) == "ext4"
     assert lock.filesystem_of(tmp_path, tmp_path / "none") == "unknown"
+
+
+def test_a_journal_without_doors_goes_on_and_takes_gateways_tasks(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    database = sqlite3.connect(path, isolation_level=None)
+    for step in migrations.STEPS[:2]:
+        for statement in step.split(";\n"):
+            database.execute(statement)
+    database.execute("PRAGMA user_version=2")
+    database.execute(
+        "INSERT INTO tasks (n, task_id, validator, kind, prompt, enhancement, threshold, throttle,"
+        " assigned_at, pulled_at, state)"
+        " VALUES (1, 't', 'v', 'text', 'p', 'none', 0.6, 30, 1, 1, 'generating')"
+    )
+    database.execute(
+        "INSERT INTO attempts (task, number, key, worker, boot_id, seed, round, state, started_at)"
+        " VALUES (1, 1, 't/1', 'w', 'b', 1, 0, 'running', 1)"
+    )
+    database.close()
+    journal = Journal(path)
+    (task,) = journal.open_tasks()
+    assert (task.door, task.assignment, task.attempts[0].lane) == (VALIDATORS, None, Lane.EXACT)
+    with pytest.raises(JournalError, match="still has task t open"):
+        journal.task_pulled(
+            task_id="u",
+            validator="v",
+            kind=TaskKind.TEXT,
+            prompt="p",
+            threshold=0.6,
+            throttle=30,
+            assigned_at=1,
+        )
+
+    def offer(door: str, task_id: str, token: str) -> tuple[int, bool]:
+        assignment = Assignment("http://node", token, "sn17", "404-3dgs", -7, 601.0)
+        got, new = journal.task_offered(
+            door, task_id=task_id, kind=TaskKind.TEXT, prompt="p", assignment=assignment, assigned_at=1.0,
+            threshold=0.6,
+        )  # fmt: skip
+        assert got.assignment == assignment
+        return got.n, new
+
+    assert [offer("a", "x", "1"), offer("a", "y", "2"), offer("b", "x", "3")] == [
+        (2, True),
+        (3, True),
+        (4, True),
+    ]
+    assert offer("a", "x", "4") == (2, False)
+    assert len(journal.open_tasks()) == 4
+    assert journal.open_by_node() == {"http://node": 3}
+    journal.close()

@@ -39,6 +39,13 @@ def test_lists_are_comma_separated_and_urls_lose_their_last_slash() -> None:
         ({"chain": {"source": "sdk", "websocket": "x"}}, "Extra inputs"),
         ({"enhance": {"text_template": "no place"}}, "{prompt}"),
         ({"max_tasks": 0}, "greater than or equal to 1"),
+        ({"gateways": [{"name": "validators", "url": "http://a"}]}, "own door"),
+        ({"gateways": [{"name": "A b", "url": "http://a"}]}, "gateways.0.name"),
+        ({"gateways": [{"name": "a", "url": "a:8404"}]}, "http://"),
+        ({"gateways": [{"name": "a", "url": "http://a", "weight": 0}]}, "greater than 0"),
+        ({"gateways": [{"name": "a", "url": "http://a"}] * 2}, "a name of its own"),
+        ({"gateways": [{"name": f"g{n}", "url": "http://a"} for n in range(9)]}, "at most 8"),
+        ({"fast_lane": "always"}, "fast_lane"),
     ],
 )
 def test_mistakes_are_named(change: dict[str, Any], where: str) -> None:
