@@ -78,7 +78,8 @@ class Gateways:
                     self._begin(task, given.pop(0) if given else None, name)
             answered = "tasks" if answer.tasks else "none"
             context.metrics.polls.labels(node.door, answered).inc()
-            self.nodes.on_tasks(context.clock(), node, order.count, len(answer.tasks))
+            # What cannot be done, or is under way, is no sign that asking again at once brings more.
+            self.nodes.on_tasks(context.clock(), node, order.count, came)
             if answer.nodes:
                 self._listed(self.sources[node.door], answer.nodes)
         except Exception as error:
