@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kubernetes.aio.client.configuration import Configuration
 from sn17_contract.http import LeaseOwner
+from sn17_contract.metrics import SwapPhase
 from sn17_contract.worker import RecycleHow, RecycleOutcome
 from sn17_operator.adapters import annotations, objects, record
 from sn17_operator.adapters.admin import WorkerAdmin
@@ -326,7 +327,7 @@ def worker_status(**changes: Any) -> dict[str, Any]:
     return {
         "worker": "w", "version": "1", "boot_id": "b", "life_id": "l", "state": "ready", "reason": None,
         "job": None, "memory": None, "models": [], "gaussians_mean": None, "model_processes": 1,
-        "recycling": None, "last_recycle": last, **changes,
+        "recycling": None, "phase": None, "start_seconds": 9.5, "last_recycle": last, **changes,
     }  # fmt: skip
 
 
@@ -334,7 +335,11 @@ def worker_status(**changes: Any) -> dict[str, Any]:
     ("changes", "expected"),
     [
         ({}, RecycleResult(RecycleOutcome.FAILED, "canary")),
-        ({"recycling": "swap"}, RecycleResult(None)),
+        ({"recycling": "swap"}, RecycleResult(None, start_seconds=9.5)),
+        (
+            {"recycling": "swap", "phase": "load"},
+            RecycleResult(None, phase=SwapPhase.LOAD, start_seconds=9.5),
+        ),
         ({"recycling": "swap", "life_id": "other"}, None),
         ({"last_recycle": None}, None),
     ],
@@ -345,7 +350,7 @@ async def test_end_of_a_recycle_is_heard(
     client = admin(tmp_path, lambda r: httpx2.Response(200, json=worker_status(**changes)))
     pod = replace(POD, data_address="http://w:10006")
     assert await client.recycled(pod, "l", RecycleHow.SWAP, NOW) == expected
-    assert await client.recycled(pod, "x", RecycleHow.SWAP, NOW) in (None, RecycleResult(None))
+    assert await client.recycled(pod, "x", RecycleHow.SWAP, NOW) is None
     before = await client.recycled(pod, "l", RecycleHow.SWAP, NOW + 60)
     assert before is None or before.outcome is None, "an earlier one is not this one"
 

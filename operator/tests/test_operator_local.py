@@ -106,7 +106,12 @@ class Course:
 
 
 async def run_until(
-    reason: Reason, tmp_path: Path, strategy: str, leaking: Supervisor, sound: Supervisor
+    reason: Reason,
+    tmp_path: Path,
+    strategy: str,
+    leaking: Supervisor,
+    sound: Supervisor,
+    **spec_changes: object,
 ) -> Course:
     """Both workers under load and the operator, until it tells of ``reason``."""
     (tmp_path / "token").write_text("secret")
@@ -120,7 +125,7 @@ async def run_until(
 
     statuses: list[Status] = []
     rules = {"memory": {"highForSeconds": 1, "clearForSeconds": 2}, "gaussians": {"action": "Off"}}
-    spec = default_spec(rules=rules, maxUnavailable=1, strategy=strategy)
+    spec = default_spec(rules=rules, maxUnavailable=1, strategy=strategy, **spec_changes)
     async with supervised(leaking, sound) as workers:
         operator = LocalOperator(
             workers, token_file=tmp_path / "token", spec=spec, on_event=on_event, on_status=statuses.append,
@@ -191,6 +196,19 @@ async def test_leaking_worker_without_room_for_two_gets_a_new_model_process(tmp_
     assert reasons[-3:] == ["ReplaceRequested", "WorkerReplaced", "WorkerHealed"]
     assert course.answered <= {"200", "warming_up", "draining", "busy"}
     assert course.statuses[-1].recycles == 1
+
+
+@pytest.mark.timeout(180)
+async def test_new_model_process_that_loads_for_long_is_waited_for(tmp_path: Path) -> None:
+    """Longer than a process may take to exit: the worker says that it loads, so nothing has failed."""
+    slow = {"SN17_PROCEDURAL_LOAD_SECONDS": "18"}
+    leaking = Supervisor(tmp_path, "a", SN17_FAULTS__LEAK_MIB_PER_GENERATION="90", **slow)
+    sound = Supervisor(tmp_path, "b")
+    recycle = {"exitTimeoutSeconds": 10}
+    course = await run_until(Reason.WORKER_HEALED, tmp_path, "Swap", leaking, sound, recycle=recycle)
+    assert (leaking.exit_codes, sound.exit_codes) == ([], [])
+    reasons = [e.reason for e in course.events if e.worker == "a"]
+    assert reasons[-3:] == ["ReplaceRequested", "WorkerReplaced", "WorkerHealed"]
 
 
 @pytest.mark.timeout(180)

@@ -7,13 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sn17_contract.metrics import SwapPhase
 from sn17_contract.worker import RecycleOutcome
 from sn17_operator.adapters import record
-from sn17_operator.core.model import Stage
+from sn17_operator.core.model import RecycleResult, Stage
+from sn17_operator.core.patience import replacing_seconds
 from sn17_operator.core.readings import Signal
 from sn17_operator.core.replay import RecordedWorker, Recording, replay
 from sn17_simulation.fleet.play import Simulation, let_leak, spec_with, warmed
-from sn17_simulation.fleet.worker import START, SWAP_THRESHOLD, TICK, SimWorker
+from sn17_simulation.fleet.worker import REPLACE_SECONDS, START, SWAP_THRESHOLD, TICK, SimWorker
 
 HOUR = int(3600 / TICK)
 
@@ -119,6 +123,47 @@ async def test_worker_without_room_is_replaced_within_the_budget_when_it_is_full
     assert sim.world.status["status"] == "Healthy"
     assert "CleanupRequested" not in sim.reasons(), "it has never helped with this checkpoint"
     assert sim.world.violations == []
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 2.0, 4.0])
+async def test_replacement_that_is_still_loading_has_not_failed(factor: float) -> None:
+    """Beside busy neighbours a start takes several times what it took before."""
+    sim = await worked()
+    worker = sim.workers[0]
+    worker.room, worker.memory, worker.start_seconds = False, 0.85, factor * REPLACE_SECONDS
+    await sim.run(round(2 * 60 / TICK) + round(worker.start_seconds / TICK))
+    assert (sim.world.replacements, sim.world.exits, sim.world.evictions) == (1, [], 0)
+    assert sim.world.status["status"] == "Healthy"
+
+
+async def test_replacement_that_never_ends_leads_to_a_restart_of_the_container() -> None:
+    sim = await worked()
+    worker = sim.workers[0]
+    worker.room, worker.memory, worker.start_seconds = False, 0.85, 20 * REPLACE_SECONDS
+    await sim.run(round(300 / TICK))
+    assert sim.world.exits == [f"{worker.pod.uid}/c0"]
+
+
+@given(
+    phase=st.none() | st.sampled_from(SwapPhase),
+    start=st.none() | st.floats(0, 1e5),
+    exit_seconds=st.integers(10, 3600),
+    replacement=st.integers(30, 86_400),
+)
+def test_patience_with_a_replacement(
+    phase: SwapPhase | None, start: float | None, exit_seconds: int, replacement: int
+) -> None:
+    """Never less than for a worker that says nothing; more only for one that is starting; bounded."""
+    spec = spec_with(recycle={"exitTimeoutSeconds": exit_seconds, "replacementTimeoutSeconds": replacement})
+    silent = replacing_seconds(spec, None)
+    allowed = replacing_seconds(spec, RecycleResult(None, phase=phase, start_seconds=start))
+    assert silent <= allowed <= max(silent, replacement)
+    if phase in (None, SwapPhase.SWITCH, SwapPhase.REAP):
+        assert allowed == silent
+    elif start is not None:
+        assert allowed >= min(replacement, 2 * start)
+        later = replacing_seconds(spec, RecycleResult(None, phase=phase, start_seconds=start + 1))
+        assert later >= allowed
 
 
 async def test_no_room_that_only_the_worker_knows_of_ends_in_a_replacement() -> None:

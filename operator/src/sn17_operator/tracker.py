@@ -18,6 +18,7 @@ class Note:
     acknowledged: set[Stage] = field(default_factory=set)
     canary: CanaryResult | None = None
     recycle: RecycleResult | None = None
+    progress: RecycleResult | None = None
     leased: bool = False
     drained: bool = False
     asked_at: float | None = None
@@ -43,7 +44,7 @@ class Notes:
         key = (pod.intent.action, pod.intent.at) if pod.intent is not None else ("", 0.0)
         if note.key != key:
             note.key, note.acknowledged = key, set()
-            note.canary, note.recycle = None, None
+            note.canary = note.recycle = note.progress = None
             if pod.intent is None:
                 note.leased, note.drained, note.asked_at = False, False, None
         return note
@@ -74,4 +75,5 @@ class Notes:
             note.asked_at,
             note.kept,
             note.recycle,
+            note.progress,
         )

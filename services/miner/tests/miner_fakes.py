@@ -136,6 +136,8 @@ class FakeWorker(Server):
                 "gaussians_mean": None,
                 "model_processes": 1,
                 "recycling": None,
+                "phase": None,
+                "start_seconds": None,
                 "last_recycle": None,
             }
         )

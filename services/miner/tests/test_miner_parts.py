@@ -211,6 +211,8 @@ def status(
         gaussians_mean=None,
         model_processes=1,
         recycling=None,
+        phase=None,
+        start_seconds=None,
         last_recycle=None,
     )
 

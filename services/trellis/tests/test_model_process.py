@@ -174,10 +174,12 @@ def test_a_replacement_says_warming_and_keeps_the_results(new_process: Any, wait
     assert worker.recycle("replace").status_code == 202
     wait_until(lambda: worker.state()["state"] == "warming")
     assert worker.state()["recycling"] == "replace"
+    wait_until(lambda: worker.state()["phase"] == "load")
+    assert 0 < worker.state()["start_seconds"] < 60
     assert worker.post("t/2").json()["code"] == "warming_up"
     assert worker.post("t/1", seed="5").content == kept
     wait_until(lambda: done(worker, "replace"))
-    assert worker.state()["state"] == "ready"
+    assert (worker.state()["state"], worker.state()["phase"]) == ("ready", None)
     assert worker.post("t/2").status_code == 200
 
 

@@ -26,7 +26,7 @@ def local_spec(max_gaussians: int) -> Spec:
             "gaussians": {"minimumMean": mark, "minimumGenerations": 4},
         },
         drain={"timeoutSeconds": 20, "leaseSeconds": 30},
-        recycle={"exitTimeoutSeconds": 10, "replacementTimeoutSeconds": 60, "cooldownSeconds": 5},
+        recycle={"exitTimeoutSeconds": 10, "replacementTimeoutSeconds": 300, "cooldownSeconds": 5},
     )
 
 

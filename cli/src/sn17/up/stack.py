@@ -93,7 +93,7 @@ class Stack:
             )
             others.append(self.gateway)
         await asyncio.gather(*(process.start(options.start_timeout) for process in others))
-        await asyncio.gather(*(self._accepts_work(process) for process in others))
+        await asyncio.gather(*(self._accepts_work(process, options.start_timeout) for process in others))
         self.miner = self._managed(
             "miner", "sn17_miner", self._miner_env(self.fixer), restart=options.tasks is None
         )
@@ -129,7 +129,7 @@ class Stack:
             )
         return said
 
-    async def _accepts_work(self, process: ManagedProcess, timeout: float = 120.0) -> None:
+    async def _accepts_work(self, process: ManagedProcess, timeout: float) -> None:
         """Wait for the readiness that Kubernetes would wait for: warmed up, not only listening."""
         url = f"http://127.0.0.1:{process.ready.ops_port}/ready"
         answer = ""

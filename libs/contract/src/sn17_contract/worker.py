@@ -10,6 +10,7 @@ from enum import StrEnum
 from pydantic import BaseModel, ConfigDict, Field
 
 from sn17_contract.http import WorkerState
+from sn17_contract.metrics import SwapPhase
 
 
 class RecycleHow(StrEnum):
@@ -80,7 +81,9 @@ class WorkerStatus(_Answer):
 
     ``boot_id`` is the service process, ``life_id`` the model process that serves (or is being started in
     place of one that ended). ``model_processes`` counts those alive: 2 during a swap. ``recycling`` is the
-    act in progress. ``memory`` is None where the kernel does not tell.
+    act in progress, ``phase`` how far it is, or how far a process that is started anew; None while nothing is
+    being started, and between two attempts. ``start_seconds``: what the latest start of a model process took
+    until it was ready, None before the first. ``memory`` is None where the kernel does not tell.
     """
 
     worker: str
@@ -95,4 +98,6 @@ class WorkerStatus(_Answer):
     gaussians_mean: float | None
     model_processes: int = Field(ge=0)
     recycling: RecycleHow | None
+    phase: SwapPhase | None
+    start_seconds: float | None = Field(ge=0)
     last_recycle: LastRecycle | None

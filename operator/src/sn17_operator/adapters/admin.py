@@ -106,7 +106,9 @@ class WorkerAdmin:
             raise Refused("bad_answer", "/v1/worker: the answer is not a worker's") from error
         last = status.last_recycle
         if status.recycling is not None:
-            return RecycleResult(None) if status.life_id == life_id else None
+            if status.life_id != life_id:
+                return None
+            return RecycleResult(None, phase=status.phase, start_seconds=status.start_seconds)
         if last is None or last.from_life != life_id or last.how is not how:
             return None
         return RecycleResult(last.outcome, last.reason) if last.at >= since - CLOCK_SECONDS else None

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from sn17_contract.metrics import SwapPhase
 from sn17_contract.worker import RecycleOutcome
 
 from sn17_operator.core.readings import Evidence, Signal
@@ -241,10 +242,15 @@ class CanaryResult:
 
 @dataclass(frozen=True, slots=True)
 class RecycleResult:
-    """What a worker says of the recycle of its model process; without an outcome it is under way."""
+    """What a worker says of the recycle of its model process; without an outcome it is under way.
+
+    ``phase``: how far it is. ``start_seconds``: what the latest start of a model process took there.
+    """
 
     outcome: RecycleOutcome | None
     message: str = ""
+    phase: SwapPhase | None = None
+    start_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +304,8 @@ class Worker:
     """The worker has confirmed a person's cordon to this process."""
     recycle: RecycleResult | None = None
     """How the swap or replacement of the present intent ended; None: not yet, or not heard."""
+    progress: RecycleResult | None = None
+    """The worker's latest word on the one that is under way."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from sn17_operator.api import Mode, Strategy
 from sn17_operator.core.escalation import first_act
 from sn17_operator.core.model import Eviction, History, Outcome, Phase, RuleClass, RuleName, Stage
 from sn17_operator.core.observation import SETTLE_SECONDS, chain
+from sn17_operator.core.patience import replacing_seconds
 from sn17_operator.core.plan import Act, Blocked, Reason, Step
 from sn17_operator.core.swap import Swap
 
@@ -315,7 +316,7 @@ class Ladder(Swap):
             )
         if waited >= self.spec.recycle.exit_timeout_seconds and not told and self.scraped:
             return self._unheard()
-        if waited >= self.spec.recycle.exit_timeout_seconds + SETTLE_SECONDS:
+        if waited >= replacing_seconds(self.spec, result or self.worker.progress):
             text = f"still the same model process {waited:.0f} s after it was to be replaced"
             return self._exit(text, self.worker.pod.history)
         return self._step(

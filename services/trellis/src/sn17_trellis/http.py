@@ -151,6 +151,8 @@ def _state(door: _Door) -> WorkerStatus:
         gaussians_mean=worker.recent.read().gaussians_mean,
         model_processes=worker.lives.processes,
         recycling=worker.lives.recycling,
+        phase=worker.lives.phase,
+        start_seconds=worker.lives.start_seconds,
         last_recycle=worker.lives.last_recycle,
     )
 

@@ -13,9 +13,9 @@ from sn17_operator.core.model import Phase, Pod, RecycleResult, Stage, Terminati
 
 from sn17_simulation.fleet.scrape import Scraped
 from sn17_simulation.fleet.worker import (
+    FRESH,
     GUARD,
     JOB_SECONDS,
-    REPLACE_SECONDS,
     RESCHEDULE_SECONDS,
     RESTART_SECONDS,
     SWAP_SECONDS,
@@ -185,7 +185,7 @@ class World(Scraped):
 
     def recycle(self, worker: SimWorker, how: RecycleHow, verify: bool) -> None:
         """A fresh model process begins, beside the old one or in its place."""
-        seconds = SWAP_SECONDS if how is RecycleHow.SWAP else REPLACE_SECONDS
+        seconds = SWAP_SECONDS if how is RecycleHow.SWAP else worker.start_seconds
         worker.swap_until, worker.swap_how, worker.swap_verify = self.now + seconds, how, verify
         if worker.stuck:
             worker.swap_until = math.inf
@@ -193,7 +193,7 @@ class World(Scraped):
             if worker.job_until is not None and not worker.hung:
                 self.lost_jobs += 1
             worker.job_until = None
-            self._new_life(worker)
+            worker.memory, worker.hung = FRESH, False
             worker.ready_at = self.now + seconds
             self.replacements += 1
 
@@ -201,6 +201,8 @@ class World(Scraped):
         how, outcome, old = worker.swap_how, worker.swap_outcome, worker.life_id
         worker.swap_until = None
         if how is RecycleHow.REPLACE:
+            self._new_life(worker)
+            worker.last_swap = old, how, RecycleResult(RecycleOutcome.DONE), self.now
             return
         if worker.swap_verify and worker.canary_passes:
             outcome = RecycleOutcome.SAME_OUTPUT

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from sn17_contract.admin import Owner
 from sn17_contract.http import LeaseOwner
+from sn17_contract.metrics import SwapPhase
 from sn17_contract.worker import RecycleHow
 from sn17_operator.api import scaled
 from sn17_operator.core.model import CanaryResult, Pod, RecycleResult, Rollout, Stage
@@ -23,7 +24,7 @@ from sn17_operator.ports import (
 from sn17_operator.status.resource import Status
 
 from sn17_simulation.fleet.cluster import World
-from sn17_simulation.fleet.worker import FRESH, SimWorker
+from sn17_simulation.fleet.worker import FRESH, REPLACE_SECONDS, SimWorker
 
 
 class Crash(BaseException):
@@ -211,7 +212,10 @@ class SimAdmin:
     async def recycled(self, pod: Pod, life_id: str, how: RecycleHow, since: float) -> RecycleResult | None:
         worker = self._worker(pod)
         if worker.swap_until is not None:
-            return RecycleResult(None) if worker.life_id == life_id else None
+            if worker.life_id != life_id:
+                return None
+            phase = None if worker.stuck else SwapPhase.LOAD
+            return RecycleResult(None, phase=phase, start_seconds=REPLACE_SECONDS)
         if worker.last_swap is None:
             return None
         life, last, result, at = worker.last_swap

@@ -67,6 +67,8 @@ class SimWorker:
     life: int = 0
     room: bool = True
     swap_until: float | None = None
+    start_seconds: float = REPLACE_SECONDS
+    """What a model process takes until it is ready where none was before."""
     swap_how: RecycleHow = RecycleHow.SWAP
     swap_outcome: RecycleOutcome = RecycleOutcome.DONE
     swap_verify: bool = False

@@ -12,14 +12,14 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from sn17_contract.backoff import Backoff
 from sn17_contract.http import Code
-from sn17_contract.metrics import RerunCause, SwapPhase
+from sn17_contract.metrics import SwapPhase
 from sn17_contract.worker import LastRecycle, RecycleHow, RecycleOutcome
 from sn17_service import Problem
 
 from sn17_trellis.device_turn import DeviceTurn
 from sn17_trellis.model_process.acts import Act, Closing
+from sn17_trellis.model_process.anew import revive
 from sn17_trellis.model_process.launcher import Launcher, LaunchFailed
 from sn17_trellis.model_process.life import Life, new_life_id
 from sn17_trellis.model_process.lives import Observer
@@ -32,7 +32,6 @@ from sn17_trellis.settings import WorkerSettings
 
 TICK_SECONDS: Final = 0.5
 REAP_SECONDS: Final = 10.0
-BACKOFF: Final = Backoff(first=1.0, cap=60.0)
 OOM_OLD: Final = 300
 log = logging.getLogger("sn17.trellis.lives")
 R = TypeVar("R")
@@ -68,6 +67,7 @@ class Keeper:
         self.last_recycle: LastRecycle | None = None
         self.recycling: RecycleHow | None = None
         self.failing: str | None = None
+        self.phase: SwapPhase | None = None
         self.changed = threading.Condition()
         self._launcher = launcher
         self._acts = acts
@@ -108,6 +108,10 @@ class Keeper:
     def ready(self) -> bool:
         life = self.current
         return life is not None and life.death is None
+
+    @property
+    def start_seconds(self) -> float | None:
+        return self.meter.measures.start_seconds
 
     def terms(self) -> Terms | None:
         return self.meter.terms(self.current)
@@ -255,6 +259,11 @@ class Keeper:
             extra={"how": act.how.value, "reason": act.reason, "from_life": act.life_id, "to_life": to_life},
         )
 
+    def in_phase(self, phase: SwapPhase) -> None:
+        """An act has come so far."""
+        self.phase = phase
+        self.on_phase(phase)
+
     def check_stop(self) -> None:
         """Raises Closing when the service ends."""
         if self._stopping:
@@ -286,7 +295,7 @@ class Keeper:
             elif act is not None:
                 self._do(act)
             elif self._started and not self.ready and not self._closing.is_set():
-                self._revive()
+                revive(self)
         for life in list(self.run.alive):
             with contextlib.suppress(ValueError):
                 self.run.reaped(life, "killed")
@@ -320,38 +329,6 @@ class Keeper:
             if ours:
                 self._swap_turn.__exit__(None, None, None)
 
-    def _revive(self) -> None:
-        """The process died on its own: start another one, again and again."""
-        old = self.install(None)
-        if old is not None:
-            death = old.death
-            log.error("%s", death or "the model process is gone")
-            killed = death is not None and death.cause is RerunCause.KILLED
-            self.run.reaped(old, "killed" if killed else "crashed")
-        self.start_anew()
-
-    def start_anew(self, began: Callable[[SwapPhase], None] = lambda _: None) -> Fresh | None:
-        """Start until one is ready, with a back-off; None when the service ends before."""
-        failures = 0
-        while not self._closing.is_set():
-            made: list[Life] = []
-            try:
-                fresh = self.run.bring_up(began, self._check_closing, made.append)
-            except Exception as error:
-                if self._closing.is_set():
-                    break
-                failures += 1
-                self.failing = f"ModelFailing: {error}"
-                log.error("the model process does not start (%d in a row): %s", failures, error)
-                for life in made:
-                    life.give_up(RerunCause.CRASHED, "it did not start")
-                    self.run.reaped(life, "crashed")
-                self._pause(BACKOFF.seconds(failures))
-                continue
-            self.serve_alone(fresh)
-            return fresh
-        return None
-
     def serve_alone(self, fresh: Fresh) -> None:
         """Let a ready process serve where there was none."""
         self.tell_life(fresh.life)
@@ -376,7 +353,12 @@ class Keeper:
         self.observer.canary_ran(verdict, fresh.canary.digest)
         return verdict.passed
 
-    def _pause(self, seconds: float) -> None:
+    def closing(self) -> bool:
+        """The service ends now."""
+        return self._closing.is_set()
+
+    def pause(self, seconds: float) -> None:
+        """Wait; less where the service ends."""
         with self.changed:
             self.changed.wait_for(self._closing.is_set, seconds)
 
@@ -384,7 +366,8 @@ class Keeper:
         if self.observer is not None:
             self.observer.device_suspect(reason)
 
-    def _check_closing(self) -> None:
+    def check_closing(self) -> None:
+        """Raises Closing when the service ends now."""
         if self._closing.is_set():
             raise Closing
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from sn17_contract.http import Code
+from sn17_contract.metrics import SwapPhase
 from sn17_contract.worker import LastRecycle, RecycleHow
 from sn17_service import Problem
 
@@ -61,6 +62,16 @@ class Lives(Protocol):
 
     @property
     def recycling(self) -> RecycleHow | None: ...
+
+    @property
+    def phase(self) -> SwapPhase | None:
+        """How far a process is that is being started; None: none is, or the next attempt waits."""
+        ...
+
+    @property
+    def start_seconds(self) -> float | None:
+        """What the latest start took until the process was ready."""
+        ...
 
     @property
     def resting(self) -> bool:
@@ -123,6 +134,8 @@ class OneLife:
     ready = True
     failing: str | None = None
     recycling: RecycleHow | None = None
+    phase: SwapPhase | None = None
+    start_seconds: float | None = None
     resting = False
     last_recycle: LastRecycle | None = None
     separate = False

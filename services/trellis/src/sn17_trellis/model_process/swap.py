@@ -11,6 +11,7 @@ from sn17_contract.metrics import RerunCause, SwapPhase
 from sn17_contract.worker import RecycleOutcome
 
 from sn17_trellis.model_process.acts import Act, Closing, TooLate
+from sn17_trellis.model_process.anew import start_anew
 from sn17_trellis.model_process.keeper import Keeper
 from sn17_trellis.model_process.life import Life
 from sn17_trellis.model_process.processes import Fresh
@@ -35,7 +36,7 @@ class Phases:
             phase.value,
             extra={"phase": phase.value, "how": self._act.how.value, "life_id": self._act.life_id},
         )
-        self._keeper.on_phase(phase)
+        self._keeper.in_phase(phase)
 
     def __enter__(self) -> Phases:
         return self
@@ -48,7 +49,7 @@ class Phases:
     def _over(self) -> None:
         if self._phase is not None:
             self._keeper.metrics.seconds.labels(self._phase.value).observe(time.monotonic() - self._since)
-            self._phase = None
+            self._phase = self._keeper.phase = None
 
 
 def swap(keeper: Keeper, act: Act) -> None:
@@ -99,7 +100,7 @@ def replace(keeper: Keeper, act: Act) -> None:
         old = keeper.install(None)
         if old is not None:
             keeper.run.end(old, until=deadline)
-        fresh = keeper.start_anew(phases.begin)
+        fresh = start_anew(keeper, phases.begin)
         if fresh is None:
             keeper.record(act, RecycleOutcome.FAILED, None)
             return
