@@ -49,6 +49,8 @@ class Metric(StrEnum):
     SWAP_TERM = "sn17_swap_term_bytes"
     SWAPS = "sn17_swaps"
     SWAP_SECONDS = "sn17_swap_seconds"
+    SWAP_DEVICE_SECONDS = "sn17_swap_device_seconds"
+    JOB_SECONDS = "sn17_job_seconds"
     JOBS_RERUN = "sn17_jobs_rerun"
     MODEL_ENDS = "sn17_model_ends"
     # fixer

@@ -31,6 +31,8 @@ def create_backend(settings: WorkerSettings) -> Backend:
             settings.procedural_max_gaussians,
             ballast_bytes=settings.procedural_ballast_mib * 1024 * 1024,
             load_seconds=settings.procedural_load_seconds,
+            warmup_seconds=settings.procedural_warmup_seconds,
+            job_seconds=settings.procedural_job_seconds,
         )
     module = f"sn17_trellis.{settings.backend}_backend"
     try:

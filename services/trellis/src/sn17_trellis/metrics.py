@@ -100,6 +100,15 @@ class WorkerMetrics:
             buckets=_SECOND_BUCKETS,
             registry=registry,
         )
+        self.jobs = Histogram(
+            MetricName.JOB_SECONDS,
+            "Seconds of tasks, by whether a second model process lived meanwhile.",
+            ["swap"],
+            buckets=_SECOND_BUCKETS,
+            registry=registry,
+        )
+        for swap in ("during", "outside"):
+            self.jobs.labels(swap)
         self.last_progress = Gauge(
             MetricName.LAST_PROGRESS, "When a job last made a step.", registry=registry
         )

@@ -105,7 +105,14 @@ class ReferenceBackend:
         """The package caches nothing that can be freed from outside."""
 
     def gpu_memory(self) -> Mapping[str, int]:
-        return {}
+        cuda = importlib.import_module("torch").cuda
+        if not cuda.is_available():
+            return {}
+        return {
+            "allocated": cuda.memory_allocated(),
+            "reserved": cuda.memory_reserved(),
+            "free": cuda.mem_get_info()[0],
+        }
 
     def canary(self) -> Job:
         if self._directories["text"] is not None:

@@ -18,6 +18,7 @@ from sn17_trellis.backends import BackendUnavailable, create_backend
 from sn17_trellis.faults import FaultyBackend
 from sn17_trellis.http import build_app
 from sn17_trellis.metrics import RecentTasks
+from sn17_trellis.model_process.anew import revive
 from sn17_trellis.model_process.keeper import Keeper
 from sn17_trellis.model_process.launcher import new_launcher
 from sn17_trellis.model_process.memory import process_bytes
@@ -77,6 +78,7 @@ def new_worker(
         new_launcher(settings),
         metrics,
         acts={RecycleHow.SWAP: swap, RecycleHow.REPLACE: replace},
+        revive=revive,
         spool=folder,
         meter=Meter(
             read_memory=service.read_memory,

@@ -72,6 +72,12 @@ class WorkerSettings(ServiceSettings):
     procedural_load_seconds: float = Field(
         0, ge=0, le=600, description="how long the procedural backend takes to load"
     )
+    procedural_warmup_seconds: float = Field(
+        0, ge=0, le=600, description="how long the procedural backend's warm-up holds the device"
+    )
+    procedural_job_seconds: float = Field(
+        0, ge=0, le=600, description="how long each of its generations holds the device besides computing"
+    )
     model_process: Literal["on", "off"] = Field(
         "on", description="the model in a process of its own; off for debugging"
     )

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Final, Literal
@@ -174,8 +175,9 @@ class TorchBackend:
             if cancelled():
                 return
             progress("warmup", done, len(jobs))
+            at = partial(progress, "warmup", done, len(jobs))
             try:
-                pipeline.warm_up(shell(size, pipeline.latent_flow.config.resolution, self._device))
+                pipeline.warm_up(shell(size, pipeline.latent_flow.config.resolution, self._device), at)
             except DeviceMemoryError as error:
                 log.warning("a structure of %d voxels does not fit this GPU: %s", size, error)
         progress("warmup", len(jobs), len(jobs))

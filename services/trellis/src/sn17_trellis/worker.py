@@ -32,7 +32,7 @@ from sn17_trellis.guard import Guard, Marks, Peak, SelfRecycle
 from sn17_trellis.jobs import Jobs, Running
 from sn17_trellis.life_observer import LifeObserver
 from sn17_trellis.metrics import RecentTasks, WorkerMetrics
-from sn17_trellis.model_process.lives import Lives, OneLife
+from sn17_trellis.model_process.lives import InSwap, Lives, OneLife
 from sn17_trellis.outcomes import failure
 from sn17_trellis.picture import decoded
 from sn17_trellis.settings import WorkerSettings
@@ -239,7 +239,7 @@ class Worker:
         self._service.stop(1, f"{MODEL_MISSING if missing else 'the worker thread ended'}: {error}")
 
     def _work(self, running: Running) -> None:
-        started = self._service.monotonic()
+        started, beside = self._service.monotonic(), InSwap(self.lives)
         self._upkeep.job_begins()
         try:
             generation = self._generate(running)
@@ -248,7 +248,7 @@ class Worker:
             running.done.set_exception(problem)
         else:
             self._jobs.pass_on(running)
-            self._tail.submit(self._finish, running, generation, started)
+            self._tail.submit(self._finish, running, generation, started, beside)
         finally:
             self._upkeep.job_ended()
 
@@ -319,7 +319,7 @@ class Worker:
 
     # --- on the tail thread -----------------------------------------------------------------------
 
-    def _finish(self, running: Running, generation: Generation, started: float) -> None:
+    def _finish(self, running: Running, generation: Generation, started: float, beside: InSwap) -> None:
         kind = running.job.kind
         try:
             if running.cancel.is_set():
@@ -337,6 +337,7 @@ class Worker:
         if generation.life_id in (None, self.lives.life_id):
             self.recent.add(encoded.quality.gaussians, seconds)
         self._upkeep.tasks_since_canary += 1
+        self._metrics.jobs.labels("during" if beside.now() else "outside").observe(seconds)
         self._metrics.lanes.labels(generation.lane).inc()
         self._metrics.gaussians.labels(kind.value).observe(encoded.quality.gaussians)
         self._metrics.count(kind, GenerationOutcome.OK)

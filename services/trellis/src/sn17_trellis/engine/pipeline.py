@@ -109,24 +109,32 @@ class Pipeline:
         return self._within_memory(lambda: self._generate(request, progress))
 
     @torch.inference_mode()
-    def warm_up(self, voxels: Voxels) -> None:
+    def warm_up(self, voxels: Voxels, pause: Callable[[], None] = lambda: None) -> None:
         """Run everything for a structure of this size (`voxels.shell` makes one), four steps a stage.
 
-        Afterwards kernels are compiled, graphs captured and memory pools large enough.
+        Afterwards kernels are compiled, graphs captured and memory pools large enough. ``pause`` is called
+        between steps: whoever shares the device may have it there.
 
         Raises DeviceMemoryError where a structure of this size does not fit.
         """
-        self._within_memory(lambda: self._warm_up(voxels))
+        self._within_memory(lambda: self._warm_up(voxels, pause))
 
-    def _warm_up(self, voxels: Voxels) -> None:
+    def _warm_up(self, voxels: Voxels, pause: Callable[[], None]) -> None:
         # Of times 1, 0.9, 0.75 and 0.5 two are guided: what is recorded is recorded at its second run.
         params = SamplerParams(steps=4, cfg_strength=1.0, cfg_interval=(0.8, 1.0), rescale_t=3.0)
         generator = torch.Generator().manual_seed(0)
         cond, neg = self.conditioner.example()
-        latent = self.sample_structure(self.structure_noise(generator), cond, neg, params)
+
+        def progress(*_: object) -> None:
+            pause()
+
+        noise = self.structure_noise(generator)
+        latent = self.sample_structure(noise, cond, neg, params, progress=progress)
         self.decoder(latent)
+        pause()
         noise = self.latent_noise(generator, voxels)
-        latents = self.sample_latents(noise, cond, neg, voxels, params)
+        latents = self.sample_latents(noise, cond, neg, voxels, params, progress=progress)
+        pause()
         raw = self.runner.gaussians(self.gaussian_decoder, latents, voxels)
         self.to_host(self.gaussian_decoder.represent(raw, voxels).pack())
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from sn17_contract.backoff import Backoff
 from sn17_contract.metrics import RerunCause, SwapPhase
 
+from sn17_trellis.model_process.keeper import Keeper
 from sn17_trellis.model_process.life import Life
 from sn17_trellis.model_process.processes import Fresh
-
-if TYPE_CHECKING:
-    from sn17_trellis.model_process.keeper import Keeper
 
 BACKOFF: Final = Backoff(first=1.0, cap=60.0)
 

@@ -12,6 +12,7 @@ import os
 import queue
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
@@ -21,9 +22,9 @@ from typing import Final
 from sn17_contract.metrics import GenerationKind
 from sn17_service import MemoryReading, MemoryUnavailable, configure_logging, memory_reader, return_heap
 
-from sn17_trellis.backend import Backend, Generation, UnusableOutput
+from sn17_trellis.backend import Backend, Generation, Progress, UnusableOutput
 from sn17_trellis.backends import create_backend
-from sn17_trellis.device_turn import DeviceTurn
+from sn17_trellis.device_turn import DeviceTurn, Spent
 from sn17_trellis.encode import encode
 from sn17_trellis.faults import FaultyBackend
 from sn17_trellis.model_process.messages import (
@@ -37,13 +38,16 @@ from sn17_trellis.model_process.messages import (
     Generated,
     Load,
     Loaded,
-    Progress,
     Run,
+    Turns,
     Vitals,
     Warm,
     WarmUp,
     failed,
     job_of,
+)
+from sn17_trellis.model_process.messages import (
+    Progress as ProgressReport,
 )
 from sn17_trellis.picture import decoded
 from sn17_trellis.settings import Faults, WorkerSettings
@@ -116,7 +120,7 @@ class ModelProcess:
                         )
                     )
                 case WarmUp():
-                    self._warm_up()
+                    self._warm_up(command.turns)
                 case Cleanup():
                     self._backend.cleanup()
                     return_heap()
@@ -128,25 +132,31 @@ class ModelProcess:
             error.__traceback__ = None
             self._channel.send(failed(number, error))
 
-    def _warm_up(self) -> None:
+    def _warm_up(self, turns: Turns) -> None:
+        spent = Spent(self._turn)
         with self._turn:
-            tell = self._progress(0)
+            self._backend.warmup(self._yielding(self._progress(0), turns), lambda: False)
+        self._channel.send(Warm(device_seconds=spent.held, waited_seconds=spent.waited))
 
-            def progress(stage: str, step: int, steps: int) -> None:
-                tell(stage, step, steps)
-                self._turn.offer()
+    def _yielding(self, tell: Progress, turns: Turns) -> Progress:
+        """Progress that lets a caller's job in another process have the device."""
+        began = time.monotonic()
 
-            self._backend.warmup(progress, lambda: False)
-        self._channel.send(Warm())
+        def progress(stage: str, step: int, steps: int) -> None:
+            tell(stage, step, steps)
+            self._turn.offer(turns.at(time.monotonic() - began))
+
+        return progress
 
     def _run(self, run: Run, attached: bytes | None) -> None:
         canary = run.job is GenerationKind.CANARY
         job = self._backend.canary() if canary else decoded(job_of(run, attached), self._max_pixels)
+        progress, spent = self._progress(run.number), Spent(self._turn)
+        if run.turns is not None:
+            progress = self._yielding(progress, run.turns)
         try:
             with self._turn:
-                generation = self._backend.generate(
-                    job, self._progress(run.number), lambda: run.number in self._cancelled
-                )
+                generation = self._backend.generate(job, progress, lambda: run.number in self._cancelled)
         finally:
             self._cancelled.discard(run.number)
         self._channel.send(
@@ -155,6 +165,8 @@ class ModelProcess:
                 gaussians=generation.gaussians,
                 stage_seconds=dict(generation.stage_seconds),
                 lane=generation.lane,
+                device_seconds=spent.held,
+                waited_seconds=spent.waited,
             )
         )
         self._tail.submit(self._encode, run, generation)
@@ -182,9 +194,9 @@ class ModelProcess:
                 path.unlink(missing_ok=True)
             self._channel.send(failed(run.number, error))
 
-    def _progress(self, number: int) -> Callable[[str, int, int], None]:
+    def _progress(self, number: int) -> Progress:
         def progress(stage: str, step: int, steps: int) -> None:
-            self._channel.send(Progress(number=number, stage=stage, step=step, steps=steps))
+            self._channel.send(ProgressReport(number=number, stage=stage, step=step, steps=steps))
 
         return progress
 

@@ -19,7 +19,6 @@ from sn17_service import Problem
 
 from sn17_trellis.device_turn import DeviceTurn
 from sn17_trellis.model_process.acts import Act, Closing
-from sn17_trellis.model_process.anew import revive
 from sn17_trellis.model_process.launcher import Launcher, LaunchFailed
 from sn17_trellis.model_process.life import Life, new_life_id
 from sn17_trellis.model_process.lives import Observer
@@ -52,6 +51,7 @@ class Keeper:
         metrics: ModelMetrics,
         *,
         acts: Mapping[RecycleHow, Callable[[Keeper, Act], None]],
+        revive: Callable[[Keeper], None],
         spool: Path,
         meter: Meter,
         on_phase: Callable[[SwapPhase], None] = lambda _: None,
@@ -71,6 +71,7 @@ class Keeper:
         self.changed = threading.Condition()
         self._launcher = launcher
         self._acts = acts
+        self._revive = revive
         self._clock = clock
         self._life_id = new_life_id()
         self._started = self._stopping = False
@@ -98,6 +99,10 @@ class Keeper:
     @property
     def processes(self) -> int:
         return len(self.run.alive)
+
+    @property
+    def beside(self) -> int:
+        return self.run.beside
 
     @property
     def resting(self) -> bool:
@@ -295,7 +300,7 @@ class Keeper:
             elif act is not None:
                 self._do(act)
             elif self._started and not self.ready and not self._closing.is_set():
-                revive(self)
+                self._revive(self)
         for life in list(self.run.alive):
             with contextlib.suppress(ValueError):
                 self.run.reaped(life, "killed")

@@ -28,6 +28,7 @@ from sn17_trellis.model_process.messages import (
     Loaded,
     Report,
     Run,
+    Turns,
     Vitals,
     Warm,
     WarmUp,
@@ -38,6 +39,8 @@ from sn17_trellis.model_process.messages import (
 )
 
 SLICE_SECONDS: Final = 0.05
+ALONE: Final = Turns()
+"""Gives the device up at every step: where no other process works, that costs next to nothing."""
 
 log = logging.getLogger("sn17.trellis.model")
 R = TypeVar("R")
@@ -101,15 +104,17 @@ class Life:
         self.loaded = self._ask(Load(), Loaded, lambda *_: None, give_up)
         return self.loaded
 
-    def warm_up(self, progress: Progress, give_up: Callable[[], None]) -> None:
+    def warm_up(self, progress: Progress, give_up: Callable[[], None], turns: Turns = ALONE) -> Warm:
         """As :meth:`load`."""
-        self._ask(WarmUp(), Warm, progress, give_up)
+        return self._ask(WarmUp(turns=turns), Warm, progress, give_up)
 
     def cleanup(self, give_up: Callable[[], None]) -> None:
         """As :meth:`load`."""
         self._ask(Cleanup(), Cleaned, lambda *_: None, give_up)
 
-    def submit(self, number: int, job: Job, file: str, progress: Progress) -> Ticket:
+    def submit(
+        self, number: int, job: Job, file: str, progress: Progress, turns: Turns | None = None
+    ) -> Ticket:
         """Give it a job, its picture as a file's bytes. Raises ModelDied."""
         if job.image is not None:
             raise TypeError("a model process takes the bytes of a picture, not its pixels")
@@ -126,6 +131,7 @@ class Life:
             sampling=job.sampling,
             picture=job.picture is not None,
             file=file,
+            turns=turns,
         )
         try:
             self._channel.send(run, job.picture)

@@ -51,6 +51,11 @@ class Lives(Protocol):
         ...
 
     @property
+    def beside(self) -> int:
+        """How often a second model process was started beside the one that serves."""
+        ...
+
+    @property
     def ready(self) -> bool:
         """A model process takes jobs."""
         ...
@@ -131,6 +136,7 @@ class OneLife:
     """The model is this very process: its life is the service's, and ends with it."""
 
     processes = 1
+    beside = 0
     ready = True
     failing: str | None = None
     recycling: RecycleHow | None = None
@@ -174,3 +180,14 @@ class OneLife:
 
     def kill(self) -> None:
         """There is no other process."""
+
+
+class InSwap:
+    """Whether two model processes lived at any moment since it was made."""
+
+    def __init__(self, lives: Lives) -> None:
+        self._lives = lives
+        self._before, self._from_start = lives.beside, lives.processes > 1
+
+    def now(self) -> bool:
+        return self._from_start or self._lives.beside != self._before

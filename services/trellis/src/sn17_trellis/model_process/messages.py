@@ -40,10 +40,26 @@ class Load(_Message):
     kind: Literal["load"] = "load"
 
 
+class Turns(_Message):
+    """How long a process that is made ready may hold the device before whoever waits goes first.
+
+    ``hold_seconds`` during the first ``patient_seconds`` of a phase, ``hurried_seconds`` afterwards.
+    """
+
+    hold_seconds: float = 0.0
+    patient_seconds: float = 0.0
+    hurried_seconds: float = 0.0
+
+    def at(self, elapsed: float) -> float:
+        """Seconds to hold it, so long after the phase began."""
+        return self.hold_seconds if elapsed < self.patient_seconds else self.hurried_seconds
+
+
 class WarmUp(_Message):
     """Compile and allocate; the device is given up between its steps where somebody waits for it."""
 
     kind: Literal["warm_up"] = "warm_up"
+    turns: Turns
 
 
 class Run(_Message):
@@ -57,6 +73,8 @@ class Run(_Message):
     sampling: Sampling
     picture: bool
     file: str
+    turns: Turns | None = None
+    """Of a process that is made ready beside another; None: the device is held to the end."""
 
 
 class Cancel(_Message):
@@ -93,7 +111,11 @@ class Loaded(_Message):
 
 
 class Warm(_Message):
+    """``device_seconds``: how long the device was held for it, ``waited_seconds``: how long it was not."""
+
     kind: Literal["warm"] = "warm"
+    device_seconds: float
+    waited_seconds: float
 
 
 class Progress(_Message):
@@ -107,13 +129,18 @@ class Progress(_Message):
 
 
 class Generated(_Message):
-    """The arrays are made; the asset is encoded next, beside the following job."""
+    """The arrays are made; the asset is encoded next, beside the following job.
+
+    ``device_seconds``: how long the device was held for it, ``waited_seconds``: how long it was not.
+    """
 
     kind: Literal["generated"] = "generated"
     number: int
     gaussians: int
     stage_seconds: dict[str, float]
     lane: str
+    device_seconds: float
+    waited_seconds: float
 
 
 class Encoded(_Message):

@@ -24,7 +24,7 @@ class Meter:
     ) -> None:
         self.measures = Measures()
         self._read_memory = read_memory
-        self._job_seconds = job_seconds
+        self.job_seconds = job_seconds
         self._refuse_ratio = refuse_ratio
 
     def used(self) -> int | None:
@@ -40,7 +40,7 @@ class Meter:
         return self.measures.terms(
             limit=None if reading is None else reading.limit,
             refuse_ratio=self._refuse_ratio,
-            job_seconds=self._job_seconds(),
+            job_seconds=self.job_seconds(),
             device_free=None if serving is None else serving.gpu_memory.get("free"),
         )
 

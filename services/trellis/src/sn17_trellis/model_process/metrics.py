@@ -38,6 +38,12 @@ class ModelMetrics:
         )
         for phase in SwapPhase:
             self.seconds.labels(phase.value)
+        self.device_seconds = Histogram(
+            MetricName.SWAP_DEVICE_SECONDS,
+            "Seconds that a swap held the device for warm-up and canary.",
+            buckets=_PHASE_SECONDS,
+            registry=registry,
+        )
         self.reruns = Counter(
             MetricName.JOBS_RERUN,
             "Jobs that ran again in the next life.",

@@ -14,9 +14,9 @@ from sn17_contract.metrics import GenerationKind, RerunCause, SwapPhase
 
 from sn17_trellis.backend import Job
 from sn17_trellis.model_process.launcher import Launcher
-from sn17_trellis.model_process.life import Life, new_life_id, wait_for
+from sn17_trellis.model_process.life import ALONE, Life, new_life_id, wait_for
 from sn17_trellis.model_process.memory import process_bytes, set_oom_score
-from sn17_trellis.model_process.messages import Channel, Encoded
+from sn17_trellis.model_process.messages import Channel, Encoded, Generated, Turns
 from sn17_trellis.model_process.metrics import ModelMetrics
 
 REAP_SECONDS: Final = 10.0
@@ -30,12 +30,16 @@ log = logging.getLogger("sn17.trellis.lives")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fresh:
-    """A process that is ready, with its canary, the seconds that took, and those since its warm-up began."""
+    """A process that is ready, with its canary and the seconds that took.
+
+    ``device_seconds``: how long warm-up and canary held the device, ``waited_seconds``: waited for it.
+    """
 
     life: Life
     canary: Encoded
     canary_seconds: float
     device_seconds: float
+    waited_seconds: float
 
 
 class Processes:
@@ -56,6 +60,7 @@ class Processes:
     ) -> None:
         self.alive: list[Life] = []
         self.two_since: float | None = None
+        self.beside = 0
         self._launcher = launcher
         self._metrics = metrics
         self._spool = spool
@@ -87,13 +92,17 @@ class Processes:
         with self._changed:
             self.alive.append(life)
             if len(self.alive) == 2:
-                self.two_since = time.monotonic()
+                self.two_since, self.beside = time.monotonic(), self.beside + 1
         return life
 
     def bring_up(
-        self, began: Callable[[SwapPhase], None], give_up: Callable[[], None], hold: Callable[[Life], None]
+        self,
+        began: Callable[[SwapPhase], None],
+        give_up: Callable[[], None],
+        hold: Callable[[Life], None],
+        turns: Callable[[], Turns] = lambda: ALONE,
     ) -> Fresh:
-        """Start a process and make it ready.
+        """Start a process and make it ready; ``turns`` says how it shares the device meanwhile.
 
         Raises:
             Exception: what its backend raised, ModelDied, LaunchFailed, or whatever ``give_up`` raises.
@@ -105,14 +114,18 @@ class Processes:
         began(SwapPhase.LOAD)
         life.load(watched)
         began(SwapPhase.WARMUP)
-        warms_at = time.monotonic()
-        life.warm_up(lambda *_: None, watched)
+        warm = life.warm_up(lambda *_: None, watched, turns())
         began(SwapPhase.CANARY)
         began_at = time.monotonic()
-        canary = self.canary(life, watched)
+        made, canary = self._canary(life, watched, turns())
         life.cleanup(watched)
-        now = time.monotonic()
-        return Fresh(life, canary, now - began_at, now - warms_at)
+        return Fresh(
+            life,
+            canary,
+            time.monotonic() - began_at,
+            warm.device_seconds + made.device_seconds,
+            warm.waited_seconds + made.waited_seconds,
+        )
 
     def canary(self, life: Life, give_up: Callable[[], None]) -> Encoded:
         """Have a process run its canary, after the job that it is at.
@@ -120,12 +133,18 @@ class Processes:
         Raises:
             Exception: what its backend raised, ModelDied, or whatever ``give_up`` raises.
         """
+        return self._canary(life, give_up, None)[1]
+
+    def _canary(
+        self, life: Life, give_up: Callable[[], None], turns: Turns | None
+    ) -> tuple[Generated, Encoded]:
         number, file = self.next_number(life)
-        ticket = life.submit(number, CANARY, file, lambda *_: None)
+        ticket = life.submit(number, CANARY, file, lambda *_: None, turns)
         try:
-            return wait_for(ticket.encoded, give_up)
+            encoded = wait_for(ticket.encoded, give_up)
         finally:
             Path(file).unlink(missing_ok=True)
+        return ticket.generated.result(), encoded
 
     def end(self, life: Life, *, until: float | None = None) -> None:
         """End a process after its jobs, or now once ``until`` (monotonic) is over. Waits for it."""

@@ -16,6 +16,8 @@ TELLING_GROWTHS: Final = 4
 GROWTHS_KEPT: Final = 32
 """Enough that the estimate moves the threshold by less than the generation that is kept free."""
 SWAPS_KEPT: Final = 20
+GENTLE_SHARE: Final = 0.1
+"""Of a job's time: how long a fresh process may hold the device between two of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,7 @@ class Measures:
     start_seconds: float | None = None
     canary_seconds: float | None = None
     device_seconds: float = math.inf
-    """Warm-up and canary, at their quickest: beside a job they wait for their turns."""
+    """Warm-up and canary, at their quickest, without the time that they wait for their turns."""
     quickest_start: float = math.inf
     swaps: deque[float] = field(default_factory=lambda: deque(maxlen=SWAPS_KEPT))
     growths: deque[int] = field(default_factory=lambda: deque(maxlen=GROWTHS_KEPT))
@@ -154,6 +156,17 @@ class Measures:
         self.fresh_peak = max(peak, self.fresh_peak or 0)
         self.start_seconds = seconds
         self.quickest_start = min(self.quickest_start, seconds)
+
+    def swapped(self, seconds: float, device_seconds: float, waited_seconds: float) -> None:
+        """A swap is over. What counts is how long one in a hurry takes: its turns alternate with jobs."""
+        self.swaps.append(min(seconds, seconds - waited_seconds + device_seconds))
+
+    def room_to_be_gentle(self, terms: Terms, used: int) -> bool:
+        """Whether the old process may make all the jobs that fit between short turns of the fresh one."""
+        if terms.job_seconds <= 0:
+            return True
+        more = math.ceil(terms.device_seconds / (GENTLE_SHARE * terms.job_seconds))
+        return used + terms.fresh_peak + terms.growth * (terms.jobs_meanwhile + more) <= terms.refuse
 
     def at_rest(self, used: int) -> None:
         """One fresh process at rest: the reading that later ones are compared with.

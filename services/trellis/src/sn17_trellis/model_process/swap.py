@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from types import TracebackType
+from typing import Final
 
 from sn17_contract.metrics import RerunCause, SwapPhase
 from sn17_contract.worker import RecycleOutcome
@@ -13,8 +14,13 @@ from sn17_contract.worker import RecycleOutcome
 from sn17_trellis.model_process.acts import Act, Closing, TooLate
 from sn17_trellis.model_process.anew import start_anew
 from sn17_trellis.model_process.keeper import Keeper
-from sn17_trellis.model_process.life import Life
+from sn17_trellis.model_process.life import ALONE, Life
+from sn17_trellis.model_process.messages import Turns
 from sn17_trellis.model_process.processes import Fresh
+from sn17_trellis.model_process.room import GENTLE_SHARE
+
+PATIENT_SHARE: Final = 0.5
+"""Of the time left: if warm-up or canary lasts longer, the fresh process is in a hurry."""
 
 log = logging.getLogger("sn17.trellis.swap")
 
@@ -64,9 +70,12 @@ def swap(keeper: Keeper, act: Act) -> None:
     def hold(life: Life) -> None:
         keeper.fresh = life
 
+    def share() -> Turns:
+        return turns(keeper, max(0.0, deadline - time.monotonic()))
+
     with Phases(keeper, act) as phases:
         try:
-            fresh = keeper.run.bring_up(phases.begin, give_up, hold)
+            fresh = keeper.run.bring_up(phases.begin, give_up, hold, share)
             outcome = _outcome(keeper, act, fresh, _latest(keeper, act, give_up))
         except Closing:
             outcome = RecycleOutcome.FAILED
@@ -88,7 +97,10 @@ def swap(keeper: Keeper, act: Act) -> None:
         keeper.tell_life(fresh.life)
         keeper.judge(fresh, proves=False)
         keeper.measured(fresh)
-        keeper.meter.measures.swaps.append(time.monotonic() - phases.began)
+        keeper.metrics.device_seconds.observe(fresh.device_seconds)
+        keeper.meter.measures.swapped(
+            time.monotonic() - phases.began, fresh.device_seconds, fresh.waited_seconds
+        )
     keeper.record(act, RecycleOutcome.DONE, fresh.life.life_id)
 
 
@@ -105,6 +117,20 @@ def replace(keeper: Keeper, act: Act) -> None:
             keeper.record(act, RecycleOutcome.FAILED, None)
             return
     keeper.record(act, RecycleOutcome.DONE, fresh.life.life_id)
+
+
+def turns(keeper: Keeper, seconds_left: float) -> Turns:
+    """How the fresh process shares the device, in a phase that begins now, with the one that serves."""
+    job = keeper.meter.job_seconds()
+    if job is None:
+        return ALONE
+    measures, terms, used = keeper.meter.measures, keeper.terms(), keeper.meter.used()
+    gentle = terms is None or used is None or measures.room_to_be_gentle(terms, used)
+    return Turns(
+        hold_seconds=GENTLE_SHARE * job,
+        patient_seconds=PATIENT_SHARE * seconds_left if gentle else 0.0,
+        hurried_seconds=job,
+    )
 
 
 def _latest(keeper: Keeper, act: Act, give_up: Callable[[], None]) -> str | None:

@@ -36,6 +36,7 @@ ALGORITHM: Final = 3
 CANARY_PROMPT: Final = "two small red toruses on a brown table"
 CANARY_SEED: Final = 17
 STEPS: Final = 3
+STEP_SECONDS: Final = 0.05
 BALLAST_PARTS: Final = 8
 """Weights come in piece by piece."""
 
@@ -56,11 +57,15 @@ class ProceduralBackend:
         *,
         ballast_bytes: int = 0,
         load_seconds: float = 0.0,
+        warmup_seconds: float = 0.0,
+        job_seconds: float = 0.0,
         clock: Callable[[], float] = time.perf_counter,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._ballast_bytes = ballast_bytes
         self._load_seconds = load_seconds
+        self._warmup_seconds = warmup_seconds
+        self._job_seconds = job_seconds
         self._sleep = sleep
         self._ballast: list[np.ndarray[tuple[int], np.dtype[np.uint8]]] = []
         self._max_voxels = max(1, max_gaussians // PER_VOXEL)
@@ -79,6 +84,7 @@ class ProceduralBackend:
                 self._ballast.append(np.ones(self._ballast_bytes // BALLAST_PARTS, dtype=np.uint8))
 
     def warmup(self, progress: Progress, cancelled: IsCancelled) -> None:
+        self._spend(self._warmup_seconds, progress, cancelled)
         self.generate(self.canary(), progress, cancelled)
 
     def generate(self, job: Job, progress: Progress, cancelled: IsCancelled) -> Generation:
@@ -87,6 +93,7 @@ class ProceduralBackend:
                 "the procedural backend has no sampler: leave preset, steps, guidance and the fast lane out"
             )
         started = self._clock()
+        self._spend(self._job_seconds, progress, cancelled)
         surface = self._fit(job)
         structure_done = self._step(1, progress, cancelled)
         if len(surface) == 0:
@@ -111,6 +118,15 @@ class ProceduralBackend:
 
     def close(self) -> None:
         self._ballast.clear()
+
+    def _spend(self, seconds: float, progress: Progress, cancelled: IsCancelled) -> None:
+        """Pass time in steps, as a sampler on a device would."""
+        steps = round(seconds / STEP_SECONDS)
+        for step in range(1, steps + 1):
+            self._sleep(seconds / steps)
+            progress("sample", step, steps)
+            if cancelled():
+                raise Cancelled
 
     def _fit(self, job: Job) -> Surface:
         """The finest grid whose surface has at most the allowed voxels."""
