@@ -57,7 +57,9 @@ def second_run(kind: type[Life], wait_until: Wait) -> tuple[int, int]:
             first.encoded.result(10)
         fresh, fresh_process = life("fresh")
         second = fresh.submit(1, JOB, ".fresh-1.ply.part", lambda *_: None)
-        old_process.send(Generated(number=1, gaussians=9, stage_seconds={}, lane=""))
+        old_process.send(
+            Generated(number=1, gaussians=9, stage_seconds={}, lane="", device_seconds=0, waited_seconds=0)
+        )
         old_process.send(encoded(OLD_SIZE))
         wait_until(lambda: old.dropped == 2 or second.encoded.done())
         fresh_process.send(encoded(FRESH_SIZE))

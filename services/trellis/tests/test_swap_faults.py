@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import random
 import signal
+import subprocess
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,7 @@ class Callers:
         self._until_drained = until_drained
         self.answers: dict[str, bytes] = {}
         self.refused: Counter[str] = Counter()
+        self.asked = 0
         self.different: list[str] = []
         self._live = live
         self._stop = threading.Event()
@@ -53,6 +57,7 @@ class Callers:
             if self._stop.is_set():
                 return
             key, seed = f"t/{number}", number % SEEDS
+            self.asked += 1
             first = self._ask(key, seed)
             if first is None:
                 return
@@ -155,6 +160,23 @@ def bench(tmp_path: Path, worker_thread: Any, wait_until: Any) -> Iterator[Bench
         live.stop()
 
 
+def record(name: str, **found: object) -> None:
+    """Write a result file where a folder for it is named in SN17_RESULTS."""
+    folder = os.environ.get("SN17_RESULTS")
+    if folder is None:
+        return
+    commit = subprocess.check_output(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, text=True
+    )
+    about = {
+        "commit": commit.strip(),
+        "date": datetime.now(UTC).date().isoformat(),
+        "processors": os.cpu_count(),
+        "load": os.getloadavg()[0],
+    }
+    (Path(folder) / name).write_text(json.dumps(about | found, indent=1) + "\n")
+
+
 def leftovers(bench: Bench) -> dict[str, Any]:
     spool = bench.live.worker.spool.folder
     return {
@@ -187,7 +209,28 @@ def test_no_key_is_lost_or_made_twice_whoever_dies_and_when(bench: Bench, wait_u
         f"\nplaced {dict(bench.placed)}\noutcomes {dict(outcomes)}; keys {keys}, made {made}, reruns {reruns}"
     )
     print(f"refused {dict(callers.refused)}; given up {twice}")
+    by_phase = {
+        phase.value: sum(n for (at, _), n in bench.placed.items() if at == phase) for phase in SwapPhase
+    }
+    record(
+        "swap-faults.json",
+        faults_asked=FAULTS,
+        faults_placed=sum(bench.placed.values()),
+        placed_by_phase=by_phase,
+        placed={f"{at}: {victim}": count for (at, victim), count in sorted(bench.placed.items())},
+        outcomes=outcomes,
+        keys_asked=callers.asked,
+        keys_lost=callers.asked - keys,
+        completed=made,
+        completed_twice=made - keys,
+        different_bytes=len(callers.different),
+        jobs_rerun=reruns,
+        given_up_after_two_deaths=twice,
+        refused=callers.refused,
+    )
+    assert not LONG or min(by_phase.values()) >= 30
     assert callers.different == [], "same seed, same bytes, in whatever life; a repeated get too"
+    assert keys == callers.asked, "no key is lost"
     assert made == keys, "every key was completed exactly once"
     assert sum(bench.placed.values()) >= FAULTS * 0.8
     assert outcomes["done"] > 0
@@ -213,10 +256,11 @@ def test_a_stop_in_any_phase_delivers_the_job_and_leaves_no_process(
 @pytest.mark.timeout(1200 if LONG else 200)
 def test_swaps_leave_nothing_behind(bench: Bench, wait_until: Any) -> None:
     bench.swap(wait_until)
-    before = leftovers(bench)
-    for _ in range(50 if LONG else 8):
+    before, swaps = leftovers(bench), 50 if LONG else 8
+    for _ in range(swaps):
         assert bench.swap(wait_until) == "done"
     wait_until(lambda: leftovers(bench) == before)
+    record("swaps-leave-nothing.json", swaps=swaps, before=before, after=leftovers(bench))
 
 
 def test_no_scrape_shows_the_new_life_beside_the_old_ones_memory(bench: Bench, wait_until: Any) -> None:
