@@ -333,8 +333,7 @@ class Controller:
         found = await self._admin.recycled(pod, intent.life_id or "", how, intent.at)
         if found is not None:
             note.acknowledged.add(intent.action)
-            over = found.outcome is not None
-            note.recycle, note.progress = (found, None) if over else (None, found)
+            note.recycle, note.progress = (None, found) if found.outcome is None else (found, None)
 
     def _begin(self, pod: Pod, step: Step) -> None:
         """Start a clean-up or canary beside the tick: either may take longer than a period."""

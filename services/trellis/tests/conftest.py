@@ -294,7 +294,9 @@ def new_process(tmp_path: Path, wait_until: Wait) -> Iterator[Callable[..., Work
     made: list[WorkerProcess] = []
 
     def make(**settings: object) -> WorkerProcess:
-        made.append(WorkerProcess(tmp_path, wait_until, **settings))
+        folder = tmp_path / str(len(made)) if made else tmp_path
+        folder.mkdir(exist_ok=True)
+        made.append(WorkerProcess(folder, wait_until, **settings))
         return made[-1]
 
     yield make

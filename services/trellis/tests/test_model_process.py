@@ -168,6 +168,23 @@ def test_a_swap_keeps_working_and_gives_the_same_bytes(new_process: Any, wait_un
     assert (answer.status_code, answer.json()["code"]) == (409, "life_id_mismatch")
 
 
+def test_one_worker_at_a_time_swaps_on_a_device(tmp_path: Path, new_process: Any, wait_until: Wait) -> None:
+    folder = tmp_path / "locks"
+    folder.mkdir()
+    shared = {"device_lock_dir": folder, "procedural_load_seconds": 1.5}
+    first, second = new_process(**shared), new_process(**shared)
+    assert first.recycle("swap").status_code == 202
+    refused = second.recycle("swap")
+    assert (refused.status_code, refused.json()["code"]) == (409, "device_busy")
+    assert refused.json()["retry_after_seconds"] > 0
+    assert second.metric('sn17_swaps_total{how="swap",outcome="device_busy"}') == 1
+    assert second.state()["last_recycle"] is None
+    wait_until(lambda: done(first))
+    assert second.recycle("swap").status_code == 202
+    wait_until(lambda: done(second))
+    assert second.state()["last_recycle"]["outcome"] == "done"
+
+
 def test_a_replacement_says_warming_and_keeps_the_results(new_process: Any, wait_until: Wait) -> None:
     worker = new_process(procedural_load_seconds=1.0)
     kept = worker.post("t/1", seed="5").content

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import pynvml
 import pytest
+from nvml_fake import CARD, FakeNvml
 from sn17_contract.metrics import SwapPhase
 from sn17_contract.worker import RecycleHow
 from sn17_service import Service
@@ -134,30 +136,47 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, worker_thread: Any, wait_until: Any) -> Iterator[Bench]:
-    settings = WorkerSettings(
-        port=0,
-        ops_port=0,
-        spool_dir=tmp_path / "spool",
-        worker_name="worker-1",
-        procedural_max_gaussians=7_168,
-        result_ttl_seconds=3600,
-        results_kept=64,
-        idle_swap_after_seconds=0,
-        memory_source="process",
-    )
-    service = Service("trellis", "0", settings)
-    hook: list[Callable[[SwapPhase], None]] = []
-    worker = new_worker(service, settings, on_phase=lambda phase: hook[0](phase) if hook else None)
-    connect(service, settings, worker)
-    live = worker_thread(service, settings, worker)
-    made = Bench(live)
-    hook.append(made.on_phase)
-    live.start()
-    wait_until(lambda: live.state()["state"] == "ready")
-    yield made
-    if live.exit_code is None:
-        live.stop()
+def new_live(tmp_path: Path, worker_thread: Any, wait_until: Any) -> Iterator[Callable[..., Bench]]:
+    """A worker that is ready; keywords as of ``new_worker``."""
+    lives: list[Any] = []
+
+    def make(**more: Any) -> Bench:
+        settings = WorkerSettings(
+            port=0,
+            ops_port=0,
+            admin_token_file=tmp_path / "token",
+            spool_dir=tmp_path / "spool",
+            worker_name="worker-1",
+            procedural_max_gaussians=7_168,
+            result_ttl_seconds=3600,
+            results_kept=64,
+            idle_swap_after_seconds=0,
+            memory_source="process",
+        )
+        service = Service("trellis", "0", settings)
+        hook: list[Callable[[SwapPhase], None]] = []
+        worker = new_worker(
+            service, settings, on_phase=lambda phase: hook[0](phase) if hook else None, **more
+        )
+        connect(service, settings, worker)
+        live = worker_thread(service, settings, worker)
+        made = Bench(live)
+        hook.append(made.on_phase)
+        lives.append(live)
+        live.start()
+        wait_until(lambda: live.state()["state"] == "ready")
+        return made
+
+    (tmp_path / "token").write_text("correct horse")
+    yield make
+    for live in lives:
+        if live.exit_code is None:
+            live.stop()
+
+
+@pytest.fixture
+def bench(new_live: Callable[..., Bench]) -> Bench:
+    return new_live()
 
 
 def record(name: str, **found: object) -> None:
@@ -236,6 +255,21 @@ def test_no_key_is_lost_or_made_twice_whoever_dies_and_when(bench: Bench, wait_u
     assert outcomes["done"] > 0
     wait_until(lambda: bench.live.state()["state"] == "ready")
     assert bench.live.state()["model_processes"] == 1
+
+
+def test_a_device_that_takes_one_process_only_is_not_swapped_on(tmp_path: Path, new_live: Any) -> None:
+    """A fresh process could not get onto it; the old one goes on, and the reason is said."""
+    nvml = FakeNvml({CARD: pynvml.NVML_COMPUTEMODE_EXCLUSIVE_PROCESS})
+    bench = new_live(nvml=nvml)
+    life = bench.keeper.current
+    life.loaded = life.loaded.model_copy(update={"device": CARD.removeprefix("GPU-")})
+    body = {"life_id": bench.keeper.life_id, "how": "swap", "reason": "a test"}
+    refused = bench.live.ops("POST", "/admin/v1/recycle", json=body)
+    assert (refused.status_code, refused.json()["code"]) == (409, "no_room")
+    assert "EXCLUSIVE_PROCESS" in refused.json()["detail"]
+    assert "replace" in refused.json()["detail"]
+    nvml.modes[CARD] = pynvml.NVML_COMPUTEMODE_DEFAULT
+    assert bench.live.ops("POST", "/admin/v1/recycle", json=body).status_code == 202
 
 
 @pytest.mark.parametrize("phase", list(SwapPhase))

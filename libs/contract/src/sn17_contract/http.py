@@ -50,6 +50,7 @@ class Code(StrEnum):
     BOOT_ID_MISMATCH = "boot_id_mismatch"
     LIFE_ID_MISMATCH = "life_id_mismatch"
     NO_ROOM = "no_room"
+    DEVICE_BUSY = "device_busy"
     CONFLICT = "conflict"
     GONE = "gone"
     RATE_LIMITED = "rate_limited"

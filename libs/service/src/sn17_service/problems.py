@@ -35,6 +35,7 @@ STATUS: Final[dict[Code, int]] = {
     Code.BOOT_ID_MISMATCH: 409,
     Code.LIFE_ID_MISMATCH: 409,
     Code.NO_ROOM: 409,
+    Code.DEVICE_BUSY: 409,
     Code.CONFLICT: 409,
     Code.GONE: 410,
     Code.RATE_LIMITED: 429,

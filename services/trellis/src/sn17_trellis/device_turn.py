@@ -14,6 +14,11 @@ YIELD_SECONDS: Final = 0.002
 """How long the device is left to whoever waits; a kernel lock has no queue of its own."""
 
 
+def lock_file(folder: Path, device: str | None, purpose: str = "lock") -> Path:
+    """The file whose lock is a device's, by its UUID; None: the only device of this worker."""
+    return folder / (f"device.{purpose}" if device is None else f"device-{device}.{purpose}")
+
+
 class DeviceTurn:
     """A file lock, which the kernel drops when its holder dies. None: no lock.
 

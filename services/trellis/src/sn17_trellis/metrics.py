@@ -142,6 +142,13 @@ class WorkerMetrics:
     def count(self, kind: GenerationKind, outcome: GenerationOutcome) -> None:
         self.generations.labels(kind.value, outcome.value).inc()
 
+    def made(self, lane: str, gaussians: int, seconds: float, *, in_swap: bool) -> None:
+        """A task's asset is finished."""
+        self.jobs.labels("during" if in_swap else "outside").observe(seconds)
+        self.lanes.labels(lane).inc()
+        self.gaussians.labels(GenerationKind.TASK.value).observe(gaussians)
+        self.count(GenerationKind.TASK, GenerationOutcome.OK)
+
 
 class _States(Collector):
     """Without a value there is no series: no data is not bad data."""

@@ -15,6 +15,7 @@ from sn17_service.memory import AutoMemory, ProcessMemory
 
 from sn17_trellis.admin import recycle_router
 from sn17_trellis.backends import BackendUnavailable, create_backend
+from sn17_trellis.device_modes import DeviceModes, Nvml, installed_library
 from sn17_trellis.faults import FaultyBackend
 from sn17_trellis.http import build_app
 from sn17_trellis.metrics import RecentTasks
@@ -44,7 +45,7 @@ def serve(argv: Sequence[str]) -> int:
     # Uploads go where writing is allowed, also under a read-only root.
     tempfile.tempdir = str(settings.spool_dir)
     try:
-        worker = new_worker(service, settings)
+        worker = new_worker(service, settings, nvml=installed_library())
     except BackendUnavailable as error:
         log.error("%s", error)
         return 1
@@ -57,8 +58,11 @@ def new_worker(
     settings: WorkerSettings,
     *,
     on_phase: Callable[[SwapPhase], None] = lambda _: None,
+    nvml: Nvml | None = None,
 ) -> Worker:
     """A worker with the model in a process of its own, or, for debugging, in this one.
+
+    ``nvml``: the driver's management library; None: nothing is known of devices.
 
     Raises:
         BackendUnavailable: the chosen backend's packages are missing.
@@ -84,6 +88,7 @@ def new_worker(
             read_memory=service.read_memory,
             job_seconds=lambda: recent.read().seconds_p50,
             refuse_ratio=settings.guard_refuse_ratio,
+            why_exclusive=DeviceModes(nvml).why_exclusive,
         ),
         on_phase=on_phase,
         clock=service.clock,

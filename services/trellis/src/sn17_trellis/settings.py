@@ -81,8 +81,8 @@ class WorkerSettings(ServiceSettings):
     model_process: Literal["on", "off"] = Field(
         "on", description="the model in a process of its own; off for debugging"
     )
-    device_lock: Path | None = Field(
-        None, description="lock file of workers that share a device; none = one in the spool"
+    device_lock_dir: Path | None = Field(
+        None, description="folder of workers that share devices: a lock by device UUID; none = the spool"
     )
     swap_deadline_seconds: float = Field(
         180, gt=0, description="how long two model processes may live beside each other"
@@ -105,6 +105,6 @@ class WorkerSettings(ServiceSettings):
     faults: Faults = Field(Faults(), description="JSON of faults to inject, for tests only")
 
     @property
-    def device_turn(self) -> Path:
-        """The file whose lock is the device's."""
-        return self.device_lock or self.spool_dir / "device.lock"
+    def device_locks(self) -> Path:
+        """The folder of the locks by device."""
+        return self.device_lock_dir or self.spool_dir

@@ -320,7 +320,6 @@ class Worker:
     # --- on the tail thread -----------------------------------------------------------------------
 
     def _finish(self, running: Running, generation: Generation, started: float, beside: InSwap) -> None:
-        kind = running.job.kind
         try:
             if running.cancel.is_set():
                 raise Cancelled
@@ -337,10 +336,7 @@ class Worker:
         if generation.life_id in (None, self.lives.life_id):
             self.recent.add(encoded.quality.gaussians, seconds)
         self._upkeep.tasks_since_canary += 1
-        self._metrics.jobs.labels("during" if beside.now() else "outside").observe(seconds)
-        self._metrics.lanes.labels(generation.lane).inc()
-        self._metrics.gaussians.labels(kind.value).observe(encoded.quality.gaussians)
-        self._metrics.count(kind, GenerationOutcome.OK)
+        self._metrics.made(generation.lane, encoded.quality.gaussians, seconds, in_swap=beside.now())
         self._metrics.last_generation.set(self._service.clock())
         self._log.info(
             "generated",

@@ -24,7 +24,7 @@ from sn17_service import MemoryReading, MemoryUnavailable, configure_logging, me
 
 from sn17_trellis.backend import Backend, Generation, Progress, UnusableOutput
 from sn17_trellis.backends import create_backend
-from sn17_trellis.device_turn import DeviceTurn, Spent
+from sn17_trellis.device_turn import DeviceTurn, Spent, lock_file
 from sn17_trellis.encode import encode
 from sn17_trellis.faults import FaultyBackend
 from sn17_trellis.model_process.messages import (
@@ -65,18 +65,18 @@ def run_model(connection: Connection, settings: WorkerSettings) -> None:
     backend = create_backend(settings)
     if settings.faults != Faults():
         backend = FaultyBackend(backend, settings.faults, _own_memory(settings))
-    turn = DeviceTurn(settings.device_turn)
-    ModelProcess(Channel(connection), backend, turn, settings.max_image_pixels).serve()
+    ModelProcess(Channel(connection), backend, settings.device_locks, settings.max_image_pixels).serve()
 
 
 class ModelProcess:
     """Commands in the order in which they came; a cancellation overtakes."""
 
-    def __init__(self, channel: Channel, backend: Backend, turn: DeviceTurn, max_pixels: int) -> None:
+    def __init__(self, channel: Channel, backend: Backend, locks: Path, max_pixels: int) -> None:
         self._max_pixels = max_pixels
         self._channel = channel
         self._backend = backend
-        self._turn = turn
+        self._locks = locks
+        self._turn = DeviceTurn(None)
         self._commands: queue.SimpleQueue[tuple[Command, bytes | None]] = queue.SimpleQueue()
         self._cancelled: set[int] = set()
         self._tail = ThreadPoolExecutor(1, thread_name_prefix="encode")
@@ -110,13 +110,15 @@ class ModelProcess:
             match command:
                 case Load():
                     self._backend.load()
+                    device = _device_uuid()
+                    self._turn = DeviceTurn(lock_file(self._locks, device))
                     self._loaded = True
                     self._channel.send(
                         Loaded(
                             name=self._backend.name,
                             identity=self._backend.identity,
                             models=self._backend.models,
-                            device=_device_uuid(),
+                            device=device,
                         )
                     )
                 case WarmUp():

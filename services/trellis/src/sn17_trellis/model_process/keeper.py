@@ -17,7 +17,7 @@ from sn17_contract.metrics import SwapPhase
 from sn17_contract.worker import LastRecycle, RecycleHow, RecycleOutcome
 from sn17_service import Problem
 
-from sn17_trellis.device_turn import DeviceTurn
+from sn17_trellis.device_turn import DeviceTurn, lock_file
 from sn17_trellis.model_process.acts import Act, Closing
 from sn17_trellis.model_process.launcher import Launcher, LaunchFailed
 from sn17_trellis.model_process.life import Life, new_life_id
@@ -86,7 +86,7 @@ class Keeper:
         )
         self._act: Act | None = None
         self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
-        self._swap_turn = DeviceTurn(_beside(settings.device_turn))
+        self._swap_turn: DeviceTurn | None = None
         self._thread = threading.Thread(target=self._run, name="lives", daemon=True)
         self._thread.start()
 
@@ -157,6 +157,8 @@ class Keeper:
                 raise Problem(Code.CONFLICT, "no model process serves, so there is none to swap")
             why = self.meter.why_no_room(self.current) if how is RecycleHow.SWAP else None
             if why is None:
+                if how is RecycleHow.SWAP:
+                    self._swap_turn = self._device_for_swap()
                 self._act, self.recycling = act, how
                 self.changed.notify_all()
                 return
@@ -181,7 +183,6 @@ class Keeper:
         self.run.kill_all(self.current)
         self._thread.join(REAP_SECONDS)
         self._launcher.close()
-        self._swap_turn.close()
 
     # --- what backend and swap use ----------------------------------------------------------------
 
@@ -311,28 +312,33 @@ class Keeper:
 
     def _do(self, act: Act) -> None:
         try:
-            with self._swap_turn_or_none() as ours:
-                if ours:
-                    self._acts[act.how](self, act)
-                else:
-                    self.record(act, RecycleOutcome.FAILED, None)
-                    log.warning("another worker swaps on this device")
+            self._acts[act.how](self, act)
         except Exception:
             log.exception("the recycle failed")
             self.record(act, RecycleOutcome.FAILED, None)
         finally:
             with self.changed:
+                turn, self._swap_turn = self._swap_turn, None
                 self._act = self.recycling = self.fresh = None
                 self.changed.notify_all()
+            if turn is not None:
+                turn.close()
 
-    @contextlib.contextmanager
-    def _swap_turn_or_none(self) -> Any:
-        ours = self._swap_turn.try_enter()
-        try:
-            yield ours
-        finally:
-            if ours:
-                self._swap_turn.__exit__(None, None, None)
+    def _device_for_swap(self) -> DeviceTurn:
+        """The right to swap on the device that serves. Raises Problem where another worker swaps there."""
+        loaded = None if self.current is None else self.current.loaded
+        device = None if loaded is None else loaded.device
+        turn = DeviceTurn(lock_file(self.settings.device_locks, device, "swap"))
+        if turn.try_enter():
+            return turn
+        turn.close()
+        self.metrics.swaps.labels(RecycleHow.SWAP.value, Code.DEVICE_BUSY.value).inc()
+        log.info("no swap: another worker swaps on device %s", device or "of this folder")
+        raise Problem(
+            Code.DEVICE_BUSY,
+            "another worker swaps on this device; ask again when it is done",
+            retry_after_seconds=self.meter.measures.swap_seconds,
+        )
 
     def serve_alone(self, fresh: Fresh) -> None:
         """Let a ready process serve where there was none."""
@@ -375,10 +381,6 @@ class Keeper:
         """Raises Closing when the service ends now."""
         if self._closing.is_set():
             raise Closing
-
-
-def _beside(turn: Path | None) -> Path | None:
-    return None if turn is None else turn.with_name(turn.name + ".swap")
 
 
 def _answer(function: Callable[[], Any], future: Future[Any]) -> None:

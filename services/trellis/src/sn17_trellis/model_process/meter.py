@@ -13,7 +13,10 @@ from sn17_trellis.model_process.room import Measures, Terms, no_room, not_worth_
 
 
 class Meter:
-    """``read_memory`` is of the whole container, ``job_seconds`` the median of recent jobs."""
+    """``read_memory`` is of the whole container, ``job_seconds`` the median of recent jobs.
+
+    ``why_exclusive`` says why a device, by UUID, takes no second process; None where it does.
+    """
 
     def __init__(
         self,
@@ -21,11 +24,13 @@ class Meter:
         read_memory: Callable[[], MemoryReading | None],
         job_seconds: Callable[[], float | None],
         refuse_ratio: float,
+        why_exclusive: Callable[[str | None], str | None] = lambda _: None,
     ) -> None:
         self.measures = Measures()
         self._read_memory = read_memory
         self.job_seconds = job_seconds
         self._refuse_ratio = refuse_ratio
+        self._why_exclusive = why_exclusive
 
     def used(self) -> int | None:
         """Bytes of the container that cannot be reclaimed."""
@@ -46,6 +51,8 @@ class Meter:
 
     def room(self, serving: Life | None) -> bool | None:
         """Whether a swap fits now and is worth it; None where that is not known."""
+        if self._exclusive(serving) is not None:
+            return False
         reading = self._read_memory()
         terms = self._terms_at(reading, serving)
         return (
@@ -54,6 +61,9 @@ class Meter:
 
     def why_no_room(self, serving: Life | None) -> str | None:
         """Why a swap does not fit; None where it does, or where no limit stands in its way."""
+        exclusive = self._exclusive(serving)
+        if exclusive is not None:
+            return exclusive
         reading = self._read_memory()
         if reading is None:
             return "the worker's memory is unknown"
@@ -63,6 +73,10 @@ class Meter:
         if terms is None:
             return "what a fresh process needs has not been measured yet"
         return no_room(terms, reading.unreclaimable)
+
+    def _exclusive(self, serving: Life | None) -> str | None:
+        loaded = None if serving is None else serving.loaded
+        return None if loaded is None else self._why_exclusive(loaded.device)
 
     def after_job(self) -> None:
         """Between two jobs, with one model process."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+from sn17_contract.http import Code
 from sn17_contract.metrics import Metric as MetricName
 from sn17_contract.metrics import RerunCause, SwapPhase
 from sn17_contract.worker import RecycleHow, RecycleOutcome
@@ -29,6 +30,7 @@ class ModelMetrics:
         for how in RecycleHow:
             for outcome in RecycleOutcome:
                 self.swaps.labels(how.value, outcome.value)
+        self.swaps.labels(RecycleHow.SWAP.value, Code.DEVICE_BUSY.value)
         self.seconds = Histogram(
             MetricName.SWAP_SECONDS,
             "Seconds of a swap or replacement by phase.",
