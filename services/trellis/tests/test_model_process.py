@@ -119,6 +119,7 @@ def test_when_the_fork_server_dies_its_models_do_and_all_start_anew(
         assert answer.result(60).status_code == 200
     assert worker.fork_server() != server
     assert not Path(f"/proc/{model}").exists(), "it was reaped"
+    assert worker.metric('sn17_jobs_rerun_total{cause="killed"}') == 1
 
 
 def test_when_the_service_is_killed_nothing_of_it_stays(new_process: Any, wait_until: Wait) -> None:
@@ -334,7 +335,13 @@ def test_a_model_that_does_not_start_again_is_said_and_tried_again(
     assert "ModelFailing" in worker.state()["reason"]
     assert worker.post().json()["code"] == "degraded"
     assert worker.metric('sn17_degraded{reason="model_failing"}') == 1
+    assert own_request("GET", f"{worker.ops_url}/ready").status_code == 503
+    wait_until(lambda: worker.metric("sn17_model_failing_starts") >= 2)
+    assert worker.metric("sn17_model_start_failures_total") >= 2
+    assert worker.state()["model_processes"] <= 1
     assert own_request("GET", f"{worker.ops_url}/health").status_code == 200
     lock.rmdir()
     wait_until(lambda: worker.state()["state"] == "ready")
+    assert worker.metric("sn17_model_failing_starts") == 0
+    assert worker.metric('sn17_degraded{reason="model_failing"}') is None
     assert worker.post().status_code == 200

@@ -12,6 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from nvml_fake import CARD, FakeNvml
 from sn17_contract.metrics import SwapPhase
 from sn17_contract.worker import RecycleHow
 from sn17_service import Service
+from sn17_trellis.model_process.launcher import Handle, Launcher, new_launcher
 from sn17_trellis.serve import connect, new_worker
 from sn17_trellis.settings import WorkerSettings
 
@@ -255,6 +257,64 @@ def test_no_key_is_lost_or_made_twice_whoever_dies_and_when(bench: Bench, wait_u
     assert outcomes["done"] > 0
     wait_until(lambda: bench.live.state()["state"] == "ready")
     assert bench.live.state()["model_processes"] == 1
+
+
+class Undead(Handle):
+    """A process in uninterruptible sleep: killed, and still there. The real one behind it does end."""
+
+    def __init__(self, real: Handle) -> None:
+        super().__init__(real.pid, real.kill)
+
+    def wait(self, seconds: float) -> bool:
+        return False
+
+
+class FirstNeverEnds:
+    """Starts real model processes; what is told of the first one is that it does not end."""
+
+    def __init__(self, inner: Launcher) -> None:
+        self._inner = inner
+        self._started = 0
+
+    def start(self, life_id: str) -> tuple[Connection, Handle]:
+        connection, handle = self._inner.start(life_id)
+        self._started += 1
+        return connection, Undead(handle) if self._started == 1 else handle
+
+    def prepare(self) -> None:
+        self._inner.prepare()
+
+    def pids(self) -> tuple[int, ...]:
+        return self._inner.pids()
+
+    def tidy(self) -> None:
+        self._inner.tidy()
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+@pytest.mark.parametrize("how", list(RecycleHow))
+def test_a_killed_process_that_does_not_end_says_device_suspect_and_the_worker_goes_on(
+    how: RecycleHow, tmp_path: Path, new_live: Any, wait_until: Any
+) -> None:
+    bench = new_live(launcher=FirstNeverEnds(new_launcher(WorkerSettings(spool_dir=tmp_path / "spool"))))
+    life = bench.keeper.life_id
+    bench.keeper.recycle(life, how, "a test", verify=False)
+    wait_until(lambda: bench.keeper.last_recycle is not None and bench.keeper.recycling is None)
+    assert bench.keeper.last_recycle.outcome == "done"
+    assert bench.live.metric("sn17_degraded", reason="device_suspect") == 1
+    state = bench.live.state()
+    assert state["life_id"] != life
+    assert state["state"] == "degraded"
+    assert "DeviceSuspect" in state["reason"]
+    answer = bench.live.data("POST", "/generate", data={"prompt": "a red cube"})
+    assert answer.status_code == 200, "until its pod is evicted it works on"
+    bench.keeper.recycle(bench.keeper.life_id, RecycleHow.SWAP, "a test", verify=False)
+    wait_until(
+        lambda: bench.keeper.last_recycle.to_life == bench.keeper.life_id and not bench.keeper.recycling
+    )
+    assert bench.live.metric("sn17_degraded", reason="device_suspect") == 1, "another life does not clear it"
 
 
 def test_a_device_that_takes_one_process_only_is_not_swapped_on(tmp_path: Path, new_live: Any) -> None:

@@ -53,6 +53,8 @@ class Metric(StrEnum):
     JOB_SECONDS = "sn17_job_seconds"
     JOBS_RERUN = "sn17_jobs_rerun"
     MODEL_ENDS = "sn17_model_ends"
+    MODEL_START_FAILURES = "sn17_model_start_failures"
+    MODEL_FAILING_STARTS = "sn17_model_failing_starts"
     # fixer
     FIXES = "sn17_fixes"
     FIX_DURATION = "sn17_fix_duration_seconds"

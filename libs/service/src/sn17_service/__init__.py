@@ -12,6 +12,7 @@ from sn17_service.memory import (
     return_heap,
 )
 from sn17_service.names import refuse_unknown_query, unknown_name
+from sn17_service.orphans import reap_orphans
 from sn17_service.problems import Problem, ProblemBody
 from sn17_service.process import become_subreaper, die_with, die_with_parent
 from sn17_service.service import Service
@@ -37,6 +38,7 @@ __all__ = [
     "load_settings",
     "memory_reader",
     "memory_status",
+    "reap_orphans",
     "refuse_unknown_query",
     "request_id",
     "return_heap",

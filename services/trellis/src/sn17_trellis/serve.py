@@ -21,7 +21,7 @@ from sn17_trellis.http import build_app
 from sn17_trellis.metrics import RecentTasks
 from sn17_trellis.model_process.anew import revive
 from sn17_trellis.model_process.keeper import Keeper
-from sn17_trellis.model_process.launcher import new_launcher
+from sn17_trellis.model_process.launcher import Launcher, new_launcher
 from sn17_trellis.model_process.memory import process_bytes
 from sn17_trellis.model_process.meter import Meter
 from sn17_trellis.model_process.metrics import LivesCollector, ModelMetrics
@@ -59,10 +59,12 @@ def new_worker(
     *,
     on_phase: Callable[[SwapPhase], None] = lambda _: None,
     nvml: Nvml | None = None,
+    launcher: Launcher | None = None,
 ) -> Worker:
     """A worker with the model in a process of its own, or, for debugging, in this one.
 
-    ``nvml``: the driver's management library; None: nothing is known of devices.
+    ``nvml``: the driver's management library; None: nothing is known of devices. ``launcher``: None takes
+    the one that fits this system.
 
     Raises:
         BackendUnavailable: the chosen backend's packages are missing.
@@ -79,7 +81,7 @@ def new_worker(
     folder = settings.spool_dir / "results"
     keeper = Keeper(
         settings,
-        new_launcher(settings),
+        launcher or new_launcher(settings),
         metrics,
         acts={RecycleHow.SWAP: swap, RecycleHow.REPLACE: replace},
         revive=revive,

@@ -35,7 +35,6 @@ def revive(keeper: Keeper) -> None:
 
 def start_anew(keeper: Keeper, began: Callable[[SwapPhase], None]) -> Fresh | None:
     """Start until one is ready, with a back-off; None when the service ends before."""
-    failures = 0
     while not keeper.closing():
         made: list[Life] = []
         try:
@@ -43,13 +42,18 @@ def start_anew(keeper: Keeper, began: Callable[[SwapPhase], None]) -> Fresh | No
         except Exception as error:
             if keeper.closing():
                 break
-            failures += 1
+            keeper.failed_starts += 1
+            keeper.metrics.start_failures.inc()
+            wait = BACKOFF.seconds(keeper.failed_starts)
             keeper.failing, keeper.phase = f"ModelFailing: {error}", None
-            log.error("the model process does not start (%d in a row): %s", failures, error)
+            log.error(
+                "the model process does not start (%d in a row), again in %.0f s: %s",
+                *(keeper.failed_starts, wait, error),
+            )
             for life in made:
                 life.give_up(RerunCause.CRASHED, "it did not start")
                 keeper.run.reaped(life, "crashed")
-            keeper.pause(BACKOFF.seconds(failures))
+            keeper.pause(wait)
             continue
         keeper.serve_alone(fresh)
         keeper.phase = None

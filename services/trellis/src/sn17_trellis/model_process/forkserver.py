@@ -19,7 +19,7 @@ import sys
 from multiprocessing.connection import Connection
 from typing import Any, Final, NoReturn
 
-from sn17_service import configure_logging, die_with
+from sn17_service import become_subreaper, configure_logging, die_with
 
 from sn17_trellis.model_process.child import run_model, unbroken
 from sn17_trellis.settings import WorkerSettings
@@ -153,6 +153,8 @@ def main() -> int:
     """Arguments: the control socket's descriptor and the id of the service process."""
     descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
     die_with(parent)
+    # What a model process has started comes here when it ends, and is reaped like the models.
+    become_subreaper()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     control = socket.socket(fileno=descriptor)
     settings = WorkerSettings(**json.loads(control.recv(MAX_MESSAGE)))

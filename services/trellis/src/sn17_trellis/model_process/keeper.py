@@ -67,6 +67,7 @@ class Keeper:
         self.last_recycle: LastRecycle | None = None
         self.recycling: RecycleHow | None = None
         self.failing: str | None = None
+        self.failed_starts = 0
         self.phase: SwapPhase | None = None
         self.changed = threading.Condition()
         self._launcher = launcher
@@ -230,7 +231,7 @@ class Keeper:
         """Make it the one that takes jobs; returns the one that did."""
         with self.changed:
             old, self.current = self.current, fresh
-            self.failing = None
+            self.failing, self.failed_starts = None, 0
             self.changed.notify_all()
         if fresh is not None:
             set_oom_score(fresh.handle.pid, OOM_OLD)
@@ -300,8 +301,10 @@ class Keeper:
                 _answer(*call)
             elif act is not None:
                 self._do(act)
-            elif self._started and not self.ready and not self._closing.is_set():
-                self._revive(self)
+            else:
+                self._launcher.tidy()
+                if self._started and not self.ready and not self._closing.is_set():
+                    self._revive(self)
         for life in list(self.run.alive):
             with contextlib.suppress(ValueError):
                 self.run.reaped(life, "killed")

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, Final, Protocol
 
-from sn17_service import become_subreaper
+from sn17_service import become_subreaper, reap_orphans
 
 from sn17_trellis.model_process.forkserver import MAX_MESSAGE
 from sn17_trellis.settings import WorkerSettings
@@ -66,6 +66,10 @@ class Launcher(Protocol):
         """Helper processes besides the models themselves."""
         ...
 
+    def tidy(self) -> None:
+        """Reap processes that came to this one because their parent has ended."""
+        ...
+
     def close(self) -> None:
         """End every process that it started."""
         ...
@@ -102,6 +106,9 @@ class SpawnLauncher:
     def pids(self) -> tuple[int, ...]:
         return ()
 
+    def tidy(self) -> None:
+        reap_orphans({process.pid for process in self._processes})
+
     def close(self) -> None:
         for process in self._processes:
             process.kill()
@@ -120,6 +127,7 @@ class ForkServer:
         self._pids: dict[str, int] = {}
         self._handles: dict[int, Handle] = {}
         self._statuses: dict[int, int] = {}
+        self._orphans: dict[int, Handle] = {}
         become_subreaper()
 
     def prepare(self) -> None:
@@ -152,6 +160,11 @@ class ForkServer:
     def pids(self) -> tuple[int, ...]:
         process = self._process
         return () if process is None or process.returncode is not None else (process.pid,)
+
+    def tidy(self) -> None:
+        with self._lock:
+            awaited = {*self._handles, *self._orphans}
+        reap_orphans({*self.pids(), *awaited})
 
     def close(self) -> None:
         with self._lock:
@@ -212,6 +225,7 @@ class ForkServer:
             self._told(json.loads(packet))
         with self._lock:
             orphans, self._handles = self._handles, {}
+            self._orphans |= orphans
             self._control = None
             self._started.notify_all()
         control.close()
@@ -219,8 +233,23 @@ class ForkServer:
         status = process.wait()
         if orphans:
             log.error("the fork server ended (%d), and its model processes with it", status)
-        for pid, handle in orphans.items():
-            handle.ended(_gone(pid))
+        self._await(orphans)
+
+    def _await(self, orphans: dict[int, Handle]) -> None:
+        """Reap models whose parent has died: they come to us, and the kernel has sent them SIGKILL.
+
+        One that waits for a dead device ends late or never, and keeps none of the others waiting.
+        """
+        left = dict(orphans)
+        while left:
+            time.sleep(POLL_SECONDS)
+            for pid, handle in list(left.items()):
+                status = _ended(pid)
+                if status is not None:
+                    del left[pid]
+                    handle.ended(status)
+                    with self._lock:
+                        self._orphans.pop(pid, None)
 
     def _told(self, told: dict[str, Any]) -> None:
         with self._lock:
@@ -235,16 +264,13 @@ class ForkServer:
                     handle.ended(told["status"])
 
 
-def _gone(pid: int) -> int:
-    """Reap a model process whose parent has died; it comes to us, and the kernel has sent it SIGKILL."""
-    while True:
-        try:
-            found, status = os.waitpid(pid, os.WNOHANG)
-        except ChildProcessError:
-            return -signal.SIGKILL
-        if found == pid:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(POLL_SECONDS)
+def _ended(pid: int) -> int | None:
+    """The status of a child that has ended, None while it has not."""
+    try:
+        found, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return -signal.SIGKILL
+    return os.waitstatus_to_exitcode(status) if found == pid else None
 
 
 def new_launcher(settings: WorkerSettings) -> Launcher:

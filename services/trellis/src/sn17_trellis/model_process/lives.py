@@ -66,6 +66,11 @@ class Lives(Protocol):
         ...
 
     @property
+    def failed_starts(self) -> int:
+        """How many starts in a row failed; 0 while a process serves."""
+        ...
+
+    @property
     def recycling(self) -> RecycleHow | None: ...
 
     @property
@@ -139,6 +144,7 @@ class OneLife:
     beside = 0
     ready = True
     failing: str | None = None
+    failed_starts = 0
     recycling: RecycleHow | None = None
     phase: SwapPhase | None = None
     start_seconds: float | None = None

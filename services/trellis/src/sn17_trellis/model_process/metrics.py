@@ -54,6 +54,11 @@ class ModelMetrics:
         )
         for cause in RerunCause:
             self.reruns.labels(cause.value)
+        self.start_failures = Counter(
+            MetricName.MODEL_START_FAILURES,
+            "Model processes that did not get ready where none served.",
+            registry=registry,
+        )
         self.ends = Counter(MetricName.MODEL_ENDS, "Ends of model processes.", ["how"], registry=registry)
         for how_ended in ("asked", "killed", "crashed"):
             self.ends.labels(how_ended)
@@ -78,6 +83,11 @@ class LivesCollector(Collector):
         yield info
         yield GaugeMetricFamily(
             MetricName.MODEL_PROCESSES, "Model processes alive; 2 during a swap.", lives.processes
+        )
+        yield GaugeMetricFamily(
+            MetricName.MODEL_FAILING_STARTS,
+            "Starts of a model process that failed in a row; 0 while one serves.",
+            lives.failed_starts,
         )
         memory = GaugeMetricFamily(
             MetricName.PROCESS_MEMORY, "Anonymous and shared memory by process.", labels=["process"]
