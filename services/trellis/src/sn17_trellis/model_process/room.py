@@ -159,7 +159,7 @@ class Measures:
 
     def swapped(self, seconds: float, device_seconds: float, waited_seconds: float) -> None:
         """A swap is over. What counts is how long one in a hurry takes: its turns alternate with jobs."""
-        self.swaps.append(min(seconds, seconds - waited_seconds + device_seconds))
+        self.swaps.append(seconds - max(0.0, waited_seconds - device_seconds))
 
     def room_to_be_gentle(self, terms: Terms, used: int) -> bool:
         """Whether the old process may make all the jobs that fit between short turns of the fresh one."""
