@@ -23,6 +23,7 @@ from sn17_miner.chain.source import ChainSource, FileSource, HttpSource
 from sn17_miner.clients.axon import AxonClient
 from sn17_miner.clients.fixer import FixerClient
 from sn17_miner.clients.gateway import Account, GatewayClient
+from sn17_miner.clients.leave_alone import LeaveAloneHeader, until_next_pull
 from sn17_miner.clients.scorer import ScorerClient
 from sn17_miner.clients.web import new_session
 from sn17_miner.clients.worker import WorkerClient
@@ -123,22 +124,29 @@ def _context(
 ) -> Context:
     """What all parts of the miner share: clients, journal, spool and clocks."""
     policy, gate = settings.policy(), settings.gate
+    scheduler = Scheduler(
+        policy,
+        rng,
+        keypair.ss58_address,
+        quarantine=frozenset(settings.quarantine),
+        always=frozenset(settings.always),
+    )
+
+    def expected() -> float | None:
+        # A gateway may have a task at any moment.
+        return None if settings.gateways else until_next_pull(scheduler.lanes.values(), time.time())
+
     workers = WorkerClient(
         session,
         timeout=settings.generate_timeout_seconds,
         poll_timeout=max(2.0, settings.worker_poll_seconds),
         max_bytes=settings.max_splat_bytes,
+        poll_headers=LeaveAloneHeader(settings.admin_token_file, keypair.ss58_address, expected, time.time),
     )
     return Context(
         policy=policy,
         keypair=keypair,
-        scheduler=Scheduler(
-            policy,
-            rng,
-            keypair.ss58_address,
-            quarantine=frozenset(settings.quarantine),
-            always=frozenset(settings.always),
-        ),
+        scheduler=scheduler,
         journal=journal,
         spool=Spool(settings.state_dir / "spool", settings.spool_max_bytes, settings.disk_min_free_bytes),
         pool=_pool(settings, workers),

@@ -22,6 +22,7 @@ from sn17_contract.http import (
     MEDIA_PLY,
     Code,
 )
+from sn17_contract.leave_alone import HEADER_LEAVE_ALONE
 from sn17_contract.metrics import Metric
 from sn17_contract.worker import JobStatus, WorkerStatus
 from sn17_service import Problem, Service, memory_status
@@ -111,7 +112,8 @@ def build_app(service: Service, settings: WorkerSettings, worker: Worker) -> Fas
         }
 
     @app.get("/v1/worker", summary="What the worker is doing and whether it takes work")
-    async def state() -> WorkerStatus:
+    async def state(request: Request) -> WorkerStatus:
+        worker.left_alone.heard(request.headers.get(HEADER_LEAVE_ALONE))
         return _state(door)
 
     @app.delete("/v1/jobs/{key:path}", summary="Cancel a job, or drop its kept result")

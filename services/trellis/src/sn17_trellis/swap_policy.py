@@ -27,9 +27,19 @@ class SwapPolicy:
         self._idled = False
 
     def due(
-        self, terms: Terms | None, used: int, *, now: float, idle_for: float, job_next: bool = False
+        self,
+        terms: Terms | None,
+        used: int,
+        *,
+        now: float,
+        idle_for: float,
+        alone_for: float | None = None,
+        job_next: bool = False,
     ) -> str | None:
         """The reason to swap now, or None. It says idle once a life.
+
+        ``alone_for``: for how many seconds those who send jobs expect to send none, None where nobody says
+        so. Known, it decides whether the worker is idle for long enough; else how long it has been idle does.
 
         Above the threshold the operator has its time, unless a job is about to begin after which a swap
         would not fit any more.
@@ -46,7 +56,8 @@ class SwapPolicy:
                 return f"guard: above the swap threshold for {now - self._above_since:.0f} s"
             return None
         self._above_since = None
-        if self._idle and not self._idled and idle_for >= self._idle and used > terms.half_way:
+        quiet = idle_for >= self._idle if alone_for is None else alone_for >= terms.swap_seconds
+        if self._idle and not self._idled and idle_for > 0 and quiet and used > terms.half_way:
             self._idled = True
             return "guard: idle, and above half way to the swap threshold"
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final, Protocol
 
 from sn17_contract.kubernetes import EXIT_CODE_RECYCLE
@@ -13,6 +14,7 @@ from sn17_service import Problem, Service
 
 from sn17_trellis.degradation import Trust
 from sn17_trellis.guard import Guard, SelfRecycle
+from sn17_trellis.left_alone import LeftAlone
 from sn17_trellis.model_process.lives import Lives
 from sn17_trellis.settings import WorkerSettings
 from sn17_trellis.swap_policy import SwapPolicy
@@ -55,6 +57,9 @@ class Upkeep:
         self._last_job_end = service.monotonic()
         self.tasks_since_canary = 0
         self.last_canary = 0.0
+        self.left_alone = LeftAlone(
+            lambda: _token(settings.admin_token_file), clock=service.clock, monotonic=service.monotonic
+        )
         self.policy = SwapPolicy(
             after_seconds=settings.guard_swap_after_seconds,
             idle_seconds=settings.idle_swap_after_seconds,
@@ -107,7 +112,12 @@ class Upkeep:
             return
         now = self._service.monotonic()
         reason = self.policy.due(
-            lives.terms(), reading.unreclaimable, now=now, idle_for=idle_for, job_next=job_next
+            lives.terms(),
+            reading.unreclaimable,
+            now=now,
+            idle_for=idle_for,
+            alone_for=self.left_alone.seconds(),
+            job_next=job_next,
         )
         if reason is not None:
             self._recycle(RecycleHow.SWAP, reason)
@@ -159,3 +169,11 @@ class Upkeep:
             log.info("no %s: %s", how.value, problem.detail)
             return False
         return True
+
+
+def _token(file: Path | None) -> str | None:
+    try:
+        return None if file is None else file.read_text().strip()
+    except OSError as error:
+        log.warning("the admin token cannot be read: %s", error.strerror)
+        return None

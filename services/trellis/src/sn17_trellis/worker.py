@@ -107,6 +107,7 @@ class Worker:
         self._upkeep = Upkeep(
             service, settings, self._guard, self._trust, self.lives, recycles, random=random.random
         )
+        self.left_alone = self._upkeep.left_alone
         self.lives.watch(
             LifeObserver(service, self.recent, self._trust, self._guard, self._upkeep, self._metrics)
         )

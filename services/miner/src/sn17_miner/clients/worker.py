@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import IO, Final
 from urllib.parse import quote
@@ -91,21 +92,31 @@ class JobInput:
 
 
 class WorkerClient:
-    """Talks to every worker. ``max_bytes`` bounds a splat."""
+    """Talks to every worker. ``max_bytes`` bounds a splat; ``poll_headers`` go with each status poll."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, *, timeout: float, poll_timeout: float, max_bytes: int
+        self,
+        session: aiohttp.ClientSession,
+        *,
+        timeout: float,
+        poll_timeout: float,
+        max_bytes: int,
+        poll_headers: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self._session = session
         self._timeout = timeout
         self._poll_timeout = poll_timeout
         self._max_bytes = max_bytes
+        self._poll_headers = poll_headers
 
     async def status(self, url: str) -> WorkerStatus:
         """Ask ``GET /v1/worker``. Raises WorkerLostError with the reason."""
         try:
             async with self._session.get(
-                f"{url}/v1/worker", timeout=within(self._poll_timeout), allow_redirects=False
+                f"{url}/v1/worker",
+                headers=self._poll_headers(),
+                timeout=within(self._poll_timeout),
+                allow_redirects=False,
             ) as response:
                 body = await read_bounded(response, _SMALL)
                 if response.status != 200:
