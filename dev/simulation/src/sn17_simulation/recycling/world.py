@@ -285,6 +285,8 @@ class World:
                 gaussians_mean=None,
                 model_processes=1,
                 recycling=None,
+                phase=None,
+                start_seconds=None,
                 last_recycle=None,
             )
         self.fleet.observe(url, status, self.now)
