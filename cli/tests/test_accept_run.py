@@ -11,7 +11,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from sn17.__main__ import app
+from sn17.commands import app
 from sn17.up.process import ManagedProcess, ProcessSpec
 from typer.testing import CliRunner
 
@@ -74,7 +74,7 @@ def test_smoke_fails_below_its_mark(services: Services) -> None:
 def test_a_run_writes_its_verdict(services: Services, tmp_path: Path, policy: str) -> None:
     file = tmp_path / "verdict.json"
     answer = accept(
-        services, "--generations", "2", "--policy", policy, "--gaussians-mean", "100", "--json", str(file),
+        services, "--generations", "2", "--policy", policy, "--gaussians-mean", "100", "--report", str(file),
     )  # fmt: skip
     assert answer.exit_code == 0, answer.output
     verdict = json.loads(file.read_text())
@@ -157,7 +157,7 @@ def books() -> Iterator[str]:
 def test_watch_judges_success_and_yield(books: str, tmp_path: Path) -> None:
     token, file = tmp_path / "token", tmp_path / "verdict.json"
     token.write_text("right\n")
-    arguments = ["--miner", books, "--token-file", str(token), "--submissions", "10", "--json", str(file)]
+    arguments = ["--miner", books, "--token-file", str(token), "--submissions", "10", "--report", str(file)]
     answer = invoke("watch", *arguments)
     assert answer.exit_code == 0, answer.output
     assert "10/10 submissions" in answer.output

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sn17.__main__ import app
+from sn17.commands import app
 from sn17_http import own_request
 from typer.testing import CliRunner
 
@@ -62,16 +62,16 @@ def test_mistakes_are_told_in_one_line(gateway: GatewayProcess, tmp_path: Path) 
     cases = [
         (run(gateway, "revoke", "nobody"), 1),
         (run(gateway, "create", ""), 2),
-        (run(gateway, "create", "x", "--tag", "a b"), 1),
-        (run(gateway, "create", "x", "--kind", "generic"), 1),
+        (run(gateway, "create", "x", "--tag", "a b"), 2),
+        (run(gateway, "create", "x", "--kind", "generic"), 2),
     ]
     wrong = tmp_path / "wrong"
     wrong.write_text("wrong")
     for url, file, expected in (
-        (gateway.ops_url, wrong, 1),
+        (gateway.ops_url, wrong, 2),
         (gateway.url, wrong, 1),
-        ("http://127.0.0.1:1", wrong, 1),
-        ("nonsense", wrong, 1),
+        ("http://127.0.0.1:1", wrong, 2),
+        ("nonsense", wrong, 2),
         (gateway.ops_url, tmp_path / "nowhere", 2),
     ):
         done = RUNNER.invoke(app, ["gateway", "key", "list", "--url", url, "--token-file", str(file)])

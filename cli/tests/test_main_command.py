@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from sn17.__main__ import COMMANDS, app
+from sn17.commands import COMMANDS, app
 from typer.testing import CliRunner
 
 RUNNER = CliRunner()
@@ -14,7 +14,7 @@ RUNNER = CliRunner()
 
 def test_help_lists_every_command_and_imports_none() -> None:
     script = (
-        "import sys; from sn17.__main__ import app\n"
+        "import sys; from sn17.commands import app\n"
         "try: app(['--help'])\n"
         "except SystemExit: pass\n"
         "heavy = {'numpy', 'fastapi', 'kubernetes', 'aiohttp', 'httpx2', 'pydantic'} & set(sys.modules)\n"

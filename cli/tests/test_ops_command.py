@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from sn17.cluster.access import ClusterError
 from sn17.ops import app
-from sn17.ops.cluster import SteeringError
 from sn17.ops.replay import seconds
 from sn17_operator.adapters import record
 from sn17_operator.core.readings import Signal
@@ -115,7 +115,7 @@ def test_two_specs_over_one_recording_show_what_would_have_been_different(leak: 
 )
 def test_what_cannot_be_done_is_one_sentence(arguments: list[str], told: str) -> None:
     result = RUNNER.invoke(app, arguments)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert told in " ".join(result.output.split())
     assert "Traceback" not in result.output
 
@@ -123,7 +123,7 @@ def test_what_cannot_be_done_is_one_sentence(arguments: list[str], told: str) ->
 def test_without_a_cluster_it_says_so(tmp_path: Path) -> None:
     environment = {"KUBECONFIG": str(tmp_path / "none")}
     result = RUNNER.invoke(app, ["cordon", "w1"], env=environment)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "no cluster" in result.output
 
 
@@ -136,7 +136,7 @@ def test_time_spans(text: str, expected: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "h", "24", "-1h", "1w"])
 def test_what_is_no_time_span(text: str) -> None:
-    with pytest.raises(SteeringError):
+    with pytest.raises(ClusterError):
         seconds(text)
 
 

@@ -82,7 +82,7 @@ def test_errors_are_one_sentence(tmp_path: Path, content: bytes | None, words: s
     if content is not None:
         path.write_bytes(content)
     result = run("inspect", path)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert result.stderr.count("\n") == 1
     assert words in result.stderr
 
@@ -189,7 +189,7 @@ def test_compare_measures_and_judges(file: Path, tmp_path: Path) -> None:
 
 def test_calibrate_prints_settings_and_refuses_other_assets(file: Path) -> None:
     result = run("calibrate", file)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "fingerprint" in result.stderr
 
 

@@ -60,7 +60,7 @@ def test_positions_beyond_a_format_are_refused(tmp_path: Path, kind: Format, rea
     source, target = tmp_path / "far.ply", tmp_path / "far.out"
     source.write_bytes(write_ply(splats.replace(positions=positions)))
     done = run("convert", source, target, "--to", kind)
-    assert done.exit_code == 1, done.output
+    assert done.exit_code == 2, done.output
     assert "position" in done.stderr
     assert not target.exists()
 
@@ -155,7 +155,7 @@ def test_formats_that_are_only_read_say_so(tmp_path: Path, kind: Format) -> None
     source = tmp_path / "a.ply"
     source.write_bytes(write_ply(cloud()))
     done = run("convert", source, tmp_path / "b", "--to", kind)
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert "read and not written" in done.stderr
 
 
@@ -209,7 +209,7 @@ def test_a_file_that_stands_where_a_splat_was_meant_is_named(
 ) -> None:
     (tmp_path / name).write_bytes(content)
     done = run("inspect", tmp_path / name)
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert word in done.stderr
     assert done.stderr.count("\n") == 1
 
@@ -233,7 +233,7 @@ def test_a_full_disk_leaves_the_original_as_it_was(tmp_path: Path, command: str)
         check=False,
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "NUMBA_DISABLE_JIT": "1"},
     )
-    assert done.returncode == 1, done.stderr
+    assert done.returncode == 2, done.stderr
     assert done.stderr.strip().count("\n") == 0, done.stderr
     assert source.read_bytes() == before
     assert os.listdir(tmp_path) == ["a.ply"]

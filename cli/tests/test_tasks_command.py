@@ -108,12 +108,12 @@ def test_explain_tells_the_story(state: Path) -> None:
 
 
 def test_what_is_not_there_is_said(tmp_path: Path, state: Path) -> None:
-    for arguments in (
-        ["--state-dir", str(tmp_path / "nowhere")],
-        ["explain", "99", "--state-dir", str(state)],
+    for arguments, code in (
+        (["--state-dir", str(tmp_path / "nowhere")], 2),
+        (["explain", "99", "--state-dir", str(state)], 1),
     ):
         result = CliRunner().invoke(app, arguments)
-        assert result.exit_code == 1
+        assert result.exit_code == code
         assert "sn17 tasks:" in result.output
 
 
@@ -139,7 +139,7 @@ def test_over_the_ops_port(state: Path, tmp_path: Path) -> None:
         token.write_text("secret\n")
         assert "no_worker" in run("--url", url, "--token-file", str(token))
         result = CliRunner().invoke(app, ["--url", url])
-        assert result.exit_code == 1
+        assert result.exit_code == 2
         assert "send the token" in result.output
     finally:
         server.shutdown()

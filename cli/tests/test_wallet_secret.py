@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from bittensor_wallet import Keypair
-from sn17.__main__ import app
+from sn17.commands import app
 from sn17.wallet.secret import hotkey_secret
 from sn17_protocol.wallet import WalletError, load_hotkey, write_hotkey
 from typer.testing import CliRunner
@@ -75,7 +75,7 @@ def test_an_encrypted_or_public_key_is_refused_without_quoting_it(wallets: Path)
     path = wallets / "mine" / "hotkeys" / "first"
     path.write_bytes(b"$NACL secret bytes")
     answer = CliRunner().invoke(app, ["wallet", "secret", "--file", str(path)])
-    assert answer.exit_code == 1
+    assert answer.exit_code == 2
     assert "secret bytes" not in answer.output
     assert "encrypted" in answer.output
 

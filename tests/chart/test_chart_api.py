@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 from chart_cases import PRELOADED
-from sn17.accept.port_forward import Release as AcceptedRelease
-from sn17.accept.stack import StackError
+from sn17.cluster.access import Access, ClusterError
+from sn17.cluster.release import Release
 from sn17_cluster.client import Cluster, CommandError
 
 pytestmark = pytest.mark.cluster
@@ -271,15 +271,15 @@ def test_the_command_line_finds_its_way_in(
 ) -> None:
     """What `sn17 accept --release` and `sn17 watch --release` read, up to the port-forward itself."""
     monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
-    release = AcceptedRelease("sn17", namespace, cluster.tools["kubectl"])
-    with pytest.raises(StackError, match="helm list -A"):
+    release = Release("sn17", Access(namespace=namespace), cluster.tools["kubectl"])
+    with pytest.raises(ClusterError, match="helm list -A"):
         release.acceptance()
     named = "acceptance.gaussiansMean=1,fullnameOverride=other"
     cluster.helm("install", "sn17", str(CHART), "-n", namespace, *PRELOADED, "--set", named)
     assert release.acceptance()["gaussians_mean"] == 1
     secret = cluster.get("secret", "other-admin-token", namespace=namespace)
     assert release.admin_token() == base64.b64decode(secret["data"]["token"]).decode()
-    with pytest.raises(StackError, match="no running miner pod"):
+    with pytest.raises(ClusterError, match="no running miner pod"):
         release.pods("miner")
 
 

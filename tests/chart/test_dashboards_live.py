@@ -16,7 +16,7 @@ from typing import Any
 import httpx2
 import pytest
 from live_release import LiveRelease, wait_for
-from sn17.__main__ import app
+from sn17.commands import app
 from sn17.up.collect import assigned_tasks, read_tasks
 from sn17.up.report import build
 from sn17_cluster.client import Cluster
@@ -211,7 +211,7 @@ def test_watch_reads_the_books_of_the_miner(live: LiveRelease, tmp_path: Path) -
     answer = CliRunner().invoke(
         app,
         [
-            "watch", "--past", "--submissions", "10", "--json", str(verdict),
+            "watch", "--past", "--submissions", "10", "--report", str(verdict),
             "--miner", f"http://{live.address('miner')}:9090",
             "--token-file", str(live.folder / "sn17-admin-token.token"),
         ],

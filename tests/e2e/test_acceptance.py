@@ -202,8 +202,8 @@ def test_acceptance_as_the_owner_of_a_gpu_runs_it(product: Release, output: Path
     answer = subprocess.run(
         [
             *("make", "--old-file=sync", "gpu-acceptance", f"NAMESPACE={stack.namespace}"),
-            f"ACCEPT=--generations 6 --json {accepted}",
-            f"WATCH=--submissions 3 --period-seconds 1 --json {watched}",
+            f"ACCEPT=--generations 6 --report {accepted}",
+            f"WATCH=--submissions 3 --period-seconds 1 --report {watched}",
         ],
         cwd=REPOSITORY,
         env=on_path(stack),

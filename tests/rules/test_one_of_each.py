@@ -71,8 +71,9 @@ RULES = (
         "files are replaced by sn17_files",
         only=(
             "libs/files/src/",
-            # Moves a file that is whole already; makes a secret that the first of several keeps.
+            # Move files that are whole already; makes a secret that the first of several keeps.
             "services/trellis/src/sn17_trellis/spool.py",
+            "services/miner/src/sn17_miner/kept.py",
             "services/gateway/src/sn17_gateway/keys.py",
         ),
         calls=frozenset({"os.replace", "os.rename", "os.renames", "shutil.move", "os.fsync", ".replace/1"}),

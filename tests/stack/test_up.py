@@ -23,7 +23,7 @@ UP = [sys.executable, "-m", "sn17", "up", "--backend", "procedural", "--max-gaus
 @pytest.mark.timeout(240)
 def test_every_task_ends_and_healthy_ones_are_accepted_whatever_proxy_is_named(tmp_path: Path) -> None:
     report_file = tmp_path / "report.json"
-    command = [*UP, "--tasks", "6", "--state-dir", str(tmp_path / "run"), "--json", str(report_file)]
+    command = [*UP, "--tasks", "6", "--state-dir", str(tmp_path / "run"), "--report", str(report_file)]
     environment = {**os.environ, **PROXIES}
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -41,7 +41,7 @@ def test_every_task_ends_and_healthy_ones_are_accepted_whatever_proxy_is_named(t
 def test_a_leaking_model_process_is_swapped_at_work_and_no_task_is_lost(tmp_path: Path) -> None:
     report_file = tmp_path / "report.json"
     command = [*UP[:-2], "--demo", "--validators", "3", "--tasks", "21"]
-    command += ["--state-dir", str(tmp_path / "run"), "--json", str(report_file)]
+    command += ["--state-dir", str(tmp_path / "run"), "--report", str(report_file)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     story = [line.split(": ")[1] for line in done.stdout.splitlines() if "  trellis-2: " in line]
@@ -98,7 +98,7 @@ def test_a_process_that_can_not_start_is_named_with_its_log(tmp_path: Path) -> N
 def test_the_engine_earns_accepted_submissions_on_its_small_checkpoint(tmp_path: Path) -> None:
     report_file = tmp_path / "report.json"
     command = [sys.executable, "-m", "sn17", "up", "--tasks", "3", "--workers", "1"]
-    command += ["--state-dir", str(tmp_path / "run"), "--json", str(report_file)]
+    command += ["--state-dir", str(tmp_path / "run"), "--report", str(report_file)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=580, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "(torch)" in done.stdout

@@ -2,73 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import pty
-import re
-import select
 import signal
-import struct
 import subprocess
 import sys
-import termios
-import time
 from pathlib import Path
 
 import pytest
+from terminal import Terminal
 
 SMALL = ["--backend", "procedural", "--max-gaussians", "20000", "--validators", "1", "--workers", "1"]
 UP = [sys.executable, "-m", "sn17", "up", *SMALL]
-ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|\x1b[=>]")
-
-
-class Terminal:
-    """A command in a pseudo-terminal of its own, which it has as its controlling terminal."""
-
-    def __init__(
-        self, command: list[str], *, rows: int = 24, columns: int = 80, cwd: Path | None = None
-    ) -> None:
-        self.text = ""
-        self.pid, self.master = pty.fork()
-        if self.pid == 0:
-            if cwd is not None:
-                os.chdir(cwd)
-            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-            # Readline, which pytest loads, leaves a size of its own in the environment below Python's.
-            kept = {name: text for name, text in os.environ.items() if name not in ("COLUMNS", "LINES")}
-            os.execve(command[0], command, {**kept, "TERM": "xterm"})
-
-    def until(self, pattern: str, seconds: float = 150) -> str:
-        """Read until the screen has shown ``pattern``; its match."""
-        deadline = time.monotonic() + seconds
-        while (found := re.search(pattern, self.text)) is None:
-            if time.monotonic() > deadline or not self._read(1.0):
-                pytest.fail(f"{pattern!r} was never shown:\n{self.text[-3000:]}")
-        return found[0]
-
-    def press_ctrl_c(self) -> None:
-        os.write(self.master, b"\x03")
-
-    def wait(self, seconds: float = 120) -> int:
-        """The exit code; all that is still shown is read."""
-        deadline = time.monotonic() + seconds
-        while self._read(1.0):
-            if time.monotonic() > deadline:
-                os.kill(self.pid, signal.SIGKILL)
-                pytest.fail(f"it did not end:\n{self.text[-3000:]}")
-        _, status = os.waitpid(self.pid, 0)
-        return os.waitstatus_to_exitcode(status)
-
-    def _read(self, seconds: float) -> bool:
-        """False at the end of the output."""
-        if not select.select([self.master], [], [], seconds)[0]:
-            return True
-        try:
-            data = os.read(self.master, 65536)
-        except OSError:
-            return False
-        self.text += ESCAPES.sub("", data.decode(errors="replace"))
-        return bool(data)
 
 
 @pytest.mark.timeout(300)
@@ -161,11 +105,26 @@ def test_two_runs_never_share_a_folder(tmp_path: Path) -> None:
 def test_paths_that_cannot_be_used_are_said_before_anything_starts(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for options, words in {
-        ("--json", "missing/report.json"): "missing does not exist",
-        ("--json", "."): "is a folder",
-        ("--json", "file/report.json"): "does not exist",
+        ("--report", "missing/report.json"): "missing does not exist",
+        ("--report", "."): "is a folder",
+        ("--report", "file/report.json"): "does not exist",
         ("--state-dir", "file"): "file: File exists",
         ("--state-dir", "file/below"): "Not a directory",
         ("--state-dir", "/proc/nothing"): "/proc/nothing: ",
     }.items():
         assert words in refused(*options, cwd=tmp_path), options
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("rows", "columns"), [(24, 80), (50, 200)])
+def test_a_full_disk_is_told_on_the_screen_while_nothing_happens(
+    tmp_path: Path, rows: int, columns: int
+) -> None:
+    # More than any disk has: the miner takes no task then, as on a full one.
+    full = {"SN17_DISK_MIN_FREE_BYTES": str(1 << 60)}
+    command = [*UP, "--state-dir", str(tmp_path / "run")]
+    terminal = Terminal(command, rows=rows, columns=columns, environment=full)
+    terminal.until("The miner asks for no task: the disk has [0-9]+ MiB left")
+    terminal.press_ctrl_c()
+    assert terminal.wait() == 0, terminal.text[-3000:]
+    assert "Traceback" not in terminal.text

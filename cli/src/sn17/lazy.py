@@ -10,6 +10,9 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from sn17.exits import explain
+from sn17.given import guarded
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -26,9 +29,9 @@ class Entry:
         if not isinstance(found, typer.Typer):
             app = typer.Typer(add_completion=False)
             app.command(name=name)(found)
-            return typer.main.get_command(app)
+            return guarded(explain(typer.main.get_command(app), name), name)
         group: Any = typer.main.get_command(found)
-        return group.commands[name] if self.part else group
+        return guarded(explain(group.commands[name] if self.part else group, name), name)
 
 
 def lazy_app(entries: Mapping[str, Entry], **options: Any) -> typer.Typer:

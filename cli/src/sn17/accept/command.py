@@ -10,37 +10,43 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from sn17_contract.tasks import TaskView
 
-from sn17.accept.miner_api import MinerTasks, read_token
-from sn17.accept.port_forward import Release
+from sn17.accept.miner_api import MinerTasks
 from sn17.accept.prompts import PROMPTS
 from sn17.accept.run import AcceptanceRun
 from sn17.accept.smoke import Smoke
 from sn17.accept.stack import HttpStack, StackError
-from sn17.accept.tables import check_table, passed, sample_line, write_json
-from sn17.accept.targets import SuccessTargets, read_targets
+from sn17.accept.tables import check_table, passed, sample_line, verdict_json
+from sn17.accept.targets import SuccessTargets, parse_targets, read_targets
 from sn17.accept.verdict import Check, Marks, Sample, judge
 from sn17.accept.watch import Tally, by_validator, tally
 from sn17.accept.watch import judge as judge_tasks
-from sn17.console import new_console
+from sn17.cluster.access import Access, ClusterError
+from sn17.cluster.release import Release
+from sn17.console import new_console, say
+from sn17.exits import Exit
+from sn17.given import address_of, secret_of
+from sn17.interrupts import Interrupted
+from sn17.options import Context, Json, Kubeconfig, Namespace, ReleaseName, ReportFile, TokenFile
+from sn17.report_file import ReportError, ReportTarget
 
-CANNOT_RUN = 2
 FROM_RELEASE = "the release's, else the design's"
 
 Workers = Annotated[
     list[str] | None, typer.Option("--worker", help="Data port of a worker; may be repeated.")
 ]
-ReleaseName = Annotated[str, typer.Option("--release", help="Helm release, reached by kubectl port-forward.")]
-Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Namespace of the release.")]
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the verdict there as JSON.")]
+RELEASE = "sn17"
+"""Where none is named, as in the chart's documentation."""
 
 
 def accept(
     worker: Workers = None,
     fixer: Annotated[str | None, typer.Option(help="Data port of the fixer; with --worker.")] = None,
-    release: ReleaseName = "sn17",
-    namespace: Namespace = "default",
+    release: ReleaseName = None,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
     generations: Annotated[int, typer.Option(min=1, help="Assets to make.")] = len(PROMPTS),
     policy: Annotated[
         str | None,
@@ -65,13 +71,15 @@ def accept(
     smoke: Annotated[bool, typer.Option("--smoke", help="One asset only: the test of `helm test`.")] = False,
     minimum_gaussians: Annotated[int, typer.Option(help="With --smoke: the asset has more.")] = 1000,
     prometheus: Annotated[str | None, typer.Option(help="With --smoke: it must scrape the workers.")] = None,
-    json_file: JsonFile = None,
+    report: ReportFile = None,
+    json: Json = False,
 ) -> None:
     """Prove that a stack does what the design promises: fixed prompts and seeds, PASS or FAIL per mark.
 
-    Exit code 0: no check failed. 1: one did. 2: it could not be run.
+    Exit code 1: a check failed.
     """
-    console = new_console()
+    target = _target(report, json)
+    console = new_console(error=target.stdout)
     asked: dict[str, Any] = {
         "policy": policy,
         "gaussians_mean": gaussians_mean,
@@ -86,7 +94,10 @@ def accept(
         console.print(sample_line(len(samples), generations, sample), highlight=False)
 
     checks: list[Check]
-    with _cannot_run(console), _stack(worker, fixer, release, namespace) as (stack, marks):
+    with (
+        _cannot_run("accept"),
+        _stack(worker, fixer, _release(release, kubeconfig, context, namespace)) as (stack, marks),
+    ):
         marks = marks.with_options(asked)
         if smoke:
             checks = list(Smoke(stack, marks.policy, minimum_gaussians, prometheus).run())
@@ -94,16 +105,18 @@ def accept(
             AcceptanceRun(stack, marks.policy, generations, on_sample=shown).run()
             checks = judge(samples, marks.policy, marks.thresholds, wanted=generations)
     console.print(check_table(checks, "Smoke test" if smoke else f"Acceptance, policy {marks.policy}"))
-    if json_file:
-        write_json(json_file, checks, marks=asdict(marks), samples=[asdict(s) for s in samples])
-    raise typer.Exit(0 if passed(checks) else 1)
+    with _cannot_run("accept"):
+        target.write(verdict_json(checks, marks=asdict(marks), samples=[asdict(s) for s in samples]))
+    raise typer.Exit(Exit.DONE if passed(checks) else Exit.NO)
 
 
 def watch(
     miner: Annotated[str | None, typer.Option(help="Ops port of the miner; else by --release.")] = None,
-    token_file: Annotated[Path | None, typer.Option(help="Its admin token; with --miner.")] = None,
-    release: ReleaseName = "sn17",
-    namespace: Namespace = "default",
+    token_file: TokenFile = None,
+    release: ReleaseName = None,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
     submissions: Annotated[int, typer.Option(min=1, help="End after so many judged submissions.")] = 50,
     hours: Annotated[float, typer.Option(min=0.001, help="End after so many hours at the latest.")] = 6.0,
     period_seconds: Annotated[float, typer.Option(min=0.1, help="Between two looks.")] = 10.0,
@@ -112,36 +125,48 @@ def watch(
         Path | None,
         typer.Option("--targets", help="JSON with targets per validator.", show_default=FROM_RELEASE),
     ] = None,
-    json_file: JsonFile = None,
+    report: ReportFile = None,
+    json: Json = False,
 ) -> None:
     """Follow the miner's journal and judge success and yield: of all tasks, and of each validator.
 
-    Exit code 0: no share is below its least target. 1: one is. 2: it could not be run.
+    Exit code 1: a share is below its least target. Ctrl-C shows what was counted so far.
     """
-    console = new_console()
+    target = _target(report, json)
+    console = new_console(error=target.stdout)
     began = 0.0 if past else time.time()
     deadline = time.monotonic() + hours * 3600
     counted = Tally(0, tally([], 0).outcomes)
-    with _cannot_run(console), _tasks(miner, token_file, release, namespace) as (source, targets):
+    tasks: list[TaskView] = []
+    stopped: Interrupted | None = None
+    with (
+        _cannot_run("watch"),
+        _tasks(miner, token_file, _release(release, kubeconfig, context, namespace)) as (source, targets),
+    ):
         if targets_file is not None:
             targets = read_targets(targets_file)
         last = -1
-        while True:
-            tasks = source.read()
-            counted = tally(tasks, began)
-            if counted.submissions != last:
-                last = counted.submissions
-                console.print(_progress(counted, submissions), highlight=False)
-            if counted.submissions >= submissions or time.monotonic() >= deadline:
-                break
-            time.sleep(period_seconds)
+        try:
+            while True:
+                tasks = source.read()
+                counted = tally(tasks, began)
+                if counted.submissions != last:
+                    last = counted.submissions
+                    console.print(_progress(counted, submissions), highlight=False)
+                if counted.submissions >= submissions or time.monotonic() >= deadline:
+                    break
+                time.sleep(period_seconds)
+        except Interrupted as signal:
+            stopped = signal
     each = by_validator(tasks, began)
     checks = judge_tasks(counted, each, targets)
     console.print(check_table(checks, f"{counted.submissions} submissions of {counted.pulled} tasks"))
-    if json_file:
-        validators = {v.hotkey: {"uid": v.uid, "outcomes": dict(own.outcomes)} for v, own in each.items()}
-        write_json(json_file, checks, outcomes=dict(counted.outcomes), validators=validators)
-    raise typer.Exit(0 if passed(checks) else 1)
+    validators = {v.hotkey: {"uid": v.uid, "outcomes": dict(own.outcomes)} for v, own in each.items()}
+    with _cannot_run("watch"):
+        target.write(verdict_json(checks, outcomes=dict(counted.outcomes), validators=validators))
+    if stopped is not None:
+        raise stopped
+    raise typer.Exit(Exit.DONE if passed(checks) else Exit.NO)
 
 
 def _progress(counted: Tally, wanted: int) -> str:
@@ -154,38 +179,49 @@ def _progress(counted: Tally, wanted: int) -> str:
 
 
 @contextlib.contextmanager
-def _cannot_run(console: Console) -> Iterator[None]:
+def _cannot_run(command: str) -> Iterator[None]:
     try:
         yield
-    except StackError as error:
-        console.print(f"cannot run: {error}", style="red", highlight=False, soft_wrap=True)
-        raise typer.Exit(CANNOT_RUN) from None
+    except (StackError, ClusterError, ReportError) as error:
+        say(f"sn17 {command}: cannot run: {error}", error=True)
+        raise typer.Exit(Exit.CANNOT) from None
+
+
+def _target(report: str | None, json: bool) -> ReportTarget:
+    with _cannot_run("accept"):
+        return ReportTarget.of(report, json)
+
+
+def _release(
+    name: str | None, kubeconfig: Path | None, context: str | None, namespace: str | None
+) -> Release:
+    return Release(name or RELEASE, Access(kubeconfig, context, namespace))
 
 
 @contextlib.contextmanager
 def _stack(
-    workers: list[str] | None, fixer: str | None, release: str, namespace: str
+    workers: list[str] | None, fixer: str | None, release: Release
 ) -> Iterator[tuple[HttpStack, Marks]]:
     if bool(workers) != bool(fixer):
         raise StackError("give --worker and --fixer together, or neither and --release")
     if workers and fixer:
-        yield HttpStack(tuple(workers), fixer), Marks()
+        yield HttpStack(tuple(map(address_of, workers)), address_of(fixer)), Marks()
         return
-    source = Release(release, namespace)
-    marks = Marks().with_options(source.acceptance())
-    with source.workers_and_fixer() as (found, found_fixer):
+    marks = Marks().with_options(release.acceptance())
+    with release.workers_and_fixer() as (found, found_fixer):
         yield HttpStack(found, found_fixer), marks
 
 
 @contextlib.contextmanager
 def _tasks(
-    miner: str | None, token_file: Path | None, release: str, namespace: str
+    miner: str | None, token_file: Path | None, release: Release
 ) -> Iterator[tuple[MinerTasks, SuccessTargets]]:
-    if bool(miner) != bool(token_file):
-        raise StackError("give --miner and --token-file together, or neither and --release")
-    if miner and token_file:
-        yield MinerTasks(miner, read_token(token_file)), SuccessTargets()
+    if miner:
+        if token_file is None:
+            raise StackError("give --miner and --token-file together, or neither and --release")
+        yield MinerTasks(address_of(miner), secret_of(token_file)), SuccessTargets()
         return
-    source = Release(release, namespace)
-    with source.miner() as url:
-        yield MinerTasks(url, source.admin_token()), source.targets()
+    text = release.targets()
+    targets = SuccessTargets() if text is None else parse_targets(text, f"values of release {release.name}")
+    with release.miner() as url:
+        yield MinerTasks(url, release.admin_token()), targets

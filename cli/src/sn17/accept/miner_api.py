@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import httpx2
 from pydantic import ValidationError
 from sn17_contract.tasks import TaskList, TaskView
@@ -49,11 +47,3 @@ class MinerTasks:
             ) from error
         self._tasks.update((task.n, task) for task in found.tasks)
         return list(self._tasks.values())
-
-
-def read_token(path: Path) -> str:
-    """The token in a file. Raises StackError."""
-    try:
-        return path.read_text().strip()
-    except OSError as error:
-        raise StackError(f"cannot read the token file {path}: {error.strerror}") from error

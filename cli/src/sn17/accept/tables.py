@@ -5,24 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from rich.table import Table
 from rich.text import Text
 from sn17_contract.text import neutralise
-from sn17_files import write_atomically
 
 from sn17.accept.verdict import Check, Grade, Sample
+from sn17.fitted import Column, FittedTable
 
 _STYLES = {Grade.PASS: "green", Grade.WARN: "yellow", Grade.FAIL: "bold red"}
 
 
-def check_table(checks: Iterable[Check], title: str) -> Table:
+def check_table(checks: Iterable[Check], title: str) -> FittedTable:
     """One line per check."""
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for column in ("", "check", "measured", "wanted", "note"):
-        table.add_column(column)
+    columns = (
+        Column(""),
+        Column("check", wraps=True),
+        Column("measured"),
+        Column("wanted", wraps=True, rank=1),
+        Column("note", wraps=True, rank=2),
+    )
+    table = FittedTable(columns, style={"title": title, "title_justify": "left", "title_style": "bold"})
     for check in checks:
         grade = Text(check.grade.value, style=_STYLES[check.grade])
         table.add_row(grade, check.name, check.measured, check.wanted, check.text)
@@ -43,7 +46,7 @@ def passed(checks: Sequence[Check]) -> bool:
     return bool(checks) and all(check.grade is not Grade.FAIL for check in checks)
 
 
-def write_json(path: Path, checks: Sequence[Check], **more: Any) -> None:
+def verdict_json(checks: Sequence[Check], **more: Any) -> str:
     """The same as the tables, for machines."""
     body = {"passed": passed(checks), "checks": [asdict(check) for check in checks], **more}
-    write_atomically(path, json.dumps(body, indent=2, default=str).encode() + b"\n")
+    return json.dumps(body, indent=2, default=str)

@@ -9,6 +9,7 @@ from typing import Annotated, Final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sn17.accept.stack import StackError
+from sn17.given import text_of
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -69,8 +70,5 @@ def parse_targets(text: str, source: str) -> SuccessTargets:
 
 
 def read_targets(path: Path) -> SuccessTargets:
-    """The targets in a file. Raises StackError."""
-    try:
-        return parse_targets(path.read_text(), str(path))
-    except OSError as error:
-        raise StackError(f"cannot read the targets in {path}: {error.strerror}") from error
+    """The targets in a file. Raises StackError and GivenError."""
+    return parse_targets(text_of(path), str(path))

@@ -15,6 +15,7 @@ from sn17.doctor.local.probes import LocalMachine
 from sn17.doctor.model import Check, Outcome, ProbeError, Result, exit_code
 from sn17.doctor.runner import run
 from sn17.doctor.tables import as_json, line
+from sn17.options import Context, Json, Kubeconfig, Namespace, ReleaseName
 from sn17.up.status import RUNS
 
 
@@ -33,17 +34,15 @@ def doctor(
     image: Annotated[
         list[str] | None, typer.Option(help="An image that a registry must have, besides the release's.")
     ] = None,
-    release: Annotated[str | None, typer.Option(help="Helm release, in place of this machine.")] = None,
-    namespace: Annotated[
-        str | None, typer.Option("--namespace", "-n", help="Its namespace. Default: that of the context.")
-    ] = None,
-    context: Annotated[str | None, typer.Option(help="Context of the kubeconfig.")] = None,
-    kubeconfig: Annotated[Path | None, typer.Option(help="Kubeconfig file.")] = None,
+    release: ReleaseName = None,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
     prometheus: Annotated[
         str | None, typer.Option(help="Prometheus to ask. Default: the operator's, through the API server.")
     ] = None,
     only: Annotated[list[str] | None, typer.Option(help="Run only the check of this name.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="JSON in place of lines.")] = False,
+    json: Json = False,
 ) -> None:
     """What stands in the way of a run or a release, and what to do about it: one line for each check.
 

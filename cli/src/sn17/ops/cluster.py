@@ -9,10 +9,9 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
-from kubernetes.aio import config
+from kubernetes.aio.config import ConfigException
 from pydantic import ValidationError
 from sn17_contract.explain import Explanation
 from sn17_contract.http import OPS_PORT
@@ -22,6 +21,7 @@ from sn17_contract.kubernetes import (
     ANNOTATION_RECYCLE_REQUESTED,
     GROUP,
     LABEL_COMPONENT,
+    LABEL_INSTANCE,
     LABEL_PART_OF,
     PART_OF,
     PLURAL,
@@ -29,7 +29,7 @@ from sn17_contract.kubernetes import (
 )
 from sn17_operator.adapters.kube import MERGE_PATCH, ApiError, KubeApi
 
-SERVICE_ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+from sn17.cluster.access import Access, ClusterError
 
 WORKER = "trellis"
 """Component of a worker's pod, as the chart labels it."""
@@ -37,20 +37,11 @@ CORDONED = "Cordoned"
 """State of a worker in the operator's status."""
 
 
+_NOT_FOUND = 404
+
+
 class SteeringError(Exception):
     """A wish that cannot be fulfilled; the message says why and what to do."""
-
-
-def context_namespace() -> str:
-    """The namespace of the current context, or of the service account."""
-    try:
-        _, active = config.list_kube_config_contexts()  # type: ignore[no-untyped-call]
-        return str(active["context"].get("namespace") or "default")
-    except (config.ConfigException, OSError, KeyError, TypeError):
-        try:
-            return SERVICE_ACCOUNT_NAMESPACE.read_text().strip()
-        except OSError:
-            return "default"
 
 
 class Steering:
@@ -65,20 +56,23 @@ class Steering:
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, namespace: str | None) -> AsyncIterator[Steering]:
-        """Access by KUBECONFIG or service account.
+    async def connect(cls, access: Access) -> AsyncIterator[Steering]:
+        """A connection to the API server.
 
         Raises:
-            SteeringError: there is neither.
+            ClusterError: nothing says where it is.
         """
+        namespace = access.chosen_namespace()
+        files = None if access.in_cluster() else access.files()
         try:
-            api = await KubeApi.connect()
-        except (config.ConfigException, OSError) as error:
-            raise SteeringError(
-                f"no cluster: {str(error).rstrip('.')}. Set KUBECONFIG to the file of a cluster."
+            api = await KubeApi.connect(kubeconfig=files, context=access.context)
+        except (ConfigException, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+            said = str(error).rstrip(".")
+            raise ClusterError(
+                f"no cluster: {files or 'the service account'} cannot be used: {said}"
             ) from error
         try:
-            yield cls(api, namespace or context_namespace())
+            yield cls(api, namespace)
         finally:
             await api.close()
 
@@ -108,9 +102,9 @@ class Steering:
         await self._worker(pod)
         await self._annotate_pod(pod, {ANNOTATION_RECYCLE_REQUESTED: json.dumps({"reason": reason})})
 
-    async def pause(self, miner: str | None, reason: str | None) -> str:
+    async def pause(self, miner: str | None, reason: str | None, release: str | None = None) -> str:
         """Pause with a reason, go on with None; returns the name of the SN17Miner."""
-        name = miner or await self._only_miner()
+        name = miner or await self._only_miner(release)
         await self._patch(self._miners(name), {ANNOTATION_PAUSED: reason})
         return name
 
@@ -166,18 +160,22 @@ class Steering:
                 told = f"the answer of {name} is not of this form: is it of this release?"
         raise SteeringError(f"no explanation of {pod}: {told}")
 
-    async def spec(self, miner: str | None) -> Mapping[str, Any]:
+    async def spec(self, miner: str | None, release: str | None = None) -> Mapping[str, Any]:
         """The spec of an SN17Miner, for a replay with its settings."""
-        raw = await self._call("GET", self._miners(miner or await self._only_miner()))
+        raw = await self._call("GET", self._miners(miner or await self._only_miner(release)))
         spec: Mapping[str, Any] = raw.get("spec") or {}
         return spec
 
-    async def _only_miner(self) -> str:
-        items = (await self._call("GET", self._miners())).get("items") or ()
+    async def _only_miner(self, release: str | None) -> str:
+        query = {} if release is None else {"labelSelector": f"{LABEL_INSTANCE}={release}"}
+        items = (await self._call("GET", self._miners(), query=query)).get("items") or ()
         names = [item["metadata"]["name"] for item in items]
         if len(names) != 1:
             found = ", ".join(names) or "none"
-            raise SteeringError(f"name the SN17Miner, namespace {self.namespace} has: {found}")
+            what = "" if release is None else f" of release {release}"
+            raise SteeringError(
+                f"name the SN17Miner with --miner, namespace {self.namespace} has{what}: {found}"
+            )
         return str(names[0])
 
     async def _worker(self, name: str) -> None:
@@ -209,4 +207,6 @@ class Steering:
         try:
             return await self._api.request(method, path, **options)
         except ApiError as error:
-            raise SteeringError(f"{error} (namespace {self.namespace})") from error
+            # What is not there is an answer; a server that refuses or is silent gives none.
+            kind = SteeringError if error.status == _NOT_FOUND else ClusterError
+            raise kind(f"{error} (namespace {self.namespace})") from error

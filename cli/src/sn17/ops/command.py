@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -12,75 +13,113 @@ import typer
 from sn17_contract.explain import Explanation
 from sn17_contract.replay import ReplayAnswer
 
+from sn17.cluster.access import Access, ClusterError
 from sn17.console import new_console, print_json, say
+from sn17.exits import Exit
+from sn17.given import GivenError, address_of
+from sn17.interrupts import Interrupted
 from sn17.ops.cluster import Steering, SteeringError
 from sn17.ops.replay import ReplayOptions, run_replay
 from sn17.ops.tables import explanation, report_tables
+from sn17.options import Context, Json, Kubeconfig, Namespace, ReleaseName
 
 app = typer.Typer(name="ops", help="Steer the workers of a cluster.", no_args_is_help=True)
 
 T = TypeVar("T")
 
 Pod = Annotated[str, typer.Argument(help="The worker's pod.")]
-Namespace = Annotated[
-    str | None, typer.Option("--namespace", "-n", help="Default: that of the current context.")
-]
 Reason = Annotated[str, typer.Option(help="Shown in status and Events.")]
 Wait = Annotated[float, typer.Option(help="Seconds to wait until it is done; 0 = only ask.")]
 Miner = Annotated[str | None, typer.Option("--miner", help="The SN17Miner, where there is more than one.")]
-Json = Annotated[bool, typer.Option("--json", help="JSON in place of tables.")]
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
-    try:
+    with _told():
         return asyncio.run(work)
-    except SteeringError as error:
-        new_console(error=True).print(str(error), style="red", soft_wrap=True)
-        raise typer.Exit(1) from error
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """One sentence for what a person can do something about."""
+    try:
+        yield
+    except (SteeringError, ClusterError, GivenError) as error:
+        # What libraries say of a file runs over several lines.
+        say(f"sn17: {' '.join(str(error).split())}", error=True)
+        raise typer.Exit(Exit.NO if isinstance(error, SteeringError) else Exit.CANNOT) from error
+
+
+async def _awaited(steering: Steering, seen: Callable[[], Any], wait: float) -> bool:
+    """Whether it was seen in time. Ctrl-C ends the waiting and not the wish."""
+    try:
+        return wait > 0 and await steering.until(seen, wait)
+    except (Interrupted, asyncio.CancelledError):
+        say("\nthe wish stands: the operator carries it out all the same", error=True)
+        raise
 
 
 @app.command()
-def cordon(pod: Pod, namespace: Namespace = None, reason: Reason = "by hand", wait: Wait = 60) -> None:
+def cordon(
+    pod: Pod,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    reason: Reason = "by hand",
+    wait: Wait = 60,
+) -> None:
     """Take a worker out of service until `uncordon`: it finishes its job and takes no other, also after a
     restart.
     """
 
     async def work() -> None:
-        async with Steering.connect(namespace) as steering:
+        async with Steering.connect(Access(kubeconfig, context, namespace)) as steering:
             await steering.cordon(pod, reason)
-            done = wait > 0 and await steering.until(lambda: steering.is_asserted(pod), wait)
+            done = await _awaited(steering, lambda: steering.is_asserted(pod), wait)
         _tell(done, wait, f"{pod} is cordoned", f"{pod} will be cordoned when the operator sees it")
 
     _run(work())
 
 
 @app.command()
-def uncordon(pod: Pod, namespace: Namespace = None, wait: Wait = 60) -> None:
+def uncordon(
+    pod: Pod,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    wait: Wait = 60,
+) -> None:
     """End a person's cordon. The operator's own cordons end by themselves."""
 
     async def work() -> None:
-        async with Steering.connect(namespace) as steering:
+        async with Steering.connect(Access(kubeconfig, context, namespace)) as steering:
             if not await steering.uncordon(pod):
                 raise SteeringError(f"{pod} is not cordoned by a person")
-            done = wait > 0 and await steering.until(lambda: steering.is_lifted(pod), wait)
+            done = await _awaited(steering, lambda: steering.is_lifted(pod), wait)
         _tell(done, wait, f"{pod} is back in service", f"{pod} will be back when the operator sees it")
 
     _run(work())
 
 
 @app.command()
-def recycle(pod: Pod, namespace: Namespace = None, reason: Reason = "by hand", wait: Wait = 300) -> None:
+def recycle(
+    pod: Pod,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    reason: Reason = "by hand",
+    wait: Wait = 300,
+) -> None:
     """Drain a worker and restart it, within the budget and without losing a task."""
 
     async def work() -> None:
-        async with Steering.connect(namespace) as steering:
+        async with Steering.connect(Access(kubeconfig, context, namespace)) as steering:
             before = await steering.containers(pod)
             await steering.recycle(pod, reason)
 
             async def restarted() -> bool:
                 return await steering.containers(pod) != before
 
-            done = wait > 0 and await steering.until(restarted, wait)
+            done = await _awaited(steering, restarted, wait)
         _tell(
             done, wait, f"{pod} has restarted", f"{pod} waits for its turn: sn17 explain {pod} says for what"
         )
@@ -89,23 +128,36 @@ def recycle(pod: Pod, namespace: Namespace = None, reason: Reason = "by hand", w
 
 
 @app.command()
-def pause(miner: Miner = None, namespace: Namespace = None, reason: Reason = "by hand") -> None:
+def pause(
+    miner: Miner = None,
+    release: ReleaseName = None,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    reason: Reason = "by hand",
+) -> None:
     """The operator starts nothing more and gives back what it has cordoned; `resume` ends it."""
 
     async def work() -> str:
-        async with Steering.connect(namespace) as steering:
-            return await steering.pause(miner, reason)
+        async with Steering.connect(Access(kubeconfig, context, namespace)) as steering:
+            return await steering.pause(miner, reason, release)
 
     say(f"{_run(work())} is paused: {reason}")
 
 
 @app.command()
-def resume(miner: Miner = None, namespace: Namespace = None) -> None:
+def resume(
+    miner: Miner = None,
+    release: ReleaseName = None,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
     """End `pause`."""
 
     async def work() -> str:
-        async with Steering.connect(namespace) as steering:
-            return await steering.pause(miner, None)
+        async with Steering.connect(Access(kubeconfig, context, namespace)) as steering:
+            return await steering.pause(miner, None, release)
 
     say(f"{_run(work())} goes on")
 
@@ -114,6 +166,8 @@ def resume(miner: Miner = None, namespace: Namespace = None) -> None:
 def explain(
     pod: Pod,
     namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
     url: Annotated[str | None, typer.Option(help="The operator's ops port, in place of a cluster.")] = None,
     json: Json = False,
 ) -> None:
@@ -122,12 +176,12 @@ def explain(
     """
 
     async def work() -> Explanation:
-        if url is not None:
-            return await asyncio.to_thread(_fetch, f"{url.rstrip('/')}/v1/explain/{pod}")
-        async with Steering.connect(namespace) as steering:
+        async with Steering.connect(Access(kubeconfig, context, namespace)) as steering:
             return await steering.explain(pod)
 
-    found = _run(work())
+    with _told():
+        address = None if url is None else f"{address_of(url)}/v1/explain/{pod}"
+        found = _run(work()) if address is None else _fetch(address)
     if json:
         print_json(found.model_dump_json(by_alias=True, indent=2))
     else:
@@ -137,8 +191,6 @@ def explain(
 
 
 def _fetch(url: str) -> Explanation:
-    if not url.startswith(("http://", "https://")):
-        raise SteeringError("--url must begin with http:// or https://")
     # A quarter of a second, for this form of the command only.
     import httpx2
     from sn17_http import own_request
@@ -147,7 +199,7 @@ def _fetch(url: str) -> Explanation:
         answer = own_request("GET", url, timeout=10).raise_for_status()
         return Explanation.model_validate_json(answer.content)
     except (httpx2.HTTPError, ValueError) as error:
-        raise SteeringError(f"no explanation from {url}: {error}") from error
+        raise ClusterError(f"no explanation from {url}: {error}") from error
 
 
 @app.command()
@@ -163,7 +215,10 @@ def replay(
         ),
     ] = None,
     miner: Miner = None,
+    release: ReleaseName = None,
     namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
     selector: Annotated[str, typer.Option(help='More label matchers, e.g. namespace="sn17".')] = "",
     scrape_interval: Annotated[float, typer.Option(min=1, help="Of the workers, seconds.")] = 15.0,
     bearer_token_file: Annotated[Path | None, typer.Option(help="For Prometheus.")] = None,
@@ -173,9 +228,9 @@ def replay(
 
     async def work() -> ReplayAnswer:
         settings: dict[str, Any] | None = None
-        if miner is not None:
-            async with Steering.connect(namespace) as steering:
-                settings = dict(await steering.spec(miner))
+        if miner is not None or release is not None:
+            async with Steering.connect(Access(kubeconfig, context, namespace)) as steering:
+                settings = dict(await steering.spec(miner, release))
         options = ReplayOptions(
             prometheus,
             file,
@@ -203,4 +258,4 @@ def _tell(done: bool, wait: float, yes: str, no: str) -> None:
     say(no)
     if wait > 0:
         say(f"not within {wait:.0f} s: is the operator running? kubectl get sn17miners", error=True)
-        raise typer.Exit(1)
+        raise typer.Exit(Exit.NO)

@@ -17,7 +17,8 @@ from sn17_operator.api import Spec
 from sn17_operator.core.replay import Recording, replay
 from sn17_operator.status.resource import rfc3339
 
-from sn17.ops.cluster import SteeringError
+from sn17.cluster.access import ClusterError
+from sn17.given import address_of, secret_of, text_of
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 
@@ -42,11 +43,11 @@ def seconds(text: str) -> float:
     """``90m`` as seconds.
 
     Raises:
-        SteeringError: it is not a number with one of the units s, m, h, d.
+        ClusterError: it is not a number with one of the units s, m, h, d.
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
     if found is None:
-        raise SteeringError(f"{text!r} is not a time span: write a number and s, m, h or d, such as 24h")
+        raise ClusterError(f"{text!r} is not a time span: write a number and s, m, h or d, such as 24h")
     return float(found[1]) * UNITS[found[2]]
 
 
@@ -54,7 +55,7 @@ async def run_replay(options: ReplayOptions, *, now: float) -> ReplayAnswer:
     """A report for each spec over one recording: what would have been different.
 
     Raises:
-        SteeringError: no such recording, no Prometheus, or settings that are not a spec.
+        ClusterError: no such recording, no Prometheus, or settings that are not a spec.
     """
     specs = _specs(options)
     recording = await _recording(options, now)
@@ -95,14 +96,16 @@ def _report(name: str, spec: Spec, recording: Recording) -> ReplayReport:
 
 async def _recording(options: ReplayOptions, now: float) -> Recording:
     if (options.file is None) == (options.prometheus is None):
-        raise SteeringError("name either --prometheus or --file")
+        raise ClusterError("name either --prometheus or --file")
     if options.file is not None:
         try:
             return read(options.file)
         except (RecordingError, OSError) as error:
-            raise SteeringError(str(error)) from error
+            raise ClusterError(str(error)) from error
+    if options.bearer_token_file is not None:
+        secret_of(options.bearer_token_file)
     settings = PrometheusSettings(
-        url=options.prometheus or "",
+        url=address_of(options.prometheus or ""),
         selector=options.selector,
         scrape_interval_seconds=options.scrape_interval,
         timeout_seconds=60,
@@ -111,15 +114,15 @@ async def _recording(options: ReplayOptions, now: float) -> Recording:
     try:
         metrics = PrometheusMetrics(settings)
     except ValueError as error:
-        raise SteeringError(str(error)) from error
+        raise ClusterError(str(error)) from error
     try:
         recording = await fetch(metrics, now - seconds(options.since), now)
     except QueryError as error:
-        raise SteeringError(f"Prometheus at {settings.url}: {error.reason}: {error}") from error
+        raise ClusterError(f"Prometheus at {settings.url}: {error.reason}: {error}") from error
     finally:
         await metrics.close()
     if not recording.workers:
-        raise SteeringError(f"Prometheus at {settings.url} has no workers: their series must carry pod_uid")
+        raise ClusterError(f"Prometheus at {settings.url} has no workers: their series must carry pod_uid")
     return recording
 
 
@@ -133,11 +136,11 @@ def _specs(options: ReplayOptions) -> list[tuple[str, Spec]]:
 
 def _settings(path: Path) -> dict[str, Any]:
     try:
-        loaded = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise SteeringError(f"{path}: {error}") from error
+        loaded = yaml.safe_load(text_of(path))
+    except yaml.YAMLError as error:
+        raise ClusterError(f"{path}: {error}") from error
     if not isinstance(loaded, dict):
-        raise SteeringError(f"{path}: not a spec")
+        raise ClusterError(f"{path}: not a spec")
     return dict(loaded.get("spec") or loaded)
 
 
@@ -145,4 +148,4 @@ def _spec(found: dict[str, Any]) -> Spec:
     try:
         return default_spec(**{name: value for name, value in found.items() if name != "targetRef"})
     except ValidationError as error:
-        raise SteeringError(f"the settings are not those of an SN17Miner: {error}") from error
+        raise ClusterError(f"the settings are not those of an SN17Miner: {error}") from error

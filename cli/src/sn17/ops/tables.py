@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 from sn17_contract.explain import Explanation
 from sn17_contract.replay import ReplayAnswer, ReplayReport
+
+from sn17.fitted import Column, FittedTable
 
 COLOURS = {"Ok": "green", "Breach": "red", "Dwell": "yellow", "Unknown": "magenta", "Resting": "cyan"}
 SHOWN_ACTIONS = 50
@@ -22,7 +23,17 @@ def explanation(found: Explanation) -> Iterator[RenderableType]:
     )
     if found.message:
         yield Text(found.message)
-    table = Table("RULE", "OUTCOME", "VALUE", "THRESHOLD", "SAMPLE AGE", "DWELL LEFT", "WHY")
+    table = FittedTable(
+        (
+            Column("RULE"),
+            Column("OUTCOME"),
+            Column("VALUE", right=True),
+            Column("THRESHOLD", right=True, rank=1),
+            Column("SAMPLE AGE", right=True, rank=3),
+            Column("DWELL LEFT", right=True, rank=2),
+            Column("WHY", wraps=True),
+        )
+    )
     for rule in found.rules:
         table.add_row(
             rule.rule,
@@ -50,7 +61,9 @@ def report_tables(answer: ReplayAnswer) -> RenderableType:
     """What a replay found: one summary of all specs, then each by itself."""
     parts: list[RenderableType] = []
     if len(answer.reports) > 1:
-        compared = Table("SPEC", "ACTIONS", "SWAPS", "LOST", "SHORT-CIRCUITS", "HELD BACK", title="What if")
+        numbers = ("ACTIONS", "SWAPS", "LOST", "SHORT-CIRCUITS", "HELD BACK")
+        columns = (Column("SPEC", wraps=True), *(Column(name, right=True) for name in numbers))
+        compared = FittedTable(columns, style={"title": "What if"})
         for report in answer.reports:
             swaps = sum(action.act == "Swap" for action in report.actions)
             held = sum(report.held_back.values())
@@ -66,8 +79,11 @@ def _report(report: ReplayReport) -> Iterator[RenderableType]:
     shares = ", ".join(f"{name} {count / total:.1%}" for name, count in sorted(report.verdicts.items()))
     span = f"{report.start} to {report.end}"
     yield Text(f"{report.spec}, {span}: {report.workers} workers, {report.ticks} ticks; {shares}")
-    columns = ("RULE", "ACTIONS", "PER WORKER AND DAY", "SPARED", "SPENT", "EARNED")
-    rates = Table(*columns, title="What it would have done, and what that earns of a worker's time")
+    numbers = ("ACTIONS", "PER WORKER AND DAY", "SPARED", "SPENT", "EARNED")
+    rates = FittedTable(
+        (Column("RULE"), *(Column(name, right=True) for name in numbers)),
+        style={"title": "What it would have done, and what that earns of a worker's time"},
+    )
     for rule, rate in report.actions_per_worker_and_day.items():
         actions = [action for action in report.actions if action.rule == rule]
         spared, spent = (
@@ -79,7 +95,9 @@ def _report(report: ReplayReport) -> Iterator[RenderableType]:
         rates.add_row("none", "0", "0", "-", "-", "-")
     yield rates
     if report.actions:
-        listed = Table("AT", "WORKER", "RULE", "ACT", "WHY")
+        listed = FittedTable(
+            (Column("AT", rank=1), Column("WORKER"), Column("RULE"), Column("ACT"), Column("WHY", wraps=True))
+        )
         for action in report.actions[:SHOWN_ACTIONS]:
             listed.add_row(action.at, action.worker, action.rule, action.act, action.message)
         yield listed

@@ -1,8 +1,4 @@
-"""The commands: they read, call the rooms, and show.
-
-Exit codes: 0 fine, 1 error, 2 usage, 3 damaged (inspect) or less alike than asked for (compare),
-4 unrepairable.
-"""
+"""The commands: they read, call the libraries, and show."""
 
 from __future__ import annotations
 
@@ -18,6 +14,8 @@ import typer
 from sn17_contract.text import neutralise
 
 from sn17.console import new_console, say
+from sn17.exits import Exit
+from sn17.options import Json
 
 if TYPE_CHECKING:
     from sn17_splats import Splats
@@ -32,7 +30,6 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-ERROR, DAMAGED, UNREPAIRABLE = 1, 3, 4
 WRITTEN = "ply, subnet (SPZ for validators), niantic (SPZ for viewers), splat"
 READ = f"{WRITTEN}, compressed (PlayCanvas PLY), ksplat, sog"
 
@@ -40,7 +37,6 @@ Source = Annotated[
     str,
     typer.Argument(metavar="FILE", help="a splat, gzipped or not; '-' reads standard input"),
 ]
-Json = Annotated[bool, typer.Option("--json", help="JSON on standard output instead of tables")]
 From = Annotated[
     str | None, typer.Option("--from", help=f"format of the input, if its bytes do not tell: {READ}")
 ]
@@ -92,7 +88,7 @@ def inspect(
         console.print(statistics_table(numbers))
         console.print()
         console.print(diagnosis_lines(diagnosis, check))
-    raise typer.Exit({"healthy": 0, "damaged": DAMAGED}.get(diagnosis.verdict, UNREPAIRABLE))
+    raise typer.Exit({"healthy": 0, "damaged": Exit.DAMAGED}.get(diagnosis.verdict, Exit.UNREPAIRABLE))
 
 
 @app.command()
@@ -138,7 +134,7 @@ def fix(
         count = f"{fixed.before.gaussians:,} -> {fixed.after.gaussians:,} gaussians"
         console.print(f"{count}, {len(asset):,} bytes {kind} to {output}")
         console.print(verdict_text(fixed.verdict, fixed.reasons))
-    raise typer.Exit(UNREPAIRABLE if fixed.verdict == "unrepairable" else 0)
+    raise typer.Exit(Exit.UNREPAIRABLE if fixed.verdict == "unrepairable" else 0)
 
 
 @app.command()
@@ -202,7 +198,7 @@ def compare(
     else:
         new_console().print(comparison_table(comparison, (first, second)))
     if min_psnr is not None and comparison.psnr < min_psnr:
-        raise typer.Exit(DAMAGED)
+        raise typer.Exit(Exit.DAMAGED)
 
 
 @app.command()
@@ -262,8 +258,11 @@ def _errors() -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, MissingLibraryError) as error:
-        say(f"sn17 splat: {error}", error=True)
-        raise typer.Exit(ERROR) from error
+        told = str(error)
+        if isinstance(error, OSError) and error.strerror:
+            told = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        say(f"sn17 splat: {told}", error=True)
+        raise typer.Exit(Exit.CANNOT) from error
 
 
 def _print_json(value: Any, *, error: bool = False) -> None:

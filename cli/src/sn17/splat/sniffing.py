@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import zlib
 from enum import StrEnum
 from typing import Final
 
+from sn17_pictures import phrase_of
 from sn17_splats import Limits, SplatError, SplatTooLarge
 
 ZSTD: Final = b"\x28\xb5\x2f\xfd"
@@ -74,7 +74,7 @@ def _of(head: bytes, path: str, layer: str) -> Format:
         return Format.NIANTIC
     if head[:4] == ZIP and b"meta.json" in head:
         return Format.SOG
-    found = what_else(head)
+    found = phrase_of(head)
     for ending, kind in BY_NAME.items():
         if path.lower().endswith(ending) and found is None:
             return kind
@@ -82,38 +82,6 @@ def _of(head: bytes, path: str, layer: str) -> Format:
         f"this is {layer}{found or 'nothing known'}, not a splat: neither PLY, nor SPZ of the subnet or "
         "Niantic's, nor SOG, nor named .splat or .ksplat"
     )
-
-
-def what_else(head: bytes) -> str | None:
-    """The name of a file that often stands where another was meant, or None."""
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
-    if not head:
-        return "an empty file"
-    if text.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer (the file itself was not fetched: git lfs pull)"
-    if text[:1] == b"<":
-        return "a web page" if b"html" in text[:512].lower() else "an XML file"
-    if text[:1] in (b"{", b"["):
-        return "a glTF file" if b'"asset"' in text else "a JSON file" if _is_json(text) else "a text file"
-    kinds = {
-        ZIP: "a zip archive",
-        b"glTF": "a binary glTF (GLB)",
-        b"\x89PNG": "a PNG picture",
-        b"\xff\xd8\xff": "a JPEG picture",
-        b"RIFF": "a RIFF file (WebP, WAV or AVI)",
-        b"\x80\x04\x95": "a Python pickle",
-        b"solid": "an STL file",
-        b"\x93NUM": "a NumPy array",
-    }
-    return next((name for mark, name in kinds.items() if head.startswith(mark)), None)
-
-
-def _is_json(text: bytes) -> bool:
-    try:
-        json.loads(text)
-    except ValueError:
-        return len(text) >= HEAD_BYTES - 64
-    return True
 
 
 def _first_unpacked(data: bytes) -> bytes:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any, Final
 
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
+from sn17_contract.text import neutralise
 from sn17_fixer.compare import Comparison
 from sn17_fixer.model import Diagnosis, RenderCheck, Step
 from sn17_splats import ColumnStatistics, SplatStatistics
@@ -15,6 +16,7 @@ from sn17_splats.convention import MIN_GAUSSIANS
 
 from sn17.fitted import Column, FittedTable
 
+_BARE: Final[dict[str, Any]] = {"box": None, "pad_edge": False, "header_style": "bold"}
 _BARS = " ▁▂▃▄▅▆▇█"
 _COLOURS = {"healthy": "green", "repaired": "yellow", "damaged": "yellow", "unrepairable": "red"}
 
@@ -55,7 +57,7 @@ def statistics_table(statistics: SplatStatistics) -> FittedTable:
             *(Column(name, right=True, rank=ranks.get(name, 0)) for name in names),
             Column("histogram, min to max", rank=2),
         ),
-        style={"box": None, "pad_edge": False, "header_style": "bold"},
+        style=_BARE,
     )
     for title, columns in (("as stored", statistics.raw), ("as drawn", statistics.user)):
         table.add_row(Text(title, style="dim"))
@@ -86,9 +88,9 @@ def _statistics_cells(column: ColumnStatistics) -> list[str | Text]:
 def diagnosis_lines(diagnosis: Diagnosis, check: RenderCheck | None = None) -> Group:
     """What the statistics mean to a validator."""
     extents, opacity, gates = diagnosis.extents, diagnosis.opacity, diagnosis.gates
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="dim")
-    table.add_column()
+    table = FittedTable(
+        (Column(""), Column("", wraps=True)), style={"box": None, "show_header": False, "pad_edge": False}
+    )
     origin = "TRELLIS" if diagnosis.fingerprint.is_trellis else "not TRELLIS"
     degree = f", colour of degree {diagnosis.sh_degree}" if diagnosis.sh_degree else ""
     table.add_row("gaussians", f"{diagnosis.gaussians:,}{degree}; by its marks {origin}")
@@ -119,12 +121,11 @@ def diagnosis_lines(diagnosis: Diagnosis, check: RenderCheck | None = None) -> G
     return Group(table, verdict_text(diagnosis.verdict, diagnosis.reasons))
 
 
-def steps_table(steps: Sequence[Step]) -> Table:
+def steps_table(steps: Sequence[Step]) -> FittedTable:
     """What each step of a fix changed."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("step")
-    table.add_column("changed", justify="right")
-    table.add_column("detail")
+    table = FittedTable(
+        (Column("step"), Column("changed", right=True), Column("detail", wraps=True)), style=_BARE
+    )
     for step in steps:
         detail = ", ".join(f"{key} {value}" for key, value in step.detail.items())
         table.add_row(step.name, f"{step.changed:,}", detail)
@@ -133,9 +134,7 @@ def steps_table(steps: Sequence[Step]) -> Table:
 
 def comparison_table(comparison: Comparison, names: tuple[str, str]) -> Group:
     """Two splats side by side, and how alike they look."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("", *names):
-        table.add_column(name, justify="left" if not name else "right")
+    table = FittedTable((Column(""), Column("first", right=True), Column("second", right=True)), style=_BARE)
     first, second = comparison.first, comparison.second
     rows: list[tuple[str, object, object]] = [
         ("gaussians", f"{first.gaussians:,}", f"{second.gaussians:,}"),
@@ -148,16 +147,15 @@ def comparison_table(comparison: Comparison, names: tuple[str, str]) -> Group:
             rows.append((f"{space} {moment}", *(number(value) for value in values)))  # type: ignore[arg-type]
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
-    views = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("view", "PSNR dB", "SSIM"):
-        views.add_column(name, justify="right")
+    views = FittedTable([Column(name, right=True) for name in ("view", "PSNR dB", "SSIM")], style=_BARE)
     for view in comparison.views:
         views.add_row(str(view.view), decibel(view.psnr), f"{view.ssim:.4f}")
     views.add_row("all", decibel(comparison.psnr), f"{comparison.ssim:.4f}", style="bold")
     changed = (
         "row counts differ" if comparison.rows_changed is None else f"{comparison.rows_changed:,} rows differ"
     )
-    return Group(table, Text(), views, Text(changed))
+    named = Text(f"first: {neutralise(names[0])}\nsecond: {neutralise(names[1])}\n")
+    return Group(named, table, Text(), views, Text(changed))
 
 
 def decibel(value: float) -> str:

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 import httpx2
+from pydantic import BaseModel, ValidationError
 from sn17_contract.tasks import TaskList, TaskView
+from sn17_miner.asset_route import why_not
+from sn17_miner.journal.reader import JournalError
 from sn17_miner.journal.views import list_tasks, open_story
+from sn17_miner.kept import FOLDER, KeptAssets
 
 JOURNAL = "journal.sqlite"
+S = TypeVar("S", bound=BaseModel)
 
 
 class SourceError(Exception):
     """Nothing to read from; the message says what to do."""
+
+
+class NothingThereError(SourceError):
+    """There is no such task, or no asset of it."""
 
 
 class TaskSource(Protocol):
@@ -26,6 +38,9 @@ class TaskSource(Protocol):
     def task(self, n: int) -> TaskView:
         """One task with its story."""
 
+    def asset(self, n: int) -> bytes:
+        """The SPZ that was submitted for a task."""
+
 
 @dataclass(frozen=True, slots=True)
 class JournalFile:
@@ -35,21 +50,41 @@ class JournalFile:
 
     def tasks(self, *, limit: int, filters: dict[str, str]) -> TaskList:
         """See TaskSource."""
-        return list_tasks(
-            self.path,
-            limit=limit,
-            state=filters.get("state"),
-            validator=filters.get("validator"),
-            task_id=filters.get("task_id"),
-            door=filters.get("door"),
-        )
+        with self._readable():
+            return list_tasks(
+                self.path,
+                limit=limit,
+                state=filters.get("state"),
+                validator=filters.get("validator"),
+                task_id=filters.get("task_id"),
+                door=filters.get("door"),
+            )
 
     def task(self, n: int) -> TaskView:
         """See TaskSource."""
-        view = open_story(self.path, n)
+        with self._readable():
+            view = open_story(self.path, n)
         if view is None:
-            raise SourceError(f"the journal has no task {n}; it may have been pruned")
+            raise NothingThereError(f"the journal has no task {n}; it may have been pruned")
         return view
+
+    def asset(self, n: int) -> bytes:
+        """See TaskSource."""
+        task = self.task(n)
+        path = KeptAssets(self.path.parent / FOLDER).path(n, task.task_id)
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            raise NothingThereError(why_not(n, ended=task.outcome is not None)) from None
+        except OSError as error:
+            raise SourceError(f"{path}: {error.strerror}") from error
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
+        except (JournalError, OSError, sqlite3.Error) as error:
+            raise SourceError(f"{self.path} cannot be read: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,24 +95,37 @@ class OpsPort:
 
     def tasks(self, *, limit: int, filters: dict[str, str]) -> TaskList:
         """See TaskSource."""
-        return TaskList.model_validate(self._get("/v1/tasks", {"limit": str(limit), **filters}))
+        return self._read(TaskList, "/v1/tasks", {"limit": str(limit), **filters})
 
     def task(self, n: int) -> TaskView:
         """See TaskSource."""
-        return TaskView.model_validate(self._get(f"/v1/tasks/{n}", {}))
+        return self._read(TaskView, f"/v1/tasks/{n}", {})
 
-    def _get(self, path: str, params: dict[str, str]) -> Any:
+    def asset(self, n: int) -> bytes:
+        """See TaskSource."""
+        return self._get(f"/v1/tasks/{n}/asset", {}).content
+
+    def _read(self, shape: type[S], path: str, params: dict[str, str]) -> S:
+        try:
+            return shape.model_validate_json(self._get(path, params).content)
+        except ValidationError as error:
+            raise SourceError(
+                f"the answer of {self.client.base_url} is not a miner's: is it its ops port, of this version?"
+            ) from error
+
+    def _get(self, path: str, params: dict[str, str]) -> httpx2.Response:
         try:
             response = self.client.get(path, params=params)
-        except httpx2.HTTPError as error:
-            raise SourceError(f"{self.client.base_url}: {error}") from error
-        if response.status_code != 200:
-            try:
-                detail = response.json()["detail"]
-            except (ValueError, KeyError, TypeError):
-                detail = "no reason given"
-            raise SourceError(f"the miner answered {response.status_code}: {detail}")
-        return response.json()
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            raise SourceError(f"no miner answers at {self.client.base_url}: {error}") from error
+        if response.status_code == httpx2.codes.OK:
+            return response
+        try:
+            detail = str(response.json()["detail"])
+        except (ValueError, KeyError, TypeError):
+            detail = "no reason given"
+        kind = NothingThereError if response.status_code == httpx2.codes.NOT_FOUND else SourceError
+        raise kind(f"the miner answered {response.status_code}: {detail}")
 
 
 def find_journal(state_dir: Path | None, root: Path) -> JournalFile:
@@ -92,4 +140,6 @@ def find_journal(state_dir: Path | None, root: Path) -> JournalFile:
         if path.exists():
             return JournalFile(path)
     where = f"in {state_dir}" if state_dir is not None else "under .sn17 here"
-    raise SourceError(f"no journal {where}: give --state-dir, or --url and --token-file of a running miner")
+    raise SourceError(
+        f"no journal {where}: give --state-dir, --release, or --url and --token-file of a running miner"
+    )

@@ -1,4 +1,4 @@
-"""Tasks as rich tables."""
+"""Tasks as tables."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
 from sn17_contract.tasks import VALIDATORS, AttemptView, Tally, TaskView, Window
 from sn17_contract.text import neutralise
@@ -118,10 +117,10 @@ def story(task: TaskView) -> Iterator[RenderableType]:
         where = neutralise(f"{attempt.key} on {attempt.worker}")
         how = f"seed {attempt.seed}, {attempt.lane} lane"
         yield f"  generation {where}: {attempt.state}, {took}, {how}. {found}"
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("s", justify="right")
-    table.add_column("event", no_wrap=True)
-    table.add_column("why")
+    table = FittedTable(
+        (Column("s", right=True), Column("event"), Column("why", wraps=True)),
+        style={"box": None, "pad_edge": False},
+    )
     for event in task.events or ():
         table.add_row(f"{event.at - task.pulled_at:.2f}", event.event, neutralise(event.detail))
     yield table

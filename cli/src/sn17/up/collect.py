@@ -11,8 +11,9 @@ from pydantic import ValidationError
 from sn17.up.report import TaskRecord, WorkerRecord
 from sn17_contract.local_network import NetworkLedger, Unjudged
 from sn17_contract.metrics import GenerationKind, Metric
-from sn17_contract.tasks import VALIDATORS
+from sn17_contract.tasks import VALIDATORS, TaskView
 from sn17_contract.worker import WorkerStatus
+from sn17_miner.core.records import Task
 from sn17_miner.journal.journal import Journal
 from sn17_miner.journal.reader import JournalError
 
@@ -94,19 +95,21 @@ def read_tasks(journal: Path) -> list[TaskRecord]:
         tasks, uids = reader.tasks(limit=JOURNAL_WINDOW, door=VALIDATORS), reader.uids()
     finally:
         reader.close()
-    return [
-        TaskRecord(
-            task_id=task.task_id,
-            validator=task.validator,
-            kind=task.kind,
-            outcome=task.outcome,
-            reason=task.reason or "",
-            score=task.score,
-            delivery_seconds=None if task.finished_at is None else task.finished_at - task.pulled_at,
-            uid=uids.get(task.validator),
-        )
-        for task in reversed(tasks)
-    ]
+    return [task_record(task, uids.get(task.validator)) for task in reversed(tasks)]
+
+
+def task_record(task: Task | TaskView, uid: int | None) -> TaskRecord:
+    """A row of the journal, or of a miner's answer, for the report."""
+    return TaskRecord(
+        task_id=task.task_id,
+        validator=task.validator,
+        kind=task.kind,
+        outcome=task.outcome,
+        reason=task.reason or "",
+        score=task.score,
+        delivery_seconds=None if task.finished_at is None else task.finished_at - task.pulled_at,
+        uid=uid,
+    )
 
 
 def assigned_tasks(ledger: NetworkLedger) -> dict[str, str]:

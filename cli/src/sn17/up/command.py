@@ -5,27 +5,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
-import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
+from json import dumps
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.live import Live
-from sn17.console import new_console
+from sn17.console import live, new_console, say
+from sn17.exits import Exit
+from sn17.options import Json, ReportFile
+from sn17.report_file import ReportError, ReportTarget
 from sn17.up import folder
 from sn17.up.backends import FITS, choose
 from sn17.up.health import healing, under_way
-from sn17.up.interrupts import EXIT_CODE, InterruptedRunError, Interrupts, listening
+from sn17.up.interrupts import InterruptedRunError, Interrupts, listening
 from sn17.up.process import ProcessFailedError
 from sn17.up.report import Report
 from sn17.up.session import REFRESH_SECONDS, EventLog, Session, running
 from sn17.up.stack import StackOptions
 from sn17.up.tables import fitted, render
 from sn17_contract.files import WrongShapeError
-from sn17_files import write_atomically
 from sn17_splats.convention import MIN_GAUSSIANS
 
 HEALING_SECONDS = 60.0
@@ -67,27 +69,25 @@ def up(
     state_dir: Annotated[
         Path | None, typer.Option(help="Logs, journal and keys. Default: a new folder in .sn17.")
     ] = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the final report there as JSON.")
-    ] = None,
+    report: ReportFile = None,
+    json: Json = False,
 ) -> None:
     """Run validators, workers, fixer and miner on this machine and show what is accepted.
 
     Ctrl-C or SIGTERM ends the run in order: the miner hands in what is done, then the report is shown. A
     second one ends it at once.
 
-    Exit code 0: every task that a validator handed out has an outcome. 1: some have none, or it is not known.
-    2: a process could not be started, or a file or folder cannot be used. 130: ended at once, or before
-    everything had started.
+    Exit code 0: every task that a validator handed out has an outcome, also after a first Ctrl-C. 1: some
+    have none, or it is not known. 130: ended at once, or before everything had started.
     """
     chosen = choose(backend)
     fit = FITS[chosen]
-    console = new_console()
     try:
-        folder.check_report(json_file)
+        target = ReportTarget.of(report, json)
+        console = new_console(error=target.stdout)
         place = folder.choose(state_dir, dt.datetime.now(tz=dt.UTC))
-    except folder.FolderError as error:
-        raise _stop(console, str(error), 2) from error
+    except (folder.FolderError, ReportError) as error:
+        raise _stop(str(error)) from error
     options = StackOptions(
         state_dir=place.resolve(),
         validators=validators,
@@ -106,49 +106,50 @@ def up(
     )
     try:
         with folder.kept(place):
-            report, compared = asyncio.run(_run(options, console, operator=operator))
+            found, compared = asyncio.run(_run(options, console, operator=operator))
     except folder.FolderError as error:
-        raise _stop(console, str(error), 2) from error
-    except (ProcessFailedError, WrongShapeError) as error:
-        raise _stop(console, f"{error}\nLogs: {place / 'logs'}", 2) from error
+        raise _stop(str(error)) from error
+    except (ProcessFailedError, WrongShapeError, OSError) as error:
+        raise _stop(f"{error}\nLogs: {place / 'logs'}") from error
     except InterruptedRunError as error:
-        raise _stop(
-            console, f"Stopped before everything had started. Logs: {place / 'logs'}", EXIT_CODE
-        ) from error
-    raise typer.Exit(_conclude(report, console, place, json_file, compared=compared))
+        say(f"Stopped before everything had started. Logs: {place / 'logs'}", error=True)
+        raise typer.Exit(Exit.INTERRUPTED) from error
+    raise typer.Exit(_conclude(found, console, place, target, compared=compared))
 
 
-def _stop(console: Console, sentence: str, code: int) -> typer.Exit:
-    console.print(sentence, style="red", highlight=False, markup=False, soft_wrap=True)
-    return typer.Exit(code)
+def _stop(sentence: str) -> typer.Exit:
+    say(f"sn17 up: {sentence}", error=True)
+    return typer.Exit(Exit.CANNOT)
 
 
 def _conclude(
-    report: Report, console: Console, place: Path, json_file: Path | None, *, compared: bool | None
+    report: Report, console: Console, place: Path, target: ReportTarget, *, compared: bool | None
 ) -> int:
     """Show and write the report; the exit code. ``compared`` is None for a run that was ended at once."""
     console.print(render(report, title="sn17: what became of every task", width=console.width))
-    if json_file is not None:
-        write_atomically(json_file, json.dumps(asdict(report), indent=2, default=str).encode())
+    try:
+        target.write(dumps(asdict(report), indent=2, default=str))
+    except ReportError as error:
+        raise _stop(str(error)) from error
     console.print(f"Logs, journal and assets: {place}", highlight=False, soft_wrap=True)
     if compared is None:
         console.print("Ended at once: tasks that were open may have no outcome.", style="red")
-        return EXIT_CODE
+        return Exit.INTERRUPTED
     if not compared:
         console.print(
             "The validators' ledger could not be read at the end: its tasks were not compared.", style="red"
         )
-        return 1
+        return Exit.NO
     if report.unaccounted:
         console.print(f"{len(report.unaccounted)} tasks have no outcome: {report.unaccounted}", style="red")
-        return 1
+        return Exit.NO
     console.print(f"All {report.total.pulled} tasks are accounted for.", style="green")
-    return 0
+    return Exit.DONE
 
 
 async def _run(options: StackOptions, console: Console, *, operator: bool) -> tuple[Report, bool | None]:
     def print_line(line: str) -> None:
-        if not console.is_terminal:
+        if not live(console):
             console.print(line, highlight=False, soft_wrap=True)
 
     events = EventLog(print_line)
@@ -170,7 +171,7 @@ async def _run(options: StackOptions, console: Console, *, operator: bool) -> tu
 
 async def _show(watch: AsyncIterator[Report], events: EventLog, console: Console) -> None:
     """The live tables on a terminal, a line for each change elsewhere."""
-    if not console.is_terminal:
+    if not live(console):
         ended = -1
         async for report in watch:
             total = report.total
@@ -179,9 +180,9 @@ async def _show(watch: AsyncIterator[Report], events: EventLog, console: Console
                 line = f"{ended} tasks ended, {total.open} under way"
                 console.print(line, highlight=False, soft_wrap=True)
         return
-    with Live(console=console, refresh_per_second=4, transient=True) as live:
+    with Live(console=console, refresh_per_second=4, transient=True) as screen:
         async for report in watch:
-            live.update(fitted(report, events.lines, console))
+            screen.update(fitted(report, events.lines, console))
     for line in events.lines:
         console.print(line, highlight=False, style="dim")
 

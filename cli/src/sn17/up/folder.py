@@ -59,20 +59,3 @@ def kept(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def check_report(path: Path | None) -> None:
-    """That a report can be written to ``path``, before a run that ends in one.
-
-    Raises:
-        FolderError: the folder is missing or not writable, or ``path`` is a folder.
-    """
-    if path is None:
-        return
-    folder = path.parent
-    if path.is_dir():
-        raise FolderError(f"{path} is a folder: --json takes a file")
-    if not folder.is_dir():
-        raise FolderError(f"{folder} does not exist: --json needs a folder that is there")
-    if not os.access(folder, os.W_OK):
-        raise FolderError(f"{folder} is not writable: --json needs one that is")

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
+
+from sn17.interrupts import handled_by
 
 T = TypeVar("T")
-SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-EXIT_CODE: Final = 130
-"""Of a run that was ended at once, or before it had begun: as a shell has it for Ctrl-C."""
 
 
 class InterruptedRunError(Exception):
@@ -54,10 +52,9 @@ class Interrupts:
 def listening() -> Iterator[Interrupts]:
     """Signals of the terminal and of service managers go to the result while it is held."""
     interrupts, loop = Interrupts(), asyncio.get_running_loop()
-    for number in SIGNALS:
-        loop.add_signal_handler(number, interrupts.signalled)
-    try:
+
+    def signalled(_: int) -> None:
+        loop.call_soon_threadsafe(interrupts.signalled)
+
+    with handled_by(signalled):
         yield interrupts
-    finally:
-        for number in SIGNALS:
-            loop.remove_signal_handler(number)

@@ -72,6 +72,8 @@ class Report:
     validators: tuple[ValidatorRow, ...]
     workers: tuple[WorkerRecord, ...]
     unaccounted: tuple[str, ...] = field(default=())
+    waiting: str = ""
+    """Why the miner asks for no task; empty while it does."""
 
     @property
     def total(self) -> ValidatorRow:

@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import httpx2
 from sn17.up.collect import WorkerBook, assigned_tasks, observe_worker, read_tasks
@@ -51,6 +51,8 @@ class Session:
     events: EventLog
     books: list[WorkerBook]
     hotkeys: list[str]
+    waiting: str = ""
+    """Why the miner asked for no task when it was last asked."""
 
     async def observe(self) -> Report:
         """Ask every worker once and read the journal."""
@@ -65,7 +67,22 @@ class Session:
                 for book, worker in zip(self.books, self.stack.workers, strict=True)
             )
         )
-        return self._report({})
+        waiting = await self._why_no_tasks()
+        if waiting and waiting != self.waiting:
+            self.events.say("miner", f"asks for no task: {waiting}")
+        self.waiting = waiting
+        return replace(self._report({}), waiting=waiting)
+
+    async def _why_no_tasks(self) -> str:
+        """What the miner's readiness says of it; empty where it asks for tasks, or has ended."""
+        miner = self.stack.miner
+        if miner is None:
+            return ""
+        try:
+            answer = await self.client.get(f"http://127.0.0.1:{miner.ready.ops_port}/ready")
+            return str(answer.json()["reasons"].get("pulling", ""))
+        except (httpx2.HTTPError, ValueError, KeyError, TypeError, AttributeError):
+            return ""
 
     async def settle(self) -> tuple[Report, bool]:
         """The final report, and whether it was held against what the validators say they handed out."""

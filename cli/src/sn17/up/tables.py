@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
-from rich.table import Table
 from rich.text import Text
+from sn17.fitted import Column, FittedTable
 from sn17.up.report import Report, ValidatorRow, WorkerRecord
 from sn17_contract.tasks import Outcome
+from sn17_contract.text import neutralise
 
+_OUTCOME_RANKS = {Outcome.ACCEPTED: 0, Outcome.REJECTED: 1}
 MIB = 1024 * 1024
 WIDE = 130
 """Columns of a console that has room for every outcome."""
@@ -22,6 +24,8 @@ def render(
 ) -> RenderableType:
     """Validators, workers and the latest events, one under the other."""
     parts: list[RenderableType] = [validator_table(report, width=width), worker_table(report.workers)]
+    if report.waiting:
+        parts.append(Text(f"The miner asks for no task: {neutralise(report.waiting)}", style="yellow"))
     if events:
         parts.append(
             Panel(
@@ -43,7 +47,7 @@ def fitted(report: Report, events: Sequence[str], console: Console) -> Renderabl
     return render(report, newest[: max(1, room)], width=console.width)
 
 
-def validator_table(report: Report, *, width: int = WIDE) -> Table:
+def validator_table(report: Report, *, width: int = WIDE) -> FittedTable:
     """One line per validator with every outcome, success and yield side by side.
 
     On a console narrower than ``WIDE`` the outcomes that never happened are left out, and that is said.
@@ -51,28 +55,41 @@ def validator_table(report: Report, *, width: int = WIDE) -> Table:
     total = report.total
     shown = [outcome for outcome in Outcome if width >= WIDE or total.outcomes[outcome]]
     hidden = [outcome.value.replace("_", " ") for outcome in Outcome if outcome not in shown]
-    table = _table("Submissions", f"none {', '.join(hidden)}" if hidden else None)
-    table.add_column("uid", justify="right", no_wrap=True)
-    table.add_column("validator")
-    for name in ("pulled", *(outcome.value.replace("_", " ") for outcome in shown)):
-        table.add_column(name, justify="right")
-    for name in ("open", "success", "yield", "score", "p50 s", "p95 s"):
-        table.add_column(name, justify="right")
+    columns = (
+        Column("uid", right=True, rank=4),
+        Column("validator"),
+        Column("pulled", right=True),
+        *(
+            Column(outcome.value.replace("_", " "), right=True, rank=_OUTCOME_RANKS.get(outcome, 3))
+            for outcome in shown
+        ),
+        Column("open", right=True, rank=2),
+        Column("success", right=True),
+        Column("yield", right=True),
+        Column("score", right=True, rank=5),
+        Column("p50 s", right=True, rank=7),
+        Column("p95 s", right=True, rank=6),
+    )
+    table = _table("Submissions", columns, f"none {', '.join(hidden)}" if hidden else None)
     for row in report.validators:
         table.add_row(*_validator_cells(row, shown))
     if len(report.validators) > 1:
-        table.add_section()
-        table.add_row(*_validator_cells(total, shown), style="bold")
+        table.add_row(*_validator_cells(total, shown), style="bold", section=True)
     return table
 
 
-def worker_table(workers: Sequence[WorkerRecord]) -> Table:
+def worker_table(workers: Sequence[WorkerRecord]) -> FittedTable:
     """One line per worker."""
-    table = _table("Workers")
-    table.add_column("worker")
-    table.add_column("state")
-    for name in ("generations", "gaussians", "peak MiB", "of limit", "restarts"):
-        table.add_column(name, justify="right")
+    columns = (
+        Column("worker"),
+        Column("state"),
+        Column("generations", right=True, rank=1),
+        Column("gaussians", right=True, rank=2),
+        Column("peak MiB", right=True, rank=4),
+        Column("of limit", right=True),
+        Column("restarts", right=True, rank=3),
+    )
+    table = _table("Workers", columns)
     for worker in workers:
         limit = worker.memory_limit_bytes
         table.add_row(
@@ -87,17 +104,18 @@ def worker_table(workers: Sequence[WorkerRecord]) -> Table:
     return table
 
 
-def _table(title: str, caption: str | None = None) -> Table:
-    return Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        caption=caption,
-        caption_justify="left",
-        header_style="bold",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
+def _table(title: str, columns: Sequence[Column], caption: str | None = None) -> FittedTable:
+    style = {
+        "title": title,
+        "title_justify": "left",
+        "title_style": "bold",
+        "caption": caption,
+        "caption_justify": "left",
+        "header_style": "bold",
+        "box": box.SIMPLE_HEAD,
+        "pad_edge": False,
+    }
+    return FittedTable(columns, style=style)
 
 
 def _validator_cells(row: ValidatorRow, shown: Sequence[Outcome]) -> list[str]:

@@ -11,6 +11,8 @@ import typer
 from sn17_protocol.wallet import WalletError
 
 from sn17.console import say
+from sn17.exits import Exit
+from sn17.options import Namespace
 from sn17.wallet.secret import DEFAULT_WALLETS, hotkey_path, hotkey_secret
 
 app = typer.Typer(name="wallet", help="The hotkey for a cluster, without the coldkey.", no_args_is_help=True)
@@ -31,9 +33,7 @@ def secret(
     ] = None,
     name: Annotated[str, typer.Option(help="name of the Secret")] = "sn17-hotkey",
     key: Annotated[str, typer.Option(help="key in the Secret")] = "hotkey",
-    namespace: Annotated[
-        str | None, typer.Option("--namespace", "-n", help="namespace of the Secret")
-    ] = None,
+    namespace: Namespace = None,
     show: Annotated[bool, typer.Option(help="print it even to a terminal")] = False,
 ) -> None:
     """Print the manifest of the hotkey's Secret, to be piped into ``kubectl apply -f -``."""
@@ -41,13 +41,13 @@ def secret(
         typer.echo(
             "this prints a secret: pipe it into `kubectl apply -f -`, or add --show to see it here", err=True
         )
-        raise typer.Exit(2)
+        raise typer.Exit(Exit.CANNOT)
     try:
         made = hotkey_secret(
             file or hotkey_path(wallet, hotkey, path), name=name, key=key, namespace=namespace
         )
     except WalletError as error:
         say(f"sn17 wallet secret: {error}", error=True)
-        raise typer.Exit(1) from None
+        raise typer.Exit(Exit.CANNOT) from None
     typer.echo(f"hotkey {made.address} as Secret {name}", err=True)
     typer.echo(json.dumps(made.manifest, indent=2))

@@ -30,6 +30,15 @@ def write_atomically(path: Path, content: bytes, *, mode: int | None = None) -> 
     if mode is None and there is not None:
         mode = stat.S_IMODE(there)
     part = target.with_name(f".{target.name[:200]}.{secrets.token_hex(6)}")
+    try:
+        _write(part, target, content, mode)
+    except OSError as error:
+        # The name that the caller gave, not the one beside it.
+        error.filename, error.filename2 = str(path), None
+        raise
+
+
+def _write(part: Path, target: Path, content: bytes, mode: int | None) -> None:
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -27,6 +27,7 @@ log = logging.getLogger("sn17.operator")
 MERGE_PATCH = "application/merge-patch+json"
 TIMEOUT = aiohttp.ClientTimeout(total=20.0, sock_connect=5.0)
 
+DEFAULT_KUBECONFIG = "~/.kube/config"
 THROTTLED_TRIES = 3
 PATIENCE_SECONDS = 3.0
 """The longest that one call waits because the server asked for it; beyond that the tick goes on without."""
@@ -80,18 +81,29 @@ class KubeApi:
         """Of the last answer, as its header gives it."""
 
     @classmethod
-    async def connect(cls, on_error: Callable[[str], None] = lambda reason: None) -> KubeApi:
-        """With the pod's service account, or else with KUBECONFIG.
+    async def connect(
+        cls,
+        on_error: Callable[[str], None] = lambda reason: None,
+        *,
+        kubeconfig: str | None = None,
+        context: str | None = None,
+    ) -> KubeApi:
+        """With the files of ``kubeconfig`` (joined by colons) if given; else with the pod's service account,
+        or with KUBECONFIG, where an empty one counts as none.
 
         Raises:
             kubernetes.aio.config.ConfigException: there is neither.
         """
         configuration = Configuration()
         configuration.retries = 0
-        if "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
+        named = kubeconfig or os.environ.get("KUBECONFIG")
+        if "KUBERNETES_SERVICE_HOST" in os.environ and not named and context is None:
             config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         else:
-            await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+            # The library's own default is that of the moment when it was imported.
+            await config.load_kube_config(  # type: ignore[no-untyped-call]
+                config_file=named or DEFAULT_KUBECONFIG, context=context, client_configuration=configuration
+            )
         return cls(configuration, on_error=on_error)
 
     async def close(self) -> None:

@@ -17,6 +17,7 @@ from sn17_protocol.wallet import WalletError, load_hotkey
 from sn17_service import Service
 
 from sn17_miner import lock, ops
+from sn17_miner.asset_route import asset_routes
 from sn17_miner.chain.feed import ChainFeed
 from sn17_miner.chain.sdk import SdkSource
 from sn17_miner.chain.source import ChainSource, FileSource, HttpSource
@@ -39,6 +40,7 @@ from sn17_miner.gauges import gauges
 from sn17_miner.journal.journal import Journal
 from sn17_miner.journal.reader import JournalError
 from sn17_miner.journal.thread import JournalThread
+from sn17_miner.kept import FOLDER, KeptAssets
 from sn17_miner.metrics import Gauges, MinerMetrics
 from sn17_miner.miner import Limits, Miner
 from sn17_miner.pipeline import Pipeline
@@ -79,6 +81,7 @@ def serve(settings: MinerSettings) -> int:
         return 1
     place = ops.Place(settings.state_dir / JOURNAL)
     service.add_ops_router(ops.routes(place), admin=True)
+    service.add_ops_router(asset_routes(place, kept_assets(settings)), admin=True)
     service.background("miner", lambda: _mine(service, settings, keypair, journal, place, accounts))
     service.log.info("miner starts", extra={"hotkey": keypair.ss58_address, "netuid": settings.netuid})
     return service.main(None)
@@ -174,6 +177,7 @@ def _context(
         scorer=ScorerClient(session, gate.scorer_url.rstrip("/"), timeout=gate.scorer_timeout_seconds)
         if gate.scorer_url
         else None,
+        kept=kept_assets(settings),
     )
 
 
@@ -250,6 +254,16 @@ def _gateways(
     )
     nodes = Nodes({door: source.pause for door, source in sources.items()}, context.scheduler.rng)
     return Gateways(context, client, sources, accounts, nodes)
+
+
+def kept_assets(settings: MinerSettings) -> KeptAssets:
+    """Where submitted assets stay for a while."""
+    return KeptAssets(
+        settings.state_dir / FOLDER,
+        settings.keep_assets,
+        settings.keep_assets_max_bytes,
+        settings.disk_min_free_bytes,
+    )
 
 
 def _pool(settings: MinerSettings, workers: WorkerClient) -> Pool:

@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from bittensor_wallet import Keypair
 from sn17_contract.tasks import Enhancement, GivenUpReason, Lane, Outcome, TaskKind
@@ -24,6 +25,7 @@ from sn17_miner.core.timing import Policy
 from sn17_miner.core.verdict import CallError
 from sn17_miner.journal.journal import Journal
 from sn17_miner.journal.thread import JournalThread
+from sn17_miner.kept import KeptAssets
 from sn17_miner.metrics import MinerMetrics, label
 from sn17_miner.pool import Pool
 from sn17_miner.spool import Spool
@@ -79,6 +81,7 @@ class Context:
     clock_ns: Callable[[], int]
     wake: Callable[[], None] = lambda: None
     scorer: ScorerClient | None = None
+    kept: KeptAssets = field(default_factory=lambda: KeptAssets(Path()))
     started_at: float = 0.0
     """Of this process: a task's time to get a result starts anew, since its validator still waits for it."""
     durations: Durations = field(default_factory=Durations)
@@ -209,6 +212,9 @@ class Context:
         self.metrics.decisions.labels(f"outcome:{outcome.value}").inc()
         if reason is not None:
             self.metrics.given_up.labels(task.door, reason.value).inc()
+        sent = next((a for a in task.attempts if a.number == done.submitted_attempt), None)
+        if sent is not None and sent.spz is not None:
+            self.kept.keep(task.n, task.task_id, self.spool.path(sent.spz))
         for attempt in task.attempts:
             self.spool.remove(attempt.ply, attempt.spz)
         return done

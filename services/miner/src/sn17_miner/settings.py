@@ -193,6 +193,8 @@ class MinerSettings(ServiceSettings):
 
     keep_days: float = Field(7.0, gt=0, description="finished tasks stay in the journal")
     keep_tasks: int = Field(20_000, ge=100, description="finished tasks in the journal at most")
+    keep_assets: int = Field(20, ge=0, description="submitted assets kept for people to look at; 0 = none")
+    keep_assets_max_bytes: int = Field(256 << 20, ge=0, description="submitted assets kept at most")
     spool_max_bytes: int = Field(4 << 30, gt=0, description="payloads on disk; no pulls above it")
     disk_min_free_bytes: int = Field(256 << 20, ge=0, description="no pulls with less free disk")
     max_splat_bytes: int = Field(500 * 1024 * 1024, gt=0)

@@ -1,0 +1,1 @@
+"""``sn17 generate``: your own prompts through a gateway."""
