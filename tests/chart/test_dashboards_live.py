@@ -86,6 +86,8 @@ def live(api: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Liv
             "install", "sn17", str(CHART), "-n", namespace, "-f", preset,
             "--set", "grafana.enabled=false",
             "--set-json", f"operator.spec.rules.memory={json.dumps(QUICK_MEMORY_RULE)}",
+            # The recycle that the boards show is that of a container; a swap leaves it running.
+            "--set", "operator.spec.strategy=RestartContainer",
         )  # fmt: skip
         with LiveRelease(api, namespace, folder, SETTINGS) as release:
             try:
