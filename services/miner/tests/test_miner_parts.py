@@ -154,6 +154,7 @@ def read(feedback: Feedback | None, until: int, **changes: Any) -> Verdict:
         (Feedback(), 1300, True, Verdict.SKIPPED),
         (Feedback(), 0, False, Verdict.NOT_PROCESSED),
         (Feedback(average_fidelity_score=0.9), 990, False, Verdict.NOT_PROCESSED),
+        (Feedback(average_fidelity_score=0.9), 1002, False, Verdict.NOT_PROCESSED),
         (None, 0, False, Verdict.UNKNOWN),
     ],
 )
@@ -181,6 +182,7 @@ def test_where_cooldowns_do_not_differ_only_a_second_submission_can_be_a_repetit
         (408, "no answer", Verdict.UNKNOWN),
         (422, "unreadable", Verdict.UNKNOWN),
         (500, "x", Verdict.UNKNOWN),
+        (500, "no task assigned", Verdict.UNKNOWN),
         (503, "reset", Verdict.UNKNOWN),
         (401, "Nonce is too old", Verdict.REFUSED),
         (403, "5F submitted results while having no task assigned", Verdict.GONE),

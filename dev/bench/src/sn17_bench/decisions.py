@@ -1,11 +1,12 @@
 """What each automatic decision earns: the same world with it and without it, in accepted assets.
 
     python -m sn17_bench.decisions [--json FILE] [--seeds 5] [--days 10] [--only WORD]
-    python -m sn17_bench.decisions --page FILE.json [FILE.md]
+    python -m sn17_bench.decisions --page FILE.json POSTMORTEM.json FILE.md
 
 Miner: the real scheduler, fleet, learning, gate and reading of answers in virtual time, against the real
-validators' books. Operator: the real controller against the fleet of its own tests. ``--page`` writes
-docs/decisions.md from a result.
+validators' books. Operator: the real controller against a fleet in virtual time. Fixer: assets of the
+procedural generator, damaged, repaired and judged by the local validators' scorer. ``--json`` adds to a file
+that is there: rows of the same decision and world are replaced. ``--page`` writes docs/decisions.md from it.
 """
 
 from __future__ import annotations
@@ -13,39 +14,59 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
-import sys
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sn17_bench.ablation import Row, ablations, compare
-from sn17_bench.ablation_operator import OperatorRow, operator_rows
+from sn17_bench.ablation import Row, compare
+from sn17_bench.ablation_fixer import fixer_rows
+from sn17_bench.ablation_operator import operator_rows
 from sn17_bench.ablation_page import page
+from sn17_bench.ablation_scenes import ablations
 
 ROOT = Path(__file__).resolve().parents[4]
 
 
-def _run(number: int, acceptance: float, seeds: int, days: float | None) -> Row:
-    return compare(ablations()[number], acceptance, seeds, days)
+def miner_rows(seeds: int, days: float | None, only: str) -> Iterator[Row]:
+    """Every ablation of the miner at every acceptance."""
+    for ablation in ablations():
+        if only in f"{ablation.decision} | {ablation.world}":
+            for acceptance in ablation.acceptances:
+                yield compare(ablation, acceptance, seeds, days)
 
 
-def miner_rows(seeds: int, days: float | None, only: str) -> list[Row]:
-    """Every ablation of the miner at every acceptance, two processes side by side."""
-    wanted = [(n, a) for n, each in enumerate(ablations()) if only in each.decision for a in each.acceptances]
-    with ProcessPoolExecutor(2) as pool:
-        jobs = [pool.submit(_run, number, acceptance, seeds, days) for number, acceptance in wanted]
-        rows = []
-        for job in jobs:
-            row = job.result()
-            rows.append(row)
-            print(
-                f"{row.decision:32} {row.world:32} {row.acceptance:4.0%} {row.ratio:6.3f}"
-                f" [{row.low:.3f}, {row.high:.3f}]  {row.accepted:7.1f} {row.accepted_without:7.1f}",
-                flush=True,
-            )
-    return rows
+class Found:
+    """Rows as they come, kept in a file if there is one, each with the commit it was measured at."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.rows: dict[str, list[dict[str, Any]]] = {"miner": [], "operator": [], "fixer": []}
+        if path is not None and path.exists():
+            known = json.loads(path.read_text())
+            self.rows = {part: known[part] for part in self.rows}
+        commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True)
+        self.stamp = {"commit": commit.strip(), "date": datetime.now(UTC).date().isoformat()}
+
+    def add(self, part: str, row: dict[str, Any]) -> None:
+        """Take a row in the place of the one that was there."""
+        rows, key = self.rows[part], _key(row)
+        stamped = {**row, **self.stamp}
+        for number, known in enumerate(rows):
+            if _key(known) == key:
+                rows[number] = stamped
+                break
+        else:
+            rows.append(stamped)
+        interval = f"[{row['low']:.3f}, {row['high']:.3f}]"
+        print(f"{key[0]:32} {key[1]:36} {key[2]!s:5} {row['ratio']:7.3f} {interval}", flush=True)
+        if self.path is not None:
+            self.path.write_text(json.dumps({**self.stamp, **self.rows}, indent=1) + "\n")
+
+
+def _key(row: dict[str, Any]) -> tuple[str, str, float | str]:
+    return row["decision"], row["world"], row.get("acceptance", "")
 
 
 def main() -> None:
@@ -54,33 +75,21 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path)
     parser.add_argument("--seeds", type=int, default=5, choices=(3, 4, 5, 6, 8, 10))
-    parser.add_argument("--days", type=float)
-    parser.add_argument("--only", default="", help="ablations whose decision holds this word")
-    parser.add_argument("--page", type=Path, nargs="+", metavar="FILE")
+    parser.add_argument("--days", type=float, help="of the miner's worlds at most; 5 without it")
+    parser.add_argument("--only", default="", help="those whose decision and world hold this word")
+    parser.add_argument("--page", type=Path, nargs=3, metavar="FILE")
     options = parser.parse_args()
     if options.page:
-        text = page(json.loads(options.page[0].read_text()))
-        if len(options.page) > 1:
-            options.page[1].write_text(text)
-        else:
-            sys.stdout.write(text)
+        found, postmortem, target = options.page
+        target.write_text(page(json.loads(found.read_text()), json.loads(postmortem.read_text())))
         return
-    print(f"{'decision':32} {'world':32}  at   ratio  95 % interval      a day   without")
-    rows = miner_rows(options.seeds, options.days, options.only)
-    operator: list[OperatorRow] = operator_rows(options.only)
-    for row in operator:
-        print(f"{row.decision:32} {row.world:32}      {row.ratio:6.3f}  {row.good_an_hour:7.1f}")
-    if options.json:
-        commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True).strip()
-        found: dict[str, Any] = {
-            "commit": commit,
-            "date": datetime.now(UTC).date().isoformat(),
-            "seeds": options.seeds,
-            "days": options.days,
-            "miner": [asdict(row) for row in rows],
-            "operator": [asdict(row) for row in operator],
-        }
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
+    rows = Found(options.json)
+    for miner_row in miner_rows(options.seeds, options.days, options.only):
+        rows.add("miner", asdict(miner_row))
+    for operator_row in operator_rows(options.only):
+        rows.add("operator", asdict(operator_row))
+    for fixer_row in fixer_rows(options.only):
+        rows.add("fixer", asdict(fixer_row))
 
 
 if __name__ == "__main__":

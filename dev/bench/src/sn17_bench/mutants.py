@@ -1,111 +1,134 @@
 """One-line faults put into a copy of the cores: which of them do the tests notice?
 
-    python -m sn17_bench.mutants [--only WORD]
+    python -m sn17_bench.mutants [--only CORE] [--json FILE]
 
-Each is applied to a copy that stands before the package on the path, and the tests named beside it are run.
-Exit status 1 where one survives that has no reason here.
+Each is applied to a copy that stands before the package on the path, and its core's tests are run until the
+first failure; without a fault they must pass. Exit status 1 where one survives that has no reason in
+dev/bench/survivors.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
+import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+import time
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+from sn17_bench.mutant_list import MUTANTS, Core, Mutant
 
 ROOT: Final = Path(__file__).resolve().parents[4]
-MINER: Final = "services/miner"
-TRELLIS: Final = "services/trellis"
+SURVIVORS: Final = ROOT / "dev" / "bench" / "survivors.json"
+_LIBRARIES: Final = (
+    "pytest",
+    "hypothesis.stateful",
+    "numpy",
+    "pydantic_settings",
+    "aiohttp.web",
+    "httpx2",
+    "kubernetes.aio.client",
+    "prometheus_client",
+    "torch",
+)
+"""Loaded once: each run is a fork. None of them is ours, so that a copy is found first."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mutant:
-    """``old`` becomes ``new`` in ``file`` of ``package``; ``reason`` says why it may survive."""
-
-    package: str
-    file: str
-    old: str
-    new: str
-    tests: str
-    reason: str = ""
+def reasons() -> dict[str, str]:
+    """Why a mutant may survive, by its key."""
+    found: dict[str, str] = json.loads(SURVIVORS.read_text())
+    return found
 
 
-_GATE: Final = "services/miner/tests/test_miner_gate.py"
-_PARTS: Final = "services/miner/tests/test_miner_parts.py"
-_SCHEDULER: Final = "services/miner/tests/test_miner_scheduler.py"
-_GLUE: Final = "services/trellis/tests/engine/test_glue.py services/trellis/tests/engine/test_fast.py"
-
-MUTANTS: Final = (
-    Mutant(MINER, "core/gate.py", "rate * (1.0 - chance) * penalty", "rate * penalty", _GATE),
-    Mutant(MINER, "core/gate.py", "cost / (1.0 + DUEL_WORTH + cost)", "cost / (1.0 + cost)", _GATE),
-    Mutant(MINER, "core/gate.py", "held_back + 1 >= every", "False", _GATE),
-    Mutant(MINER, "core/gate.py", "better = hopeless and recent >= mark", "better = False", _GATE),
-    Mutant(MINER, "core/gate.py", "seconds = cycle + penalty *", "seconds = cycle + 0 *", _GATE),
-    Mutant(MINER, "core/evidence.py", "self.mean < chance and", "True and", _GATE),
-    Mutant(MINER, "core/evidence.py", "SURE: Final = 4.5", "SURE: Final = 0.5", _GATE),
-    Mutant(MINER, "core/learning.py", "+ late + self.idle", "+ late", _GATE),
-    Mutant(MINER, "core/verdict.py", "standing.accepted == 0 or", "False or", _PARTS),
-    Mutant(MINER, "core/verdict.py", "feedback.task_fidelity_score > 0", "True", _PARTS),
-    Mutant(MINER, "core/scheduler.py", "+ self.policy.cooldown_margin", "", _SCHEDULER),
-    Mutant(MINER, "core/scheduler.py", "lane.failures, lane.cooldown_until = 0, until",
-           "lane.cooldown_until = until", _SCHEDULER),
-    Mutant(TRELLIS, "engine/pipeline.py", "out * out.new_tensor(self.normalization.std) +", "out +", _GLUE),
-    Mutant(TRELLIS, "engine/pipeline.py", "self.decoder(latent) > 0", "self.decoder(latent) > 0.5", _GLUE),
-    Mutant(TRELLIS, "engine/pipeline.py", "noise = self.latent_noise(generator, voxels)\n            latents",
-           "noise = self.latent_noise(torch.Generator().manual_seed(request.seed), voxels)\n"
-           "            latents", _GLUE),
-    Mutant(TRELLIS, "engine/fast.py", "or self._table_key != params", "", _GLUE),
-    Mutant(TRELLIS, "engine/fast.py", "key.copy_(new_key)", "pass", _GLUE),
-    Mutant(TRELLIS, "engine/sampler.py", "low <= t <= high", "low < t < high", _GLUE),
-    Mutant(TRELLIS, "engine/gaussians.py", "fn.layer_norm(h.float(), h.shape[-1:])",
-           "fn.layer_norm(h, h.shape[-1:]).float()", _GLUE),
-    Mutant(TRELLIS, "engine/gaussians.py", "torch.exp(self.scaling + math.log(cfg.scaling_bias))",
-           "torch.exp(self.scaling)", _GLUE),
-    Mutant(TRELLIS, "engine/conditioning.py", "> 0.8 * 255", ">= 0.8 * 255", _GLUE),
-)  # fmt: skip
+def source(mutant: Mutant) -> Path:
+    """The file that it changes."""
+    return ROOT / mutant.core.folder / "src" / mutant.core.package / mutant.file
 
 
-def survives(mutant: Mutant, folder: Path) -> bool:
-    """Whether its tests stay green. Raises ValueError where the line is no longer there once."""
-    copy = folder / "src"
-    shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(ROOT / mutant.package / "src", copy)
-    (package,) = (each for each in copy.iterdir() if (each / "__init__.py").exists())
-    path = package / mutant.file
-    text = path.read_text()
+def changed(mutant: Mutant) -> str:
+    """The file's text with the fault. Raises ValueError where the line does not stand there once."""
+    text = source(mutant).read_text()
     if text.count(mutant.old) != 1:
         raise ValueError(f"{mutant.file}: {mutant.old!r} stands there {text.count(mutant.old)} times")
-    path.write_text(text.replace(mutant.old, mutant.new))
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *mutant.tests.split()],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(copy)},
-        capture_output=True,
-        check=False,
-    )
-    return done.returncode == 0
+    return text.replace(mutant.old, mutant.new)
+
+
+def passes(core: Core, folder: Path, mutant: Mutant | None) -> bool:
+    """Whether the core's tests pass with the fault, or without any."""
+    copy = folder / "src"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(ROOT / core.folder / "src", copy, ignore=shutil.ignore_patterns("__pycache__"))
+    if mutant is not None:
+        (copy / core.package / mutant.file).write_text(changed(mutant))
+    return _forked(core, copy, folder / "output") == 0
+
+
+def _forked(core: Core, copy: Path, output: Path) -> int:
+    """Exit status of pytest, run in a fork that imports the copy."""
+    sys.stdout.flush()
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    status = 99
+    try:
+        with output.open("w") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+        os.chdir(ROOT)
+        sys.path.insert(0, str(copy))
+        sys.dont_write_bytecode = True
+        os.environ["PYTHONPATH"] = str(copy)
+        pytest = importlib.import_module("pytest")
+        status = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *shlex.split(core.tests)]))
+    finally:
+        os._exit(status)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", default="", help="mutants of files that hold this word")
+    parser.add_argument("--only", default="", help="one core: gate, verdict, scheduler, planner, ...")
+    parser.add_argument("--json", type=Path, help="rows of cores that are not run stay as they are")
     options = parser.parse_args()
-    unexplained = 0
-    with tempfile.TemporaryDirectory() as folder:
-        for mutant in MUTANTS:
-            if options.only not in mutant.file:
-                continue
-            alive = survives(mutant, Path(folder))
-            unexplained += alive and not mutant.reason
+    for library in _LIBRARIES:
+        importlib.import_module(library)
+    wanted = [mutant for mutant in MUTANTS if options.only in mutant.core.name]
+    found: dict[str, Any] = {}
+    if options.json is not None and options.json.exists():
+        found = json.loads(options.json.read_text())["mutants"]
+    known, unexplained, tested = reasons(), 0, set()
+    commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True).strip()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for mutant in wanted:
+            core = mutant.core
+            if core not in tested and not passes(core, folder, None):
+                print((folder / "output").read_text())
+                print(f"{core.name}: the tests fail without a fault", file=sys.stderr)
+                return 2
+            tested.add(core)
+            started = time.monotonic()
+            alive = passes(core, folder, mutant)
+            why = known.get(mutant.key, "")
+            unexplained += alive and not why
             word = "survives" if alive else "killed"
-            print(f"{word:9} {mutant.file:24} {mutant.old[:60]!r} {mutant.reason}", flush=True)
+            seconds = time.monotonic() - started
+            print(
+                f"{word:9} {seconds:5.1f} s  {core.name:10} {mutant.file:22} {mutant.old[:60]!r} {why}",
+                flush=True,
+            )
+            found[mutant.key] = {"core": core.name, "survives": alive, "commit": commit}
+            if options.json is not None:
+                text = {"commit": commit, "date": datetime.now(UTC).date().isoformat(), "mutants": found}
+                options.json.write_text(json.dumps(text, indent=1) + "\n")
     return 1 if unexplained else 0
 
 

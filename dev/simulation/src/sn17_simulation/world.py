@@ -188,11 +188,12 @@ class World:
             self._at(self.now + CALL, lambda pull=pull: self._pull(pull))  # type: ignore[misc]
         if plan.wake_at is not None and self.now < plan.wake_at < self._wake:
             self._wake = plan.wake_at
-            self._at(plan.wake_at + LOOP, self._woken)
+            self._at(plan.wake_at + LOOP, lambda at=plan.wake_at: self._woken(at))  # type: ignore[misc]
 
-    def _woken(self) -> None:
-        self._wake = inf
-        self._turn()
+    def _woken(self, at: float) -> None:
+        if at == self._wake:
+            self._wake = inf
+            self._turn()
 
     def _pull(self, pull: Pull) -> None:
         lane = self.scheduler.lanes[pull.hotkey]
