@@ -16,11 +16,11 @@ _MAX_JSON: Final = 32 * 1024 * 1024
 S = TypeVar("S", bound=BaseModel)
 
 
-class MinerUnavailable(Exception):
+class MinerUnavailableError(Exception):
     """The miner gave no usable answer; the text says why in one sentence."""
 
 
-class AssetMissing(Exception):
+class AssetMissingError(Exception):
     """The miner has no asset of this task; the text says why."""
 
 
@@ -37,36 +37,38 @@ class MinerReader:
         await self._client.aclose()
 
     async def tasks(self, limit: int) -> TaskList:
-        """The newest tasks of every door. Raises MinerUnavailable."""
+        """The newest tasks of every door. Raises MinerUnavailableError."""
         return await self._read("/v1/tasks", TaskList, {"limit": str(limit)})
 
     async def places(self) -> ValidatorList:
-        """Validators, gateways and workers as the miner sees them. Raises MinerUnavailable."""
+        """Validators, gateways and workers as the miner sees them. Raises MinerUnavailableError."""
         return await self._read("/v1/validators", ValidatorList, {})
 
     async def asset(self, n: int) -> bytes:
         """The submitted asset of task ``n``, as SPZ.
 
         Raises:
-            AssetMissing: none is kept.
-            MinerUnavailable: the miner gave no usable answer.
+            AssetMissingError: none is kept.
+            MinerUnavailableError: the miner gave no usable answer.
         """
         status, body = await self._get(f"/v1/tasks/{n}/asset", {}, _MAX_ASSET)
         if status == httpx2.codes.NOT_FOUND:
-            raise AssetMissing(f"no asset of task {n} is kept")
+            raise AssetMissingError(f"no asset of task {n} is kept")
         if status != httpx2.codes.OK:
-            raise MinerUnavailable(f"the miner answers {status}")
+            raise MinerUnavailableError(f"the miner answers {status}")
         return body
 
     async def _read(self, path: str, shape: type[S], query: dict[str, str]) -> S:
         status, body = await self._get(path, query, _MAX_JSON)
         if status != httpx2.codes.OK:
             hint = ": its admin token is not ours" if status in (401, 403) else ""
-            raise MinerUnavailable(f"the miner answers {status}{hint}")
+            raise MinerUnavailableError(f"the miner answers {status}{hint}")
         try:
             return shape.model_validate_json(body)
         except ValidationError as error:
-            raise MinerUnavailable("the miner's answer is not understood; is it another version?") from error
+            raise MinerUnavailableError(
+                "the miner's answer is not understood (another version?)"
+            ) from error
 
     async def _get(self, path: str, query: dict[str, str], limit: int) -> tuple[int, bytes]:
         try:
@@ -78,10 +80,10 @@ class MinerReader:
                 async for part in answer.aiter_bytes():
                     size += len(part)
                     if size > limit:
-                        raise MinerUnavailable(f"the miner's answer is larger than {limit} bytes")
+                        raise MinerUnavailableError(f"the miner's answer is larger than {limit} bytes")
                     parts.append(part)
                 return answer.status_code, b"".join(parts)
         except OSError as error:
-            raise MinerUnavailable(f"the miner's token cannot be read: {error.strerror}") from error
+            raise MinerUnavailableError(f"the miner's token cannot be read: {error.strerror}") from error
         except httpx2.HTTPError as error:
-            raise MinerUnavailable("the miner does not answer") from error
+            raise MinerUnavailableError("the miner does not answer") from error

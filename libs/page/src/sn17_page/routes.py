@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import hashlib
 import mimetypes
 from collections.abc import Awaitable, Callable
@@ -14,8 +15,9 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel
 from sn17_contract.tasks import TaskList, ValidatorList
 from sn17_splats import Limits, SplatError, decode_spz, write_ply
+from sn17_splats.spz import spz_payload
 
-from sn17_page.miner import AssetMissing, MinerReader, MinerUnavailable
+from sn17_page.miner import AssetMissingError, MinerReader, MinerUnavailableError
 from sn17_page.safety import HEADERS, open_to_all
 from sn17_page.views import PageState, Queue, page_state
 
@@ -120,18 +122,18 @@ def page_router(page: Page) -> APIRouter:
 
     @router.get("/page/v1/assets/{n}.{form}")
     async def asset(
-        request: Request, n: Annotated[int, Path(ge=1, le=2**53)], form: Literal["spz", "ply"]
+        request: Request, n: Annotated[int, Path(ge=1, le=2**53)], form: Literal["spz", "ply", "view"]
     ) -> Response:
         await page.check(request)
         if page.miner is None:
             return _missing(404, _NO_MINER)
         try:
             body = await page.miner.asset(n)
-            if form == "ply":
-                body = await asyncio.to_thread(_ply_of, body)
-        except AssetMissing as error:
+            if form != "spz":
+                body = await asyncio.to_thread(_CONVERTERS[form], body)
+        except AssetMissingError as error:
             return _missing(404, str(error))
-        except MinerUnavailable as error:
+        except MinerUnavailableError as error:
             return _missing(503, str(error))
         except SplatError as error:
             return _missing(502, f"the kept asset cannot be read: {error}")
@@ -149,13 +151,21 @@ async def _ask_miner(
         return None, None, _NO_MINER
     try:
         tasks, places = await asyncio.gather(miner.tasks(limit), miner.places())
-    except MinerUnavailable as error:
+    except MinerUnavailableError as error:
         return None, None, str(error)
     return tasks, places, None
 
 
-def _ply_of(spz: bytes) -> bytes:
+def _to_ply(spz: bytes) -> bytes:
     return write_ply(decode_spz(spz, _LIMITS), normals=False)
+
+
+def _to_niantic_spz(spz: bytes) -> bytes:
+    """The same payload in gzip, which the viewer reads, instead of the subnet's zstd."""
+    return gzip.compress(spz_payload(decode_spz(spz, _LIMITS)).data, 1, mtime=0)
+
+
+_CONVERTERS: Final = {"ply": _to_ply, "view": _to_niantic_spz}
 
 
 def _answer(file: _File, request: Request) -> Response:

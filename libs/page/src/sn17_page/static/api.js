@@ -48,6 +48,9 @@ export const session = async () => (await request("/page/v1/session")).json();
 export const state = async (limit) => (await request(`/page/v1/state?limit=${limit}`)).json();
 export const status = async (id) => (await request(`/get_status?id=${encodeURIComponent(id)}`)).json();
 
+/** The form in which an asset is fetched to be shown, and what the viewer calls it. */
+export const shownAs = ({ n }) => (n ? ["view", "spz"] : ["ply", "ply"]);
+
 /** The bytes of an asset: of task `n` of any door, or of a request made on this page. */
 export async function asset({ n, id }, form, signal) {
   const path = n ? `/page/v1/assets/${n}.${form}`

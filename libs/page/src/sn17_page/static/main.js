@@ -34,10 +34,11 @@ async function show(source, asset) {
   setText(at("view-note"), "Loading…");
   facts(asset, null);
   try {
-    const bytes = await api.asset(source, "spz", signal);
-    const gaussians = await viewer.show(bytes, "spz");
+    const [form, viewed] = api.shownAs(source);
+    const bytes = await api.asset(source, form, signal);
+    const gaussians = await viewer.show(bytes, viewed);
     if (signal.aborted) return;
-    current = { source, bytes, name: source.n ? `task-${source.n}` : "asset" };
+    current = { source, name: source.n ? `task-${source.n}` : "asset" };
     facts(asset, gaussians);
     setText(at("view-note"), "");
     at("view").setAttribute("aria-label", `3D view of ${asset.kind === "image" ? "an asset from a picture" : asset.prompt}`);
@@ -53,8 +54,7 @@ async function show(source, asset) {
 async function save(form) {
   if (!current) return;
   try {
-    const bytes = form === "spz" ? current.bytes : await api.asset(current.source, form);
-    api.save(bytes, `${current.name}.${form}`);
+    api.save(await api.asset(current.source, form), `${current.name}.${form}`);
   } catch (error) {
     setText(at("view-note"), `It cannot be downloaded: ${error.message}`);
   }

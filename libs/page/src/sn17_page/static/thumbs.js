@@ -45,7 +45,8 @@ export class Thumbs {
       this.#waiting.delete(n);
       this.#observer.unobserve(element);
       try {
-        const strip = await this.#viewer.strip(await api.asset({ n }, "spz"), "spz");
+        const [form, viewed] = api.shownAs({ n });
+        const strip = await this.#viewer.strip(await api.asset({ n }, form), viewed);
         this.#keep(n, URL.createObjectURL(strip));
         this.#set(element, this.#pictures.get(n));
       } catch (error) {
