@@ -130,12 +130,14 @@ class FakeMiner:
         self.assets: dict[int, bytes] = {n: encode_spz(splats(seed=n)) for n in (1, 2)}
         self.down = False
         self.asked: list[str] = []
+        self.hosts: set[str] = set()
 
     def transport(self) -> httpx2.MockTransport:
         return httpx2.MockTransport(self.answer)
 
     def answer(self, request: httpx2.Request) -> httpx2.Response:
         self.asked.append(request.url.path)
+        self.hosts.add(request.url.netloc.decode())
         if self.down:
             raise httpx2.ConnectError("refused")
         if request.headers.get("authorization") != f"Bearer {TOKEN}":

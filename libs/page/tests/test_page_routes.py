@@ -13,7 +13,7 @@ import pytest
 from fastapi import FastAPI, HTTPException, Request
 from page_miner import NOW, TOKEN, FakeMiner, splats, task, worker
 from sn17_http import own_async_client
-from sn17_page import MinerReader, Page, Queue, page_router
+from sn17_page import MinerReader, MinerUnavailableError, Page, Queue, page_router
 from sn17_page.safety import host_name, open_to_all
 from sn17_splats import encode_spz, read_ply
 
@@ -242,6 +242,22 @@ async def test_what_is_no_asset_is_refused_without_asking_the_miner(
 ) -> None:
     assert (await local.get(f"/page/v1/assets/{path}")).status_code in (404, 422)
     assert not miner.asked
+
+
+async def test_a_miner_on_this_machine_is_found_by_its_ready_file(
+    miner: FakeMiner, token: Path, tmp_path: Path
+) -> None:
+    reader = MinerReader(tmp_path / "miner.json", token, transport=miner.transport())
+    with pytest.raises(MinerUnavailableError, match="has not started yet"):
+        await reader.places()
+    ready = {"schema": "sn17.ready/v1", "port": None, "ops_port": 4567, "pid": 1, "boot_id": "b"}
+    overwrite(tmp_path / "miner.json", json.dumps(ready))
+    assert (await reader.places()).workers[0].name == "trellis-0"
+    assert miner.hosts == {"127.0.0.1:4567"}
+    overwrite(tmp_path / "miner.json", '{"schema": "sn17.ready/v1"')
+    with pytest.raises(MinerUnavailableError, match="has not started yet"):
+        await reader.places()
+    await reader.close()
 
 
 async def test_without_a_miner_set_the_page_says_what_to_set() -> None:

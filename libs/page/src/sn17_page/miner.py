@@ -7,6 +7,7 @@ from typing import Final, TypeVar
 
 import httpx2
 from pydantic import BaseModel, ValidationError
+from sn17_contract.ready import ReadyFile
 from sn17_contract.tasks import TaskList, ValidatorList
 from sn17_http import own_async_client
 
@@ -25,12 +26,19 @@ class AssetMissingError(Exception):
 
 
 class MinerReader:
-    """Reads tasks, workers and assets. Call :meth:`close` at the end."""
+    """Reads tasks, workers and assets. ``where`` is the address of the miner's ops port, or the ready file
+    of a miner on this machine, which may start later or again on another port. Call :meth:`close` at the end.
+    """
 
     def __init__(
-        self, url: str, token_file: Path | None, *, transport: httpx2.AsyncBaseTransport | None = None
+        self,
+        where: str | Path,
+        token_file: Path | None,
+        *,
+        transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
-        self._client = own_async_client(base_url=url, timeout=_SECONDS, transport=transport)
+        self._client = own_async_client(timeout=_SECONDS, transport=transport)
+        self._where = where
         self._token_file = token_file
 
     async def close(self) -> None:
@@ -66,16 +74,13 @@ class MinerReader:
         try:
             return shape.model_validate_json(body)
         except ValidationError as error:
-            raise MinerUnavailableError(
-                "the miner's answer is not understood (another version?)"
-            ) from error
+            raise MinerUnavailableError("the miner's answer is not understood (another version?)") from error
 
     async def _get(self, path: str, query: dict[str, str], limit: int) -> tuple[int, bytes]:
         try:
-            headers = {}
-            if self._token_file is not None:
-                headers["authorization"] = f"Bearer {self._token_file.read_text().strip()}"
-            async with self._client.stream("GET", path, params=query, headers=headers) as answer:
+            headers = self._authorization()
+            url = f"{self._address()}{path}"
+            async with self._client.stream("GET", url, params=query, headers=headers) as answer:
                 parts, size = [], 0
                 async for part in answer.aiter_bytes():
                     size += len(part)
@@ -83,7 +88,22 @@ class MinerReader:
                         raise MinerUnavailableError(f"the miner's answer is larger than {limit} bytes")
                     parts.append(part)
                 return answer.status_code, b"".join(parts)
-        except OSError as error:
-            raise MinerUnavailableError(f"the miner's token cannot be read: {error.strerror}") from error
         except httpx2.HTTPError as error:
             raise MinerUnavailableError("the miner does not answer") from error
+
+    def _authorization(self) -> dict[str, str]:
+        if self._token_file is None:
+            return {}
+        try:
+            return {"authorization": f"Bearer {self._token_file.read_text().strip()}"}
+        except OSError as error:
+            raise MinerUnavailableError(f"the miner's token cannot be read: {error.strerror}") from error
+
+    def _address(self) -> str:
+        if isinstance(self._where, str):
+            return self._where.rstrip("/")
+        try:
+            ready = ReadyFile.model_validate_json(self._where.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise MinerUnavailableError("the miner has not started yet") from error
+        return f"http://127.0.0.1:{ready.ops_port}"

@@ -94,6 +94,7 @@ class GatewaySettings(ServiceSettings):
 
     page: bool = Field(True, description="serve the page in the browser")
     miner_url: str | None = Field(None, description="ops port of the miner whose tasks and workers it shows")
+    miner_ready_file: Path | None = Field(None, description="instead: ready file of a miner on this machine")
     miner_token_file: Path | None = Field(None, description="admin token of the miner")
 
     node_id: int = Field(1, ge=1, le=2**31 - 1, description="number that /id tells")

@@ -11,6 +11,7 @@ from sn17_gateway.http.guard import Guard
 def page_of(gateway: Gateway, guard: Guard) -> Page:
     """What the page needs of this gateway."""
     settings = gateway.settings
+    miner = settings.miner_url or settings.miner_ready_file
 
     def queue() -> Queue | None:
         if (seen := gateway.snapshot) is None:
@@ -25,5 +26,5 @@ def page_of(gateway: Gateway, guard: Guard) -> Page:
         guest_key=settings.generic_key.get_secret_value() if settings.generic_key else None,
         queue=queue,
         clock=gateway.clock,
-        miner=MinerReader(settings.miner_url, settings.miner_token_file) if settings.miner_url else None,
+        miner=MinerReader(miner, settings.miner_token_file) if miner else None,
     )
