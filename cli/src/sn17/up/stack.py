@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from sn17.up.gateway import KEY_FILE, TOKEN_FILE, gateway_env
+from sn17.up.gateway import KEY_FILE, ADMIN_FILE, gateway_env
 from sn17.up.process import FORGIVEN_AFTER_SECONDS, ManagedProcess, ProcessFailedError, ProcessSpec
 from sn17_contract.local_network import DESCRIPTION_FILE, LocalNetwork
 from sn17_files import write_atomically
@@ -150,7 +150,7 @@ class Stack:
     @property
     def token_file(self) -> Path:
         """The admin token of this run, readable by its owner only."""
-        return self.options.state_dir / TOKEN_FILE
+        return self.options.state_dir / ADMIN_FILE
 
     def devnet_info(self) -> LocalNetwork:
         """What the validators wrote about themselves: addresses, hotkeys, the snapshot's URL.
