@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from sn17.up.gateway import KEY_FILE, ADMIN_FILE, gateway_env
+from sn17.up.gateway import ADMIN_FILE, KEY_FILE, gateway_env
 from sn17.up.process import FORGIVEN_AFTER_SECONDS, ManagedProcess, ProcessFailedError, ProcessSpec
 from sn17_contract.local_network import DESCRIPTION_FILE, LocalNetwork
 from sn17_files import write_atomically
