@@ -34,6 +34,9 @@ flows:
   {{- end }}
   {{- if .Values.gateway.enabled }}
   - {from: miner, to: gateway, ports: [8404]}
+  {{- if .Values.gateway.page.enabled }}
+  - {from: gateway, to: miner, ports: [9090]}
+  {{- end }}
   {{- end }}
   {{- end }}
   {{- if .Values.operator.enabled }}
@@ -62,8 +65,8 @@ outside:
   {{- if .Values.miner.enabled }}
   miner: [dns{{ if or (not .Values.localValidators.enabled) .Values.miner.gateways }}, internet{{ else if .Values.networkPolicy.minerTo }}, minerPeers{{ end }}]
   {{- end }}
-  {{- if and .Values.gateway.enabled .Values.gateway.postgres.existingSecret }}
-  gateway: [dns, postgres]
+  {{- if and .Values.gateway.enabled (or .Values.gateway.postgres.existingSecret (and .Values.gateway.page.enabled .Values.miner.enabled)) }}
+  gateway: [dns{{ if .Values.gateway.postgres.existingSecret }}, postgres{{ end }}]
   {{- end }}
   {{- if .Values.operator.enabled }}
   operator: [dns, apiServer{{ if not $bundled }}, prometheus{{ end }}]

@@ -14,6 +14,8 @@ from sn17_contract.ready import ReadyFile
 from sn17_files import write_atomically
 
 KEY_FILE: Final = "gateway-key"
+ADMIN_FILE: Final = "admin-token"
+"""The admin token of a run, for all its processes."""
 
 
 def gateway_env(state_dir: Path, port: int) -> dict[str, str]:
@@ -27,6 +29,8 @@ def gateway_env(state_dir: Path, port: int) -> dict[str, str]:
         "SN17_GUEST_DAILY_BY_ADDRESS": "0",
         "SN17_RATE_ADD_TASK": "0",
         "SN17_RATE_RESULTS": "0",
+        "SN17_MINER_READY_FILE": str(state_dir / "run" / "miner.json"),
+        "SN17_MINER_TOKEN_FILE": str(state_dir / ADMIN_FILE),
     }
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from sn17.up.gateway import KEY_FILE, gateway_env
+from sn17.up.gateway import ADMIN_FILE, KEY_FILE, gateway_env
 from sn17.up.process import FORGIVEN_AFTER_SECONDS, ManagedProcess, ProcessFailedError, ProcessSpec
 from sn17_contract.local_network import DESCRIPTION_FILE, LocalNetwork
 from sn17_files import write_atomically
@@ -119,6 +119,7 @@ class Stack:
             said.append(f"miner: http://127.0.0.1:{self.miner.ready.ops_port}")
         if self.gateway is not None:
             ready = self.gateway.ready
+            said.append(f"page: http://127.0.0.1:{ready.port}/  ask for an asset, see what the workers made")
             said.append(
                 f"gateway: http://127.0.0.1:{ready.port}  guests' key, without limits: "
                 f"{self.options.state_dir / KEY_FILE}"
@@ -149,7 +150,7 @@ class Stack:
     @property
     def token_file(self) -> Path:
         """The admin token of this run, readable by its owner only."""
-        return self.options.state_dir / "admin-token"
+        return self.options.state_dir / ADMIN_FILE
 
     def devnet_info(self) -> LocalNetwork:
         """What the validators wrote about themselves: addresses, hotkeys, the snapshot's URL.

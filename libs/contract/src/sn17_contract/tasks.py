@@ -7,6 +7,8 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from sn17_contract.worker import WorkerStatus
+
 VALIDATORS: Final = "validators"
 """The door of validators' tasks. Every other door is a gateway by the name that the settings give it."""
 
@@ -166,6 +168,8 @@ class TaskView(Shape):
     attempts: tuple[AttemptView, ...]
     events: tuple[EventView, ...] | None
     door: str = VALIDATORS
+    kept: bool = False
+    """Whether the submitted asset can still be fetched."""
 
 
 class Tally(Shape):
@@ -255,6 +259,8 @@ class WorkerView(Shape):
     state: str | None
     free: bool
     reason: str | None
+    status: WorkerStatus | None = None
+    """What the worker said of itself last."""
 
 
 class NodePhase(StrEnum):

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from sn17_contract.gateway import Route
 from sn17_contract.http import Code
+from sn17_page import page_router
 
 from sn17_gateway.gateway import Gateway
 from sn17_gateway.http import schema
@@ -16,6 +17,7 @@ from sn17_gateway.http.address import TolerantPaths
 from sn17_gateway.http.client_api import ClientApi
 from sn17_gateway.http.errors import Refusal, install_errors
 from sn17_gateway.http.guard import Guard
+from sn17_gateway.http.page import page_of
 from sn17_gateway.http.worker_api import WorkerApi
 from sn17_gateway.storage.database import StorageError
 
@@ -53,6 +55,8 @@ def build_app(gateway: Gateway) -> FastAPI:
     for method, path, handler in routes:
         app.api_route(path.value, methods=[method], response_class=Response, **schema.ROUTES[path])(handler)
     app.get("/health", summary="Whether the process serves", response_class=JSONResponse)(_health)
+    if gateway.settings.page:
+        app.include_router(page_router(page_of(gateway, guard)))
     app.add_middleware(TolerantPaths)
     return app
 

@@ -92,6 +92,11 @@ class GatewaySettings(ServiceSettings):
         (), description="networks whose X-Forwarded-For is believed, as JSON list"
     )
 
+    page: bool = Field(True, description="serve the page in the browser")
+    miner_url: str | None = Field(None, description="ops port of the miner whose tasks and workers it shows")
+    miner_ready_file: Path | None = Field(None, description="instead: ready file of a miner on this machine")
+    miner_token_file: Path | None = Field(None, description="admin token of the miner")
+
     node_id: int = Field(1, ge=1, le=2**31 - 1, description="number that /id tells")
     node_name: str = Field("sn17", max_length=64, description="name that workers are told")
     node_domain: str = Field("localhost", max_length=253, description="host name that workers are told")

@@ -138,6 +138,7 @@ def routes(place: Place) -> APIRouter:
                 state=w.status.state.value if w.status else None,
                 free=fleet.why_not(w, now) is None,
                 reason=fleet.why_not(w, now),
+                status=w.status,
             )
             for w in list(fleet.workers.values())
         ]

@@ -9,9 +9,10 @@ from typing import Final
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from sn17_contract.gateway import HEADER_ORIGIN, HEADER_RESULT, MODELS, ORIGINS, StatusBody, TaskId
+from sn17_service.streams import pieces, spooled, zip_of
 from sn17_splats import Limits
 
-from sn17_gateway.assets import BadAsset, pieces, spooled, to_ply, zip_of
+from sn17_gateway.assets import BadAsset, to_ply
 from sn17_gateway.core.limits import OverLimit
 from sn17_gateway.core.model import Asset, State, Task
 from sn17_gateway.core.tasks import Status, results, status
