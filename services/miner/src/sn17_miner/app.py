@@ -80,8 +80,9 @@ def serve(settings: MinerSettings) -> int:
         )
         return 1
     place = ops.Place(settings.state_dir / JOURNAL)
-    service.add_ops_router(ops.routes(place), admin=True)
-    service.add_ops_router(asset_routes(place, kept_assets(settings)), admin=True)
+    kept = kept_assets(settings)
+    service.add_ops_router(ops.routes(place, kept), admin=True)
+    service.add_ops_router(asset_routes(place, kept), admin=True)
     service.background("miner", lambda: _mine(service, settings, keypair, journal, place, accounts))
     service.log.info("miner starts", extra={"hotkey": keypair.ss58_address, "netuid": settings.netuid})
     return service.main(None)

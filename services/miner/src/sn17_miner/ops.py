@@ -24,6 +24,7 @@ from sn17_miner.core.nodes import Node
 from sn17_miner.core.scheduler import Lane
 from sn17_miner.gateways import Gateways
 from sn17_miner.journal.views import list_tasks, open_story
+from sn17_miner.kept import KeptAssets
 from sn17_miner.miner import Miner
 
 
@@ -95,7 +96,7 @@ class Place:
         return self.miner
 
 
-def routes(place: Place) -> APIRouter:
+def routes(place: Place, kept: KeptAssets) -> APIRouter:
     """Routes behind the admin token; the ops port serves them on a thread of its own."""
     router = APIRouter(prefix="/v1")
     journal = place.journal
@@ -109,7 +110,7 @@ def routes(place: Place) -> APIRouter:
         door: str | None = Query(None, max_length=64),
     ) -> TaskList:
         place.ready()
-        return list_tasks(
+        found = list_tasks(
             journal,
             limit=limit,
             state=state and state.value,
@@ -117,6 +118,7 @@ def routes(place: Place) -> APIRouter:
             task_id=task_id,
             door=door,
         )
+        return found.model_copy(update={"tasks": tuple(_with_kept(task, kept) for task in found.tasks)})
 
     @router.get("/tasks/{n}")
     def task(n: int) -> TaskView:
@@ -124,7 +126,7 @@ def routes(place: Place) -> APIRouter:
         view = open_story(journal, n)
         if view is None:
             raise Problem(Code.NOT_FOUND, f"the journal has no task {n}; it may have been pruned")
-        return view
+        return _with_kept(view, kept)
 
     @router.get("/validators")
     def validators() -> ValidatorList:
@@ -151,3 +153,7 @@ def routes(place: Place) -> APIRouter:
         )
 
     return router
+
+
+def _with_kept(task: TaskView, kept: KeptAssets) -> TaskView:
+    return task.model_copy(update={"kept": kept.path(task.n, task.task_id).is_file()})
