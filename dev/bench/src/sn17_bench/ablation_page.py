@@ -23,7 +23,7 @@ _HEAD: Final = """# What every decision earns
 <!-- python -m sn17_bench.decisions --page dev/bench/results/decisions.json docs/decisions.md -->
 
 Accepted assets with the decision over the same without it, in virtual time: the real scheduler, fleet,
-learning, gate and controller against the real books of the local validators. {days} days, {seeds} seeds, 95 %
+learning, gate and controller against the local validators' own rules. {days} days, {seeds} seeds, 95 %
 intervals, for each world the worst and the best of acceptances from 10 to 90 % (commit {commit}, {date}). A
 decision is on by default only where the lower end is at least 0.99 everywhere and above 1 somewhere. All
 figures: `dev/bench/results/decisions.json`.
