@@ -36,7 +36,7 @@ SIDE_BY_SIDE := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 test: export OMP_WAIT_POLICY := PASSIVE
 test: export OMP_NUM_THREADS := 1
-test: sync ## Lint, types, arrows and all tests that need Python only (JOBS=n side by side)
+test: sync ## Lint, types, import rules and all tests that need Python only (JOBS=n side by side)
 	@$(MAKE) --no-print-directory lint
 	@.venv/bin/python -m pytest -m "not cluster and not slow" $(SIDE_BY_SIDE)
 

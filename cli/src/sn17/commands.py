@@ -20,12 +20,12 @@ COMMANDS = {
     ),
     "doctor": Entry(
         "sn17.doctor.command",
-        "What stands in the way of a run or a release, and what to do about it: one line for each check.",
+        "Check what stops a run or a release: one line per check, with its remedy.",
         "doctor",
     ),
     "accept": Entry(
         "sn17.accept.command",
-        "Prove that a stack does what the design promises: fixed prompts and seeds, PASS or FAIL per mark.",
+        "Check a stack against its targets: fixed prompts and seeds, PASS or FAIL per target.",
         "accept",
     ),
     "watch": Entry(
@@ -39,7 +39,7 @@ COMMANDS = {
         "restart.",
         part=True,
     ),
-    "uncordon": Entry(_STEERING, "End a person's cordon.", part=True),
+    "uncordon": Entry(_STEERING, "End a cordon that you made.", part=True),
     "recycle": Entry(
         _STEERING, "Drain a worker and restart it, within the budget and without losing a task.", part=True
     ),
@@ -51,13 +51,13 @@ COMMANDS = {
     "resume": Entry(_STEERING, "End `pause`.", part=True),
     "explain": Entry(
         _STEERING,
-        "Why a worker is judged as it is: per rule the query, value, sample age, mark and dwell left, and "
+        "Show why a worker has its verdict: query, value, sample age, threshold and dwell of each rule, and "
         "what comes next.",
         part=True,
     ),
     "replay": Entry(
         _STEERING,
-        "What the operator would have done: its judgement and planning over recorded metrics.",
+        "Dry-run the operator over recorded metrics.",
         part=True,
     ),
     "generate": Entry(
@@ -65,9 +65,7 @@ COMMANDS = {
         "Make splats of your own prompts through a gateway, and write them to files.",
         "generate",
     ),
-    "splat": Entry(
-        "sn17.splat.command", "Look into gaussian splats, repair, picture, convert and compare them."
-    ),
+    "splat": Entry("sn17.splat.command", "Inspect, repair, render, convert and compare gaussian splats."),
     "tasks": Entry("sn17.tasks.command", "List what the miner did, and explain why."),
     "gateway": Entry("sn17.gateway.command", "Make, list and revoke the keys of your clients."),
     "wallet": Entry("sn17.wallet.command", "The hotkey for a cluster, without the coldkey."),
@@ -76,7 +74,7 @@ COMMANDS = {
 app = lazy_app(
     COMMANDS,
     name="sn17",
-    help="Run, look into and steer a 3D-generation miner of Bittensor subnet 17.",
+    help="Run, inspect and control a 3D-generation miner of Bittensor subnet 17.",
     epilog=exits.epilog(""),
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,

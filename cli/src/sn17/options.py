@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-Json = Annotated[bool, typer.Option("--json", help="JSON on standard output, in place of tables.")]
+Json = Annotated[bool, typer.Option("--json", help="JSON on standard output, instead of tables.")]
 Namespace = Annotated[
     str | None,
     typer.Option("--namespace", "-n", help="Kubernetes namespace. Default: that of the context."),

@@ -87,7 +87,7 @@ def worker(**changes: Any) -> dict[str, Any]:
         "reason": None,
         "job": None,
         "memory": {"unreclaimable_bytes": 6, "working_set_bytes": 7, "limit_bytes": 12},
-        "models": ["text"],
+        "phase": None, "start_seconds": 4.0, "models": ["text"],
         "gaussians_mean": 24_000.0,
         "model_processes": 1,
         "recycling": None,

@@ -46,7 +46,7 @@ def test_what_was_changed_is_told() -> None:
     made = decode_picture(saved(Image.fromarray(quarters()), exif=exif), MAX_PIXELS)
     assert (made.format, made.changes) == ("PNG", ("turned",))
     odd = decode_picture(saved(Image.fromarray(quarters()), icc_profile=b"x" * 200), MAX_PIXELS)
-    assert odd.changes == ("colour profile ignored: it can not be read",)
+    assert odd.changes == ("colour profile ignored: it cannot be read",)
 
 
 @given(st.data())

@@ -128,7 +128,7 @@ def test_a_taken_port_is_said_and_exits_1(start: Start) -> None:
         process = start(port=port)
         _, log = process.communicate(timeout=DEADLINE)
     assert process.returncode == 1
-    assert f"can not listen on 127.0.0.1:{port}" in log
+    assert f"cannot listen on 127.0.0.1:{port}" in log
 
 
 def test_a_child_dies_with_its_killed_parent(start: Start, tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""Watches TRELLIS workers and heals them."""
+"""Watches TRELLIS workers and remediates degraded ones."""

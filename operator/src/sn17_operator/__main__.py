@@ -20,7 +20,9 @@ def main() -> None:
     # kopf asks for the user's name, and a user id without an entry in passwd has none.
     os.environ.setdefault("USER", "sn17")
     settings = load_settings(
-        OperatorSettings, prog="sn17-operator", description="Watches TRELLIS workers and heals them."
+        OperatorSettings,
+        prog="sn17-operator",
+        description="Watches TRELLIS workers and remediates degraded ones.",
     )
     raise SystemExit(serve(settings))
 

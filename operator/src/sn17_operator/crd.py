@@ -79,7 +79,7 @@ def _columns() -> list[dict[str, Any]]:
 
     return [
         column("Ready", ".status.ready", about="Workers in service of those wanted"),
-        column("Cordoned", ".status.cordoned", "integer", about="Out of service on purpose, cure sought"),
+        column("Cordoned", ".status.cordoned", "integer", about="Out of service, for a remediation"),
         column("Recycling", ".status.recycling", "integer", about="Restarting or awaiting a replacement"),
         column("Gaussians", ".status.gaussians", about="Mean gaussians per recent generation"),
         column("Memory", ".status.memory", about="The fullest worker, share of its limit"),
@@ -99,7 +99,7 @@ def _columns() -> list[dict[str, Any]]:
 def _schema() -> dict[str, Any]:
     return {
         "type": "object",
-        "description": "A miner's TRELLIS workers: how they are judged and what may be done about sick ones.",
+        "description": "A miner's TRELLIS workers: how they are judged and what is done about degraded ones.",
         "required": ["spec"],
         "properties": {"spec": _structural(Spec), "status": _structural(Status, defaults=False)},
     }

@@ -8,7 +8,7 @@ import pytest
 from sn17_chaos.results import embed, merge, read, table
 
 ROOT = Path(__file__).parents[3]
-PAGE = ROOT / "docs/operations.md"
+PAGE = ROOT / "docs/how-it-was-tested.md"
 
 
 def test_the_docs_show_the_committed_results() -> None:

@@ -53,7 +53,7 @@ def accept(
         typer.Option(help="Repair policy: measured, phase1 or none.", show_default="the release's"),
     ] = None,
     gaussians_mean: Annotated[
-        float | None, typer.Option(help="The mean must exceed it.", show_default=FROM_RELEASE)
+        float | None, typer.Option(help="Least mean number of gaussians.", show_default=FROM_RELEASE)
     ] = None,
     generation_seconds: Annotated[
         float | None, typer.Option(help="Each generation must take less.", show_default=FROM_RELEASE)
@@ -74,7 +74,7 @@ def accept(
     report: ReportFile = None,
     json: Json = False,
 ) -> None:
-    """Prove that a stack does what the design promises: fixed prompts and seeds, PASS or FAIL per mark.
+    """Check a stack against its targets: fixed prompts and seeds, PASS or FAIL per target.
 
     Exit code 1: a check failed.
     """
@@ -119,7 +119,7 @@ def watch(
     kubeconfig: Kubeconfig = None,
     submissions: Annotated[int, typer.Option(min=1, help="End after so many judged submissions.")] = 50,
     hours: Annotated[float, typer.Option(min=0.001, help="End after so many hours at the latest.")] = 6.0,
-    period_seconds: Annotated[float, typer.Option(min=0.1, help="Between two looks.")] = 10.0,
+    period_seconds: Annotated[float, typer.Option(min=0.1, help="Seconds between two polls.")] = 10.0,
     past: Annotated[bool, typer.Option("--past", help="Count tasks that ended before, too.")] = False,
     targets_file: Annotated[
         Path | None,

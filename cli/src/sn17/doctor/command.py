@@ -44,7 +44,7 @@ def doctor(
     only: Annotated[list[str] | None, typer.Option(help="Run only the check of this name.")] = None,
     json: Json = False,
 ) -> None:
-    """What stands in the way of a run or a release, and what to do about it: one line for each check.
+    """Check what stops a run or a release: one line per check, with its remedy.
 
     Exit code 0: nothing failed. 1: a check failed, or could not find out (unknown).
     """

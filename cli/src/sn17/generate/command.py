@@ -31,9 +31,7 @@ ANSWER_SECONDS = 60.0
 
 def generate(
     prompt: Annotated[str | None, typer.Argument(help="What to make, in a few words.")] = None,
-    image: Annotated[
-        Path | None, typer.Option(help="A picture (PNG, JPEG, WebP), in place of words.")
-    ] = None,
+    image: Annotated[Path | None, typer.Option(help="A picture (PNG, JPEG, WebP), instead of words.")] = None,
     prompts: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="A file with a prompt on each line; - is standard input."),
@@ -50,7 +48,7 @@ def generate(
     seed: Annotated[
         int | None, typer.Option(min=0, max=2**31 - 1, help="Default: the gateway draws one.")
     ] = None,
-    spz: Annotated[bool, typer.Option("--spz", help="The subnet's SPZ, in place of PLY.")] = False,
+    spz: Annotated[bool, typer.Option("--spz", help="The subnet's SPZ, instead of PLY.")] = False,
     at_once: Annotated[int, typer.Option(min=1, max=64, help="Tasks under way at a time.")] = 2,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds for one asset.")] = 900.0,
     url: Annotated[

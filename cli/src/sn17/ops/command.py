@@ -88,7 +88,7 @@ def uncordon(
     kubeconfig: Kubeconfig = None,
     wait: Wait = 60,
 ) -> None:
-    """End a person's cordon. The operator's own cordons end by themselves."""
+    """End a cordon that you made. The operator ends its own."""
 
     async def work() -> None:
         async with Steering.connect(Access(kubeconfig, context, namespace)) as steering:
@@ -168,10 +168,10 @@ def explain(
     namespace: Namespace = None,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
-    url: Annotated[str | None, typer.Option(help="The operator's ops port, in place of a cluster.")] = None,
+    url: Annotated[str | None, typer.Option(help="The operator's ops port, instead of a cluster.")] = None,
     json: Json = False,
 ) -> None:
-    """Why a worker is judged as it is: per rule the query, value, sample age, mark and dwell left, and what
+    """Show why a worker has its verdict: query, value, sample age, threshold and dwell of each rule, and what
     comes next.
     """
 
@@ -205,7 +205,7 @@ def _fetch(url: str) -> Explanation:
 @app.command()
 def replay(
     prometheus: Annotated[str | None, typer.Option(help="Base URL of a Prometheus.")] = None,
-    file: Annotated[Path | None, typer.Option(help="A recording, in place of a Prometheus.")] = None,
+    file: Annotated[Path | None, typer.Option(help="A recording, instead of a Prometheus.")] = None,
     since: Annotated[str, typer.Option(help="How far back, e.g. 90m, 24h, 7d.")] = "24h",
     record: Annotated[Path | None, typer.Option(help="Keep what was fetched (.json or .json.gz).")] = None,
     spec: Annotated[
@@ -220,11 +220,11 @@ def replay(
     context: Context = None,
     kubeconfig: Kubeconfig = None,
     selector: Annotated[str, typer.Option(help='More label matchers, e.g. namespace="sn17".')] = "",
-    scrape_interval: Annotated[float, typer.Option(min=1, help="Of the workers, seconds.")] = 15.0,
-    bearer_token_file: Annotated[Path | None, typer.Option(help="For Prometheus.")] = None,
+    scrape_interval: Annotated[float, typer.Option(min=1, help="Seconds between two scrapes.")] = 15.0,
+    bearer_token_file: Annotated[Path | None, typer.Option(help="Token for Prometheus.")] = None,
     json: Json = False,
 ) -> None:
-    """What the operator would have done: its judgement and planning over recorded metrics."""
+    """Dry-run the operator over recorded metrics."""
 
     async def work() -> ReplayAnswer:
         settings: dict[str, Any] | None = None

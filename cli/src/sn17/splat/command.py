@@ -26,7 +26,7 @@ E = TypeVar("E", bound=StrEnum)
 
 app = typer.Typer(
     name="splat",
-    help="Look into gaussian splats, repair, picture, convert and compare them. '-' is a pipe.",
+    help="Inspect, repair, render, convert and compare gaussian splats. '-' is a pipe.",
     no_args_is_help=True,
 )
 

@@ -38,7 +38,7 @@ MinerDir = Annotated[
         help="A run's folder, or a miner's state folder. Default: the newest `sn17 up` below .sn17.",
     ),
 ]
-Url = Annotated[str | None, typer.Option("--url", help="Ops port of a running miner, in place of a folder.")]
+Url = Annotated[str | None, typer.Option("--url", help="Ops port of a running miner, instead of a folder.")]
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ def secret(
     hotkey: Annotated[str, typer.Option(help="name of the hotkey in it")] = "default",
     path: Annotated[Path, typer.Option(help="folder of the wallets")] = DEFAULT_WALLETS,
     file: Annotated[
-        Path | None, typer.Option(help="the hotkey file itself, in place of wallet and path")
+        Path | None, typer.Option(help="the hotkey file itself, instead of wallet and path")
     ] = None,
     name: Annotated[str, typer.Option(help="name of the Secret")] = "sn17-hotkey",
     key: Annotated[str, typer.Option(help="key in the Secret")] = "hotkey",

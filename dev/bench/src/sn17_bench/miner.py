@@ -46,7 +46,7 @@ def day_rows(runs: list[dict[str, Any]]) -> Iterator[Row]:
     yield "tasks pulled", str(pulled), "", None
     yield "non-empty submission", str(fates["submitted"]), "all but the next two rows", None
     yield "validator dropped it", str(fates["validator dropped it"]), "", None
-    yield "another reason of the closed list", f"{pulled - good - unexplained} {reasons or ''}", "", None
+    yield "another documented reason", f"{pulled - good - unexplained} {reasons or ''}", "", None
     yield "without outcome or reason", str(unexplained), "0", unexplained == 0
     yield (
         "handed out, unknown to the journal",

@@ -98,7 +98,7 @@ def _with_profile(colour: Image.Image, profile: bytes) -> tuple[Image.Image, str
             flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
         )
     except (ImageCms.PyCMSError, OSError, ValueError):
-        return colour, "colour profile ignored: it can not be read"
+        return colour, "colour profile ignored: it cannot be read"
     assert made is not None
     return made, "colour profile applied"
 

@@ -134,5 +134,5 @@ def _orientation(opened: Image.Image) -> int:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return "its head can not be read"
+        return "its head cannot be read"
     return " ".join(str(error).split())[:120] or type(error).__name__

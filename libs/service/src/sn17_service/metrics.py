@@ -63,7 +63,7 @@ class ServiceCollector(Collector):
         if reading is not None:
             yield GaugeMetricFamily(
                 MetricName.MEMORY_UNRECLAIMABLE,
-                "Memory that can not be reclaimed.",
+                "Memory that cannot be reclaimed.",
                 reading.unreclaimable,
             )
             yield GaugeMetricFamily(
@@ -76,7 +76,7 @@ class ServiceCollector(Collector):
                 components.add_metric([name], value)
             yield components
             if reading.limit is not None:
-                yield GaugeMetricFamily(MetricName.MEMORY_LIMIT, "The wall.", reading.limit)
+                yield GaugeMetricFamily(MetricName.MEMORY_LIMIT, "Memory limit.", reading.limit)
         marks = GaugeMetricFamily(
             MetricName.MEMORY_MARK_RATIO, "Marks of the guard as shares of the limit.", labels=["mark"]
         )

@@ -163,7 +163,7 @@ def _token_check(state: ServiceState) -> Callable[[Request], None]:
         try:
             token = path.read_bytes().strip()
         except OSError as error:
-            state.log.error("can not read the admin token: %s", error.strerror)
+            state.log.error("cannot read the admin token: %s", error.strerror)
             token = b""
         if not token:
             raise Problem(

@@ -169,7 +169,7 @@ class Ladder(Swap):
             return self._recycle(f"the canary failed: {result.message}")
         window = self.spec.rules.gaussians.window_seconds
         history = self.rested(self.intent.rule, window)
-        text = f"the canary passed: small objects, not a sick worker; {self.intent.rule} rests for {window} s"
+        text = f"the canary passed: the objects are small; {self.intent.rule} rests for {window} s"
         return self._step(Act.UNCORDON, Reason.CANARY_PASSED, text, drop=True, history=history)
 
     def _worth_a_cleanup(self) -> bool:
@@ -217,7 +217,7 @@ class Ladder(Swap):
         if pod.container_id == pod.history.recycled_container and pod.started_at is not None:
             age = (self.worker.sick_since or self.now) - pod.started_at
             if age < self.spec.recycle.young_seconds and self.intent.rule_class is not RuleClass.REQUEST:
-                return self._evict(f"sick again {age:.0f} s after a restart: {why}")
+                return self._evict(f"degraded again {age:.0f} s after a restart: {why}")
         return self._exit(why, history)
 
     def _exit(self, why: str, history: History) -> Step:
@@ -233,7 +233,7 @@ class Ladder(Swap):
         pod, rules = self.worker.pod, self.spec.recycle
         uncured = chain(self.fleet.evictions, pod.uid, self.now - rules.eviction_window_seconds)
         if uncured >= rules.maximum_evictions and self.intent.rule_class is not RuleClass.REQUEST:
-            text = f"{uncured} evictions in {rules.eviction_window_seconds / 3600:g} h did not cure it: {why}"
+            text = f"{uncured} evictions in {rules.eviction_window_seconds / 3600:g} h did not help: {why}"
             history = replace(pod.history, failed=text)
             return self._step(
                 Act.UNCORDON,

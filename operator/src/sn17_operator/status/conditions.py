@@ -167,7 +167,7 @@ def suspect_nodes(spec: Spec, workers: Sequence[Worker]) -> dict[str, str]:
         if errors:
             found[node] = f"device errors: {names_of(errors)}"
         elif len(ill) >= spec.node_suspect.minimum_workers and len(ill) / len(here) > share_elsewhere:
-            found[node] = f"{len(ill)} of its {len(here)} workers are sick: {names_of(ill)}"
+            found[node] = f"{len(ill)} of its {len(here)} workers are degraded: {names_of(ill)}"
     return found
 
 

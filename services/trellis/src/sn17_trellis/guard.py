@@ -77,7 +77,7 @@ class Guard:
         if self._refusing_since is None:
             self._refusing_since = self._monotonic()
             log.warning("refuses work", extra={"ratio": round(ratio, 3), "mark": self._marks.refuse})
-        return f"{ratio:.0%} of the memory limit can not be reclaimed (mark: {self._marks.refuse:.0%})"
+        return f"{ratio:.0%} of the memory limit cannot be reclaimed (threshold: {self._marks.refuse:.0%})"
 
     def _ratio(self) -> float:
         reading = self._read()

@@ -34,7 +34,7 @@ NETWORK = Board(
             height=5,
         ),
         Panel(
-            "Pruned before us",
+            "Miners pruned before this one",
             "How many lose their place before this miner; 0 is the next to go.",
             "none",
             (Query(f"max({selected(Metric.PRUNE_POSITION)})", "miners"),),
@@ -54,7 +54,7 @@ NETWORK = Board(
             height=5,
         ),
         Panel(
-            "Price of a registration",
+            "Registration price",
             "What a new place would cost, in TAO.",
             "none",
             (Query(f"max({selected(Metric.BURN_PRICE)})", "TAO"),),
@@ -128,7 +128,7 @@ NETWORK = Board(
         ),
         Panel(
             "Given up",
-            "By door and reason, from a closed list.",
+            "By door and reason.",
             "short",
             (
                 Query(

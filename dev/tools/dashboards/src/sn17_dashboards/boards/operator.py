@@ -61,7 +61,7 @@ OPERATOR = Board(
             marks=(Mark(30, "yellow"), Mark(60, "red")),
         ),
         Panel(
-            "Seconds of a tick",
+            "Tick duration",
             "p50 and p95.",
             "s",
             (

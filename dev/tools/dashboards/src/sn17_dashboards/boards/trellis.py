@@ -18,14 +18,14 @@ TRELLIS = Board(
     annotations=(CHECKPOINTS, RECYCLES, RESTARTS),
     panels=(
         Panel(
-            "Generations by end",
+            "Generations by outcome",
             "Per second, task generations only; canary and warm-up are left out.",
             "ops",
             (Query(f"sum by (outcome) (rate({GENERATIONS}[$__rate_interval])) > 0", "{{outcome}}"),),
             kind="bars",
         ),
         Panel(
-            "Seconds of a generation",
+            "Generation duration",
             f"Task generations by stage; the whole should take at most {ACCEPTANCE_SECONDS} s.",
             "s",
             (
@@ -61,7 +61,7 @@ TRELLIS = Board(
             ),
         ),
         Panel(
-            "Memory that can not be reclaimed",
+            "Unreclaimable memory",
             "By worker, against the limit and the thresholds below it.",
             "bytes",
             (Query(f"max by (pod) ({selected(Metric.MEMORY_UNRECLAIMABLE, WORKERS)})", "{{pod}}"), *WALL),
@@ -120,7 +120,7 @@ TRELLIS = Board(
             kind="bars",
         ),
         Panel(
-            "Seconds of a fix",
+            "Fix duration",
             "By stage.",
             "s",
             (Query(quantile(0.95, Metric.FIX_DURATION, "stage"), "{{stage}} p95"),),
