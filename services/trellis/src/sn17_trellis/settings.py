@@ -58,6 +58,10 @@ class WorkerSettings(ServiceSettings):
     max_image_pixels: int = Field(16_777_216, ge=1)
     text_checkpoint: Path | None = Field(None, description="directory of a text checkpoint (torch backend)")
     image_checkpoint: Path | None = Field(None, description="directory of an image checkpoint")
+    photographs: Literal["required", "refused"] = Field(
+        "required",
+        description="pictures without an alpha channel: required = no start without what cuts them out",
+    )
     model_roots: tuple[Path, ...] = Field((), description="folders with OWNER/NAME/..., as fetch writes")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     preset: Literal["phase1", "fast", "checkpoint"] | None = Field(

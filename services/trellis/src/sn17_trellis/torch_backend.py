@@ -37,6 +37,7 @@ from sn17_trellis.backend import (
 from sn17_trellis.engine.background import rembg_remover
 from sn17_trellis.engine.calibration import Calibration, read_calibration
 from sn17_trellis.engine.checkpoint import Repositories, fingerprint
+from sn17_trellis.engine.conditioning import BackgroundRemover
 from sn17_trellis.engine.config import PRESETS, Lane, SamplerParams
 from sn17_trellis.engine.errors import (
     CancelledError,
@@ -88,6 +89,7 @@ class TorchConfig:
 
     text_checkpoint: Path | None = None
     image_checkpoint: Path | None = None
+    photographs: Literal["required", "refused"] = "required"
     model_roots: tuple[Path, ...] = ()
     device: Literal["auto", "cpu", "cuda"] = "auto"
     preset: str | None = None
@@ -153,7 +155,7 @@ class TorchBackend:
                 repositories=repositories,
                 shared=shared,
                 runner=runner,
-                remove_background=rembg_remover() if kind == "image" else None,
+                remove_background=self._remover() if kind == "image" else None,
                 max_voxels=self._config.max_voxels,
             )
             if pipeline.kind != kind:
@@ -165,6 +167,20 @@ class TorchBackend:
         hardware = torch.cuda.get_device_name(self._device) if on_gpu else "cpu"
         self._identity = f"torch/{torch.__version__} {hardware} preset={self._preset} {' '.join(marks)}"
         self._weights = torch.cuda.memory_allocated(self._device) if on_gpu else 0
+
+    def _remover(self) -> BackgroundRemover | None:
+        """Before any weights are read: without it the worker would refuse all photographs one by one."""
+        found = rembg_remover()
+        if isinstance(found, str) and self._config.photographs == "required":
+            raise ModelMissing(
+                f"image tasks: {found}; without it pictures that lack an alpha channel, all photographs that"
+                " is, are refused. Install sn17-trellis[background] and its model, or set"
+                " SN17_PHOTOGRAPHS=refused to take the other pictures only"
+            )
+        if isinstance(found, str):
+            log.warning("image tasks: photographs will be refused: %s", found)
+            return None
+        return found
 
     def warmup(self, progress: Progress, cancelled: IsCancelled) -> None:
         """Compile kernels, capture graphs and fill memory pools, for structures of every usual size."""
@@ -345,6 +361,7 @@ def create_backend(settings: WorkerSettings) -> TorchBackend:
         TorchConfig(
             text_checkpoint=settings.text_checkpoint,
             image_checkpoint=settings.image_checkpoint,
+            photographs=settings.photographs,
             model_roots=settings.model_roots,
             device=settings.device,
             preset=settings.preset,

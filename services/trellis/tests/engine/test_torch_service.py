@@ -68,7 +68,9 @@ def test_text_and_image_through_the_service(
 ) -> None:
     write_checkpoint(tmp_path / "text", "Text")
     write_checkpoint(tmp_path / "image", "Image")
-    live = new_service(text_checkpoint=tmp_path / "text", image_checkpoint=tmp_path / "image")
+    live = new_service(
+        text_checkpoint=tmp_path / "text", image_checkpoint=tmp_path / "image", photographs="refused"
+    )
     wait_until(lambda: live.data("GET", "/v1/worker").json()["state"] == "ready")
     assert live.data("GET", "/v1/worker").json()["models"] == ["text", "image"]
     text = {"prompt": "a red cube", "seed": "5", **WISHES}
