@@ -38,8 +38,8 @@ decision is on by default only where the lower end is at least 0.99 everywhere a
 row: `dev/bench/results/decisions.json`.
 
 **Miner**: accepted assets, in virtual time: the real scheduler, fleet, learning, gate and reading of answers
-against the local validators' own rules and records, at acceptances from 10 to 90 %. Both meet the same tasks, and
-what luck brought is taken off.
+against the local validators' own rules and records, at acceptances from 10 to 90 %. Both meet the same tasks,
+and what luck brought is taken off.
 """
 
 _OPERATOR: Final = """
