@@ -12,7 +12,7 @@ const MAX_WAIT_MS = 30_000;
 const ASSETS = 200;
 
 const viewer = new Viewer(at("view"));
-const thumbs = new Thumbs(viewer, at("list"));
+const thumbs = new Thumbs(at("list"));
 const list = new AssetList(thumbs, (asset) => show({ n: asset.n }, asset));
 const events = new Events();
 const requests = new Requests((request) => show({ id: request.id }, describe(request)));

@@ -1,14 +1,14 @@
 /** Pictures of the list's assets: drawn one after another, only of those that are in sight. */
 
 import * as api from "./api.js";
+import { Strips } from "./strips.js";
 
 const KEPT = 200;
 
 export class Thumbs {
-  #viewer; #pictures = new Map(); #waiting = new Map(); #observer; #running = false;
+  #strips = new Strips(); #pictures = new Map(); #waiting = new Map(); #observer; #running = false;
 
-  constructor(viewer, root) {
-    this.#viewer = viewer;
+  constructor(root) {
     this.#observer = new IntersectionObserver((entries) => {
       for (const { target, isIntersecting } of entries) {
         const n = Number(target.dataset.n);
@@ -46,7 +46,7 @@ export class Thumbs {
       this.#observer.unobserve(element);
       try {
         const [form, viewed] = api.shownAs({ n });
-        const strip = await this.#viewer.strip(await api.asset({ n }, form), viewed);
+        const strip = await this.#strips.draw(await api.asset({ n }, form), viewed);
         this.#keep(n, URL.createObjectURL(strip));
         this.#set(element, this.#pictures.get(n));
       } catch (error) {

@@ -1,0 +1,87 @@
+/** A canvas with a camera that circles around one asset, drawn by the vendored renderer. */
+
+const FIELD_OF_VIEW = 40;
+const SETTLE_MS = 700;
+
+/** Loads the renderer when the first asset is drawn, not before. */
+const library = () => import("/page/static/vendor/splat-viewer.js");
+const nextFrame = () => new Promise((resolve) => setTimeout(resolve, 16));
+
+export class Stage {
+  #canvas; #renderer; #scene; #camera; #spark; #mesh = null;
+
+  constructor(canvas) {
+    this.#canvas = canvas;
+  }
+
+  get ready() {
+    return this.#mesh !== null;
+  }
+
+  async open() {
+    if (this.#renderer) return;
+    const { WebGLRenderer, Scene, PerspectiveCamera, SparkRenderer } = await library();
+    try {
+      this.#renderer = new WebGLRenderer({
+        canvas: this.#canvas, antialias: false, alpha: true, preserveDrawingBuffer: true,
+      });
+    } catch {
+      throw new Error("This browser has no WebGL 2, which the viewer needs. Downloads work without it.");
+    }
+    this.#scene = new Scene();
+    this.#camera = new PerspectiveCamera(FIELD_OF_VIEW, 1, 0.01, 100);
+    this.#spark = new SparkRenderer({ renderer: this.#renderer, enableLod: false });
+    this.#scene.add(this.#spark);
+  }
+
+  /** Show an asset in place of the one before; resolves to gaussians and a good distance. */
+  async load(bytes, form) {
+    await this.open();
+    const { SplatMesh, Vector3 } = await library();
+    const mesh = new SplatMesh({ fileBytes: bytes, fileName: `asset.${form}`, lod: false });
+    await mesh.initialized;
+    const gaussians = mesh.packedSplats?.numSplats ?? 0;
+    if (!gaussians) {
+      mesh.dispose();
+      throw new Error("The file holds no gaussians.");
+    }
+    this.clear();
+    this.#mesh = mesh;
+    this.#scene.add(mesh);
+    const size = mesh.getBoundingBox(true).getSize(new Vector3()).length();
+    return { gaussians, distance: Math.min(50, Math.max(0.2, size * 1.5)) };
+  }
+
+  clear() {
+    if (!this.#mesh) return;
+    this.#scene.remove(this.#mesh);
+    this.#mesh.dispose();
+    this.#mesh = null;
+  }
+
+  size(width, height, ratio) {
+    this.#renderer.setPixelRatio(ratio);
+    this.#renderer.setSize(width, height, false);
+    this.#camera.aspect = width / Math.max(1, height);
+    this.#camera.updateProjectionMatrix();
+  }
+
+  /** Draw the asset from an angle (radians) and a distance. */
+  draw(yaw, pitch, distance) {
+    this.#camera.position.set(
+      Math.sin(yaw) * Math.cos(pitch) * distance, Math.sin(pitch) * distance,
+      Math.cos(yaw) * Math.cos(pitch) * distance,
+    );
+    this.#camera.lookAt(0, 0, 0);
+    this.#renderer.render(this.#scene, this.#camera);
+  }
+
+  /** Draw, and again when the renderer has sorted the gaussians for this view. */
+  async drawSorted(yaw, pitch, distance) {
+    const until = performance.now() + SETTLE_MS;
+    this.draw(yaw, pitch, distance);
+    do await nextFrame();
+    while ((this.#spark.sorting || this.#spark.sortDirty) && performance.now() < until);
+    this.draw(yaw, pitch, distance);
+  }
+}
