@@ -26,7 +26,7 @@ def test_two_runs_at_once_in_one_odd_folder_behind_a_dead_proxy_without_a_home(t
     reports = [place / f"report {number}.json" for number in (1, 2)]
     running = [
         subprocess.Popen(
-            [sys.executable, *SMALL, "--json", report.name],
+            [sys.executable, *SMALL, "--report", report.name],
             cwd=place,
             env=BARE | BEHIND_A_PROXY,
             stdout=subprocess.PIPE,
