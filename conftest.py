@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 
@@ -17,6 +18,18 @@ FIRST = (
     # Alone, before the cluster of the other files starts.
     "tests/e2e/test_cgroup_v2.py",
 )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Signals that nohup, `&` or a CI runner makes us ignore are not ignored by the programs under test.
+
+    They would inherit that, but no handler: it ends with exec. Whoever only starts other workers leaves it.
+    """
+    if config.getoption("dist", "no") != "no":
+        return
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda number, frame: None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

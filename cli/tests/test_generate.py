@@ -157,6 +157,18 @@ def test_a_gateway_that_goes_away_is_waited_for(gateway: GatewayProcess, tmp_pat
     assert "64 gaussians" in out
 
 
+def test_a_gateway_that_was_never_there_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "prompts").write_text("a red cube\na blue cube\n")
+    command = [sys.executable, "-m", "sn17", "generate", "--prompts", "prompts", "-o", "made"]
+    command += ["--url", "http://127.0.0.1:9", "--key", GUEST]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("sn17 generate: no gateway answers at http://127.0.0.1:9"), done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_what_is_under_way_at_ctrl_c_is_fetched_by_the_same_command(
     gateway: GatewayProcess, tmp_path: Path
 ) -> None:

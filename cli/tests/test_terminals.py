@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -132,8 +136,25 @@ def test_ctrl_c_at_any_moment_is_one_sentence(
         assert len(ENDED.findall(terminal.text)) == 1, terminal.text
 
 
-def test_a_lasting_bar_gives_the_cursor_back(tmp_path: Path) -> None:
-    command = [*SN17, "generate", "a red cube", "--url", "http://127.0.0.1:9", "--key", "x"]
+@pytest.fixture
+def hanging_up() -> Iterator[str]:
+    """The address of a server that ends every connection without an answer."""
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                server.accept()[0].close()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def test_a_lasting_bar_gives_the_cursor_back(tmp_path: Path, hanging_up: str) -> None:
+    command = [*SN17, "generate", "a red cube", "--url", hanging_up, "--key", "x"]
     terminal = Terminal(command, cwd=tmp_path, environment={"NO_PROXY": "*"})
     terminal.until("connection lost")
     assert "\x1b[?25l" in terminal.raw

@@ -24,6 +24,8 @@ GROWTH_MIB = 64
 SLOW_CONNECTIONS = 60
 HEAD_SECONDS = "3"
 DEADLINE = 60.0
+START_SECONDS = 200.0
+"""A busy machine takes its time to start all of them."""
 
 MALFORMED = {
     "nothing but noise": os.urandom(4096),
@@ -66,10 +68,10 @@ def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Port]]:
             [*command, "--state-dir", str(folder)], stdout=subprocess.DEVNULL, env=environment
         )
         stack.callback(up.wait)
-        stack.callback(up.send_signal, signal.SIGINT)
+        stack.callback(up.send_signal, signal.SIGTERM)
         operator = stack.enter_context(_operator(folder, environment))
         files = [folder / f"run/{name}.json" for name in ("validators", "fixer", "trellis-1", "miner")]
-        _until(lambda: all(file.exists() for file in (*files, operator)))
+        _until(lambda: all(file.exists() for file in (*files, operator)), START_SECONDS)
         found = []
         for file in (*files, operator):
             ready = json.loads(file.read_text())
@@ -106,12 +108,15 @@ def _operator(folder: Path, environment: dict[str, str]) -> Iterator[Path]:
         env={**environment, **own, "SN17_DIE_WITH_PARENT": "true"},
         stderr=(folder / "operator.log").open("w"),
     ) as process:
-        yield ready
-        process.kill()
+        try:
+            yield ready
+        finally:
+            # Else whatever goes wrong meanwhile waits for its end for ever.
+            process.kill()
 
 
-def _until(found: Any) -> None:
-    end = time.monotonic() + DEADLINE
+def _until(found: Any, seconds: float = DEADLINE) -> None:
+    end = time.monotonic() + seconds
     while not found():
         assert time.monotonic() < end, "not within the deadline"
         time.sleep(0.1)

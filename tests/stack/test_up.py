@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -84,13 +85,19 @@ def test_the_gateway_takes_prompts_and_all_children_die_with_a_killed_parent(tmp
     _until(lambda: not any(_alive(pid) for pid in pids), 30)
 
 
+@pytest.mark.timeout(300)
 def test_a_process_that_can_not_start_is_named_with_its_log(tmp_path: Path) -> None:
     command = [*UP, "--tasks", "1", "--state-dir", str(tmp_path / "run")]
     environment = {**os.environ, "SN17_GUARD": "perhaps"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, env=environment)
-    assert done.returncode == 2
-    assert "trellis-" in done.stdout
-    assert "guard" in done.stdout.lower()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False, env=environment)
+    assert done.returncode == 2, done.stdout + done.stderr
+    named = re.match(r"sn17 up: (trellis-\d+) ended with exit code \d+ before it was ready:\n", done.stderr)
+    assert named, done.stderr
+    log = tmp_path / "run" / "logs" / f"{named[1]}.log"
+    # The end of its log is shown, which tells the setting.
+    assert "guard" in done.stderr.lower()
+    assert log.read_text().splitlines()[-1] in done.stderr
+    assert f"Logs: {log.parent}" in done.stderr
 
 
 @pytest.mark.timeout(600)

@@ -271,10 +271,20 @@ def test_the_ways_are_those_of_the_page_on_the_network() -> None:
 
 
 def test_only_components_that_are_there_have_ways() -> None:
-    ways = list(needed_ways({"miner": {}, "fixer": {}}, NAMESPACE, [("10.96.0.1", 443)]))
+    api = [("10.96.0.1", 443)]
+    ways = list(needed_ways({"miner": {}, "fixer": {}}, NAMESPACE, api, page=True))
     assert [str(way) for way in ways] == [
         "miner to fixer:8080", "miner to DNS:53", "miner to validators outside:8091",
     ]  # fmt: skip
+
+
+def test_the_gateway_reads_from_the_miner_only_for_its_page() -> None:
+    both = {"miner": {}, "gateway": {}}
+    with_page, without = (
+        {str(way) for way in needed_ways(both, NAMESPACE, [], page=page)} for page in (True, False)
+    )
+    assert with_page - without == {"gateway to miner:9090", "gateway to DNS:53"}
+    assert without < with_page
 
 
 def test_workers_without_node_or_model_and_secrets_that_cannot_sign() -> None:

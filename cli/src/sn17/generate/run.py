@@ -19,6 +19,8 @@ from sn17.splat.saving import Saved, save
 T = TypeVar("T")
 POLL_SECONDS: Final = 1.0
 LONGEST_LIFE_SECONDS: Final = 3600.0
+NOBODY_SECONDS: Final = 5.0
+"""How long a gateway that has never answered is looked for."""
 _AGAIN: Final = Backoff(first=0.5, cap=15.0)
 
 
@@ -72,6 +74,7 @@ class Run:
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     tasks: dict[str, str] = field(default_factory=dict)
+    _answered: bool = False
 
     async def all(
         self, wishes: Sequence[Wish], at_once: int, on_end: Callable[[Made | Failed], None]
@@ -140,7 +143,7 @@ class Run:
             self.on_step(wish, f"picks up task {note.task} of an earlier run")
             return Task(note.task, note.at, known=True)
         self.on_step(wish, "is handed in")
-        task = await self._patiently(wish, deadline, lambda: self.client.add(wish))
+        task = await self._patiently(wish, deadline, lambda: self.client.add(wish), first=True)
         self.tasks[wish.output] = task
         self.notes.write(wish, task, self.clock())
         return Task(task, self.clock(), known=False)
@@ -162,20 +165,35 @@ class Run:
                 raise FailedError("the gateway does not know it any more")
             await self._pause(self.poll_seconds, deadline)
 
-    async def _patiently(self, wish: Wish, deadline: float, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    async def _patiently(
+        self,
+        wish: Wish,
+        deadline: float,
+        call: Callable[[], Coroutine[Any, Any, T]],
+        *,
+        first: bool = False,
+    ) -> T:
         """The answer of ``call``, made again while the gateway is busy or not to be reached.
 
         Raises:
             TimeUpError: not before the deadline.
+            RefusedError: with ``first``, which nothing was handed in before, nobody is at the address.
         """
-        failures = 0
+        failures, started = 0, self.monotonic()
         while True:
             try:
-                return await call()
+                answer = await call()
+                self._answered = True
+                return answer
             except LaterError as error:
+                self._answered = True
                 self.on_step(wish, f"waits: {error}")
                 await self._pause(error.seconds, deadline, str(error))
             except LostError as error:
+                nobody = first and not (error.sent or self._answered)
+                if nobody and self.monotonic() - started >= NOBODY_SECONDS:
+                    where = self.client.client.base_url
+                    raise RefusedError(f"no gateway answers at {where}: {error}", key=True) from error
                 failures += 1
                 self.on_step(wish, f"connection lost, tried again: {error}")
                 await self._pause(_AGAIN.seconds(failures), deadline, f"no connection: {error}")

@@ -192,7 +192,9 @@ class KubeCluster:
             listed = await api.request(
                 "GET", f"/apis/networking.k8s.io/v1/namespaces/{self._namespace}/networkpolicies"
             )
-            ways = tuple(needed_ways(objects.components(), self._namespace, await self._servers(api)))
+            page = "SN17_MINER_URL" in objects.environment("gateway")
+            servers = await self._servers(api)
+            ways = tuple(needed_ways(objects.components(), self._namespace, servers, page=page))
             return Policies(release, self._namespace, listed.get("items") or (), ways)
 
         return self._ask(work)

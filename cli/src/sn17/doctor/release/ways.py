@@ -16,6 +16,7 @@ INSIDE: Final = (
     ("miner", "fixer", FIXER_PORT),
     ("miner", "validators", 8099),
     ("miner", "gateway", GATEWAY_PORT),
+    ("gateway", "miner", OPS_PORT),
     ("operator", "trellis", OPS_PORT),
     ("operator", "trellis", TRELLIS_PORT),
     ("operator", "prometheus", OPS_PORT),
@@ -23,6 +24,8 @@ INSIDE: Final = (
     *(("prometheus", name, OPS_PORT) for name in SCRAPED),
 )
 """As docs/network.md says; of the local validators one port, and without what `helm test` uses."""
+OF_PAGE: Final = ("gateway", "miner")
+"""Only open with `gateway.page.enabled`."""
 RESOLVER: Final = End("DNS", {"k8s-app": "kube-dns"}, "kube-system")
 DNS_PORT: Final = 53
 FAR: Final = End("validators outside", address="203.0.113.7")
@@ -32,14 +35,21 @@ ASKS_API: Final = ("operator", "prometheus")
 
 
 def needed_ways(
-    components: Mapping[str, Mapping[str, str]], namespace: str, api: Sequence[tuple[str, int]]
+    components: Mapping[str, Mapping[str, str]],
+    namespace: str,
+    api: Sequence[tuple[str, int]],
+    *,
+    page: bool,
 ) -> Iterator[Way]:
-    """``components``: labels of the pods of each; ``api``: addresses and ports of the API server."""
+    """``components``: labels of the pods of each; ``api``: addresses and ports of the API server.
+
+    ``page``: the gateway's page reads from the miner.
+    """
     ends = {name: End(name, labels, namespace) for name, labels in components.items()}
     for source, target, port in INSIDE:
-        if source in ends and target in ends:
+        if source in ends and target in ends and (page or (source, target) != OF_PAGE):
             yield Way(ends[source], ends[target], port)
-    for source in ("miner", *ASKS_API):
+    for source in ("miner", *ASKS_API, *(OF_PAGE[:1] if page else ())):
         if source in ends:
             yield Way(ends[source], RESOLVER, DNS_PORT, "UDP")
     for source in ASKS_API:
