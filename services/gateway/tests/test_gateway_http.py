@@ -157,7 +157,10 @@ def test_paths_and_methods(make: Make) -> None:
     http = make().client().http
     base = str(http.base_url).rstrip("/")
     assert [http.get(f"{base}{path}").text for path in ("/id", "//id", "/id/", "//id/")] == ["1"] * 4
-    assert codes([http.head("/id"), http.options("/id"), http.get("/"), http.get("/add_task")]) == [405] * 4
+    assert codes([http.head("/id"), http.options("/id"), http.get("/add_task")]) == [405] * 3
+    index = http.get("/")
+    assert (index.status_code, index.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert codes([http.head("/"), http.options("/"), http.post("/"), http.delete("/")]) == [405] * 4
     page = http.get("/nowhere", headers={"accept": "text/html"})
     assert (page.status_code, page.headers["content-type"]) == (404, "text/html; charset=utf-8")
     assert http.get("/nowhere", headers={"accept": "application/json"}).json()["error"]["code"] == 404

@@ -294,7 +294,9 @@ def new_process(tmp_path: Path, wait_until: Wait) -> Iterator[Callable[..., Work
     made: list[WorkerProcess] = []
 
     def make(**settings: object) -> WorkerProcess:
-        folder = tmp_path / str(len(made)) if made else tmp_path
+        """In the folder of one that ended, as a restart; beside those that live in one of its own."""
+        living = sum(worker.process.poll() is None for worker in made)
+        folder = tmp_path / str(living) if living else tmp_path
         folder.mkdir(exist_ok=True)
         made.append(WorkerProcess(folder, wait_until, **settings))
         return made[-1]

@@ -8,7 +8,7 @@ in, however rarely they are accepted.
 
 A class is held back only where the evidence is sure that it does not pay. What is held back is handed in now
 and then all the same, and whenever the last few verdicts were good: otherwise nobody would find out that it
-pays by now.
+pays by now. Only what the fixer calls beyond repair is never handed in: the validator's own gates refuse it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from sn17_miner.core.evidence import Evidence, Seen, score_signals
+from sn17_miner.core.evidence import UNREPAIRABLE, Evidence, Seen, score_signals
 
 DUEL_WORTH: Final = 0.17
 """What an accepted result is worth beyond itself, in tasks. An empty or rejected result loses its duel, so
@@ -131,19 +131,22 @@ def choose(s: Situation, outlook: Outlook, evidence: Evidence) -> Choice:
     )
     seen = evidence.classes.get(s.signal)
     held_back, every = (0 if seen is None else seen.held_back), _try_every(seen)
-    if hopeless and not better and held_back + 1 >= every:
+    beyond_repair = s.signal == UNREPAIRABLE
+    if hopeless and not better and not beyond_repair and held_back + 1 >= every:
         return Choice(Step.SUBMIT, f"to learn: {held_back} of these were held back in a row; {figures}")
     late = max(0.0, s.elapsed + s.generation - s.throttle) - max(0.0, s.elapsed - s.throttle)
     again = outlook.another_seed - outlook.rate * late
     # Time that is not free is spent only where this result is surely the worse one.
     doubt = belief.upper if late > 0.0 and not hopeless else belief.mean
     likely = recent if better else doubt
-    now_worth = max(0.0, worth(likely, outlook.rate, s.penalty))
+    now_worth = 0.0 if beyond_repair else max(0.0, worth(likely, outlook.rate, s.penalty))
     if s.seeds_left > 0 and s.worker_free and s.generation < s.left and again > now_worth + _GAIN:
         return Choice(
             Step.RETRY, f"another seed is worth {again:.2f} tasks, this one {now_worth:.2f}; {figures}"
         )
     gain = worth(belief.mean, outlook.rate, s.penalty)
+    if beyond_repair:
+        return Choice(Step.SKIP, f"beyond repair is never handed in; {figures}")
     if better:
         return Choice(Step.SUBMIT, f"the last verdicts were better than before ({recent:.2f}); {figures}")
     if not hopeless:

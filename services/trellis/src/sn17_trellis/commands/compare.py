@@ -94,7 +94,7 @@ def main(argv: Sequence[str], draw: Draw | None = None) -> int:
     picture = None if args.image is None else picture_of(args.image)
     job = Job(GenerationKind.TASK, args.seed, args.prompt, picture, sampling)
     text, image = (args.checkpoint, None) if args.image is None else (None, args.checkpoint)
-    config = TorchConfig(text, image, model_roots=tuple(args.root), device=args.device)
+    config = TorchConfig(text, image, photographs="refused", model_roots=tuple(args.root), device=args.device)
     other: Backend = TorchBackend(replace(config, device="cpu") if args.against == "cpu" else config)
     if args.against == "reference":
         other = ReferenceBackend(text, image)
