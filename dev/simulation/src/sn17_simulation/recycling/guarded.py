@@ -251,6 +251,10 @@ class Core:
             random=self._random,
         )
 
+    def clock(self) -> float:
+        """Seconds of the world, which has no other calendar."""
+        return self.monotonic()
+
     def monotonic(self) -> float:
         return self._world.now
 
