@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import os
 import pty
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+BEGUN = re.compile(r"\x1b(\[[0-9;?]*|[()])?$")
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|\x1b[=>]")
 
 
@@ -32,6 +34,8 @@ class Terminal:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.text, self.raw = "", ""
+        # A read may end within a character or an escape sequence.
+        self._decoded, self._begun = codecs.getincrementaldecoder("utf-8")("replace"), ""
         self.pid, self.master = pty.fork()
         if self.pid == 0:
             if cwd is not None:
@@ -70,7 +74,10 @@ class Terminal:
             data = os.read(self.master, 65536)
         except OSError:
             return False
-        shown = data.decode(errors="replace")
+        shown = self._decoded.decode(data)
         self.raw += shown
-        self.text += ESCAPES.sub("", shown)
+        shown = self._begun + shown
+        found = BEGUN.search(shown)
+        self._begun = "" if found is None else found[0]
+        self.text += ESCAPES.sub("", shown.removesuffix(self._begun))
         return bool(data)

@@ -6,6 +6,7 @@ ends in one sentence, too.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
@@ -39,6 +40,8 @@ def install() -> None:
             signal.signal(number, _on_signal)
     signal.signal(signal.SIGALRM, lambda *_: leave(_Received.number))
     sys.unraisablehook = _on_unraisable
+    # The first to be registered is the last to be called.
+    atexit.register(_deaf)
 
 
 def received() -> int:
@@ -103,6 +106,12 @@ def _on_signal(number: int, _: Any) -> None:
         sys.modules["logging"].getLogger("asyncio").disabled = True
     signal.setitimer(signal.ITIMER_REAL, PATIENCE_SECONDS)
     raise Interrupted(128 + number)
+
+
+def _deaf() -> None:
+    """All is done: the interpreter's own end, which gives up the handlers, is not to be killed any more."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _on_unraisable(unraisable: Any) -> None:
