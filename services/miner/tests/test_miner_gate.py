@@ -211,7 +211,9 @@ def test_every_choice_can_be_carried_out_and_is_explained(
     mark = outlook.break_even
     assert 0.0 <= mark < 1.0
     assert f"pays from {mark:.2f}" in choice.detail
-    if choice.step is Step.SKIP:
+    if situation.signal == "unrepairable":
+        assert choice.step is not Step.SUBMIT
+    elif choice.step is Step.SKIP:
         assert evidence.surely_below(situation.signal, mark, threshold=situation.threshold, now=situation.now)
     if choice.step is Step.RETRY:
         assert situation.seeds_left > 0
