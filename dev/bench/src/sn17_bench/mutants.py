@@ -82,6 +82,7 @@ def _forked(core: Core, copy: Path, output: Path) -> int:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
         os.chdir(ROOT)
+        _forget_ours()
         sys.path.insert(0, str(copy))
         sys.dont_write_bytecode = True
         os.environ["PYTHONPATH"] = str(copy)
@@ -89,6 +90,16 @@ def _forked(core: Core, copy: Path, output: Path) -> int:
         status = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *shlex.split(core.tests)]))
     finally:
         os._exit(status)
+
+
+def _forget_ours() -> None:
+    """What a test run around this one imported of ours, packages and tests, would hide the copy."""
+    libraries = Path(sys.prefix)
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if name != "__main__" and file and Path(file).is_relative_to(ROOT):
+            if not Path(file).is_relative_to(libraries):
+                del sys.modules[name]
 
 
 def main() -> int:
