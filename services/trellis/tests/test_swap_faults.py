@@ -29,6 +29,7 @@ from sn17_trellis.settings import WorkerSettings
 
 LONG = bool(os.environ.get("SN17_LONG"))
 PLACES = [(phase, victim) for phase in SwapPhase for victim in ("fresh", "old", "fork server")]
+SWAP_DEADLINE = 120.0
 FAULTS = 300 if LONG else len(PLACES)
 SEEDS = 4
 
@@ -128,11 +129,13 @@ class Bench:
             return lives[0] if lives else None
         return lives[1] if len(lives) > 1 else None
 
-    def swap(self, wait_until: Callable[[Callable[[], object]], None]) -> str:
-        wait_until(lambda: self.live.worker.state in ("ready", "busy"))
+    def swap(self, wait_until: Callable[..., None]) -> str:
+        wait_until(lambda: self.live.worker.state in ("ready", "busy"), SWAP_DEADLINE)
         before = self.keeper.last_recycle
         self.keeper.recycle(self.keeper.life_id, RecycleHow.SWAP, "a test", verify=False)
-        wait_until(lambda: self.keeper.last_recycle is not before and self.keeper.recycling is None)
+        wait_until(
+            lambda: self.keeper.last_recycle is not before and self.keeper.recycling is None, SWAP_DEADLINE
+        )
         outcome: str = self.keeper.last_recycle.outcome
         return outcome
 
@@ -209,7 +212,7 @@ def leftovers(bench: Bench) -> dict[str, Any]:
     }
 
 
-@pytest.mark.timeout(3000 if LONG else 300)
+@pytest.mark.timeout(3000 if LONG else 600)
 def test_no_key_is_lost_or_made_twice_whoever_dies_and_when(bench: Bench, wait_until: Any) -> None:
     rng = random.Random(17)
     places = PLACES * (FAULTS // len(PLACES) + 1)
