@@ -97,9 +97,10 @@ def _forget_ours() -> None:
     libraries = Path(sys.prefix)
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        if name != "__main__" and file and Path(file).is_relative_to(ROOT):
-            if not Path(file).is_relative_to(libraries):
-                del sys.modules[name]
+        if name == "__main__" or not file or Path(file).is_relative_to(libraries):
+            continue
+        if Path(file).is_relative_to(ROOT):
+            del sys.modules[name]
 
 
 def main() -> int:
