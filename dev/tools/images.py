@@ -28,8 +28,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import release
+
 REPOSITORY = Path(__file__).resolve().parents[2]
-VERSION = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
+VERSION = release.current()
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 INPUTS_LABEL = "io.sn17.inputs"
 MAX_LAYERS_MB = {"fixer": 350, "trellis-torch": 8000}
@@ -86,13 +88,7 @@ def run(argv: Sequence[str], *, quiet: bool = False) -> str:
 
 def sources(package: str) -> list[Path]:
     """The folders of a workspace package and of those it needs, and what the workspace shares."""
-    workspace = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["uv"]["workspace"]
-    folders = {
-        tomllib.loads((member / "pyproject.toml").read_text())["project"]["name"]: member
-        for pattern in workspace["members"]
-        for member in REPOSITORY.glob(pattern)
-        if (member / "pyproject.toml").exists()
-    }
+    folders = {tomllib.loads(file.read_text())["project"]["name"]: file.parent for file in release.packages()}
     found: dict[str, Path] = {}
     waiting = [package]
     while waiting:

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from image import notices
 from packaging.requirements import Requirement
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -48,16 +49,7 @@ def licence_of(name: str) -> str | None:
     Raises:
         importlib.metadata.PackageNotFoundError: it is not installed.
     """
-    metadata = importlib.metadata.metadata(name)
-    if expression := metadata.get("License-Expression"):
-        return expression
-    classifiers = [
-        line.rpartition(" :: ")[2]
-        for line in metadata.get_all("Classifier", [])
-        if line.startswith("License ::")
-    ]
-    text = metadata.get("License", "").strip().partition("\n")[0]
-    return KNOWN.get(name) or ", ".join(classifiers) or text or None
+    return notices.licence_of(importlib.metadata.distribution(name)) or KNOWN.get(name)
 
 
 def is_gpl(licence: str) -> bool:

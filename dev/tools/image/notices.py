@@ -10,24 +10,26 @@ import re
 import sys
 from pathlib import Path
 
+UNNAMED = "not named in its metadata; see the text below"
 TEXT = re.compile(r"(LICEN[CS]E|COPYING|NOTICE|AUTHORS)", re.IGNORECASE)
 
 
-def licence(distribution: importlib.metadata.Distribution) -> str:
-    """The licence in the words of a package's metadata, one line."""
+def licence_of(distribution: importlib.metadata.Distribution) -> str | None:
+    """The licence that a package's metadata names, in its own words; None where it names none."""
     metadata = distribution.metadata
+    if expression := metadata.get("License-Expression"):
+        return expression
     classifiers = [
         line.rpartition(" :: ")[2]
         for line in metadata.get_all("Classifier", [])
         if line.startswith("License ::")
     ]
-    named = metadata.get("License-Expression") or ", ".join(classifiers) or metadata.get("License") or ""
-    return named.strip().partition("\n")[0] or "not named in its metadata; see the text below"
+    return ", ".join(classifiers) or metadata.get("License", "").strip().partition("\n")[0] or None
 
 
 def notice(distribution: importlib.metadata.Distribution) -> str:
     """One package's entry: name, version, licence, and every licence text that it brings."""
-    lines = [f"{distribution.metadata['Name']} {distribution.version}", licence(distribution)]
+    lines = [f"{distribution.metadata['Name']} {distribution.version}", licence_of(distribution) or UNNAMED]
     for file in distribution.files or ():
         path = Path(str(file.locate()))
         if ".dist-info" in str(file) and TEXT.match(path.name) and path.is_file():

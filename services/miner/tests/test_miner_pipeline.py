@@ -10,7 +10,10 @@ import pytest
 from miner_fakes import SPZ, report_of
 from miner_harness import Harness
 from sn17_contract.tasks import Signal
-from sn17_miner.core.records import ResultSignal
+from sn17_miner.app import JOURNAL
+from sn17_miner.core.learning import Learned
+from sn17_miner.core.records import ResultSignal, ValidatorRecord
+from sn17_miner.journal.journal import Journal
 from sn17_protocol import ChainSnapshot, ImageTask, TextTask
 
 
@@ -609,11 +612,18 @@ async def test_a_result_accepted_before_its_repetition_arrived_is_accepted(
 
 
 async def test_what_fails_the_checks_is_tried_with_other_seeds_then_skipped_for_free(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch
+    harness: Harness,
 ) -> None:
-    """As between two tries to learn, the first of which would come with the second seed."""
-    monkeypatch.setattr("sn17_miner.core.gate._try_every", lambda seen: 20)
+    """At a validator that has rejected five of them in a row, so that a try to learn is far off."""
     worker, validator = await harness.worker(), await harness.validator()
+    learned = Learned.fresh(harness.settings().policy())
+    for _ in range(5):
+        learned.evidence.judged(Signal.FAILS_CHECKS, accepted=False, now=time.time())
+    journal, neuron = Journal(harness.state() / JOURNAL), validator.neuron
+    journal.save_validator(
+        ValidatorRecord(neuron.hotkey, neuron.uid, neuron.ip, neuron.port, neuron.stake, 0.0, learned.dump())
+    )
+    journal.close()
     harness.fixer.report = report_of("repaired", gates_pass=False)
     await harness.run()
     assert len({asked["seed"] for asked in worker.asked}) == 3

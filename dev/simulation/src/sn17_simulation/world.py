@@ -17,7 +17,6 @@ from random import Random
 from typing import Final
 
 from sn17_contract.http import WorkerState
-from sn17_contract.worker import WorkerStatus
 from sn17_devnet.ledger import Ledger
 from sn17_devnet.tasks import Commission
 from sn17_devnet.validator_state import Books, Rules, SubmitAnswer, Validation, Verdict
@@ -31,6 +30,7 @@ from sn17_miner.core.verdict import Verdict as Read
 from sn17_protocol import ImageTask, Neuron, SubmitResults, TextTask
 
 from sn17_simulation.luck import Quality
+from sn17_simulation.said import status_of
 from sn17_simulation.scene import DAY, START, Conduct, Result, Scene
 
 MINER: Final = "miner"
@@ -156,23 +156,8 @@ class World:
             lane.learned = Learned.load(lane.learned.dump(), self.policy)
 
     def _report(self, url: str, *, busy: bool = False) -> None:
-        status = WorkerStatus(
-            worker=url,
-            version="0",
-            boot_id="b",
-            life_id="l",
-            state=WorkerState.BUSY if busy else WorkerState.READY,
-            reason=None,
-            job=None,
-            memory=None,
-            models=self.models[url].models,
-            gaussians_mean=None,
-            model_processes=1,
-            recycling=None,
-            phase=None,
-            start_seconds=None,
-            last_recycle=None,
-        )
+        state = WorkerState.BUSY if busy else WorkerState.READY
+        status = status_of(url, state, self.models[url].models)
         self.fleet.observe(url, status, self.now)
 
     def _at(self, when: float, what: Callable[[], None]) -> None:

@@ -10,6 +10,7 @@ from sn17_contract.tasks import (
     Lane,
     Outcome,
     Signal,
+    Tally,
     TaskKind,
     TaskList,
     TaskState,
@@ -179,23 +180,17 @@ def page_state(
         assets=tuple(asset_view(task) for task in tasks.tasks) if tasks else (),
         workers=tuple(worker_line(worker) for worker in places.workers) if places else (),
         validators=tuple(
-            SuccessLine(
-                name=line.validator,
-                uid=line.uid,
-                ended=line.ended,
-                accepted=line.outcomes.get(Outcome.ACCEPTED, 0),
-                success=line.success,
-            )
-            for line in (window.validators if window else ())
+            _success_line(line, line.validator, line.uid) for line in (window.validators if window else ())
         ),
-        gateways=tuple(
-            SuccessLine(
-                name=line.door,
-                uid=None,
-                ended=line.ended,
-                accepted=line.outcomes.get(Outcome.ACCEPTED, 0),
-                success=line.success,
-            )
-            for line in (window.gateways if window else ())
-        ),
+        gateways=tuple(_success_line(line, line.door, None) for line in (window.gateways if window else ())),
+    )
+
+
+def _success_line(tally: Tally, name: str, uid: int | None) -> SuccessLine:
+    return SuccessLine(
+        name=name,
+        uid=uid,
+        ended=tally.ended,
+        accepted=tally.outcomes.get(Outcome.ACCEPTED, 0),
+        success=tally.success,
     )

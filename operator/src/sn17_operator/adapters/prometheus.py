@@ -360,16 +360,7 @@ def gather(answers: Mapping[Signal, Sequence[Result]]) -> dict[str, Raw]:
             for at, value in samples:
                 totals[at] = totals.get(at, 0.0) + value
         series.setdefault(uid, {}).setdefault(signal, []).append(tuple(sorted(totals.items())))
-    return {
-        uid: Raw(
-            tuple(infos[Signal.BOOT].get(uid, ())),
-            series.get(uid, {}),
-            tuple(infos[Signal.DEGRADED].get(uid, ())),
-            tuple(infos[Signal.LIFE].get(uid, ())),
-            tuple(infos[Signal.CANARY_INFO].get(uid, ())),
-        )
-        for uid in infos[Signal.BOOT].keys() | series.keys()
-    }
+    return {uid: Raw.of(uid, infos, series) for uid in infos[Signal.BOOT].keys() | series.keys()}
 
 
 def _uid(signal: Signal, labels: Mapping[str, str]) -> str | None:

@@ -40,6 +40,22 @@ class Raw:
     lives: Labelled = ()
     canaries: Labelled = ()
 
+    @classmethod
+    def of(
+        cls,
+        uid: str,
+        infos: Mapping[Signal, Mapping[str, Sequence[tuple[str, Samples]]]],
+        series: Mapping[str, Mapping[Signal, Sequence[Samples]]],
+    ) -> Raw:
+        """The worker ``uid`` out of all that was read; ``infos`` has the signals of ``INFO_LABELS``."""
+        return cls(
+            tuple(infos[Signal.BOOT].get(uid, ())),
+            series.get(uid, {}),
+            tuple(infos[Signal.DEGRADED].get(uid, ())),
+            tuple(infos[Signal.LIFE].get(uid, ())),
+            tuple(infos[Signal.CANARY_INFO].get(uid, ())),
+        )
+
 
 def within_fleet(monitoring: Monitoring, raws: Iterable[Raw]) -> Monitoring:
     """The monitoring as one fleet sees it.

@@ -102,16 +102,7 @@ class SimMetrics:
                 infos[signal].setdefault(uid, []).append((label, kept))
             else:
                 series.setdefault(uid, {}).setdefault(signal, []).append(kept)
-        workers = {
-            uid: Raw(
-                tuple(infos[Signal.BOOT].get(uid, ())),
-                series.get(uid, {}),
-                tuple(infos[Signal.DEGRADED].get(uid, ())),
-                tuple(infos[Signal.LIFE].get(uid, ())),
-                tuple(infos[Signal.CANARY_INFO].get(uid, ())),
-            )
-            for uid in series
-        }
+        workers = {uid: Raw.of(uid, infos, series) for uid in series}
         recent = [at for at in world.scrapes if at > now - spans[Signal.UP]]
         monitoring = Monitoring(
             now, 2 * TICK + 5, TICK, {}, recent[-1] if recent else None, float(len(recent)), spans[Signal.UP]

@@ -29,6 +29,7 @@ from sn17_simulation.recycling.case import (
     Result,
 )
 from sn17_simulation.recycling.machine import Machine, State, Task
+from sn17_simulation.said import status_of
 
 START: Final = 1_700_000_000.0
 STALL: Final = 30.0
@@ -272,22 +273,8 @@ class World:
         key = machine.index, machine.life_id, said
         status = self._said.get(key)
         if status is None:
-            status = self._said[key] = WorkerStatus(
-                worker=url,
-                version="0",
-                boot_id=machine.boot_id,
-                life_id=machine.life_id,
-                state=said,
-                reason=None,
-                job=None,
-                memory=None,
-                models=("text", "image"),
-                gaussians_mean=None,
-                model_processes=1,
-                recycling=None,
-                phase=None,
-                start_seconds=None,
-                last_recycle=None,
+            status = self._said[key] = status_of(
+                url, said, ("text", "image"), boot_id=machine.boot_id, life_id=machine.life_id
             )
         self.fleet.observe(url, status, self.now)
 
