@@ -24,7 +24,7 @@ from sn17_operator.ports import (
 from sn17_operator.status.resource import Status
 
 from sn17_simulation.fleet.cluster import World
-from sn17_simulation.fleet.worker import FRESH, REPLACE_SECONDS, SimWorker
+from sn17_simulation.fleet.worker import REPLACE_SECONDS, SimWorker
 
 
 class Crash(BaseException):
@@ -201,7 +201,7 @@ class SimAdmin:
         worker = self._worker(pod)
         if worker.life_id != life_id:
             raise OtherIncarnation("gone")
-        if how is RecycleHow.SWAP and (not worker.room or worker.total + FRESH > 0.95):
+        if how is RecycleHow.SWAP and not worker.fits_two:
             raise NoRoom("two do not fit")
         if worker.swap_until is None:
             if how is RecycleHow.REPLACE:
