@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 )
 from sn17_contract.worker import RecycleOutcome
 from sn17_simulation.fleet.play import Simulation, spec_with
-from sn17_simulation.fleet.worker import SimWorker
+from sn17_simulation.fleet.worker import GUARD, SimWorker
 
 LONG = bool(os.environ.get("SN17_LONG"))
 
@@ -186,7 +186,8 @@ class FleetMachine(RuleBasedStateMachine):
                 continue
             assert not worker.hung or worker.job_until is None, f"{worker.pod.name} still hangs"
             assert not worker.deaf, f"{worker.pod.name} is still deaf"
-            assert worker.total < 0.8, f"{worker.pod.name} is still full"
+            full = GUARD if world.guard else 0.8
+            assert worker.total < full, f"{worker.pod.name} is still full"
             assert worker.pod.intent is None, f"{worker.pod.name} is still being remediated"
             assert "operator" not in worker.leases
         exits, evictions, events = len(world.exits), world.evictions, len(world.events)

@@ -131,20 +131,33 @@ def test_a_checkpoint_cloned_without_lfs_is_called_that(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="the faulty file systems are built with gcc")
-def test_a_state_folder_without_locks_or_shared_memory_is_said(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("lacks", "said"), [("nolock", "offers no locks"), ("nommap", "offers no shared memory")]
+)
+def test_a_state_folder_without_locks_or_shared_memory_is_said(lacks: str, said: str, tmp_path: Path) -> None:
+    """What NFS and SMB lack, taken away by a library that is loaded before all others."""
     from bittensor_wallet import Keypair
     from sn17_protocol.wallet import write_hotkey
 
     key = Keypair.create_from_mnemonic(Keypair.generate_mnemonic())
     write_hotkey(tmp_path / "hotkey", key)
     (tmp_path / "chain.json").write_text("{}")
-    script = (
-        (GIVEN / "nfs.sh").read_text().replace("$(dirname $0)", str(GIVEN)).replace("/tmp/", f"{tmp_path}/")
-    )
-    answer = run(["bash", "-c", script, "nfs.sh", str(BIN), str(tmp_path)], tmp_path)
-    lock, shared = answer.stdout.split("== nommap")
-    assert re.search(r"lock", lock, re.IGNORECASE), answer.stdout
-    assert re.search(r"shared memory|shared mapping|mmap", shared, re.IGNORECASE), answer.stdout
+    library = tmp_path / f"{lacks}.so"
+    built = run(["gcc", "-shared", "-fPIC", "-o", str(library), str(GIVEN / f"{lacks}.c"), "-ldl"], tmp_path)
+    assert built.returncode == 0, built.stderr
+    settings = {
+        "LD_PRELOAD": str(library),
+        "SN17_HOTKEY_FILE": str(tmp_path / "hotkey"),
+        "SN17_CHAIN__SOURCE": "file",
+        "SN17_CHAIN__PATH": str(tmp_path / "chain.json"),
+        "SN17_WORKERS": "http://127.0.0.1:1",
+        "SN17_FIXER_URL": "http://127.0.0.1:1",
+        "SN17_STATE_DIR": str(tmp_path / "state"),
+        "SN17_OPS_PORT": "0",
+    }
+    answer = run([str(BIN / "sn17-miner")], tmp_path, **settings)
+    assert answer.returncode != 0, answer.stdout + answer.stderr
+    assert said in answer.stdout + answer.stderr
 
 
 @pytest.fixture

@@ -39,15 +39,16 @@ def test_every_task_ends_and_healthy_ones_are_accepted_whatever_proxy_is_named(t
 
 
 @pytest.mark.timeout(300)
-def test_a_leaking_model_process_is_swapped_at_work_and_no_task_is_lost(tmp_path: Path) -> None:
+def test_a_leaking_model_process_is_renewed_at_work_and_no_task_is_lost(tmp_path: Path) -> None:
     report_file = tmp_path / "report.json"
     command = [*UP[:-2], "--demo", "--validators", "3", "--tasks", "21"]
     command += ["--state-dir", str(tmp_path / "run"), "--report", str(report_file)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     story = [line.split(": ")[1] for line in done.stdout.splitlines() if "  trellis-2: " in line]
-    assert story.index("SwapRequested") < story.index("WorkerSwapped")
-    assert "WorkerCordoned" not in story
+    # By a swap, a replacement or its guard: which costs least is measured, and differs with the load.
+    assert "another model process serves" in (tmp_path / "run" / "logs" / "trellis-2.log").read_text(), story
+    assert not {"RecycleRequested", "WorkerRecycled", "exited"} & set(story), done.stdout
     neighbour = [line for line in done.stdout.splitlines() if "  trellis-1: " in line]
     taken = ("WorkerCordoned", "WorkerReplaced", "exited")
     assert not any(word in line for line in neighbour for word in taken), neighbour

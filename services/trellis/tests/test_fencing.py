@@ -12,7 +12,7 @@ from sn17_contract.metrics import GenerationKind, RerunCause
 from sn17_trellis.backend import Job
 from sn17_trellis.model_process.launcher import Handle
 from sn17_trellis.model_process.life import Life, ModelDied, Ticket
-from sn17_trellis.model_process.messages import Channel, Encoded, Generated
+from sn17_trellis.model_process.messages import Channel, Encoded, Generated, Progress
 
 Wait = Callable[[Callable[[], object]], None]
 JOB = Job(GenerationKind.TASK, 1, prompt="a red cube")
@@ -76,3 +76,47 @@ def test_a_given_up_life_completes_nothing_any_more(wait_until: Wait) -> None:
 def test_without_fencing_the_late_report_completes_the_second_run(wait_until: Wait) -> None:
     Unfenced.table = {}
     assert second_run(Unfenced, wait_until) == (OLD_SIZE, 0)
+
+
+@pytest.mark.parametrize(
+    "heard", [b"", b"\x00\x00", b"\x00\x00\x04\x00{"], ids=["nothing", "a length", "a part"]
+)
+def test_a_life_that_is_let_go_while_its_process_speaks_ends_for_everybody(
+    heard: bytes, wait_until: Wait
+) -> None:
+    """Its socket may be held open by others: who waits for an answer hears of the end all the same."""
+    ours, theirs = socket.socketpair()
+    ended: list[str] = []
+    with theirs:
+        life = Life(
+            "old",
+            Channel(Connection(ours.detach())),
+            Handle(1, lambda: None),
+            ended=lambda: ended.append("once"),
+        )
+        life.handle.ended(0)
+        ticket = life.submit(1, JOB, ".old-1.ply.part", lambda *_: None)
+        theirs.sendall(heard)
+        life.close()
+        with pytest.raises(ModelDied):
+            ticket.encoded.result(10)
+        wait_until(lambda: ended == ["once"])
+
+
+def test_a_life_whose_reports_cannot_be_followed_is_ended(wait_until: Wait) -> None:
+    """A fault of the service's own must not leave a job waiting for ever."""
+    ours, theirs = socket.socketpair()
+    process, killed = Channel(Connection(theirs.detach())), []
+    handle = Handle(1, lambda: killed.append(1))
+    handle.ended(-9)
+    life = Life("old", Channel(Connection(ours.detach())), handle, ended=lambda: None)
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("a listener that fails")
+
+    ticket = life.submit(1, JOB, ".old-1.ply.part", broken)
+    process.send(Progress(number=1, stage="structure", step=1, steps=2))
+    with pytest.raises(ModelDied):
+        ticket.encoded.result(10)
+    wait_until(lambda: killed == [1])
+    process.close()

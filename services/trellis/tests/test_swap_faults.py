@@ -353,10 +353,12 @@ def test_a_stop_in_any_phase_delivers_the_job_and_leaves_no_process(
 @pytest.mark.timeout(1200 if LONG else 200)
 def test_swaps_leave_nothing_behind(bench: Bench, wait_until: Any) -> None:
     bench.swap(wait_until)
+    # The old process is reaped, and its reader ends, a moment after the fresh one has taken over.
+    wait_until(lambda: leftovers(bench)["threads"] == len(bench.keeper.run.alive) == 1, SWAP_DEADLINE)
     before, swaps = leftovers(bench), 50 if LONG else 8
     for _ in range(swaps):
         assert bench.swap(wait_until) == "done"
-    wait_until(lambda: leftovers(bench) == before)
+    wait_until(lambda: leftovers(bench) == before, SWAP_DEADLINE)
     record("swaps-leave-nothing.json", swaps=swaps, before=before, after=leftovers(bench))
 
 

@@ -60,6 +60,8 @@ class SimWorker:
     ready_at: float = START
     restart_at: float | None = None
     gone_at: float | None = None
+    leaving: bool = False
+    """Was told to end: finishes its job, takes no other, and goes."""
     leases: dict[LeaseOwner, float | None] = field(default_factory=dict)
     cordoned_since: float | None = None
     lives: bool = False
@@ -97,3 +99,8 @@ class SimWorker:
         """Share of the limit that both processes and the service hold."""
         second = FRESH if self.swap_until is not None and self.swap_how is RecycleHow.SWAP else 0.0
         return self.memory + self.held + second
+
+    @property
+    def fits_two(self) -> bool:
+        """Whether a second process fits below the limit, as the worker says and answers."""
+        return self.room and self.memory + self.held + FRESH <= 0.95

@@ -179,9 +179,9 @@ class Life:
         self.handle.kill()
 
     def close(self) -> None:
-        """Let go of the socket of a process that has been reaped."""
+        """Hear no more of a process that has been reaped. Its reader lets go of the socket."""
+        self._channel.hang_up()
         self._reader.join(1.0)
-        self._channel.close()
 
     # --- inside -----------------------------------------------------------------------------------
 
@@ -211,12 +211,11 @@ class Life:
         self._reader.join(5.0)
 
     def _read(self) -> None:
-        while True:
-            try:
-                report = self._channel.report()
-            except (EOFError, OSError):
-                break
-            self._take(report)
+        try:
+            self._hear()
+        except Exception:
+            log.exception("cannot follow the model process any more", extra={"life_id": self.life_id})
+        self._channel.hang_up()
         self.handle.kill()
         ended = self.handle.wait(5.0)
         status = self.handle.status
@@ -224,7 +223,16 @@ class Life:
         killed = status is not None and status < 0
         cause = RerunCause.KILLED if killed else RerunCause.CRASHED
         self._over(ModelDied(cause, f"the model process {text}"))
+        self._channel.close()
         self._ended()
+
+    def _hear(self) -> None:
+        while True:
+            try:
+                report = self._channel.report()
+            except (EOFError, OSError):
+                return
+            self._take(report)
 
     def _take(self, report: Report) -> None:
         if isinstance(report, Vitals):

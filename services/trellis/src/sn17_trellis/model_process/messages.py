@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import socket
 import threading
 from multiprocessing.connection import Connection
 from typing import Annotated, Final, Literal
@@ -215,8 +218,19 @@ class Channel:
         except ValidationError as error:
             raise EOFError(f"an unreadable report: {error.error_count()} errors") from error
 
+    def hang_up(self) -> None:
+        """End the conversation, also while another thread receives: that one is told of the end."""
+        with (
+            self._lock,
+            contextlib.suppress(OSError),
+            socket.socket(fileno=os.dup(self._connection.fileno())) as end,
+        ):
+            end.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
-        self._connection.close()
+        """Let go of the socket: only for the thread that receives, or once it has ended."""
+        with self._lock:
+            self._connection.close()
 
 
 def job_of(run: Run, attached: bytes | None) -> Job:
