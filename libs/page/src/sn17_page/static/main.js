@@ -49,6 +49,8 @@ async function show(source, asset) {
   } catch (error) {
     if (signal.aborted) return;
     current = null;
+    viewer.clear();
+    at("view").setAttribute("aria-label", "No asset is shown");
     at("save-ply").disabled = at("save-spz").disabled = true;
     setText(at("view-note"), `It cannot be shown: ${error.message}`);
   }

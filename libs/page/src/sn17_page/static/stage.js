@@ -55,6 +55,7 @@ export class Stage {
     this.#scene.remove(this.#mesh);
     this.#mesh.dispose();
     this.#mesh = null;
+    this.#renderer.clear();
   }
 
   /** Whether the picture is as large as a canvas of this size has it. */

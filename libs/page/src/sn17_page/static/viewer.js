@@ -73,6 +73,11 @@ export class Viewer {
     return gaussians;
   }
 
+  /** Show nothing. */
+  clear() {
+    this.#stage.clear();
+  }
+
   #frame(time) {
     requestAnimationFrame((next) => this.#frame(next));
     const passed = time - this.#last;
