@@ -275,7 +275,7 @@ async def test_explain_shows_every_rule_and_what_comes_next() -> None:
     found = explain_pod(snapshot, sim.workers[0].pod.name)
     assert found is not None
     rules = {rule.rule: rule for rule in found.rules}
-    assert len(rules) == 8
+    assert len(rules) == 10
     assert rules["MemoryEmergency"].outcome == "Breach"
     assert rules["MemoryEmergency"].value == pytest.approx(0.95)
     assert rules["MemoryEmergency"].threshold == 0.9
