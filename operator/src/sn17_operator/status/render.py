@@ -78,7 +78,7 @@ def render(view: View, now: float) -> Status:
         workers=tuple(workers[:LISTED_WORKERS]),
         workers_omitted=max(0, len(workers) - LISTED_WORKERS),
         evictions=tuple(EvictionRecord.of(e) for e in view.plan.evictions),
-        devices=tuple(DeviceEntry.of(trial) for trial in view.plan.trials) or None,
+        devices=tuple(DeviceEntry.of(trial) for trial in view.plan.trials),
         conditions=merge([ready, *conditions(view)], previous, view.generation, now),
     )
 
