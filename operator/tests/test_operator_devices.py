@@ -12,9 +12,26 @@ from sn17_contract.metrics import DeviceFault
 from sn17_operator.adapters import objects
 from sn17_operator.adapters.annotations import changes, history_text, read
 from sn17_operator.api import Workers
+from sn17_operator.core.devices import settle_trials, suspicion
 from sn17_operator.core.evidence import Raw, attribute
-from sn17_operator.core.model import Device, DeviceHealth, History, Outcome, Phase, Pod, RuleName
+from sn17_operator.core.model import (
+    Device,
+    DeviceHealth,
+    Finding,
+    Fleet,
+    Health,
+    History,
+    Outcome,
+    Phase,
+    Pod,
+    RuleClass,
+    RuleName,
+    Trial,
+    Verdict,
+    Worker,
+)
 from sn17_operator.core.plan import Act, Reason, Step
+from sn17_operator.core.planner import plan
 from sn17_operator.core.policy import judge
 from sn17_operator.core.readings import Evidence, Gap, Monitoring, Series, Signal
 from sn17_operator.status.resource import Status
@@ -50,6 +67,12 @@ def test_nothing_but_a_plain_word_against_a_card_counts(
     evidence = Evidence("b", {Signal.FAILING_STARTS: reading}, device=uuid)
     for rule in (RuleName.DEVICE_UNHEALTHY, RuleName.MODEL_FAILING):
         assert outcome(rule, pod, evidence) is not Outcome.BREACH
+
+
+@pytest.mark.parametrize(("starts", "expected"), [(4.0, Outcome.OK), (5.0, Outcome.BREACH)])
+def test_five_failed_starts_are_too_many(starts: float, expected: Outcome) -> None:
+    evidence = Evidence("b", {Signal.FAILING_STARTS: Series(((NOW - 5, starts),))})
+    assert outcome(RuleName.MODEL_FAILING, POD, evidence) is expected
 
 
 @pytest.mark.parametrize("kubelet", [True, False])
@@ -172,6 +195,60 @@ async def run_with(sim: Simulation, broken: str, ticks: int) -> None:
             old = worker.pod.started_at is not None and sim.world.now - worker.pod.started_at > 90
             if worker.device == broken and worker.pod.ready and old:
                 worker.gpu_errors, worker.says = 1, "device_error"
+
+
+def on_card(rule: RuleName | None, *, created_at: float = 0.0, life: str = "new") -> Worker:
+    """A worker on the card that the trials below are about; without a rule it is well."""
+    evidence = Evidence(life, {}, device="GPU-a")
+    found = () if rule is None else (Finding(rule, RuleClass.QUALITY, Outcome.BREACH, "odd"),)
+    verdict = Verdict(Health.HEALTHY if rule is None else Health.DEGRADED, found)
+    return Worker(replace(POD, created_at=created_at), evidence, verdict)
+
+
+TRIAL = Trial("GPU-a", "n", "w", "GpuError", NOW - 100, "old", NOW - 60)
+
+
+@pytest.mark.parametrize(
+    ("trial", "worker", "failures"),
+    [
+        (TRIAL, on_card(RuleName.GPU_ERROR), 1),
+        (TRIAL, on_card(RuleName.MEMORY_HIGH), 0),  # a leak is a process's own doing
+        (TRIAL, on_card(RuleName.GPU_ERROR, life="old"), 0),  # the act has not been done yet
+        (replace(TRIAL, judged=True, failures=1), on_card(RuleName.GPU_ERROR), 1),  # counted already
+        (replace(TRIAL, done_at=NOW - 601), on_card(RuleName.GPU_ERROR), 0),  # it held for ten minutes
+    ],
+)
+def test_what_counts_as_a_cure_that_failed(trial: Trial, worker: Worker, failures: int) -> None:
+    (found,) = settle_trials(SPEC, Fleet((worker,), 4, trials=(trial,)), NOW)
+    assert (found.failures, found.suspect_at) == (failures, None)
+
+
+def test_suspicion_ends_with_proof_alone() -> None:
+    """Nothing to judge by proves nothing; ten minutes of good work do."""
+    trial = replace(TRIAL, done_at=NOW - 601, failures=2, suspect_at=NOW - 700)
+    well = on_card(None)
+    idle = replace(well, verdict=Verdict(Health.IDLE))
+    assert settle_trials(SPEC, Fleet((idle,), 4, trials=(trial,)), NOW) == (trial,)
+    assert settle_trials(SPEC, Fleet((well,), 4, trials=(trial,)), NOW) == ()
+    early = replace(trial, done_at=NOW - 599)
+    assert settle_trials(SPEC, Fleet((well,), 4, trials=(early,)), NOW) == (early,)
+
+
+@pytest.mark.parametrize(
+    ("rule", "created_at", "act"),
+    [
+        (RuleName.GPU_ERROR, NOW - 900, Act.CORDON),  # another pod may get another card
+        (RuleName.GPU_ERROR, NOW - 300, None),  # it did not
+        (RuleName.CANARY_DISAGREES, NOW - 300, Act.CORDON),  # what it makes is of no use to anyone
+    ],
+)
+def test_suspect_card_gets_another_pod_once(rule: RuleName, created_at: float, act: Act | None) -> None:
+    trial = replace(TRIAL, failures=2, judged=True, suspect_at=NOW - 600)
+    worker = on_card(rule, created_at=created_at)
+    worker = replace(worker, pod=replace(worker.pod, history=History(suspect=suspicion(trial))))
+    found = plan(SPEC, Fleet((worker,), 1, trials=(trial,)), NOW)
+    assert [step.act for step in found.steps] == ([] if act is None else [act])
+    assert [b.reason for b in found.blocked] == ([Reason.DEVICE_SUSPECT] if act is None else [])
 
 
 async def test_two_cures_that_failed_on_one_card_make_it_suspect_whatever_pod_has_it() -> None:

@@ -93,7 +93,15 @@ def condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
 def test_every_condition_is_there_from_the_first_visit() -> None:
     status = render([])
     kinds = [c["type"] for c in status["conditions"]]
-    assert kinds == ["Ready", "MetricsAvailable", "RemediationAllowed", "Degraded", "Paused", "NodeSuspect"]
+    assert kinds == [
+        "Ready",
+        "MetricsAvailable",
+        "RemediationAllowed",
+        "Degraded",
+        "Paused",
+        "NodeSuspect",
+        "DeviceSuspect",
+    ]
     assert all(c["reason"] and c["observedGeneration"] == 3 for c in status["conditions"])
 
 
