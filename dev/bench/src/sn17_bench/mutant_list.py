@@ -171,6 +171,7 @@ _PLANNER: Final = (
         "core/devices.py",
         ("not trial.judged and now - since < young", "not trial.judged"),
         ("sick is not None and not trial.judged and", "sick is not None and"),
+        ("(w.sick_since or now) >= trial.at", "True"),
         ("failures >= FAILED_CURES", "failures > FAILED_CURES"),
         ("worker.pod.created_at > suspect_at", "True"),
         ("and rule != RuleName.CANARY_DISAGREES", ""),

@@ -66,7 +66,8 @@ def _settled(spec: Spec, trial: Trial, users: Sequence[Worker], now: float) -> T
         trial = replace(trial, done_at=now)
     since = trial.at if trial.done_at is None else trial.done_at
     young = spec.recycle.young_seconds
-    sick = next((w for w in others if _pointing(w)), None)
+    # Another pod on a shared card that was sick before the act is no proof against it.
+    sick = next((w for w in others if _pointing(w) and (w.sick_since or now) >= trial.at), None)
     if sick is not None and not trial.judged and now - since < young:
         return _failed(replace(trial, judged=True, pod=sick.pod.name, node=sick.pod.node), now)
     # Nothing to judge by is no cure of a device that is suspect already.
