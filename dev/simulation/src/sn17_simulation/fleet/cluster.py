@@ -54,6 +54,8 @@ class World(Scraped):
         self.capacity = True
         """Whether a new pod finds a place."""
         self.lives = lives
+        self.cards: list[str] = []
+        """UUIDs of the cards; a new pod gets the first that is free. None: no worker tells its card."""
         self.leak = 0.0
         """What every pod that is made from now on leaks."""
         self._made = 0
@@ -73,9 +75,16 @@ class World(Scraped):
             node=f"n{self._made % 3}", address=f"http://{uid}", phase=Phase.RUNNING, container_id=f"{uid}/c0",
             started_at=self.now, ready=False,
         )  # fmt: skip
+        taken = {w.device for w in self.workers.values()}
+        card = next((card for card in self.cards if card not in taken), "")
         worker = SimWorker(
-            pod, leak=self.leak, ready_at=self.now + WARMUP_SECONDS, progress=self.now, lives=self.lives
+            pod,
+            leak=self.leak,
+            ready_at=self.now + WARMUP_SECONDS,
+            progress=self.now,
+            lives=self.lives,
         )
+        worker.device = card
         self.workers[uid] = worker
         return worker
 
@@ -160,6 +169,7 @@ class World(Scraped):
             and not worker.leases
             and not worker.deaf
             and worker.says != "device_error"
+            and not worker.failing_starts
         )
         if worker.total >= 1.0:
             self.kill(worker, "OOMKilled", 137)
@@ -223,6 +233,7 @@ class World(Scraped):
         worker.boot += 1
         worker.life = 0
         worker.held, worker.device_broken, worker.stuck, worker.gpu_errors = 0.0, False, False, 0
+        worker.failing_starts = 0
         worker.restart_at = None
         worker.memory, worker.gaussians, worker.generations = 0.3, 350_000.0, 0
         worker.hung = worker.deaf = worker.fading = False

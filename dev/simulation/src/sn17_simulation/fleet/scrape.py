@@ -62,6 +62,10 @@ class Scraped:
             self._sample(uid, Signal.PROGRESS, "", worker.progress)
             if worker.says:
                 self._sample(uid, Signal.DEGRADED, worker.says, 1.0)
+            self._sample(uid, Signal.FAILING_STARTS, "", float(worker.failing_starts))
+            for signal, said in ((Signal.DEVICE, worker.device), (Signal.DEVICE_FAULT, worker.fault)):
+                if said:
+                    self._sample(uid, signal, said, 1.0)
             if worker.gpu_errors:
                 self._sample(uid, Signal.GPU_ERRORS, "", float(worker.gpu_errors))
             if worker.canary_output:

@@ -81,6 +81,12 @@ class SimWorker:
     """Every model process in this container makes bad output."""
     gpu_errors: int = 0
     """Counted by the service since its start."""
+    device: str = ""
+    """UUID of its card; older images do not tell."""
+    fault: str = ""
+    """What the driver says against the card."""
+    failing_starts: int = 0
+    """Starts of its model process that failed in a row."""
     ours: bool = False
     """It served until the operator took it out of service, and has not served since."""
 

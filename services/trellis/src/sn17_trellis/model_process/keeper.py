@@ -327,10 +327,15 @@ class Keeper:
             if turn is not None:
                 turn.close()
 
+    @property
+    def device(self) -> str | None:
+        """UUID of the device that serves, as its process has it; None without one."""
+        loaded = None if self.current is None else self.current.loaded
+        return None if loaded is None else loaded.device
+
     def _device_for_swap(self) -> DeviceTurn:
         """The right to swap on the device that serves. Raises Problem where another worker swaps there."""
-        loaded = None if self.current is None else self.current.loaded
-        device = None if loaded is None else loaded.device
+        device = self.device
         turn = DeviceTurn(lock_file(self.settings.device_locks, device, "swap"))
         if turn.try_enter():
             return turn
