@@ -12,7 +12,7 @@ DEFAULTS: Final = {
     "gate": "on",
     "three seeds": "on (`SN17_GATE__MAX_SEEDS`)",
     "five seeds, not three": "off",
-    "validator first: urgency": "still there: it has no effect",
+    "validator first: urgency": "taken out: it had no effect",
     "give back what no worker does": "on",
     "move a stalled job": "on",
     "enhance, fall back": "off (`SN17_ENHANCE__*`)",
