@@ -13,7 +13,7 @@ from sn17_contract.metrics import DegradedReason
 from sn17_contract.worker import RecycleHow
 from sn17_operator.api import Mode, RuleAction, Spec, Strategy
 from sn17_simulation.fleet import play
-from sn17_simulation.fleet.worker import FRESH, SWAP_THRESHOLD, SimWorker
+from sn17_simulation.fleet.worker import FRESH, SimWorker
 
 from sn17_bench.ablation import interval
 
@@ -113,7 +113,7 @@ async def _play(arm: Arm, troubles: Troubles, ticks: int, seed: int) -> Outcome:
             _trouble(worker, troubles, tick, number)
             if arm.threshold_restarts and worker.memory >= THRESHOLD:
                 sim.world.kill(worker, "threshold", 0)
-            above = arm.guard and worker.memory >= SWAP_THRESHOLD and worker.swap_until is None
+            above = arm.guard and worker.memory >= worker.swap_threshold and worker.swap_until is None
             full[worker.life_id] = full.get(worker.life_id, 0) + 1 if above else 0
             if full[worker.life_id] >= SELF_SWAP and worker.room and worker.total + FRESH <= SWAP_LIMIT:
                 sim.world.recycle(worker, RecycleHow.SWAP, False)
