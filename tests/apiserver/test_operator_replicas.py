@@ -9,7 +9,6 @@ import pytest
 from sn17_chaos.operator_process import OperatorProcess, running
 from sn17_chaos.real_fleet import Fleet
 from sn17_chaos.waiting import wait_for
-from sn17_cluster.client import CommandError
 from sn17_contract.kubernetes import ANNOTATION_DELETION_COST
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
@@ -59,11 +58,15 @@ def test_kubectl_scales_the_miner_and_the_degraded_worker_goes_first(
 ) -> None:
     fleet.deploy(3)
     fleet.miner(mode="Observe")
-    with pytest.raises(CommandError, match=r"\.spec\.replicas"):
-        scale(fleet, 2)
     grant(fleet)
-    fleet.miner(mode="Observe", scale={"owner": "SN17Miner", "deletionCost": True})
     with running(operator):
+        fleet.wait_status("ObserveOnly")
+        scale(fleet, 2)
+        wait_for("the word that it does nothing", lambda: "ReplicasIgnored" in fleet.events())
+        assert replicas(fleet, "deployment", "workers") == 3
+        owned = {"spec": {"replicas": None, "scale": {"owner": "SN17Miner", "deletionCost": True}}}
+        patch = ("--type=merge", "-p", json.dumps(owned))
+        fleet.cluster.kubectl("patch", "sn17miner", "m", "-n", fleet.namespace, *patch)
         wait_for("the Deployment's count", lambda: replicas(fleet, "sn17miner", "m") == 3)
         name, sick = sorted(fleet.workers.items())[1]
         sick.ratio = 0.95
