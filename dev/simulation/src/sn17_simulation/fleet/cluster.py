@@ -13,6 +13,7 @@ from sn17_operator.core.model import Phase, Pod, RecycleResult, Stage, Terminati
 
 from sn17_simulation.fleet.scrape import Scraped
 from sn17_simulation.fleet.worker import (
+    AT_REST,
     FRESH,
     GUARD,
     JOB_SECONDS,
@@ -215,6 +216,7 @@ class World(Scraped):
         worker.progress = self.now
         worker.memory += worker.leak
         worker.generations += 1
+        worker.sizes.add((worker.total - AT_REST) / (GUARD - AT_REST), int(worker.gaussians))
         if worker.fading:
             worker.gaussians = max(50_000.0, worker.gaussians * 0.85)
 
@@ -248,7 +250,7 @@ class World(Scraped):
 
     def _new_life(self, worker: SimWorker) -> None:
         worker.life += 1
-        worker.memory, worker.gaussians, worker.generations = 0.3, 350_000.0, 0
+        worker.memory, worker.gaussians, worker.generations = AT_REST, 350_000.0, 0
         worker.hung = worker.fading = False
         worker.canary_passes, worker.says = True, ""
         if worker.device_broken:
@@ -260,7 +262,7 @@ class World(Scraped):
         worker.held, worker.device_broken, worker.stuck, worker.gpu_errors = 0.0, False, False, 0
         worker.failing_starts = 0
         worker.restart_at = None
-        worker.memory, worker.gaussians, worker.generations = 0.3, 350_000.0, 0
+        worker.memory, worker.gaussians, worker.generations = AT_REST, 350_000.0, 0
         worker.hung = worker.deaf = worker.fading = False
         worker.canary_passes, worker.says = True, ""
         worker.ready_at = self.now + max(WARMUP_SECONDS, worker.mute_seconds)
