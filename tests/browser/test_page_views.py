@@ -211,10 +211,11 @@ async def test_the_page_goes_on_when_the_gateway_comes_back(page: Page, served: 
 
 async def test_text_of_others_is_never_markup(page: Page, served: Rig) -> None:
     served.miner.tasks[0] |= {"prompt": "<img src=x onerror='window.bad=1'><b>bold</b>"}
-    served.miner.workers = [worker(state="ready", reason="<script>window.bad=1</script>")]
+    served.miner.workers = [{**worker(), "state": "refusing", "reason": "<script>window.bad=1</script>"}]
     await page.goto(served.url)
     await shown(page)
     await until_text(page, "#facts", "<b>bold</b>")
+    await until_text(page, "#workers", "refusing: <script>")
     assert await page.evaluate("window.bad === undefined && !document.querySelector('main b, main img')")
 
 

@@ -12,6 +12,11 @@ export class Stage {
     this.#canvas = canvas;
   }
 
+  /** Whether the gaussians are in order for the view that was drawn last. */
+  get sorted() {
+    return !this.#spark.sorting && !this.#spark.sortDirty;
+  }
+
   get ready() {
     return this.#mesh !== null;
   }
