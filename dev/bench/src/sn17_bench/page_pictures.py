@@ -33,25 +33,24 @@ _CANVAS: Final = "document.getElementById('view').toDataURL()"
 
 
 async def take(folder: Path, url: str) -> None:
-    """Everything; the animation last, since it takes minutes."""
+    """Everything; what takes minutes comes last."""
     async with opened() as browser:
         page = await _window(browser, 1280, 900)
         await page.goto(url)
         await page.wait_for_selector(f"#list li:nth-child({ASSETS}) .thumb", state="attached")
         await _choose_accepted(page)
-        await page.locator("#events").filter(has_text="swap done").first.wait_for()
         await _thumbs(page)
         for scheme in ("light", "dark"):
             await page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
             await page.evaluate("scrollTo(0, 0)")
             await _settled(page)
             await page.screenshot(path=folder / f"page-{scheme}.png")
-        await page.locator("section:has(#workers)").screenshot(path=folder / "workers-dark.png")
         await page.emulate_media(color_scheme="light", reduced_motion="reduce")
         await page.locator("#assets").screenshot(path=folder / "assets-light.png")
         await page.close()
         await _phone(browser, url, folder / "phone-dark.png")
         await _animation(browser, url, folder / "page.webp")
+        await _workers(browser, url, folder / "workers-dark.png")
 
 
 async def _window(browser: Browser, width: int, height: int, scale: float = 1) -> Page:
@@ -87,6 +86,16 @@ async def _phone(browser: Browser, url: str, target: Path) -> None:
     await page.evaluate("document.getElementById('stage-title').closest('section').scrollIntoView()")
     await _settled(page)
     await page.screenshot(path=target)
+    await page.close()
+
+
+async def _workers(browser: Browser, url: str, target: Path) -> None:
+    """After a recycle: a swap, or what the guard thought better."""
+    page = await _window(browser, 1280, 900)
+    await page.emulate_media(color_scheme="dark", reduced_motion="reduce")
+    await page.goto(url)
+    await page.locator("#events li").filter(has_text=" done, ").first.wait_for()
+    await page.locator("section:has(#workers)").screenshot(path=target)
     await page.close()
 
 
