@@ -14,6 +14,7 @@ from chart_cases import PRELOADED
 from sn17.cluster.access import Access, ClusterError
 from sn17.cluster.release import Release
 from sn17_cluster.client import Cluster, CommandError
+from sn17_cluster.stack import wait_until
 
 pytestmark = pytest.mark.cluster
 CHART = Path(__file__).resolve().parents[2] / "charts" / "sn17"
@@ -390,3 +391,35 @@ def test_the_crd_hook_may_change_this_crd_and_no_other(
     finally:
         name = role["metadata"]["name"]
         cluster.kubectl("delete", f"clusterrole/{name}", f"clusterrolebinding/{name}")
+
+
+def test_admission_policies_refuse_a_second_of_what_there_must_be_one(
+    cluster: Cluster, namespace: str, chart: Any
+) -> None:
+    release = chart.render("--set", "admissionPolicies.enabled=true", namespace=namespace)
+    (workers,) = release.of("SN17Miner")
+    miner = release.one("StatefulSet", "sn17-miner")
+    try:
+        cluster.apply(*release.of("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"))
+        cluster.apply(workers, miner, namespace=namespace)
+        second = {**workers, "metadata": {"name": "second"}}
+        # The API server takes a new policy up within a second or so.
+        wait_until("the refusal", lambda: _refused(cluster, namespace, second), timeout=60)
+        assert "two would remediate" in _refused(cluster, namespace, second)
+        other = {**second, "spec": {"targetRef": {"name": "of-another-release"}}}
+        cluster.apply(other, namespace=namespace)
+        with pytest.raises(CommandError, match="one miner signs with one hotkey"):
+            cluster.kubectl("scale", "statefulset/sn17-miner", "--replicas=2", "-n", namespace)
+        cluster.kubectl("scale", "statefulset/sn17-miner", "--replicas=0", "-n", namespace)
+    finally:
+        for kind in ("validatingadmissionpolicybinding", "validatingadmissionpolicy"):
+            cluster.kubectl("delete", kind, "-l", "app.kubernetes.io/instance=sn17")
+
+
+def _refused(cluster: Cluster, namespace: str, manifest: Mapping[str, Any]) -> str:
+    """Why the API server refuses it; empty where it does not."""
+    try:
+        cluster.apply(manifest, namespace=namespace)
+    except CommandError as error:
+        return str(error)
+    return ""

@@ -54,11 +54,14 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service | quote }}
 {{- if .digest -}}{{ .repository }}@{{ .digest }}{{- else -}}{{ .repository }}:{{ .tag }}{{- end -}}
 {{- end -}}
 
-{{- /* What every pod's spec begins with. Takes (dict "root" $ "account" name "token" bool "values" component values). */ -}}
+{{- /* What every pod's spec begins with. Takes (dict "root" $ "account" name "token" bool "values" component values "gpu" bool). */ -}}
 {{- define "sn17.podSpec" -}}
 serviceAccountName: {{ .account | quote }}
 automountServiceAccountToken: {{ .token }}
 enableServiceLinks: false
+{{- if and .root.Values.userNamespaces (not .gpu) }}
+hostUsers: false
+{{- end }}
 securityContext:
   {{- toYaml .root.Values.podSecurityContext | nindent 2 }}
 {{- with concat .root.Values.global.imagePullSecrets .root.Values.image.pullSecrets }}
