@@ -231,7 +231,7 @@ files:
 {{- define "sn17.modelMissing" -}}
 {{- $model := .Values.trellis.model -}}
 {{- $missing := list -}}
-{{- if and (include "sn17.modelOnVolume" .) (not $model.existingClaim) -}}
+{{- if and (include "sn17.modelOnVolume" .) (not $model.existingClaim) (not $model.image) -}}
 {{- range $path, $part := dict "" $model "decoders." $model.decoders "textEncoder." $model.textEncoder -}}
 {{- if not $part.revision -}}
 {{- $missing = append $missing (printf "--set trellis.model.%srevision=COMMIT-OF-%s" $path (base $part.repository)) -}}
@@ -243,7 +243,7 @@ files:
 
 {{- /* Whether the init container fetches a model. */ -}}
 {{- define "sn17.fetchesModel" -}}
-{{- if and (include "sn17.modelOnVolume" .) (not .Values.trellis.model.existingClaim) (not (include "sn17.modelMissing" .)) -}}true{{- end -}}
+{{- if and (include "sn17.modelOnVolume" .) (not .Values.trellis.model.existingClaim) (not .Values.trellis.model.image) (not (include "sn17.modelMissing" .)) -}}true{{- end -}}
 {{- end -}}
 
 {{- define "sn17.modelClaim" -}}
