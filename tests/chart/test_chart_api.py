@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from chart_cases import PRELOADED
+from chart_cases import PRELOADED, scaled_objects
 from sn17.cluster.access import Access, ClusterError
 from sn17.cluster.release import Release
 from sn17_cluster.client import Cluster, CommandError
@@ -29,7 +29,9 @@ def cluster(api: Cluster) -> Cluster:
     """The API server with the chart's CRD."""
     for crd in sorted((CHART / "crds").glob("*.yaml")):
         api.apply(crd.read_text())
-    api.wait_established("sn17miners.sn17.io")
+    api.apply(scaled_objects())
+    for name in ("sn17miners.sn17.io", "scaledobjects.keda.sh"):
+        api.wait_established(name)
     return api
 
 
@@ -94,7 +96,7 @@ def test_every_object_is_valid_to_the_servers_own_schema(
         "kubeconform",
         "-schema-location",
         location,
-        "-skip=PodMonitor,PrometheusRule,ScaledObject",  # kinds of operators that are not here
+        "-skip=PodMonitor,PrometheusRule",  # kinds of a Prometheus operator, which is not here
         "-output=json",
         "-summary",
         "-",
