@@ -81,11 +81,9 @@ class Scraper:
         *,
         interval: float,
         clock: Callable[[], float],
-        on_new_life: Callable[[WorkerState], None] = lambda state: None,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         self._states = states
-        self._on_new_life = on_new_life
         self._neighbours = {url: deque[float](maxlen=KEPT_SAMPLES) for url in neighbours}
         self._interval = interval
         self._clock = clock
@@ -173,8 +171,6 @@ class Scraper:
             # A worker may have any number of lives: only the last few can still be in a window.
             for old in list(state.lives)[:-KEPT_LIVES]:
                 del state.lives[old]
-            if state.lives and life not in state.lives:
-                self._on_new_life(state)
             state.lives.setdefault(life, deque(maxlen=KEPT_SAMPLES)).append((at, 1.0))
         state.running, state.why = True, ""
 
