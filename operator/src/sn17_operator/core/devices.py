@@ -41,6 +41,8 @@ def points(rule: str) -> bool:
 
 def settle_trials(spec: Spec, fleet: Fleet, now: float) -> tuple[Trial, ...]:
     """The trials after a look at the workers: what has failed is counted, what has worked is forgotten."""
+    if not fleet.trials:
+        return ()
     users = _users(fleet.workers)
     return tuple(
         settled
@@ -120,6 +122,8 @@ def after_acts(fleet: Fleet, steps: Sequence[Step], now: float) -> tuple[Trial, 
 def suspects(spec: Spec, fleet: Fleet) -> dict[str, Trial]:
     """Devices that are suspect. Where that would be too many at once, the cause is not in the devices."""
     found = {trial.uuid: trial for trial in fleet.trials if trial.suspect_at is not None}
+    if not found:
+        return found
     used = found.keys() & _users(fleet.workers).keys()
     return {} if len(used) > scaled(spec.max_unhealthy, fleet.expected) else found
 
@@ -152,6 +156,8 @@ def not_helped(worker: Worker, rule: str) -> bool:
 
 def hand_over(found: Mapping[str, Trial], fleet: Fleet, steps: Sequence[Step]) -> tuple[Step, ...]:
     """The steps, with what is told of devices on the pods that have them, and an Event for what is new."""
+    if not found and all(worker.pod.history.suspect is None for worker in fleet.workers):
+        return tuple(steps)
     by_worker: dict[str, list[Step]] = {}
     for step in steps:
         by_worker.setdefault(step.uid, []).append(step)
