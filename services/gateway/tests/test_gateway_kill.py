@@ -40,11 +40,11 @@ def restarts_database(server: Postgres) -> Callable[[], None]:
 def on_sqlite(folder: Path, tasks: int, kills: int) -> None:
     with GatewayProcess(folder, **QUICK) as gateway:
         flow = Flow([gateway], tasks, seed=17)
-        seen = flow.run([restarts(gateway)], kills)
+        seen = flow.run({"gateway": restarts(gateway)}, kills)
         check(seen, [gateway])
         files = folder / "data" / "files"
         kept = [path for path in files.iterdir() if path.suffix == ".result"]
-        told = f"{tasks} tasks, {seen.deliveries} deliveries, {seen.kills} kills, {seen.died} workers died"
+        told = f"{tasks} tasks, {seen.deliveries} deliveries, {seen.kills.total()} kills, {seen.died} workers died"
         print(f"{told}, {len(kept)} files")
         assert len(kept) >= tasks
 
@@ -60,11 +60,15 @@ def on_postgres(folder: Path, tasks: int, kills: int) -> None:
             gateways.append(GatewayProcess(folder / name, **QUICK, **shared))
         with gateways[0], gateways[1]:
             flow = Flow(gateways, tasks, seed=18)
-            ways = [restarts(gateways[0]), restarts(gateways[1]), restarts_database(server)]
+            ways = {
+                "gateway a": restarts(gateways[0]),
+                "gateway b": restarts(gateways[1]),
+                "postgres": restarts_database(server),
+            }
             seen = flow.run(ways, kills)
             check(seen, gateways)
             print(
-                f"{tasks} tasks, {seen.deliveries} deliveries, {seen.kills} kills, {seen.died} workers died"
+                f"{tasks} tasks, {seen.deliveries} deliveries, {seen.kills.total()} kills, {seen.died} workers died"
             )
 
 
