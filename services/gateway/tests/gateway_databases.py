@@ -50,7 +50,7 @@ class Postgres:
         return f"postgresql://sn17:unused@127.0.0.1:{self.port}/postgres"
 
     def start(self) -> None:
-        """Listens when this returns. After a kill the last processes of the old server may still be leaving."""
+        """Listens when this returns. After a kill the last processes of the old one may still be leaving."""
         deadline = time.monotonic() + DEADLINE
         while (failed := self._started()) is not None:
             assert time.monotonic() < deadline, failed

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from gateway_databases import Postgres, postgres
-from gateway_flow import Flow, check
+from gateway_flow import Flow, Seen, check
 from gateway_process import GatewayProcess
 
 QUICK: dict[str, Any] = {
@@ -37,6 +37,11 @@ def restarts_database(server: Postgres) -> Callable[[], None]:
     return restart
 
 
+def told(seen: Seen) -> str:
+    kills = seen.kills.total()
+    return f"{seen.wanted} tasks, {seen.deliveries} deliveries, {kills} kills, {seen.died} workers died"
+
+
 def on_sqlite(folder: Path, tasks: int, kills: int) -> None:
     with GatewayProcess(folder, **QUICK) as gateway:
         flow = Flow([gateway], tasks, seed=17)
@@ -44,8 +49,7 @@ def on_sqlite(folder: Path, tasks: int, kills: int) -> None:
         check(seen, [gateway])
         files = folder / "data" / "files"
         kept = [path for path in files.iterdir() if path.suffix == ".result"]
-        told = f"{tasks} tasks, {seen.deliveries} deliveries, {seen.kills.total()} kills, {seen.died} workers died"
-        print(f"{told}, {len(kept)} files")
+        print(f"{told(seen)}, {len(kept)} files")
         assert len(kept) >= tasks
 
 
@@ -67,9 +71,7 @@ def on_postgres(folder: Path, tasks: int, kills: int) -> None:
             }
             seen = flow.run(ways, kills)
             check(seen, gateways)
-            print(
-                f"{tasks} tasks, {seen.deliveries} deliveries, {seen.kills.total()} kills, {seen.died} workers died"
-            )
+            print(told(seen))
 
 
 @pytest.mark.timeout(600)
