@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -63,9 +64,12 @@ class Postgres:
         )
 
     def kill(self) -> None:
-        """SIGKILL to the server's first process, whose end the others notice: the next start recovers."""
+        """SIGKILL to all its processes, the first one first: the next start recovers."""
         pid = int((self._data / "postmaster.pid").read_text().split()[0])
-        os.kill(pid, signal.SIGKILL)
+        others = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for process in (pid, *map(int, others)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
 
     def _call(self, program: str, *arguments: object) -> str | None:
         """What it says when it fails."""
