@@ -61,7 +61,7 @@ class GatewayClient:
     key: str
 
     async def add(self, wish: Wish, request: str) -> str:
-        """Hand a task in; its id. The same ``request`` again is the same task, where the gateway knows of it."""
+        """Hand a task in; its id, which is the same for the same ``request`` at a gateway of ours."""
         fields: dict[str, Any] = {"model": DEFAULT_MODEL}
         if wish.seed is not None:
             fields["seed"] = wish.seed
