@@ -49,16 +49,16 @@ def through_everything(folder: Path, tasks: int, kills: int) -> None:
                 fleet.miner.finish()
             journal = check_journal(fleet, seen)
             check(seen, [gateway])
-    found |= {
-        "tasks": seen.wanted,
-        "seconds": round(seconds),
-        "kills": dict(sorted(seen.kills.items())),
-        "lost": seen.wanted - len(seen.got),
-        "fetched_again": seen.repeats,
-        "answers_with_other_bytes": len(seen.different),
-        "journal": journal,
-    }
-    print(found)
+        found |= {
+            "tasks": seen.wanted,
+            "seconds": round(seconds),
+            "kills": dict(sorted(seen.kills.items())),
+            "lost": seen.wanted - len(seen.got),
+            "fetched_again": seen.repeats,
+            "answers_with_other_bytes": len(seen.different),
+            "journal": journal,
+        }
+        print(found)
 
 
 @pytest.mark.timeout(600)
