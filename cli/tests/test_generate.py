@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import httpx2
 import pytest
 from kubectl_fake import fake_kubectl, reaches
 from sn17.up.gateway import KEY_FILE
+from sn17_http import own_request
 from sn17_splats import read_splat
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "services/gateway/tests"))
@@ -209,9 +209,7 @@ class LosesAnswers:
 
             def pass_on(self, body: bytes | None) -> None:
                 headers = {k: v for k, v in self.headers.items() if k.lower() not in ("host", "connection")}
-                answer = httpx2.request(
-                    self.command, f"{gateway.url}{self.path}", content=body, headers=headers
-                )
+                answer = own_request(self.command, f"{gateway.url}{self.path}", content=body, headers=headers)
                 if self.path == "/add_task" and len(proxy.kept) < lost:
                     proxy.kept.append(answer.json()["id"])
                     self.close_connection = True
