@@ -25,7 +25,7 @@ from sn17_miner.journal.journal import Journal
 from sn17_protocol import ChainSnapshot
 from sn17_protocol.wallet import write_hotkey
 
-DEADLINE = 60.0
+DEADLINE = 300.0
 WORKERS = 4
 DOOR = "home"
 
