@@ -68,7 +68,7 @@ def _generate(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 def _generated(folder: Path, *arguments: str) -> tuple[int, str, str]:
     done = _generate(folder, *arguments)
-    out, error = done.communicate(timeout=200)
+    out, error = done.communicate(timeout=400)
     return done.returncode, out, error
 
 
@@ -107,24 +107,24 @@ def _generates(folder: Path) -> None:
     assert (folder / "again.spz").read_bytes() == made[0].read_bytes()
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1200)
 def test_the_gateway_takes_prompts_and_all_children_die_with_a_killed_parent(tmp_path: Path) -> None:
     state = tmp_path / "run"
     parent = subprocess.Popen([*UP, "--state-dir", str(state)], stdout=subprocess.DEVNULL)
     names = ("validators", "fixer", "trellis-1", "trellis-2", "gateway", "miner")
     files = [state / "run" / f"{name}.json" for name in names]
-    _until(lambda: all(file.exists() for file in files), 120)
-    pids = [int(json.loads(file.read_text())["pid"]) for file in files]
-    assert all(_alive(pid) for pid in pids)
-
-    port = json.loads((state / "run" / "gateway.json").read_text())["port"]
-    _generates(tmp_path)
-    status = [sys.executable, "-m", "sn17", "status", "--state-dir", str(state)]
-    told = subprocess.run(status, capture_output=True, text=True, timeout=60, check=False)
-    assert f"gateway: http://127.0.0.1:{port}" in told.stdout, told.stdout + told.stderr
-
-    parent.send_signal(signal.SIGKILL)
-    parent.wait()
+    try:
+        _until(lambda: all(file.exists() for file in files), 600)
+        pids = [int(json.loads(file.read_text())["pid"]) for file in files]
+        assert all(_alive(pid) for pid in pids)
+        _generates(tmp_path)
+        port = json.loads((state / "run" / "gateway.json").read_text())["port"]
+        status = [sys.executable, "-m", "sn17", "status", "--state-dir", str(state)]
+        told = subprocess.run(status, capture_output=True, text=True, timeout=60, check=False)
+        assert f"gateway: http://127.0.0.1:{port}" in told.stdout, told.stdout + told.stderr
+    finally:
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
     _until(lambda: not any(_alive(pid) for pid in pids), 30)
 
 
