@@ -46,8 +46,8 @@ def test_a_leaking_model_process_is_renewed_at_work_and_no_task_is_lost(tmp_path
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     story = [line.split(": ")[1] for line in done.stdout.splitlines() if "  trellis-2: " in line]
-    # Which of them costs least is measured at run time, and differs with the load of the machine.
-    assert {"WorkerSwapped", "WorkerReplaced", "ModelRenewed"} & set(story), done.stdout
+    # By a swap, a replacement or its guard: which costs least is measured, and differs with the load.
+    assert "another model process serves" in (tmp_path / "run" / "logs" / "trellis-2.log").read_text(), story
     assert not {"RecycleRequested", "WorkerRecycled", "exited"} & set(story), done.stdout
     neighbour = [line for line in done.stdout.splitlines() if "  trellis-1: " in line]
     taken = ("WorkerCordoned", "WorkerReplaced", "exited")

@@ -167,10 +167,7 @@ class LocalOperator:
         self._monotonic = monotonic
         self._waker = Waker()
         self._telemetry = Telemetry(registry or CollectorRegistry(), monotonic)
-        self._clock, self._on_event = clock, on_event
-        self._scraper = Scraper(
-            self._states, neighbours, interval=scrape_seconds, clock=clock, on_new_life=self._renewed
-        )
+        self._scraper = Scraper(self._states, neighbours, interval=scrape_seconds, clock=clock)
         self._admin = WorkerAdmin(token_file, clock=clock)
         self._host = LocalHost(
             self._states,
@@ -202,12 +199,6 @@ class LocalOperator:
             await self._controller.close()
             await self._admin.close()
             await self._scraper.close()
-
-    def _renewed(self, state: WorkerState) -> None:
-        """Said where nobody asked for it: the worker's guard acts sooner than the operator can."""
-        if state.intent is None:
-            text = "another model process serves, renewed by the worker itself"
-            self._on_event(LocalEvent(self._clock(), state.worker.name, "ModelRenewed", text, False))
 
     @property
     def status(self) -> Status:

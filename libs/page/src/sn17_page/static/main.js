@@ -13,19 +13,22 @@ const ASSETS = 200;
 
 const viewer = new Viewer(at("view"));
 const thumbs = new Thumbs(at("list"));
-const list = new AssetList(thumbs, (asset) => show({ n: asset.n }, asset));
+const list = new AssetList(thumbs, (asset) => show({ n: asset.n, task_id: asset.task_id }, asset));
 const events = new Events();
-const requests = new Requests((request) => show({ id: request.id }, describe(request)));
+const requests = new Requests((request) => show({ id: request.id, task_id: request.id }, known(request.id) ?? describe(request)));
 
 let current = null;
 let loading = null;
-let started = false;
+let last = null;
 
 /** A request of this page in the shape of the list's assets. */
 const describe = (request) => ({
   kind: request.kind, prompt: request.prompt, door: "this page", outcome: null, state: "ready", score: null,
   reason: null, seed: request.seed, seconds: (Date.now() - request.since) / 1000, lane: null, repaired: false, attempts: 1,
 });
+
+/** What the fleet says of a task, if anything. */
+const known = (id) => last?.assets.find((asset) => asset.task_id === id);
 
 async function show(source, asset) {
   loading?.abort();
@@ -38,14 +41,16 @@ async function show(source, asset) {
     const bytes = await api.asset(source, form, signal);
     const gaussians = await viewer.show(bytes, viewed);
     if (signal.aborted) return;
-    current = { source, name: source.n ? `task-${source.n}` : "asset" };
-    facts(asset, gaussians);
+    current = { source, name: source.n ? `task-${source.n}` : "asset", gaussians };
+    facts(known(source.task_id) ?? asset, gaussians);
     setText(at("view-note"), "");
     at("view").setAttribute("aria-label", `3D view of ${asset.kind === "image" ? "an asset from a picture" : asset.prompt}`);
     at("save-ply").disabled = at("save-spz").disabled = false;
   } catch (error) {
     if (signal.aborted) return;
     current = null;
+    viewer.clear();
+    at("view").setAttribute("aria-label", "No asset is shown");
     at("save-ply").disabled = at("save-spz").disabled = true;
     setText(at("view-note"), `It cannot be shown: ${error.message}`);
   }
@@ -61,7 +66,8 @@ async function save(form) {
 }
 
 function update(state) {
-  setText(at("node"), state.node);
+  last = state;
+  setText(at("node"), state.node === "sn17" ? "" : state.node);
   const queue = state.queue ? `${state.queue.waiting} waiting, ${state.queue.working} at work` : "";
   const trouble = state.miner ? `Nothing is known of the fleet: ${state.miner}.` : "";
   const idle = state.not_pulling ? `Validators are not asked: ${state.not_pulling}.` : "";
@@ -71,11 +77,10 @@ function update(state) {
   events.show(state.workers, state.now);
   showSuccess(state);
   requests.progress(state);
-  if (!started) {
-    started = true;
-    const newest = list.newest();
-    if (newest && !current) list.choose(newest);
-  }
+  const shown = current && known(current.source.task_id);
+  if (shown) facts(shown, current.gaussians);
+  const newest = loading ? null : list.newest();
+  if (newest) list.choose(newest);
 }
 
 async function poll() {
@@ -110,7 +115,7 @@ async function enter() {
   await poll();
 }
 
-at("login").addEventListener("submit", async (event) => {
+at("login-form").addEventListener("submit", async (event) => {
   event.preventDefault();
   api.storeKey(at("key").value.trim());
   try {
@@ -122,7 +127,7 @@ at("login").addEventListener("submit", async (event) => {
   }
 });
 
-at("door").addEventListener("change", async () => update(await api.state(ASSETS)));
+at("door").addEventListener("change", () => last && list.show(last.assets));
 at("save-ply").addEventListener("click", () => save("ply"));
 at("save-spz").addEventListener("click", () => save("spz"));
 at("turn").setAttribute("aria-pressed", String(viewer.turning));
