@@ -23,6 +23,7 @@ DEFAULTS: Final = {
     "recycle, not cordon alone": "on (`mode`)",
     "cordon alone, not observe": "a choice (`mode`)",
     "guard": "kept for fleets without an operator",
+    "rule: gpuErrors": "kept: `gaussians` finds the same, later",
     "guard without an operator": "on",
     "fixer policy measured": "on (`SN17_FIXER_POLICY`)",
     "fixer policy phase1": "a choice",
