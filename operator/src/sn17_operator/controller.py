@@ -20,9 +20,9 @@ from sn17_operator.core.policy import judge_all
 from sn17_operator.ports import (
     Admin,
     Announcement,
+    Cluster,
     Conflict,
     Disrupted,
-    Host,
     Measurement,
     Metrics,
     Miner,
@@ -36,7 +36,7 @@ from sn17_operator.status.render import render
 from sn17_operator.status.resource import EvictionRecord, Status
 from sn17_operator.status.view import View, state_of
 from sn17_operator.telemetry import Telemetry
-from sn17_operator.tracker import Note, Notes
+from sn17_operator.tracker import PodRecord, Tracker
 
 log = logging.getLogger("sn17.operator")
 
@@ -66,17 +66,23 @@ class _Written:
 
 
 class Controller:
-    """Runs the pure core against a host, its metrics and the workers' admin endpoints."""
+    """Runs the pure core against a cluster, its metrics and the workers' admin endpoints."""
 
     def __init__(
-        self, host: Host, metrics: Metrics, admin: Admin, telemetry: Telemetry, *, clock: Callable[[], float]
+        self,
+        cluster: Cluster,
+        metrics: Metrics,
+        admin: Admin,
+        telemetry: Telemetry,
+        *,
+        clock: Callable[[], float],
     ) -> None:
-        self._host = host
+        self._cluster = cluster
         self._metrics = metrics
         self._admin = admin
         self._telemetry = telemetry
         self._clock = clock
-        self._notes = Notes()
+        self._tracker = Tracker()
         self._jobs: dict[tuple[str, Stage, float], asyncio.Task[None]] = {}
         self._written: dict[str, _Written] = {}
         self.snapshots: dict[tuple[str, str], Snapshot] = {}
@@ -89,7 +95,7 @@ class Controller:
 
     async def tick(self) -> None:
         """Look at every SN17Miner once. A fault of one of them does not keep the others from their turn."""
-        miners = await self._host.miners()
+        miners = await self._cluster.miners()
         now = self._clock()
         measurement = await self._metrics.measure(now, [miner.spec.rules for miner in miners])
         self._telemetry.begin()
@@ -106,7 +112,7 @@ class Controller:
                 log.exception("%s/%s: tick failed", miner.namespace, miner.name)
                 failure = error
         if complete and failure is None:
-            self._notes.keep(seen)
+            self._tracker.keep(seen)
         known = {(miner.namespace, miner.name) for miner in miners}
         self.snapshots = {key: value for key, value in self.snapshots.items() if key in known}
         self._written = {k: v for k, v in self._written.items() if k in {m.uid for m in miners}}
@@ -117,20 +123,20 @@ class Controller:
     # --- one miner ------------------------------------------------------------------------------------
 
     async def _tend(self, miner: Miner, measurement: Measurement, now: float) -> set[str]:
-        target = await self._host.target(miner, now)
+        target = await self._cluster.target(miner, now)
         raws = (measurement.workers.get(pod.uid, Raw()) for pod in target.pods)
         measurement = replace(measurement, monitoring=within_fleet(measurement.monitoring, raws))
         fleet = self._fleet(miner, target, measurement, now)
-        thought = plan(miner.spec, fleet, now)
-        if any(step.eviction for step in thought.steps):
+        planned = plan(miner.spec, fleet, now)
+        if any(step.eviction for step in planned.steps):
             # The record of an eviction is written before the eviction: a chain of them must survive a crash.
-            records = tuple(EvictionRecord.of(e) for e in thought.evictions)
-            await self._host.write_status(miner, Status(evictions=records))
-        fleet, held = await self._carry_out(miner, fleet, thought)
+            records = tuple(EvictionRecord.of(e) for e in planned.evictions)
+            await self._cluster.write_status(miner, Status(evictions=records))
+        fleet, held = await self._carry_out(miner, fleet, planned)
         # What is told is how things stand after the acts, not before.
-        fleet = replace(fleet, evictions=thought.evictions)
-        thought = replace(thought, blocked=(*thought.blocked, *held), capacity=measure(miner.spec, fleet))
-        for reason, message in thought.notices:
+        fleet = replace(fleet, evictions=planned.evictions)
+        planned = replace(planned, blocked=(*planned.blocked, *held), capacity=measure(miner.spec, fleet))
+        for reason, message in planned.notices:
             await self._announce(miner, None, Announcement(reason, message, warning=True))
         ratios = {
             window: found
@@ -143,7 +149,7 @@ class Controller:
             miner.spec,
             miner.generation,
             fleet,
-            thought,
+            planned,
             measurement.monitoring,
             target.expected is not None,
             target.missing,
@@ -154,11 +160,11 @@ class Controller:
         await self._tell(miner, rendered, previous, now)
         self._telemetry.fleet(
             [state_of(worker) for worker in fleet.workers],
-            [blocked.reason for blocked in thought.blocked],
+            [blocked.reason for blocked in planned.blocked],
             ratios,
         )
         self.snapshots[miner.namespace, miner.name] = Snapshot(
-            miner, fleet, thought, measurement, rendered, now
+            miner, fleet, planned, measurement, rendered, now
         )
         return {worker.pod.uid for worker in fleet.workers}
 
@@ -172,19 +178,19 @@ class Controller:
         monitoring = measurement.monitoring
         raws = ((pod, measurement.workers.get(pod.uid, Raw())) for pod in target.pods)
         seen = [(pod, attribute(raw, pod.started_at, monitoring.failed)) for pod, raw in raws]
-        workers = tuple(self._notes.worker(*each, now) for each in judge_all(miner.spec, seen, monitoring))
+        workers = tuple(self._tracker.worker(*each, now) for each in judge_all(miner.spec, seen, monitoring))
         return Fleet(
             workers=workers,
             expected=target.expected or 0,
             rollout=target.rollout,
             paused=miner.paused,
-            storm_at=previous.last_storm_time,
+            short_circuit_at=previous.last_storm_time,
             evictions=tuple(record.eviction() for record in previous.evictions or ()),
         )
 
     # --- acting ---------------------------------------------------------------------------------------
 
-    async def _carry_out(self, miner: Miner, fleet: Fleet, thought: Plan) -> tuple[Fleet, list[Blocked]]:
+    async def _carry_out(self, miner: Miner, fleet: Fleet, planned: Plan) -> tuple[Fleet, list[Blocked]]:
         """Take every step; returns the fleet as it is now written down, and what held steps back."""
         pods = {worker.pod.uid: worker.pod for worker in fleet.workers}
         held: list[Blocked] = []
@@ -198,7 +204,7 @@ class Controller:
 
         # Steps of one worker keep their order; workers are independent of each other.
         by_worker: dict[str, list[Step]] = {}
-        for step in thought.steps:
+        for step in planned.steps:
             by_worker.setdefault(step.uid, []).append(step)
 
         async def in_turn(steps: Iterable[Step]) -> None:
@@ -211,7 +217,7 @@ class Controller:
 
     async def _take(self, miner: Miner, pods: dict[str, Pod], step: Step) -> Blocked | None:
         pod = pods[step.uid]
-        if not self._host.may_act():
+        if not self._cluster.may_act():
             raise Refused("not_leader", "the Lease is not held: nothing is done")
         last = step.act is Act.USER_UNCORDON
         written = False
@@ -219,7 +225,7 @@ class Controller:
             if last:
                 await self._act(miner, pod, step)
             if _changes(pod, step):
-                pod = pods[step.uid] = await self._host.annotate(miner, pod, step)
+                pod = pods[step.uid] = await self._cluster.annotate(miner, pod, step)
             written = True
             if not last:
                 await self._act_on(miner, pod, step)
@@ -254,7 +260,7 @@ class Controller:
         if step.act is Act.EVICT:
             # Its lease must go on while the eviction waits; a hung worker cannot answer, and need not.
             await self._quietly(self._act(miner, pod, replace(step, act=Act.RENEW)))
-            await self._host.evict(miner, pod)
+            await self._cluster.evict(miner, pod)
             return
         await self._act(miner, pod, step)
 
@@ -265,7 +271,7 @@ class Controller:
             log.debug("%s", error)
 
     async def _act(self, miner: Miner, pod: Pod, step: Step) -> None:
-        note, intent, admin = self._notes.of(pod), pod.intent, self._admin
+        note, intent, admin = self._tracker.of(pod), pod.intent, self._admin
         match step.act:
             case Act.CORDON | Act.RENEW:
                 reason = f"{step.cause}: {intent.reason}" if intent is not None else step.message
@@ -308,7 +314,7 @@ class Controller:
 
     async def _recycle_model(self, pod: Pod, step: Step) -> None:
         """Ask for a swap or replacement, and once that is heard for its end."""
-        note, intent, admin = self._notes.of(pod), pod.intent, self._admin
+        note, intent, admin = self._tracker.of(pod), pod.intent, self._admin
         if intent is None or intent.life_id is None:
             raise Refused("unknown_incarnation", "the life of its model process is not known")
         how = RecycleHow.SWAP if step.act is Act.SWAP else RecycleHow.REPLACE
@@ -329,7 +335,7 @@ class Controller:
             raise
         note.acknowledged.add(intent.action)
 
-    async def _hear_end(self, pod: Pod, intent: Intent, how: RecycleHow, note: Note) -> None:
+    async def _hear_end(self, pod: Pod, intent: Intent, how: RecycleHow, note: PodRecord) -> None:
         found = await self._admin.recycled(pod, intent.life_id or "", how, intent.at)
         if found is not None:
             note.acknowledged.add(intent.action)
@@ -343,7 +349,7 @@ class Controller:
         key = (pod.uid, intent.action, intent.at)
         if key in self._jobs:
             return
-        note = self._notes.of(pod)
+        note = self._tracker.of(pod)
 
         async def work() -> None:
             try:
@@ -368,7 +374,7 @@ class Controller:
 
     async def _announce(self, miner: Miner, pod: Pod | None, announcement: Announcement) -> None:
         try:
-            await self._host.announce(miner, pod, announcement)
+            await self._cluster.announce(miner, pod, announcement)
         except Refused as error:
             log.warning("an Event could not be posted: %s", error)
 
@@ -380,7 +386,7 @@ class Controller:
             return
         told = miner.status if before is None else before.told
         try:
-            await self._host.write_status(miner, rendered)
+            await self._cluster.write_status(miner, rendered)
         except Refused as error:
             log.warning("%s/%s: %s", miner.namespace, miner.name, error)
             # Its totals must not be lost: the next tick goes on from here and writes it.

@@ -10,7 +10,7 @@ from sn17_operator.core.readings import Evidence
 
 
 @dataclass(slots=True)
-class Note:
+class PodRecord:
     """What was done to, or learnt about, one pod."""
 
     key: tuple[str, float] = ("", 0.0)
@@ -25,20 +25,20 @@ class Note:
     kept: bool = False
     container: str = ""
     life: str = ""
-    sick_since: float | None = None
+    degraded_since: float | None = None
 
 
-class Notes:
+class Tracker:
     """One note per pod, brought up to date with the pod whenever it is looked at."""
 
     def __init__(self) -> None:
-        self._notes: dict[str, Note] = {}
+        self._tracker: dict[str, PodRecord] = {}
 
-    def of(self, pod: Pod) -> Note:
+    def of(self, pod: Pod) -> PodRecord:
         """The pod's note; what was about an earlier container or intent is gone from it."""
-        note = self._notes.setdefault(pod.uid, Note())
+        note = self._tracker.setdefault(pod.uid, PodRecord())
         if note.container != pod.container_id:
-            note.container, note.sick_since, note.kept = pod.container_id, None, False
+            note.container, note.degraded_since, note.kept = pod.container_id, None, False
         if not pod.kept_by_person:
             note.kept = False
         key = (pod.intent.action, pod.intent.at) if pod.intent is not None else ("", 0.0)
@@ -51,25 +51,25 @@ class Notes:
 
     def keep(self, uids: Set[str]) -> None:
         """Forget all other pods."""
-        for uid in self._notes.keys() - uids:
-            del self._notes[uid]
+        for uid in self._tracker.keys() - uids:
+            del self._tracker[uid]
 
     def worker(self, pod: Pod, evidence: Evidence, verdict: Verdict, now: float) -> Worker:
         """The pod with all that is known about it."""
         note = self.of(pod)
         if evidence.life_id is not None and note.life != evidence.life_id:
-            note.life, note.sick_since = evidence.life_id, None
+            note.life, note.degraded_since = evidence.life_id, None
         if verdict.health is not Health.DEGRADED:
-            note.sick_since = None
-        elif note.sick_since is None:
-            note.sick_since = now
+            note.degraded_since = None
+        elif note.degraded_since is None:
+            note.degraded_since = now
         return Worker(
             pod,
             evidence,
             verdict,
             frozenset(note.acknowledged),
             note.canary,
-            note.sick_since,
+            note.degraded_since,
             note.leased,
             note.drained,
             note.asked_at,

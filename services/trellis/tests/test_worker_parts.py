@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from sn17_contract.metrics import CANARY_DRIFT_MARK, GenerationKind
+from sn17_contract.metrics import CANARY_DRIFT_THRESHOLD, GenerationKind
 from sn17_service import MemoryReading, return_heap
 from sn17_service.memory import ProcessMemory
 from sn17_splats import Splats
@@ -208,16 +208,17 @@ def test_a_count_off_by_a_fifth_is_the_mark(factor: float) -> None:
     now = Quality(round(first.gaussians * factor), 1.0, first.statistics)
     off = abs(now.gaussians / first.gaussians - 1)
     assert drift(now, first) == pytest.approx(off)
-    assert (drift(now, first) > CANARY_DRIFT_MARK) == (off > 0.20)
+    assert (drift(now, first) > CANARY_DRIFT_THRESHOLD) == (off > 0.20)
 
 
 def test_another_colour_place_or_opacity_is_drift() -> None:
     first = measure(asset())
-    assert drift(measure(asset(seed=1)), first) <= CANARY_DRIFT_MARK
-    assert drift(measure(asset().replace(f_dc=asset().f_dc + 1)), first) > CANARY_DRIFT_MARK
-    assert drift(measure(asset().replace(positions=asset().positions * 2)), first) > CANARY_DRIFT_MARK
+    assert drift(measure(asset(seed=1)), first) <= CANARY_DRIFT_THRESHOLD
+    assert drift(measure(asset().replace(f_dc=asset().f_dc + 1)), first) > CANARY_DRIFT_THRESHOLD
+    assert drift(measure(asset().replace(positions=asset().positions * 2)), first) > CANARY_DRIFT_THRESHOLD
     assert (
-        drift(measure(asset().replace(opacity_logits=asset().opacity_logits - 2)), first) > CANARY_DRIFT_MARK
+        drift(measure(asset().replace(opacity_logits=asset().opacity_logits - 2)), first)
+        > CANARY_DRIFT_THRESHOLD
     )
     assert drift(Quality(8_000, 0.0, {}), first) == np.inf
 

@@ -2,7 +2,7 @@
 
     python -m sn17_bench.operator_fleet [--json FILE] [--quick]
 
-- ``decide``: CPU seconds of one tick's thought (attribute, judge, plan, status) and memory, 10 to 10,000
+- ``decide``: CPU seconds of one tick's decisions (attribute, judge, plan, status) and memory, 10 to 10,000
   workers. Baseline: decoding the JSON of the same pods once, as a controller without a watch does every tick.
 - ``calls``: API calls of a tick, counted at the host's adapter.
 - ``reaction``: virtual seconds from a crossed memory mark to the cordon, at 15 s scrape and 15 s tick.
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from sn17_operator.adapters.kube import KubeApi
-from sn17_operator.adapters.kube_host import KubeHost
+from sn17_operator.adapters.kube_cluster import KubeCluster
 from sn17_operator.adapters.local import default_spec
 from sn17_operator.adapters.store import Store
 from sn17_operator.api import Spec
@@ -35,7 +35,7 @@ from sn17_operator.core.planner import plan
 from sn17_operator.core.policy import judge
 from sn17_operator.core.readings import Monitoring, Signal
 from sn17_operator.core.replay import RecordedWorker, Recording, replay
-from sn17_operator.loop import uncollected
+from sn17_operator.loop import gc_paused
 from sn17_operator.status.render import render
 from sn17_operator.status.resource import Status
 from sn17_operator.status.view import View
@@ -100,8 +100,8 @@ def think(spec: Spec, pods: list[Pod], raws: dict[str, Raw]) -> dict[str, Any]:
         evidence = attribute(raws[pod.uid], pod.started_at, {})
         workers.append(Worker(pod, evidence, judge(spec, pod, evidence, monitoring)))
     fleet = Fleet(tuple(workers), len(pods))
-    thought = plan(spec, fleet, NOW)
-    view = View(spec, 1, fleet, thought, monitoring, True, None, {}, Status())
+    planned = plan(spec, fleet, NOW)
+    view = View(spec, 1, fleet, planned, monitoring, True, None, {}, Status())
     return render(view, NOW).written()
 
 
@@ -112,7 +112,7 @@ def decide(sizes: list[int]) -> list[dict[str, Any]]:
         runs = []
         for _ in range(5):
             start = time.process_time()
-            with uncollected():
+            with gc_paused():
                 rendered = think(SPEC, pods, raws)
             gc.collect(0)  # what was put off comes due
             runs.append(time.process_time() - start)
@@ -194,7 +194,7 @@ async def calls(sizes: list[int]) -> list[dict[str, Any]]:
     for count in sizes:
         api = CountingApi(count)
         store = Store()
-        host = KubeHost(
+        host = KubeCluster(
             api, store, "ns", "w=workers", identity="bench", may_act=lambda: True, clock=lambda: NOW
         )
         await host.miners()

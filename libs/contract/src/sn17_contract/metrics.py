@@ -167,7 +167,7 @@ class GenerationOutcome(StrEnum):
     FAILED = "failed"
 
 
-CANARY_DRIFT_MARK: Final = 0.20
+CANARY_DRIFT_THRESHOLD: Final = 0.20
 """A ``canary_drift_ratio`` above it is drift; every statistic is scaled to this mark."""
 
 RECENT_WINDOW_SECONDS: Final = 1800.0

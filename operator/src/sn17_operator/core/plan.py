@@ -115,31 +115,31 @@ class Capacity:
     unavailable: int
     in_flight: int
     budget: int
-    sick: int
-    sick_allowed: int
+    unhealthy: int
+    unhealthy_allowed: int
 
     @property
-    def storm(self) -> bool:
+    def short_circuit(self) -> bool:
         """Too many quality verdicts at once: the cause is not in the workers."""
-        return self.sick > self.sick_allowed
+        return self.unhealthy > self.unhealthy_allowed
 
     @property
-    def storm_text(self) -> str:
+    def short_circuit_text(self) -> str:
         """What to make of it."""
         return (
-            f"{self.sick} of {self.expected} workers have quality verdicts, {self.sick_allowed} may: "
-            "look at prompts, checkpoint and metrics"
+            f"{self.unhealthy} of {self.expected} workers have quality verdicts,"
+            f" {self.unhealthy_allowed} may: look at prompts, checkpoint and metrics"
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The outcome of one tick of thought."""
+    """The outcome of one tick."""
 
     steps: tuple[Step, ...]
     blocked: tuple[Blocked, ...]
     capacity: Capacity
     evictions: tuple[Eviction, ...]
-    storm_at: float | None
+    short_circuit_at: float | None
     notices: tuple[tuple[Reason, str], ...] = ()
     """What a person must hear that is about no pod there is: reason and message, all bad news."""

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from sn17_contract.metrics import (
-    CANARY_DRIFT_MARK,
+    CANARY_DRIFT_THRESHOLD,
     RECENT_WINDOW_SECONDS,
     DegradedReason,
     GenerationKind,
@@ -185,7 +185,7 @@ class _States(Collector):
             ),
             (
                 MetricName.CANARY_DRIFT,
-                f"Last canary against the first; above {CANARY_DRIFT_MARK:g} is drift.",
+                f"Last canary against the first; above {CANARY_DRIFT_THRESHOLD:g} is drift.",
                 self._metrics.canary_drift,
             ),
         )

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Final
 
 import numpy as np
-from sn17_contract.metrics import CANARY_DRIFT_MARK
+from sn17_contract.metrics import CANARY_DRIFT_THRESHOLD
 from sn17_splats import Splats
 from sn17_splats.convention import MAX_TRANSPARENT_SHARE, MIN_GAUSSIANS, SH_C0, TRANSPARENT_LOGIT
 
@@ -102,7 +102,7 @@ def digest(ply: bytes) -> str:
 
 
 def drift(now: Quality, first: Quality) -> float:
-    """How far a canary is from the first: 0 is equal, above ``CANARY_DRIFT_MARK`` is drift.
+    """How far a canary is from the first: 0 is equal, above ``CANARY_DRIFT_THRESHOLD`` is drift.
 
     The relative difference of the counts, or a statistic's difference as a share of its tolerance times
     the mark, whichever is larger; anything missing or not a number is infinitely far.
@@ -113,4 +113,4 @@ def drift(now: Quality, first: Quality) -> float:
     for name, tolerance in TOLERANCES.items():
         difference = abs(now.statistics.get(name, math.nan) - first.statistics.get(name, math.nan))
         worst = max(worst, math.inf if math.isnan(difference) else difference / tolerance)
-    return worst * CANARY_DRIFT_MARK
+    return worst * CANARY_DRIFT_THRESHOLD
