@@ -79,8 +79,8 @@ def test_a_run_writes_its_verdict(services: Services, tmp_path: Path, policy: st
     assert answer.exit_code == 0, answer.output
     verdict = json.loads(file.read_text())
     assert verdict["passed"] is True
-    assert verdict["marks"]["policy"] == policy
-    assert verdict["marks"]["thresholds"]["gaussians_mean"] == 100
+    assert verdict["criteria"]["policy"] == policy
+    assert verdict["criteria"]["thresholds"]["gaussians_mean"] == 100
     assert [s["seed"] for s in verdict["samples"]] == [1701, 1702]
     assert all(0 < s["memory_ratio"] < 0.8 for s in verdict["samples"])
     names = {check["name"] for check in verdict["checks"]}
@@ -144,7 +144,7 @@ class _Books(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def books() -> Iterator[str]:
+def miner() -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Books)
     thread = Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -154,10 +154,10 @@ def books() -> Iterator[str]:
     thread.join()
 
 
-def test_watch_judges_success_and_yield(books: str, tmp_path: Path) -> None:
+def test_watch_judges_success_and_yield(miner: str, tmp_path: Path) -> None:
     token, file = tmp_path / "token", tmp_path / "verdict.json"
     token.write_text("right\n")
-    arguments = ["--miner", books, "--token-file", str(token), "--submissions", "10", "--report", str(file)]
+    arguments = ["--miner", miner, "--token-file", str(token), "--submissions", "10", "--report", str(file)]
     answer = invoke("watch", *arguments)
     assert answer.exit_code == 0, answer.output
     assert "10/10 submissions" in answer.output
@@ -185,19 +185,19 @@ def test_watch_judges_success_and_yield(books: str, tmp_path: Path) -> None:
         ('{"targets": {}}', "targets"),
     ],
 )
-def test_targets_that_make_no_sense_are_refused(books: str, tmp_path: Path, text: str, said: str) -> None:
+def test_targets_that_make_no_sense_are_refused(miner: str, tmp_path: Path, text: str, said: str) -> None:
     token, wanted = tmp_path / "token", tmp_path / "targets.json"
     token.write_text("right")
     wanted.write_text(text)
-    answer = invoke("watch", "--miner", books, "--token-file", str(token), "--targets", str(wanted))
+    answer = invoke("watch", "--miner", miner, "--token-file", str(token), "--targets", str(wanted))
     assert answer.exit_code == 2
     assert said in answer.output
 
 
-def test_watch_says_that_the_token_is_wrong(books: str, tmp_path: Path) -> None:
+def test_watch_says_that_the_token_is_wrong(miner: str, tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("wrong")
-    answer = invoke("watch", "--miner", books, "--token-file", str(token))
+    answer = invoke("watch", "--miner", miner, "--token-file", str(token))
     assert answer.exit_code == 2
     assert "admin token" in answer.output
     assert "wrong" not in answer.output

@@ -306,7 +306,7 @@ def main() -> int:
     parser.add_argument(
         "--tag",
         default=os.environ.get("TAG") or "",
-        help="their tag; `release` is the version; default: $TAG, else the commit, or the version of a release",
+        help="their tag; `release` is the version; default: $TAG, else as release.py tag",
     )
     args = parser.parse_args()
     if unknown := sorted(set(args.images) - set(IMAGES)):

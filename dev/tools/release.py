@@ -2,7 +2,7 @@
 """One version for the whole project, and what a release adds to the packages' metadata.
 
     python3 dev/tools/release.py version              the version, as the root pyproject.toml names it
-    python3 dev/tools/release.py tag                  the tag of images built here: version of a release, else the commit
+    python3 dev/tools/release.py tag                  the tag of images: a release's version, else the commit
     python3 dev/tools/release.py set-version 0.2.0    write it to every package, the lock file and the chart
     python3 dev/tools/release.py set-urls URL         write the address of the repository to every package
 

@@ -196,7 +196,7 @@ def test_the_journal_is_copied_and_put_back_as_the_docs_say(product: Release, tm
 
 
 def test_acceptance_as_the_owner_of_a_gpu_runs_it(product: Release, output: Path) -> None:
-    """Only shorter: the miner stops, workers are judged, the miner goes on, its books are judged."""
+    """Only shorter: the miner stops, workers are judged, the miner goes on, its ledger are judged."""
     stack = product.stack
     accepted, watched = output / "accept.json", output / "watch.json"
     answer = subprocess.run(
@@ -220,9 +220,9 @@ def test_acceptance_as_the_owner_of_a_gpu_runs_it(product: Release, output: Path
         pod["metadata"]["name"] for pod in stack.pods("trellis")
     }
     assert all(sample["memory_ratio"] for sample in found["samples"])
-    books = json.loads(watched.read_text())
-    assert books["outcomes"]["accepted"] >= 1
-    assert {"success", "yield"} <= {check["name"].split()[0] for check in books["checks"]}
+    ledger = json.loads(watched.read_text())
+    assert ledger["outcomes"]["accepted"] >= 1
+    assert {"success", "yield"} <= {check["name"].split()[0] for check in ledger["checks"]}
 
 
 def test_an_upgrade_brings_the_custom_resource_along(product: Release, kubectl_image: str) -> None:

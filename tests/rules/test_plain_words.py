@@ -26,7 +26,7 @@ INSTEAD = {
     r"ill": "degraded",
     r"cures?|cured": "remediation",
     r"heals?|healed": "recovers, recovered",
-    r"can not": "cannot",
+    r"cannot": "cannot",
     r"stand-ins?|stands in for": "instead of",
     r"closed list": "enumeration",
     r"nine (?:cases )?of ten|nine prompts of ten|9 of 10|19 of 20": "p90, p95, a percentage",

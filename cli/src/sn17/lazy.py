@@ -69,4 +69,4 @@ def _version(asked: bool) -> None:
 
 
 def _nothing() -> None:
-    """Stands in for a command in the list of them."""
+    """Replaces a command in the list of them."""

@@ -170,7 +170,7 @@ def test_a_second_start_finds_its_wallets_and_books(tmp_path):
     with Devnet(tmp_path, SN17_VALIDATORS="1", SN17_TIME_SCALE="0.002") as first:
         task = first.pull().task
         # Saved at a sync, every 1.2 seconds here.
-        state = first.state / "validator-0" / "books.json"
+        state = first.state / "validator-0" / "state.json"
         wait_until(lambda: task.id in state.read_text())
         assert first.stop() == 0
     with Devnet(tmp_path, SN17_VALIDATORS="1", SN17_TIME_SCALE="0.002") as second:

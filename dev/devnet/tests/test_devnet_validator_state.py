@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from sn17_devnet.ledger import Ledger
-from sn17_devnet.tasks import Commission
+from sn17_devnet.tasks import SceneTask
 from sn17_devnet.validator_state import Books, Rules, UnknownMinerError, Validation, Verdict
 from sn17_protocol import TextTask
 from sn17_protocol.signing import ResultSignatureError
@@ -36,7 +36,7 @@ class Bench:
 
     def next_task(self):
         self.made += 1
-        return Commission(TextTask(id=f"task-{self.made}", prompt=f"prompt {self.made}"), "a red cube")
+        return SceneTask(TextTask(id=f"task-{self.made}", prompt=f"prompt {self.made}"), "a red cube")
 
     def pull(self, hotkey="miner-a"):
         return self.books.pull(hotkey)
@@ -409,7 +409,7 @@ class EveryOrder(RuleBasedStateMachine):
             assert answer.cooldown_until == table.until
             return
         outcome = "unvalidated" if failed else "rejected" if score < 0.6 else "accepted"
-        table.cool_late(now, 900 if outcome == "rejected" else 300, validation.assignment.assigned_at)
+        table.cool_late(now, 900 if outcome == "rejected" else 300, validation.scene_task.assigned_at)
         if table.task == task:
             table.task = None
         if outcome == "accepted":

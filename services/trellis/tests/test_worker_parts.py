@@ -19,7 +19,7 @@ from sn17_trellis.backend import Generation, Job
 from sn17_trellis.canary import CanaryBook
 from sn17_trellis.encode import UnusableOutput, encode
 from sn17_trellis.faults import FaultyBackend
-from sn17_trellis.guard import Guard, Marks, SelfRecycle
+from sn17_trellis.guard import Guard, SelfRecycle, Thresholds
 from sn17_trellis.procedural import ProceduralBackend
 from sn17_trellis.quality import Finding, Quality, drift, measure
 from sn17_trellis.settings import Faults
@@ -53,7 +53,7 @@ class GuardMachine(RuleBasedStateMachine):
         self.cached = 0
         self.cleanups = 0
         self.guard = Guard(
-            Marks(0.75, 0.88),
+            Thresholds(0.75, 0.88),
             enabled=True,
             read=lambda: MemoryReading(self.leaked + self.cached, 0, LIMIT, {}),
             cleanup=self.clean,
@@ -107,7 +107,11 @@ def test_unknown_memory_no_limit_and_a_guard_that_is_off_never_refuse(
     enabled: bool, reading: MemoryReading | None
 ) -> None:
     guard = Guard(
-        Marks(0.75, 0.88), enabled=enabled, read=lambda: reading, cleanup=lambda: None, monotonic=lambda: 0
+        Thresholds(0.75, 0.88),
+        enabled=enabled,
+        read=lambda: reading,
+        cleanup=lambda: None,
+        monotonic=lambda: 0,
     )
     assert guard.check() is None
 
@@ -115,7 +119,7 @@ def test_unknown_memory_no_limit_and_a_guard_that_is_off_never_refuse(
 def test_a_guard_without_a_limit_says_that_it_does_nothing(caplog: pytest.LogCaptureFixture) -> None:
     limits = [None, None, LIMIT, LIMIT, None]
     guard = Guard(
-        Marks(0.75, 0.88),
+        Thresholds(0.75, 0.88),
         enabled=True,
         read=lambda: MemoryReading(1, 0, limits.pop(0), {}),
         cleanup=lambda: None,

@@ -19,7 +19,7 @@ from sn17.accept.smoke import Smoke
 from sn17.accept.stack import HttpStack, StackError
 from sn17.accept.tables import check_table, passed, sample_line, verdict_json
 from sn17.accept.targets import SuccessTargets, parse_targets, read_targets
-from sn17.accept.verdict import Check, Marks, Sample, judge
+from sn17.accept.verdict import Check, Criteria, Sample, judge
 from sn17.accept.watch import Tally, by_validator, tally
 from sn17.accept.watch import judge as judge_tasks
 from sn17.cluster.access import Access, ClusterError
@@ -96,17 +96,17 @@ def accept(
     checks: list[Check]
     with (
         _cannot_run("accept"),
-        _stack(worker, fixer, _release(release, kubeconfig, context, namespace)) as (stack, marks),
+        _stack(worker, fixer, _release(release, kubeconfig, context, namespace)) as (stack, criteria),
     ):
-        marks = marks.with_options(asked)
+        criteria = criteria.with_options(asked)
         if smoke:
-            checks = list(Smoke(stack, marks.policy, minimum_gaussians, prometheus).run())
+            checks = list(Smoke(stack, criteria.policy, minimum_gaussians, prometheus).run())
         else:
-            AcceptanceRun(stack, marks.policy, generations, on_sample=shown).run()
-            checks = judge(samples, marks.policy, marks.thresholds, wanted=generations)
-    console.print(check_table(checks, "Smoke test" if smoke else f"Acceptance, policy {marks.policy}"))
+            AcceptanceRun(stack, criteria.policy, generations, on_sample=shown).run()
+            checks = judge(samples, criteria.policy, criteria.thresholds, wanted=generations)
+    console.print(check_table(checks, "Smoke test" if smoke else f"Acceptance, policy {criteria.policy}"))
     with _cannot_run("accept"):
-        target.write(verdict_json(checks, marks=asdict(marks), samples=[asdict(s) for s in samples]))
+        target.write(verdict_json(checks, criteria=asdict(criteria), samples=[asdict(s) for s in samples]))
     raise typer.Exit(Exit.DONE if passed(checks) else Exit.NO)
 
 
@@ -201,15 +201,15 @@ def _release(
 @contextlib.contextmanager
 def _stack(
     workers: list[str] | None, fixer: str | None, release: Release
-) -> Iterator[tuple[HttpStack, Marks]]:
+) -> Iterator[tuple[HttpStack, Criteria]]:
     if bool(workers) != bool(fixer):
         raise StackError("give --worker and --fixer together, or neither and --release")
     if workers and fixer:
-        yield HttpStack(tuple(map(address_of, workers)), address_of(fixer)), Marks()
+        yield HttpStack(tuple(map(address_of, workers)), address_of(fixer)), Criteria()
         return
-    marks = Marks().with_options(release.acceptance())
+    criteria = Criteria().with_options(release.acceptance())
     with release.workers_and_fixer() as (found, found_fixer):
-        yield HttpStack(found, found_fixer), marks
+        yield HttpStack(found, found_fixer), criteria
 
 
 @contextlib.contextmanager

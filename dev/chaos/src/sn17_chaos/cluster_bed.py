@@ -94,7 +94,7 @@ class Bed:
         self.disks = disks
         self.no_disks = no_disks
         self.dark: set[str] = set()
-        """Nodes that have been struck dead: whatever becomes of their workers has a cause."""
+        """Nodes that have been injected dead: whatever becomes of their workers has a cause."""
         self.cluster: Cluster = local.cluster
         self.api = ApiClient(self.cluster.kubeconfig, timeout=5.0)
         self.inside = Inside(local.network.holder)

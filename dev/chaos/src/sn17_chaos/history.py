@@ -1,7 +1,7 @@
 """What happened around a fault, as values: the only thing the invariants look at.
 
 Times are seconds of one clock, whichever the harness uses. Nothing here is the stack's own opinion where a
-referee's is to be had: tasks come from the validators' books, recycles from the workers' incarnations.
+referee's is to be had: tasks come from the validators' ledgers, recycles from the workers' incarnations.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ DROPPED = "dropped"
 
 @dataclass(frozen=True, slots=True)
 class Assigned:
-    """One task that a validator handed out, as its own books (the referee) have it."""
+    """One task that a validator handed out, as its own ledger (the referee) have it."""
 
     task_id: str
     validator: str

@@ -12,7 +12,7 @@ from sn17_contract.tasks import GivenUpReason, Outcome
 from sn17_chaos.history import DROPPED, Assigned, History, Journalled
 
 SUBMITTED = frozenset({Outcome.ACCEPTED, Outcome.REJECTED, Outcome.UNVALIDATED})
-"""Ends that only a non-empty submission has in the validators' books."""
+"""Ends that only a non-empty submission has in the validators' ledgers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def tasks_lost(history: History) -> Iterator[str]:
             continue
         entries = journal[task.validator, task.task_id]
         if not entries:
-            yield f"{task.task_id}: {task.outcome} in the books, unknown to the journal"
+            yield f"{task.task_id}: {task.outcome} in the ledger, unknown to the journal"
         elif all(entry.outcome is None for entry in entries):
             yield f"{task.task_id}: without an end"
         elif _pulled_while_usable(history, task, entries):
@@ -98,7 +98,7 @@ def acted_on_unknown(history: History) -> Iterator[str]:
 
 
 def killed_in_sight(history: History) -> Iterator[str]:
-    """No OOM kill of a worker whose unreclaimable memory had stood above the cordon mark for two scrapes and
+    """No OOM kill of a worker whose unreclaimable memory was above the cordon threshold for two scrapes and
     a tick; nor of one whose memory nobody looked at for so long, since nothing says how it stood."""
     for kill in history.oom_kills:
         about = f"{kill.worker}: incarnation {kill.incarnation[:12]} killed for want of memory"

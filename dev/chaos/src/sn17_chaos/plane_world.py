@@ -40,7 +40,7 @@ TICK_UNDER_WAY_SECONDS = 3.0
 
 
 @dataclass(slots=True)
-class Mark:
+class Position:
     """Where a trial starts."""
 
     at: float
@@ -50,7 +50,7 @@ class Mark:
 
 @dataclass(slots=True)
 class PlaneWorld:
-    """``start`` it, break it, ``close`` it. Each trial has one worker fall ill, so that there is something
+    """``start`` it, break it, ``close`` it. Each trial makes one worker fail, so that there is something
     to do; the undisturbed ones too.
     """
 
@@ -335,20 +335,20 @@ class PlaneWorld:
             worker.gpu_errors = 1
         return worker
 
-    def ill(self) -> list[str]:
-        """Workers whose present incarnation is ill."""
+    def unhealthy(self) -> list[str]:
+        """Workers whose present incarnation is unhealthy."""
         return [name for name, worker in self.fleet.workers.items() if worker.boot_id in self.causes]
 
     # --- trials ---------------------------------------------------------------------------------
 
-    def mark(self) -> Mark:
-        made = Mark(time.time(), len(self.acts), len(self.recycles))
+    def position(self) -> Position:
+        made = Position(time.time(), len(self.acts), len(self.recycles))
         self.fall_ill()
         return made
 
     def _not_as_before(self, since: int) -> str:
-        if ill := self.ill():
-            return f"{', '.join(ill)} is still ill"
+        if found := self.unhealthy():
+            return f"{', '.join(found)} is still unhealthy"
         if len(self.fleet.workers) != WORKERS:
             return f"{len(self.fleet.workers)} workers of {WORKERS}"
         for name, worker in self.fleet.workers.items():
@@ -384,10 +384,10 @@ class PlaneWorld:
                     return True
         return False
 
-    def history(self, mark: Mark, until: float, unrecovered: str) -> History:
+    def history(self, position: Position, until: float, unrecovered: str) -> History:
         return History(
-            acts=self.acts[mark.acts :],
-            recycles=self.recycles[mark.recycles :],
+            acts=self.acts[position.acts :],
+            recycles=self.recycles[position.recycles :],
             evidence_limit=TICK_UNDER_WAY_SECONDS,
             recovered=not unrecovered,
             unrecovered=unrecovered,

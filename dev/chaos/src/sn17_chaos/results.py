@@ -138,11 +138,11 @@ def embed(text: str, printed: str) -> str:
 
 
 def _sum(tier: str, rows: Sequence[Row]) -> Row:
-    struck = [row for row in rows if row.fault != UNDISTURBED]
+    injected = [row for row in rows if row.fault != UNDISTURBED]
     total = Row("all faults", tier, "", "", 0)
     for name in ("runs", "tasks", "lost", "duplicated", "breaches"):
-        setattr(total, name, sum(getattr(row, name) for row in struck))
-    total.recovery = [seconds for row in struck for seconds in row.recovery]
+        setattr(total, name, sum(getattr(row, name) for row in injected))
+    total.recovery = [seconds for row in injected for seconds in row.recovery]
     return total
 
 

@@ -168,7 +168,7 @@ class GenerationOutcome(StrEnum):
 
 
 CANARY_DRIFT_THRESHOLD: Final = 0.20
-"""A ``canary_drift_ratio`` above it is drift; every statistic is scaled to this mark."""
+"""A ``canary_drift_ratio`` above it is drift; every statistic is scaled to this threshold."""
 
 RECENT_WINDOW_SECONDS: Final = 1800.0
 

@@ -271,7 +271,7 @@ class Remediation(Swap):
             return self._step(
                 Act.NOTE,
                 Reason.WORKER_RECYCLED,
-                f"restarted in place{how} after {self.intent.reason}",
+                f"container restarted{how} after {self.intent.reason}",
                 stage=Stage.WARMUP,
                 history=history,
             )

@@ -209,7 +209,7 @@ class _States(Collector):
             reasons.append(DegradedReason.MODEL_FAILING)
         if reasons:
             degraded = GaugeMetricFamily(
-                MetricName.DEGRADED, "The worker does not trust itself.", labels=["reason"]
+                MetricName.DEGRADED, "The worker calls itself degraded.", labels=["reason"]
             )
             for reason in reasons:
                 degraded.add_metric([reason.value], 1.0)

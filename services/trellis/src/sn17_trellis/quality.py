@@ -69,7 +69,7 @@ def measure(splats: Splats) -> Quality:
     n = len(splats)
     finite = ~np.isnan(splats.opacity_logits)
     for columns in (splats.positions, splats.log_scales, splats.rotations, splats.f_dc):
-        # A row's sum is finite unless one of its values is not; float32 can not overflow from sane ones.
+        # A row's sum is finite unless one of its values is not; float32 cannot overflow from sane ones.
         with np.errstate(over="ignore", invalid="ignore"):
             finite &= np.isfinite(columns.sum(axis=1))
     good = splats if finite.all() else splats.select(finite)

@@ -104,8 +104,8 @@ def new_worker(
 def connect(service: Service, settings: WorkerSettings, worker: Worker) -> None:
     """Tie a worker to the life, the probes and the admin routes of its service."""
     if settings.guard == "on":
-        service.memory_marks["cleanup"] = settings.guard_cleanup_ratio
-        service.memory_marks["refuse"] = settings.guard_refuse_ratio
+        service.memory_thresholds["cleanup"] = settings.guard_cleanup_ratio
+        service.memory_thresholds["refuse"] = settings.guard_refuse_ratio
     service.add_ops_router(recycle_router(service, worker), admin=True)
     service.readiness.add("worker", worker.not_ready)
     service.on_cleanup(worker.cleanup)

@@ -12,7 +12,7 @@ from sn17_contract.kubernetes import EXIT_CODE_RECYCLE
 from sn17_contract.worker import RecycleHow
 from sn17_service import Problem, Service
 
-from sn17_trellis.degradation import Trust
+from sn17_trellis.degradation import Degradation
 from sn17_trellis.guard import Guard, SelfRecycle
 from sn17_trellis.left_alone import LeftAlone
 from sn17_trellis.model_process.lives import Lives
@@ -40,7 +40,7 @@ class Upkeep:
         service: Service,
         settings: WorkerSettings,
         guard: Guard,
-        trust: Trust,
+        degradation: Degradation,
         lives: Lives,
         recycles: SelfRecycle,
         *,
@@ -49,7 +49,7 @@ class Upkeep:
         self._service = service
         self._settings = settings
         self._guard = guard
-        self._trust = trust
+        self._degradation = degradation
         self._lives = lives
         self._recycles = recycles
         self._renewed = False
@@ -101,7 +101,7 @@ class Upkeep:
         if every and self.tasks_since_canary >= every:
             return True
         seconds = self._service.monotonic() - self.last_canary
-        return self._trust.degraded is not None and seconds >= CANARY_RETRY_SECONDS
+        return self._degradation.degraded is not None and seconds >= CANARY_RETRY_SECONDS
 
     def _swap_if_due(self, *, idle_for: float, job_next: bool = False) -> None:
         lives = self._lives
@@ -145,7 +145,7 @@ class Upkeep:
         """A fatal device error that nobody has acted on yet."""
         alone = self._service.monotonic() - max(self._last_job_end, self._service.last_admin_call or 0.0)
         patient = alone < self._settings.guard_swap_after_seconds
-        return None if patient or not self._trust.fatal else "a fatal device error"
+        return None if patient or not self._degradation.fatal else "a fatal device error"
 
     def _full(self) -> str | None:
         """Why the guard would refuse the next job."""
@@ -159,7 +159,7 @@ class Upkeep:
         since = self._guard.refusing_since
         last = max(since or 0.0, self._last_job_end, self._service.last_admin_call or 0.0)
         alone = self._service.monotonic() - last
-        if self._recycles.due(alone, refusing=since is not None or self._trust.fatal):
+        if self._recycles.due(alone, refusing=since is not None or self._degradation.fatal):
             self._service.stop(EXIT_CODE_RECYCLE, "self_recycle")
 
     def _recycle(self, how: RecycleHow, reason: str) -> bool:

@@ -26,9 +26,9 @@ from sn17_trellis.backend import (
     UnusableOutput,
 )
 from sn17_trellis.canary import CanaryBook, not_run
-from sn17_trellis.degradation import Trust
+from sn17_trellis.degradation import Degradation
 from sn17_trellis.encode import Encoded, encode, keep
-from sn17_trellis.guard import Guard, Marks, Peak, SelfRecycle
+from sn17_trellis.guard import Guard, Headroom, SelfRecycle, Thresholds
 from sn17_trellis.jobs import Jobs, Running
 from sn17_trellis.life_observer import LifeObserver
 from sn17_trellis.metrics import RecentTasks, WorkerMetrics
@@ -87,7 +87,7 @@ class Worker:
             clock=service.clock,
         )
         self._guard = Guard(
-            Marks(settings.guard_cleanup_ratio, settings.guard_refuse_ratio),
+            Thresholds(settings.guard_cleanup_ratio, settings.guard_refuse_ratio),
             enabled=settings.guard == "on",
             read=service.read_memory,
             cleanup=self._free,
@@ -102,14 +102,16 @@ class Worker:
             jobs_in_flight=lambda: self._jobs.count,
             failing=lambda: self.lives.failing is not None,
         )
-        self._trust = Trust(CanaryBook(settings.spool_dir / "canary"), self._metrics)
-        self._admission = Admission(service, self._guard, self._trust, self._jobs, self.recent, self.lives)
+        self._degradation = Degradation(CanaryBook(settings.spool_dir / "canary"), self._metrics)
+        self._admission = Admission(
+            service, self._guard, self._degradation, self._jobs, self.recent, self.lives
+        )
         self._upkeep = Upkeep(
-            service, settings, self._guard, self._trust, self.lives, recycles, random=random.random
+            service, settings, self._guard, self._degradation, self.lives, recycles, random=random.random
         )
         self.left_alone = self._upkeep.left_alone
         self.lives.watch(
-            LifeObserver(service, self.recent, self._trust, self._guard, self._upkeep, self._metrics)
+            LifeObserver(service, self.recent, self._degradation, self._guard, self._upkeep, self._metrics)
         )
 
     # --- what others see --------------------------------------------------------------------------
@@ -130,7 +132,7 @@ class Worker:
 
     @property
     def degraded(self) -> str | None:
-        return self._trust.degraded.reason if self._trust.degraded else None
+        return self._degradation.degraded.reason if self._degradation.degraded else None
 
     @property
     def state(self) -> WorkerState:
@@ -284,7 +286,7 @@ class Worker:
             return not_run("a job came first")
         self._upkeep.canary_ran()
         started = self._service.monotonic()
-        peak = Peak(self._service.read_memory)
+        headroom = Headroom(self._service.read_memory)
         try:
             generation = self._generate(running)
             encoded = self._encode(running, generation)
@@ -293,12 +295,12 @@ class Worker:
             return not_run(problem.detail)
         finally:
             self._jobs.drop()
-        peak.look()
+        headroom.look()
         self._observe(running.job, generation, started)
         self._metrics.count(GenerationKind.CANARY, GenerationOutcome.OK)
         if self._settings.guard == "on":
-            peak.say(self._settings.guard_refuse_ratio)
-        verdict = self._trust.canary(self._backend.identity, encoded.quality, encoded.content_digest)
+            headroom.say(self._settings.guard_refuse_ratio)
+        verdict = self._degradation.canary(self._backend.identity, encoded.quality, encoded.content_digest)
         encoded.discard()
         return verdict.answer()
 
@@ -311,7 +313,7 @@ class Worker:
         try:
             return encode(generation)
         except UnusableOutput as error:
-            self._trust.canary_unusable()
+            self._degradation.canary_unusable()
             raise self._failed(running, error) from error
 
     def _free(self) -> None:
@@ -326,7 +328,7 @@ class Worker:
                 raise Cancelled
             running.stage = "encode"
             encoded = encode(generation)
-            self._trust.output(encoded.quality)
+            self._degradation.output(encoded.quality)
             stored = keep(self.spool, running, encoded, generation.lane)
         except Exception as error:
             problem = self._failed(running, error)
@@ -358,9 +360,9 @@ class Worker:
         problem, outcome = failure(error)
         self._metrics.count(running.job.kind, outcome)
         if isinstance(error, DeviceError):
-            self._trust.device_failed(error.kind)
+            self._degradation.device_failed(error.kind)
         elif isinstance(error, UnusableOutput):
-            self._trust.suspect()
+            self._degradation.suspect()
         elif isinstance(error, GpuOutOfMemory | MemoryError):
             self._free()
         elif isinstance(error, Cancelled):

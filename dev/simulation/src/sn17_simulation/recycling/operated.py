@@ -185,7 +185,7 @@ class Operated(Guarded):
         add(Signal.DRAINING_USER, now, 0.0)
         card = "card" if machine.bad_card else f"{machine.canary_factor:.3f}"
         scraped.canary = f"model/{card}"
-        scraped.doubt = DegradedReason.DEVICE_ERROR.value if core.trust.fatal else None
+        scraped.doubt = DegradedReason.DEVICE_ERROR.value if core.degradation.fatal else None
 
     def _count_taken(self) -> None:
         for machine in self.world.machines:
