@@ -64,7 +64,7 @@ def test_smoke_passes_and_names_what_it_saw(services: Services) -> None:
     assert "the fixer encodes it" in answer.output
 
 
-def test_smoke_fails_below_its_mark(services: Services) -> None:
+def test_smoke_fails_below_its_minimum(services: Services) -> None:
     answer = accept(services, "--smoke", "--minimum-gaussians", "9000000")
     assert answer.exit_code == 1
     assert "FAIL" in answer.output
@@ -87,7 +87,7 @@ def test_a_run_writes_its_verdict(services: Services, tmp_path: Path, policy: st
     assert ("opacity std where phase1 acted" in names) is (policy == "phase1")
 
 
-def test_a_mark_that_is_missed_fails_the_run(services: Services) -> None:
+def test_a_target_that_is_missed_fails_the_run(services: Services) -> None:
     answer = accept(
         services, "--generations", "2", "--generation-seconds", "0.000001", "--gaussians-mean", "1"
     )
@@ -126,7 +126,7 @@ def booked(n: int, outcome: str | None, validator: str = "5abc", uid: int = 7) -
     }
 
 
-class _Books(BaseHTTPRequestHandler):
+class _Miner(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.headers["Authorization"] != "Bearer right":
             self.send_error(401)
@@ -145,7 +145,7 @@ class _Books(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def miner() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Books)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Miner)
     thread = Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_address[1]}"

@@ -74,7 +74,7 @@ class Devnet:
     def get(self, path):
         return self.http.get(self.url + path).raise_for_status().json()
 
-    def books(self, index=0):
+    def ledger(self, index=0):
         return self.get("/ledger")["validators"][index]
 
     def resident_bytes(self):

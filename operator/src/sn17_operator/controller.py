@@ -57,11 +57,11 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """The last status of one SN17Miner; ``told`` is the last one whose flips were made Events."""
+    """The last status of one SN17Miner; ``announced`` is the last one whose flips were made Events."""
 
     status: Status
     at: float
-    told: Status
+    announced: Status
     stored: bool
 
 
@@ -133,7 +133,7 @@ class Controller:
             records = tuple(EvictionRecord.of(e) for e in planned.evictions)
             await self._cluster.write_status(miner, Status(evictions=records))
         fleet, held = await self._carry_out(miner, fleet, planned)
-        # What is told is how things stand after the acts, not before.
+        # What is announced is how things stand after the acts, not before.
         fleet = replace(fleet, evictions=planned.evictions)
         planned = replace(planned, blocked=(*planned.blocked, *held), capacity=measure(miner.spec, fleet))
         for reason, message in planned.notices:
@@ -271,15 +271,15 @@ class Controller:
             log.debug("%s", error)
 
     async def _act(self, miner: Miner, pod: Pod, step: Step) -> None:
-        note, intent, admin = self._tracker.of(pod), pod.intent, self._admin
+        record, intent, admin = self._tracker.of(pod), pod.intent, self._admin
         match step.act:
             case Act.CORDON | Act.RENEW:
                 reason = f"{step.cause}: {intent.reason}" if intent is not None else step.message
-                note.asked_at = self._clock() if note.asked_at is None else note.asked_at
-                note.drained = await admin.drain(
+                record.asked_at = self._clock() if record.asked_at is None else record.asked_at
+                record.drained = await admin.drain(
                     pod, LeaseOwner.OPERATOR, reason[:500], miner.spec.drain.lease_seconds
                 )
-                note.leased = True
+                record.leased = True
             case Act.UNCORDON:
                 await admin.resume(pod, LeaseOwner.OPERATOR)
             case Act.NOTE if step.reason is Reason.WORKER_RESTARTED:
@@ -288,7 +288,7 @@ class Controller:
                 await self._quietly(admin.resume(pod, LeaseOwner.OPERATOR))
             case Act.USER_CORDON:
                 await admin.drain(pod, LeaseOwner.USER, step.message[:500], None)
-                note.kept = True
+                record.cordon_confirmed = True
             case Act.USER_UNCORDON:
                 await admin.resume(pod, LeaseOwner.USER)
             case Act.EXIT:
@@ -299,9 +299,9 @@ class Controller:
                 try:
                     await admin.exit(pod, intent.boot_id, f"{step.cause}: {intent.reason}"[:500])
                 except OtherIncarnation:
-                    note.acknowledged.add(Stage.RECYCLE)
+                    record.acknowledged.add(Stage.RECYCLE)
                     raise
-                note.acknowledged.add(Stage.RECYCLE)
+                record.acknowledged.add(Stage.RECYCLE)
             case Act.SWAP | Act.REPLACE:
                 if step.act is Act.REPLACE:
                     await self._quietly(self._act(miner, pod, replace(step, act=Act.RENEW)))
@@ -314,32 +314,32 @@ class Controller:
 
     async def _recycle_model(self, pod: Pod, step: Step) -> None:
         """Ask for a swap or replacement, and once that is heard for its end."""
-        note, intent, admin = self._tracker.of(pod), pod.intent, self._admin
+        record, intent, admin = self._tracker.of(pod), pod.intent, self._admin
         if intent is None or intent.life_id is None:
             raise Refused("unknown_incarnation", "the life of its model process is not known")
         how = RecycleHow.SWAP if step.act is Act.SWAP else RecycleHow.REPLACE
         if step.silent:
             # An operator that was killed after it had asked must not ask for another one.
-            await self._quietly(self._hear_end(pod, intent, how, note))
-        if intent.action in note.acknowledged or note.recycle is not None:
+            await self._quietly(self._hear_end(pod, intent, how, record))
+        if intent.action in record.acknowledged or record.recycle is not None:
             return
         verify = how is RecycleHow.SWAP and intent.rule_class is RuleClass.QUALITY
         reason = f"{step.cause}: {intent.reason}"[:500]
         try:
             await admin.recycle(pod, intent.life_id, how, reason, verify=verify)
         except NoRoom as error:
-            note.recycle = RecycleResult(RecycleOutcome.NO_ROOM, str(error))
+            record.recycle = RecycleResult(RecycleOutcome.NO_ROOM, str(error))
             raise
         except OtherIncarnation:
-            note.acknowledged.add(intent.action)
+            record.acknowledged.add(intent.action)
             raise
-        note.acknowledged.add(intent.action)
+        record.acknowledged.add(intent.action)
 
-    async def _hear_end(self, pod: Pod, intent: Intent, how: RecycleHow, note: PodRecord) -> None:
+    async def _hear_end(self, pod: Pod, intent: Intent, how: RecycleHow, record: PodRecord) -> None:
         found = await self._admin.recycled(pod, intent.life_id or "", how, intent.at)
         if found is not None:
-            note.acknowledged.add(intent.action)
-            note.recycle, note.progress = (None, found) if found.outcome is None else (found, None)
+            record.acknowledged.add(intent.action)
+            record.recycle, record.progress = (None, found) if found.outcome is None else (found, None)
 
     def _begin(self, pod: Pod, step: Step) -> None:
         """Start a clean-up or canary beside the tick: either may take longer than a period."""
@@ -349,22 +349,22 @@ class Controller:
         key = (pod.uid, intent.action, intent.at)
         if key in self._jobs:
             return
-        note = self._tracker.of(pod)
+        record = self._tracker.of(pod)
 
         async def work() -> None:
             try:
                 if step.act is Act.CLEANUP:
                     await self._admin.cleanup(pod)
-                    note.acknowledged.add(Stage.CLEANUP)
+                    record.acknowledged.add(Stage.CLEANUP)
                 else:
                     result = await self._admin.canary(pod)
-                    if note.key == (intent.action, intent.at):
-                        note.canary = replace(result, at=self._clock())
+                    if record.key == (intent.action, intent.at):
+                        record.canary = replace(result, at=self._clock())
             except Refused as error:
                 log.warning("%s: %s did not work: %s", pod.name, step.act, error)
                 self._telemetry.action(step.act, step.cause, error.outcome)
-                if step.act is Act.CANARY and note.key == (intent.action, intent.at):
-                    note.canary = CanaryResult(self._clock(), None, str(error))
+                if step.act is Act.CANARY and record.key == (intent.action, intent.at):
+                    record.canary = CanaryResult(self._clock(), None, str(error))
             finally:
                 self._jobs.pop(key, None)
 
@@ -384,16 +384,16 @@ class Controller:
         since = float("inf") if before is None else now - before.at
         if not again and not worth_writing(rendered, previous, since):
             return
-        told = miner.status if before is None else before.told
+        announced = miner.status if before is None else before.announced
         try:
             await self._cluster.write_status(miner, rendered)
         except Refused as error:
             log.warning("%s/%s: %s", miner.namespace, miner.name, error)
             # Its totals must not be lost: the next tick goes on from here and writes it.
-            self._written[miner.uid] = _Written(rendered, now, told, stored=False)
+            self._written[miner.uid] = _Written(rendered, now, announced, stored=False)
             return
         self._written[miner.uid] = _Written(rendered, now, rendered, stored=True)
-        for flip in flips(rendered, told):
+        for flip in flips(rendered, announced):
             await self._announce(miner, None, Announcement(flip.reason, flip.message, flip.bad))
 
 

@@ -22,58 +22,58 @@ class PodRecord:
     leased: bool = False
     drained: bool = False
     asked_at: float | None = None
-    kept: bool = False
+    cordon_confirmed: bool = False
     container: str = ""
     life: str = ""
     degraded_since: float | None = None
 
 
 class Tracker:
-    """One note per pod, brought up to date with the pod whenever it is looked at."""
+    """One record per pod, brought up to date with the pod whenever it is looked at."""
 
     def __init__(self) -> None:
-        self._tracker: dict[str, PodRecord] = {}
+        self._records: dict[str, PodRecord] = {}
 
     def of(self, pod: Pod) -> PodRecord:
-        """The pod's note; what was about an earlier container or intent is gone from it."""
-        note = self._tracker.setdefault(pod.uid, PodRecord())
-        if note.container != pod.container_id:
-            note.container, note.degraded_since, note.kept = pod.container_id, None, False
+        """The pod's record; what was about an earlier container or intent is gone from it."""
+        record = self._records.setdefault(pod.uid, PodRecord())
+        if record.container != pod.container_id:
+            record.container, record.degraded_since, record.cordon_confirmed = pod.container_id, None, False
         if not pod.kept_by_person:
-            note.kept = False
+            record.cordon_confirmed = False
         key = (pod.intent.action, pod.intent.at) if pod.intent is not None else ("", 0.0)
-        if note.key != key:
-            note.key, note.acknowledged = key, set()
-            note.canary = note.recycle = note.progress = None
+        if record.key != key:
+            record.key, record.acknowledged = key, set()
+            record.canary = record.recycle = record.progress = None
             if pod.intent is None:
-                note.leased, note.drained, note.asked_at = False, False, None
-        return note
+                record.leased, record.drained, record.asked_at = False, False, None
+        return record
 
     def keep(self, uids: Set[str]) -> None:
         """Forget all other pods."""
-        for uid in self._tracker.keys() - uids:
-            del self._tracker[uid]
+        for uid in self._records.keys() - uids:
+            del self._records[uid]
 
     def worker(self, pod: Pod, evidence: Evidence, verdict: Verdict, now: float) -> Worker:
         """The pod with all that is known about it."""
-        note = self.of(pod)
-        if evidence.life_id is not None and note.life != evidence.life_id:
-            note.life, note.degraded_since = evidence.life_id, None
+        record = self.of(pod)
+        if evidence.life_id is not None and record.life != evidence.life_id:
+            record.life, record.degraded_since = evidence.life_id, None
         if verdict.health is not Health.DEGRADED:
-            note.degraded_since = None
-        elif note.degraded_since is None:
-            note.degraded_since = now
+            record.degraded_since = None
+        elif record.degraded_since is None:
+            record.degraded_since = now
         return Worker(
             pod,
             evidence,
             verdict,
-            frozenset(note.acknowledged),
-            note.canary,
-            note.degraded_since,
-            note.leased,
-            note.drained,
-            note.asked_at,
-            note.kept,
-            note.recycle,
-            note.progress,
+            frozenset(record.acknowledged),
+            record.canary,
+            record.degraded_since,
+            record.leased,
+            record.drained,
+            record.asked_at,
+            record.cordon_confirmed,
+            record.recycle,
+            record.progress,
         )

@@ -68,7 +68,7 @@ def test_what_protects_turned_off_is_seen(world: PlaneWorld) -> None:
     world.fleet.miner(**{**SPEC, "maxUnavailable": 4})
     position = world.position()
     for _ in range(2):
-        world.fall_ill()
+        world.make_unhealthy()
     world.recover(world.now(), 90.0)
     assert found(world, position) == {"beyond_budget"}
 

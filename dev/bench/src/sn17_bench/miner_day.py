@@ -24,7 +24,7 @@ from sn17_miner.journal.journal import Journal
 
 SCALE = 0.01
 """Cooldown 300 s becomes 3 s, a day 864 s."""
-CLOSED_LIST = {outcome.value for outcome in Outcome} | {reason.value for reason in GivenUpReason}
+KNOWN_ENDS = {outcome.value for outcome in Outcome} | {reason.value for reason in GivenUpReason}
 FAULTS: list[dict[str, Any]] = [
     {"kind": "reset", "probability": 0.01},
     {"kind": "reset", "when": "after", "probability": 0.01},
@@ -292,7 +292,7 @@ def fate(task: Task) -> str:
     if task.submitted_attempt is not None:
         return "submitted"
     reason = task.reason or task.outcome or ""
-    return f"reason: {reason}" if reason in CLOSED_LIST else "no reason"
+    return f"reason: {reason}" if reason in KNOWN_ENDS else "no reason"
 
 
 def overhead_of(task: Task) -> float | None:

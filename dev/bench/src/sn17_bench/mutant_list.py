@@ -175,7 +175,7 @@ _LADDER: Final = (
         ("seen and ratios.value >= rule.clear_percent / 100", "seen"),
         ("if not result.passed:", "if False:"),
         ("result is None or result.at < self.intent.at", "result is None"),
-        ("uncured >= rules.maximum_evictions", "uncured > rules.maximum_evictions"),
+        ("failed >= rules.maximum_evictions", "failed > rules.maximum_evictions"),
         ("if self.replaced and pod.phase is Phase.RUNNING:", "if self.replaced:"),
         ("(share := self.leftover()) is not None", "(share := self.leftover()) is not None and False"),
         ("age < self.spec.recycle.young_seconds and", "False and"),

@@ -5,7 +5,7 @@
 - ``decide``: CPU seconds of one tick's decisions (attribute, judge, plan, status) and memory, 10 to 10,000
   workers. Baseline: decoding the JSON of the same pods once, as a controller without a watch does every tick.
 - ``calls``: API calls of a tick, counted at the host's adapter.
-- ``reaction``: virtual seconds from a crossed memory mark to the cordon, at 15 s scrape and 15 s tick.
+- ``reaction``: virtual seconds from a crossed memory threshold to the cordon, at 15 s scrape and 15 s tick.
 - ``alarms``: a week of healthy prompts replayed: actions per worker and day.
 
 The file is not named ``operator.py``: in a script's own folder that would hide the standard library's module.
@@ -46,9 +46,9 @@ LIMIT = 12 * 1024**3
 SPEC = default_spec()
 
 
-def raw_worker(rng: random.Random, *, sick: bool) -> Raw:
+def raw_worker(rng: random.Random, *, degraded: bool) -> Raw:
     times = [NOW - 5 - 15 * i for i in range(12)][::-1]
-    memory = 0.92 if sick else 0.3 + 0.2 * rng.random()
+    memory = 0.92 if degraded else 0.3 + 0.2 * rng.random()
 
     def constant(value: float, count: int = 12) -> list[tuple[tuple[float, float], ...]]:
         return [tuple((at, value) for at in times[-count:])]
@@ -70,7 +70,7 @@ def raw_worker(rng: random.Random, *, sick: bool) -> Raw:
     return Raw((("b", tuple((at, 1.0) for at in times)),), series)
 
 
-def fleet_of(count: int, sick_share: float) -> tuple[list[Pod], dict[str, Raw]]:
+def fleet_of(count: int, degraded_share: float) -> tuple[list[Pod], dict[str, Raw]]:
     rng = random.Random(17)
     pods, raws = [], {}
     for i in range(count):
@@ -89,7 +89,7 @@ def fleet_of(count: int, sick_share: float) -> tuple[list[Pod], dict[str, Raw]]:
                 ready=True,
             )
         )
-        raws[uid] = raw_worker(rng, sick=rng.random() < sick_share)
+        raws[uid] = raw_worker(rng, degraded=rng.random() < degraded_share)
     return pods, raws
 
 
@@ -297,13 +297,13 @@ def healthy_week(seed: int, days: float, workers: int = 4) -> Recording:
 def alarms(days: float) -> list[dict[str, Any]]:
     recording = healthy_week(17, days)
     rows = []
-    for mark in (150_000, 350_000):
-        spec = default_spec(rules={"gaussians": {"minimumMean": mark}})
+    for minimum in (150_000, 350_000):
+        spec = default_spec(rules={"gaussians": {"minimumMean": minimum}})
         start = time.process_time()
         report = replay(spec, recording)
         rows.append(
             {
-                "gaussians_mark": mark,
+                "gaussians_mark": minimum,
                 "days": days,
                 "workers": report.workers,
                 "actions_per_worker_and_day": round(sum(report.per_day().values()), 4),

@@ -30,7 +30,7 @@ from sn17_miner.journal.reader import JournalError
 from sn17_chaos.cluster_bed import CGROUPS, POLL_SECONDS, Bed, unique
 from sn17_chaos.cluster_looks import Ledgers, PodLook, Position
 from sn17_chaos.cluster_memory import MemoryWatch
-from sn17_chaos.cluster_release import CORDON_MARK, SPEED, release_values
+from sn17_chaos.cluster_release import CORDON_THRESHOLD, SPEED, release_values
 from sn17_chaos.history import (
     OPEN,
     Act,
@@ -237,7 +237,7 @@ class ClusterWorld:
             evidence_limit=EVIDENCE_LIMIT,
             oom_kills=oom_kills,
             memory=self.memory.before(oom_kills),
-            cordon_mark=CORDON_MARK,
+            cordon_threshold=CORDON_THRESHOLD,
             sight=SIGHT_SECONDS,
             recovered=not unrecovered,
             unrecovered=unrecovered,

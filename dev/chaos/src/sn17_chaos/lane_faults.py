@@ -159,7 +159,7 @@ def well_worker_restarts(world: Lane, rng: Random) -> Undo:
 def second_illness(world: Lane, rng: Random) -> Undo:
     """Two at once, and a budget of one."""
     world.live(rng.uniform(0.0, 3.0))
-    world.fall_ill()
+    world.make_unhealthy()
     return ends_by_itself
 
 
@@ -181,7 +181,7 @@ def worker_down(world: Lane, rng: Random) -> Undo:
 
 @LANE.add("a pod is deleted in mid-cure")
 def pod_deleted(world: Lane, rng: Random) -> Undo:
-    """A person deletes the ill worker's pod; its Deployment makes another."""
+    """A person deletes the unhealthy worker's pod; its Deployment makes another."""
     _some_time(world, rng)
     for name in world.unhealthy():
         path = f"/api/v1/namespaces/{world.fleet.namespace}/pods/{name}"

@@ -148,7 +148,7 @@ def worker_restarts(world: PlaneWorld, rng: Random) -> Undo:
 def second_illness(world: PlaneWorld, rng: Random) -> Undo:
     """Two at once, and a budget of one."""
     world.live(rng.uniform(0.0, 2.0))
-    world.fall_ill()
+    world.make_unhealthy()
     return ends_by_itself
 
 

@@ -1,4 +1,4 @@
-"""The operator as a process against a real API server, etcd and Prometheus, over workers that fall ill.
+"""The operator as a process against a real API server, etcd and Prometheus, over workers that fail.
 
 Workers are small HTTP servers of this process whose memory and gaussians are set at will; who plays kubelet
 for them writes to the API server directly, so what is broken before the operator is broken for it alone.
@@ -87,7 +87,7 @@ class PlaneWorld:
     _keeper: threading.Thread | None = None
     lanes: list[PlaneWorld] = field(default_factory=list)
     """Further fleets under the same operator, each with faults and a history of its own."""
-    _ill: list[Worker] = field(default_factory=list)
+    _unhealthy: list[Worker] = field(default_factory=list)
 
     # --- life -----------------------------------------------------------------------------------
 
@@ -320,13 +320,13 @@ class PlaneWorld:
 
     # --- illnesses ------------------------------------------------------------------------------
 
-    def fall_ill(self, worker: Worker | None = None) -> Worker:
+    def make_unhealthy(self, worker: Worker | None = None) -> Worker:
         """Something is wrong with a worker: it has to be recycled, once."""
         well = [w for w in self.fleet.workers.values() if w.boot_id not in self.causes]
         worker = worker or self.rng.choice(well or list(self.fleet.workers.values()))
         kind = self.rng.choice(["memory", "memory", "emergency", "gaussians", "device"])
         self.causes[worker.boot_id] = kind
-        self._ill.append(worker)
+        self._unhealthy.append(worker)
         if kind in ("memory", "emergency"):
             worker.ratio = 0.85 if kind == "memory" else 0.95
         elif kind == "gaussians":
@@ -343,7 +343,7 @@ class PlaneWorld:
 
     def position(self) -> Position:
         made = Position(time.time(), len(self.acts), len(self.recycles))
-        self.fall_ill()
+        self.make_unhealthy()
         return made
 
     def _not_as_before(self, since: int) -> str:

@@ -129,10 +129,10 @@ BEGIN, END = "<!-- chaos:table -->", "<!-- /chaos:table -->"
 
 
 def embed(text: str, printed: str) -> str:
-    """A page with this table in the place of the one between its marks. Raises ValueError without marks."""
-    before, mark, rest = text.partition(BEGIN)
+    """A page with this table in the place of the one between its markers. Raises ValueError without them."""
+    before, begin, rest = text.partition(BEGIN)
     _, other, after = rest.partition(END)
-    if not mark or not other:
+    if not begin or not other:
         raise ValueError(f"no {BEGIN} ... {END}")
     return f"{before}{BEGIN}\n{printed}\n{END}{after}"
 

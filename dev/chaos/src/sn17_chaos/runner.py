@@ -1,4 +1,4 @@
-"""Strike, undo, wait for recovery by what is seen, hold the history against the invariants."""
+"""Inject, undo, wait for recovery by what is seen, hold the history against the invariants."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ def trial(
     rest: float = 3.0,
     clock: Callable[[], float] = time.time,
 ) -> Trial:
-    """Strike with these faults at once; without any, let the world alone for ``rest`` seconds.
+    """Inject these faults at once; without any, let the world alone for ``rest`` seconds.
 
-    Raises CannotInjectError before anything is broken, or with what was broken healed.
+    Raises CannotInjectError before anything is broken, or with the faults undone.
     """
     position = world.position()
     lasts = max((rng.uniform(*fault.seconds) for fault in faults), default=rest)

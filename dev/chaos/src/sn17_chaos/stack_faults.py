@@ -96,8 +96,8 @@ def _faulty_life(world: StackWorld, name: str, cause: str, faults: Mapping[str, 
     """
     before = world.looks[name].boot_id
     healthy = {"slow_seconds": SLOW_SECONDS}
-    sick = json.dumps({**healthy, **faults})
-    world.restart_with(name, SN17_FAULTS=sick, SN17_MODEL_PROCESS="off")
+    faulty = json.dumps({**healthy, **faults})
+    world.restart_with(name, SN17_FAULTS=faulty, SN17_MODEL_PROCESS="off")
 
     world.wait(f"the faulty life of {name}", lambda: world.looks[name].boot_id != before, NEW_LIFE_SECONDS)
     boot_id = world.looks[name].boot_id

@@ -255,7 +255,7 @@ class RecycleResult:
 
 @dataclass(frozen=True, slots=True)
 class Eviction:
-    """One eviction, kept in the resource's status so that uncured chains are recognised."""
+    """One eviction, kept in the resource's status so that chains without a recovery are seen."""
 
     uid: str
     pod: str
@@ -300,7 +300,7 @@ class Worker:
     """The worker itself answered the renewed lease with no job in flight."""
     asked_at: float | None = None
     """When this process first asked the worker for the lease of the present intent."""
-    kept: bool = False
+    cordon_confirmed: bool = False
     """The worker has confirmed a person's cordon to this process."""
     recycle: RecycleResult | None = None
     """How the swap or replacement of the present intent ended; None: not yet, or not heard."""

@@ -199,7 +199,7 @@ def _user_cordon(worker: Worker) -> Iterable[Step]:
             f"cordoned by a person: {cordon.reason or 'no reason given'}",
             pod.intent,
             pod.history,
-            silent=worker.kept,
+            silent=worker.cordon_confirmed,
         )
 
 

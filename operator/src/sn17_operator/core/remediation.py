@@ -231,9 +231,9 @@ class Remediation(Swap):
 
     def _evict(self, why: str) -> Step:
         pod, rules = self.worker.pod, self.spec.recycle
-        uncured = chain(self.fleet.evictions, pod.uid, self.now - rules.eviction_window_seconds)
-        if uncured >= rules.maximum_evictions and self.intent.rule_class is not RuleClass.REQUEST:
-            text = f"{uncured} evictions in {rules.eviction_window_seconds / 3600:g} h did not help: {why}"
+        failed = chain(self.fleet.evictions, pod.uid, self.now - rules.eviction_window_seconds)
+        if failed >= rules.maximum_evictions and self.intent.rule_class is not RuleClass.REQUEST:
+            text = f"{failed} evictions in {rules.eviction_window_seconds / 3600:g} h did not help: {why}"
             history = replace(pod.history, failed=text)
             return self._step(
                 Act.UNCORDON,

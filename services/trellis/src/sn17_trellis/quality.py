@@ -105,7 +105,7 @@ def drift(now: Quality, first: Quality) -> float:
     """How far a canary is from the first: 0 is equal, above ``CANARY_DRIFT_THRESHOLD`` is drift.
 
     The relative difference of the counts, or a statistic's difference as a share of its tolerance times
-    the mark, whichever is larger; anything missing or not a number is infinitely far.
+    the threshold, whichever is larger; anything missing or not a number is infinitely far.
     """
     if first.gaussians == 0:
         return math.inf

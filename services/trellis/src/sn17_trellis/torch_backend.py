@@ -140,7 +140,7 @@ class TorchBackend:
         runner: Runner = FastRunner() if on_gpu else EagerRunner()
         repositories = Repositories(self._config.model_roots)
         shared: dict[Path, nn.Module] = {}
-        marks, verified = [], set[Path]()
+        contents, verified = [], set[Path]()
         for kind, directory in self._directories.items():
             if directory is None:
                 continue
@@ -162,10 +162,10 @@ class TorchBackend:
                 raise ValueError(f"{directory} is a checkpoint for {pipeline.kind}, not for {kind}")
             self._pipelines[kind] = pipeline
             content = fingerprint(directory, repositories)
-            marks.append(f"{kind}={content}")
+            contents.append(f"{kind}={content}")
             self._read_lane(kind, directory, content)
         hardware = torch.cuda.get_device_name(self._device) if on_gpu else "cpu"
-        self._identity = f"torch/{torch.__version__} {hardware} preset={self._preset} {' '.join(marks)}"
+        self._identity = f"torch/{torch.__version__} {hardware} preset={self._preset} {' '.join(contents)}"
         self._weights = torch.cuda.memory_allocated(self._device) if on_gpu else 0
 
     def _remover(self) -> BackgroundRemover | None:

@@ -96,7 +96,7 @@ class Upkeep:
         self.last_canary = self._service.monotonic()
 
     def _canary_due(self) -> bool:
-        """Every so many tasks, and again and again while degraded: what passes heals the worker."""
+        """Every so many tasks, and again and again while degraded: a pass ends the degradation."""
         every = self._settings.canary_every
         if every and self.tasks_since_canary >= every:
             return True

@@ -302,8 +302,8 @@ class Guarded(Caretaker):
 
     def begin(self, world: World) -> None:
         super().begin(world)
-        self._books = tempfile.TemporaryDirectory()
-        folder = Path(self._books.name)
+        self._canaries = tempfile.TemporaryDirectory()
+        folder = Path(self._canaries.name)
         self.cores = [Core(world, m, folder / str(m.index)) for m in world.machines]
 
     def state(self, machine: Machine) -> WorkerState:

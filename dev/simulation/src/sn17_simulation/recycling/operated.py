@@ -52,13 +52,13 @@ class Scraped:
             kept = self.series[signal] = deque(maxlen=int(SPANS[signal] / TICK) + 1)
         kept.append((at, value))
 
-    def mark(self, marks: dict[str, Kept], signal: Signal, name: str, at: float) -> None:
+    def see(self, seen: dict[str, Kept], signal: Signal, name: str, at: float) -> None:
         """A sample of an information series."""
-        if name not in marks:
-            for old in list(marks)[:-1]:
-                del marks[old]
-            marks[name] = deque(maxlen=int(SPANS[signal] / TICK) + 1)
-        marks[name].append((at, 1.0))
+        if name not in seen:
+            for old in list(seen)[:-1]:
+                del seen[old]
+            seen[name] = deque(maxlen=int(SPANS[signal] / TICK) + 1)
+        seen[name].append((at, 1.0))
 
     def raw(self, now: float) -> Raw:
         """What the operator's queries give."""
@@ -162,8 +162,8 @@ class Operated(Guarded):
         if not up:
             scraped.canary = None
             return
-        scraped.mark(scraped.boots, Signal.BOOT, machine.boot_id, now)
-        scraped.mark(scraped.lives, Signal.LIFE, machine.life_id, now)
+        scraped.see(scraped.boots, Signal.BOOT, machine.boot_id, now)
+        scraped.see(scraped.lives, Signal.LIFE, machine.life_id, now)
         terms = core.lives.terms()
         add(Signal.MODEL_PROCESSES, now, 2.0 if machine.second else 1.0)
         if terms is not None:

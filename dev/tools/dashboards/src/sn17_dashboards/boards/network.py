@@ -87,7 +87,7 @@ NETWORK = Board(
         ),
         Panel(
             "Scores of accepted tasks",
-            "Half of them score above the line.",
+            "The median of the window.",
             "none",
             (Query(quantile(0.5, Metric.TASK_SCORE, "validator"), "{{validator}}"),),
             maximum=1,
