@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from base64 import b64decode
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -11,6 +12,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from sn17.accept.record import Record
 from sn17.commands import app
 from sn17.up.process import ManagedProcess, ProcessSpec
 from typer.testing import CliRunner
@@ -85,6 +87,69 @@ def test_a_run_writes_its_verdict(services: Services, tmp_path: Path, policy: st
     assert all(0 < s["memory_ratio"] < 0.8 for s in verdict["samples"])
     names = {check["name"] for check in verdict["checks"]}
     assert ("opacity std where phase1 acted" in names) is (policy == "phase1")
+
+
+def test_a_record_says_what_made_the_assets_and_shows_them(
+    services: Services, miner: str, tmp_path: Path
+) -> None:
+    file, token = tmp_path / "record.json", tmp_path / "token"
+    token.write_text("right\n")
+    made = accept(services, "--generations", "1", "--gaussians-mean", "100", "--record", str(file))
+    assert made.exit_code == 0, made.output
+    watched = invoke(
+        "watch", "--miner", miner, "--token-file", str(token), "--submissions", "10", "--past",
+        "--record", str(file),
+    )  # fmt: skip
+    found = Record.model_validate_json(file.read_bytes())
+    assert found.sn17.startswith("sn17 ")
+    assert [each.backend for each in found.workers] == ["procedural"]
+    assert found.workers[0].identity.startswith("procedural")
+    assert [(render.prompt, render.seed) for render in found.renders] == [
+        (sample["prompt"], sample["seed"]) for sample in found.samples
+    ]
+    assert b64decode(found.renders[0].png).startswith(b"\x89PNG")
+    assert found.watch is not None
+    assert found.watch.outcomes["accepted"] >= 1
+    assert found.passed is (watched.exit_code == 0)
+    assert "right" not in file.read_text()
+
+
+def test_what_is_no_record_is_left_as_it_is(miner: str, tmp_path: Path) -> None:
+    file, token = tmp_path / "other.json", tmp_path / "token"
+    file.write_text("{}")
+    token.write_text("right\n")
+    answer = invoke(
+        "watch",
+        "--miner",
+        miner,
+        "--token-file",
+        str(token),
+        "--submissions",
+        "1",
+        "--past",
+        "--record",
+        str(file),
+    )
+    assert answer.exit_code == 2
+    assert "is no record of" in answer.output
+    assert file.read_text() == "{}"
+
+
+def test_a_local_run_needs_neither_cluster_nor_addresses(tmp_path: Path) -> None:
+    file = tmp_path / "record.json"
+    answer = invoke(
+        "accept",
+        "--local",
+        "procedural",
+        "--generations",
+        "1",
+        "--gaussians-mean",
+        "100",
+        "--record",
+        str(file),
+    )
+    assert answer.exit_code == 0, answer.output
+    assert Record.model_validate_json(file.read_bytes()).passed
 
 
 def test_a_target_that_is_missed_fails_the_run(services: Services) -> None:

@@ -21,6 +21,10 @@ class FakeNvml:
         self._fail()
         self.initialised += 1
 
+    def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
+        self._ready()
+        return "580.65.06"
+
     def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:  # noqa: N802
         self._ready()
         if uuid not in self.modes:

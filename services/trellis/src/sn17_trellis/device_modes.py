@@ -1,4 +1,4 @@
-"""Whether a device takes a second process, from the driver's management library (NVML)."""
+"""What the driver's management library (NVML) knows: its version, whether a device takes a second process."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ class Nvml(Protocol):
     """
 
     def nvmlInit(self) -> None: ...  # noqa: N802
+
+    def nvmlSystemGetDriverVersion(self) -> str: ...  # noqa: N802
 
     def nvmlDeviceGetHandleByUUID(self, uuid: str) -> Any: ...  # noqa: N802
 
@@ -67,6 +69,19 @@ class DeviceModes:
             f"device {name} is in compute mode {word}, which lets no second process in; "
             "replace the model process, or set the mode to DEFAULT (nvidia-smi -c DEFAULT)"
         )
+
+
+def driver_version(library: Nvml | None) -> str | None:
+    """Such as ``580.65.06``; None without a driver, and where nobody knows."""
+    if library is None:
+        return None
+    try:
+        library.nvmlInit()
+        return library.nvmlSystemGetDriverVersion()
+    except Exception as error:
+        # As above; a machine without a GPU is no fault.
+        log.info("the driver's version is not known: %s", error)
+        return None
 
 
 def installed_library() -> Nvml | None:

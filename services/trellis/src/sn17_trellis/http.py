@@ -24,7 +24,7 @@ from sn17_contract.http import (
 )
 from sn17_contract.leave_alone import HEADER_LEAVE_ALONE
 from sn17_contract.metrics import Metric
-from sn17_contract.worker import JobStatus, WorkerStatus
+from sn17_contract.worker import JobStatus, WorkerStatus, WorkerVersion
 from sn17_service import Problem, Service, memory_status
 
 from sn17_trellis.faults import AnswerFaults
@@ -64,8 +64,10 @@ class _DataPort:
     """Forms being read or decoded."""
 
 
-def build_app(service: Service, settings: WorkerSettings, worker: Worker) -> FastAPI:
-    """The data port's application."""
+def build_app(
+    service: Service, settings: WorkerSettings, worker: Worker, *, driver: str | None = None
+) -> FastAPI:
+    """The data port's application. ``driver`` is the version of the GPU's, None without one."""
     app = service.new_app("sn17 TRELLIS worker", settings.max_image_bytes + FORM_OVERHEAD_BYTES)
     tokens_cut = Counter(
         Metric.PROMPT_TOKENS_CUT,
@@ -101,15 +103,17 @@ def build_app(service: Service, settings: WorkerSettings, worker: Worker) -> Fas
     async def health() -> dict[str, str]:
         return {"status": "healthy"}
 
-    @app.get("/version")
-    async def version() -> dict[str, Any]:
-        return {
-            "service": service.name,
-            "version": service.version,
-            "backend": settings.backend,
-            "models": list(worker.models),
-            "faults": settings.faults != Faults(),
-        }
+    @app.get("/version", summary="What makes the assets: versions, device, digests of the weights")
+    async def version() -> WorkerVersion:
+        return WorkerVersion(
+            service=service.name,
+            version=service.version,
+            backend=settings.backend,
+            models=worker.models,
+            faults=settings.faults != Faults(),
+            identity=worker.identity,
+            driver=driver,
+        )
 
     @app.get("/v1/worker", summary="What the worker is doing and whether it takes work")
     async def state(request: Request) -> WorkerStatus:

@@ -15,7 +15,7 @@ from sn17_service.memory import AutoMemory, ProcessMemory
 
 from sn17_trellis.admin import recycle_router
 from sn17_trellis.backends import BackendUnavailable, create_backend
-from sn17_trellis.device_modes import DeviceModes, Nvml, installed_library
+from sn17_trellis.device_modes import DeviceModes, Nvml, driver_version, installed_library
 from sn17_trellis.faults import FaultyBackend
 from sn17_trellis.http import build_app
 from sn17_trellis.metrics import RecentTasks
@@ -50,7 +50,7 @@ def serve(argv: Sequence[str]) -> int:
         log.error("%s", error)
         return 1
     connect(service, settings, worker)
-    return service.main(build_app(service, settings, worker))
+    return service.main(build_app(service, settings, worker, driver=driver_version(installed_library())))
 
 
 def new_worker(

@@ -117,6 +117,11 @@ class Worker:
     # --- what others see --------------------------------------------------------------------------
 
     @property
+    def identity(self) -> str:
+        """What assets depend on beside their job, as :attr:`sn17_trellis.backend.Backend.identity`."""
+        return self._backend.identity
+
+    @property
     def models(self) -> tuple[str, ...]:
         return self._backend.models if self._admission.started else ()
 
