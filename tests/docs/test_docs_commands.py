@@ -1,7 +1,7 @@
 """Commands of the README and the docs: what needs no cluster is run, all others exist as they are written.
 
 A block of commands is fenced as `sh`. The comment before it says why it is not simply run:
-`<!-- needs: cluster -->` (or gpu, checkpoint, minutes, pm2), `<!-- tested by: FILE -->`, or beside which
+`<!-- needs: cluster -->` (or gpu, checkpoint, minutes, pm2, home), `<!-- tested by: FILE -->`, or beside which
 service it is run: `<!-- with: worker -->`, `<!-- with: gateway -->`.
 """
 
@@ -39,7 +39,7 @@ FENCE = re.compile(
     r"(?:^[ ]*<!-- ([a-z ]+): (\S+) -->\n)?^([ ]*)```(\w*)\n(.*?)^[ ]*```$", re.MULTILINE | re.DOTALL
 )
 COMMAND = re.compile(r"^(?:    |\t)(?:make|\.venv/|sn17|kubectl|helm|curl|python3?|kind) ", re.MULTILINE)
-NEEDS = ("cluster", "gpu", "checkpoint", "minutes", "pm2")
+NEEDS = ("cluster", "gpu", "checkpoint", "minutes", "pm2", "home")
 START_SECONDS = 200.0
 PLACEHOLDER = re.compile(r"^(?:[A-Z_]+|\.\.\.|…|[0-9]+)$")
 
