@@ -17,7 +17,7 @@ from sn17_devnet.tasks import SceneTask
 from sn17_devnet.validator_state import Rules, SubmitAnswer, Validation, ValidatorState, Verdict
 from sn17_miner.core import verdict as reading
 from sn17_miner.core.learning import Learned
-from sn17_miner.core.timing import Policy
+from sn17_miner.core.timing import Timing
 from sn17_miner.core.verdict import Standing, Terms, read_answer
 from sn17_protocol import SubmitResults, TextTask
 
@@ -72,7 +72,7 @@ class World:
     quality: dict[tuple[str, int], float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.rules, self.policy = Rules().scaled(self.factor), Policy().scaled(self.factor)
+        self.rules, self.policy = Rules().scaled(self.factor), Timing().scaled(self.factor)
         self.states = ValidatorState(self.rules, lambda: self.now, self._next_task, Ledger())
         self.states.sync({1: HOTKEY})
         error = 2.2 if self.factor == 1.0 else 0.05

@@ -409,7 +409,7 @@ class EveryOrder(RuleBasedStateMachine):
             assert answer.cooldown_until == table.until
             return
         outcome = "unvalidated" if failed else "rejected" if score < 0.6 else "accepted"
-        table.cool_late(now, 900 if outcome == "rejected" else 300, validation.scene_task.assigned_at)
+        table.cool_late(now, 900 if outcome == "rejected" else 300, validation.assignment.assigned_at)
         if table.task == task:
             table.task = None
         if outcome == "accepted":

@@ -15,10 +15,10 @@ from sn17_chaos.invariants import check
 from sn17_chaos.runner import trial
 
 pytestmark = [
-    pytest.position.cluster,
-    pytest.position.node,
-    pytest.position.slow,
-    pytest.position.timeout(600),
+    pytest.mark.cluster,
+    pytest.mark.node,
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
 ]
 
 OWN = [
@@ -32,7 +32,7 @@ SLOW_LEAK = {"leak_mib_per_generation": 40}
 """From the cordon threshold to the limit of 1Gi in ten generations."""
 
 
-@pytest.position.parametrize("name", OWN)
+@pytest.mark.parametrize("name", OWN)
 def test_a_fault_in_a_release_costs_nothing(world: ClusterWorld, name: str) -> None:
     found = trial(world, [RELEASE[name]], Random(name), deadline=RECOVERY_SECONDS)
     assert found.breaches == []

@@ -18,10 +18,10 @@ from sn17_contract.http import OPS_PORT
 from sn17_http import own_client
 
 pytestmark = [
-    pytest.position.cluster,
-    pytest.position.node,
-    pytest.position.slow,
-    pytest.position.timeout(600),
+    pytest.mark.cluster,
+    pytest.mark.node,
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
 ]
 
 PERMISSIONS = Path(__file__).parent / "permissions.json"
@@ -123,7 +123,7 @@ def test_the_hotkey_is_in_the_miners_pod_and_nowhere_else(world: ClusterWorld) -
     assert read.encode() == hotkey
 
 
-@pytest.position.parametrize("given", ["nothing", "another token", "another scheme"])
+@pytest.mark.parametrize("given", ["nothing", "another token", "another scheme"])
 def test_admin_endpoints_refuse_without_the_token(world: ClusterWorld, given: str) -> None:
     bed, namespace = world.bed, world.stack.namespace
     secret = bed.cluster.get("secret", "sn17-admin-token", namespace=namespace)

@@ -20,7 +20,7 @@ def test_noise_around_a_level_is_flat() -> None:
     assert trend("memory", made(0.0, 5.0)).flat
 
 
-@pytest.position.parametrize("noise", [0.0, 2.0])
+@pytest.mark.parametrize("noise", [0.0, 2.0])
 def test_a_leak_is_not(noise: float) -> None:
     found = trend("memory", made(20.0, noise))
     assert not found.flat

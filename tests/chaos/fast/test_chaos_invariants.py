@@ -82,7 +82,7 @@ def test_nothing_is_said_about_a_good_history() -> None:
     assert check(History()) == []
 
 
-@pytest.position.parametrize(("invariant", "history"), BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize(("invariant", "history"), BROKEN.values(), ids=BROKEN)
 def test_a_broken_history_is_found_by_its_invariant_alone(invariant: str, history: History) -> None:
     assert {breach.invariant for breach in check(history)} == {invariant}
 

@@ -12,7 +12,7 @@ from sn17_chaos.plane_world import PlaneWorld, Position
 from sn17_chaos.quick_fleet import SPEC
 from sn17_chaos.rig import inject_all
 
-pytestmark = [pytest.position.cluster, pytest.position.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 PLAN = [
     ["operator killed between two steps"],
@@ -41,14 +41,14 @@ def world(tmp_path: Path) -> Iterator[PlaneWorld]:
         made.close()
 
 
-@pytest.position.usefixtures("control_plane")
+@pytest.mark.usefixtures("control_plane")
 def test_what_is_ill_is_recycled_once_whatever_breaks(world: PlaneWorld) -> None:
     done = inject_all(world, PLANE, PLAN, seed=10)
     assert sum(len(found.history.acts) for found in done) >= len(PLAN) // 2
     assert sum(len(found.history.recycles) for found in done) >= len(PLAN) // 2
 
 
-@pytest.position.usefixtures("control_plane")
+@pytest.mark.usefixtures("control_plane")
 def test_what_protects_turned_off_is_seen(world: PlaneWorld) -> None:
     """The controls, on the same stack."""
     position = world.position()

@@ -14,7 +14,7 @@ from sn17_chaos.stack_faults import STACK
 from sn17_chaos.stack_world import StackWorld
 from sn17_contract.http import HEADER_IDEMPOTENCY_KEY
 
-pytestmark = pytest.position.timeout(600)
+pytestmark = pytest.mark.timeout(600)
 
 PLAN = [
     ["worker killed in mid-generation", "validator's answers lost"],
