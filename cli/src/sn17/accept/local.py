@@ -27,7 +27,7 @@ def local_stack(backend: str) -> Iterator[tuple[tuple[str, ...], str]]:
     reads them.
 
     Raises:
-        StackError: one of them does not start; the message has the end of its log.
+        StackError: one of them does not start, or ends; the message has the end of its log.
     """
     common = {"SN17_PORT": "0", "SN17_OPS_PORT": "0", "SN17_MEMORY_SOURCE": "process"}
     with tempfile.TemporaryDirectory(prefix="sn17-accept-") as name, _loop() as wait:
@@ -39,6 +39,8 @@ def local_stack(backend: str) -> Iterator[tuple[tuple[str, ...], str]]:
         try:
             urls = [f"http://127.0.0.1:{wait(each.start(START_SECONDS)).port}" for each in (worker, fixer)]
             yield (urls[0],), urls[1]
+        except StackError as error:
+            raise StackError(f"{error}\n{worker.tail()}") from error
         except ProcessFailedError as error:
             raise StackError(str(error)) from error
         finally:
