@@ -121,3 +121,14 @@ def test_a_cordon_that_the_operator_has_noted_is_done(server: Held) -> None:
     result = run(server, "cordon", "w1")
     assert result.returncode == 0, result.stdout
     assert "w1 is cordoned" in result.stdout
+
+
+def test_a_wish_is_told_of_as_json_with_the_same_exit_code(server: Held) -> None:
+    waits = run(server, "cordon", "w1", "--wait", "0", "--json")
+    assert (waits.returncode, json.loads(waits.stdout)["done"]) == (0, False)
+    server.workers = [{"name": "w1", "state": "Cordoned"}]
+    done = run(server, "cordon", "w1", "--json")
+    assert done.returncode == 0, done.stdout
+    assert json.loads(done.stdout) == {"name": "w1", "done": True, "message": "w1 is cordoned"}
+    paused = run(server, "pause", "--reason", "a test", "--json")
+    assert json.loads(paused.stdout) == {"name": "m", "done": True, "message": "m is paused: a test"}

@@ -5,6 +5,8 @@
     python3 dev/tools/build.py kubernetes etcd build these groups
     python3 dev/tools/build.py --paths         print {group: {tool: path or null}} as JSON
 
+`SN17_KUBERNETES=1.37` takes that release of Kubernetes instead of the usual one, here and in every test.
+
 The cache is `$SN17_TOOLS` or `~/.cache/sn17-tools`. A group lives in `<group>-<hash>/bin`; the hash covers
 the module's files and the build recipe, so another checkout with the same files shares the binaries. Needs
 nothing but Python and Go.
@@ -79,9 +81,22 @@ GROUPS: dict[str, Group] = {
     "pause": Group({"pause": "."}),
 }
 
+RELEASES = {"1.34": "kubernetes", "1.37": "kubernetes-1.37"}
+"""Folders of the releases of Kubernetes that are tested; the first is the usual one."""
+
 
 class BuildError(Exception):
     """What stands in the way, in one sentence for the person at the terminal."""
+
+
+def module_folder(name: str) -> Path:
+    """The Go module of a group: for Kubernetes that of the release that `$SN17_KUBERNETES` asks for."""
+    if name != "kubernetes":
+        return TOOLS / name
+    release = os.environ.get("SN17_KUBERNETES") or next(iter(RELEASES))
+    if release not in RELEASES:
+        raise BuildError(f"SN17_KUBERNETES={release} is none of {', '.join(RELEASES)}: choose one of these")
+    return TOOLS / RELEASES[release]
 
 
 def cache_root() -> Path:
@@ -92,7 +107,7 @@ def group_folder(name: str) -> Path:
     """Where the binaries of a group are or will be; changes with anything that changes the binaries."""
     group = GROUPS[name]
     digest = hashlib.sha256(repr((group, platform.machine(), platform.system())).encode())
-    for path in sorted((TOOLS / name).iterdir()):
+    for path in sorted(module_folder(name).iterdir()):
         if path.suffix in {".mod", ".sum", ".go"}:
             digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return cache_root() / f"{name}-{digest.hexdigest()[:12]}"
@@ -145,7 +160,7 @@ def recipe(group: Group, module: Path) -> tuple[str, list[str]]:
 
 def build(name: str, jobs: int | None) -> None:
     """Build one group unless the cache has it. A second builder of the same group waits for the first."""
-    folder, module, group = group_folder(name), TOOLS / name, GROUPS[name]
+    folder, module, group = group_folder(name), module_folder(name), GROUPS[name]
     root = cache_root()
     root.mkdir(parents=True, exist_ok=True)
     with open(root / f".{name}.lock", "w") as lock:
@@ -195,10 +210,10 @@ def main() -> int:
     args = parser.parse_args()
     if unknown := sorted(set(args.groups) - set(GROUPS)):
         parser.error(f"no such group: {', '.join(unknown)}")
-    if args.paths:
-        print(json.dumps(tool_paths(), indent=2))
-        return 0
     try:
+        if args.paths:
+            print(json.dumps(tool_paths(), indent=2))
+            return 0
         for name in args.groups or GROUPS:
             build(name, args.jobs)
     except BuildError as error:

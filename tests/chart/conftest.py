@@ -107,6 +107,8 @@ TOGGLES: dict[str, tuple[str, ...]] = {
         "--set-json",
         'miner.gateways=[{"name":"public","url":"https://gateway.example"}]',
     ),
+    "autoscaling-hpa": ("--set", "trellis.autoscaling.kind=hpa,trellis.autoscaling.minReplicas=1"),
+    "autoscaling-keda": ("-f", str(CHART / "values-laptop.yaml"), "--set", "trellis.autoscaling.kind=keda"),
     "common-labels": ("--set", "commonLabels.team=mining"),
 }
 

@@ -1,8 +1,8 @@
 """Commands of the README and the docs: what needs no cluster is run, all others exist as they are written.
 
 A block of commands is fenced as `sh`. The comment before it says why it is not simply run:
-`<!-- needs: cluster -->` (or gpu, checkpoint, minutes, pm2, home), `<!-- tested by: FILE -->`, or beside which
-service it is run: `<!-- with: worker -->`, `<!-- with: gateway -->`.
+`<!-- needs: cluster -->` (or gpu, checkpoint, minutes, pm2, home), `<!-- tested by: FILE -->`, or
+beside which service it is run: `<!-- with: worker -->`, `<!-- with: gateway -->`.
 """
 
 from __future__ import annotations

@@ -204,6 +204,21 @@ files:
 {{- default (printf "http://%s-prometheus:9090" (include "sn17.fullname" .)) .Values.prometheus.url -}}
 {{- end -}}
 
+{{- /* The same for a reader in another namespace. */ -}}
+{{- define "sn17.prometheusAddress" -}}
+{{- default (printf "http://%s-prometheus.%s.svc.%s:9090" (include "sn17.fullname" .) .Release.Namespace .Values.clusterDomain) .Values.prometheus.url -}}
+{{- end -}}
+
+{{- /* How many workers the Deployment names: with autoscaling those that it has, so that an upgrade ends none. */ -}}
+{{- define "sn17.workers" -}}
+{{- $count := .Values.trellis.replicas -}}
+{{- if ne .Values.trellis.autoscaling.kind "none" -}}
+{{- $installed := lookup "apps/v1" "Deployment" .Release.Namespace (printf "%s-trellis" (include "sn17.fullname" .)) -}}
+{{- $count = dig "spec" "replicas" $count ($installed | default dict) -}}
+{{- end -}}
+{{- int $count -}}
+{{- end -}}
+
 {{- /* Whether the workers read their model from a volume: the torch backend, unless its image brings the model. */ -}}
 {{- define "sn17.modelOnVolume" -}}
 {{- if and (eq .Values.trellis.backend "torch") (not .Values.trellis.model.bundled) -}}true{{- end -}}

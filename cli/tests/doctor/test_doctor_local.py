@@ -340,6 +340,19 @@ def test_a_check_that_hangs_or_breaks_is_unknown_and_the_others_are_told() -> No
     assert exit_code(run(checks[1:])) == 1
 
 
+def test_a_reason_that_several_checks_have_is_said_once() -> None:
+    silent = ProbeError("the API server does not answer", "start it")
+    checks = [
+        Check("cluster", _raise(silent)),
+        Check("definition", _raise(ProbeError("the API server does not answer", "start it"))),
+        Check("refused", _raise(ProbeError("no right to read", "ask for it"))),
+    ]
+    told = [result.finding for result in run(checks)]
+    assert [finding.outcome for finding in told] == [Outcome.UNKNOWN] * 3
+    assert [finding.remedy for finding in told] == ["start it", "", "ask for it"]
+    assert told[1].said == "not found out, for the reason that cluster has"
+
+
 def test_lines_in_a_pipe_are_whole_and_carry_the_remedy(hotkey: Path, tmp_path: Path) -> None:
     hotkey.chmod(0o640)
     env = {k: v for k, v in os.environ.items() if k != "COLUMNS"}

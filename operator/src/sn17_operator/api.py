@@ -73,6 +73,13 @@ def _cel(rule: str, message: str) -> dict[str, Any]:
     return {"x-kubernetes-validations": [{"rule": rule, "message": message}]}
 
 
+class ReplicasOwner(StrEnum):
+    """Whose count of workers holds; the other one follows."""
+
+    DEPLOYMENT = "Deployment"
+    SN17MINER = "SN17Miner"
+
+
 class TargetReference(Model):
     """The Deployment of workers, in the same namespace."""
 
@@ -205,10 +212,23 @@ class NodeSuspect(Model):
     minimum_workers: Annotated[int, Field(ge=2, le=1_000)] = 2
 
 
+class Scale(Model):
+    """Who decides how many workers there are, and who goes first where there are to be fewer."""
+
+    owner: ReplicasOwner = ReplicasOwner.DEPLOYMENT
+    """SN17Miner: spec.replicas holds, which kubectl scale and autoscalers write, and is copied to the
+    Deployment; while it is unset the Deployment's own count is taken over.
+    """
+    deletion_cost: bool = False
+    """Degraded workers, then cordoned ones, then idle ones are told to Kubernetes as the first to go."""
+
+
 class Spec(Model):
     """What an SN17Miner asks for. Only the target is required."""
 
     target_ref: TargetReference
+    replicas: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    scale: Scale = Scale()
     hotkey_secret_name: Name | None = None
     mode: Mode = Mode.RECYCLE
     strategy: Strategy = Strategy.SWAP

@@ -17,6 +17,7 @@ from sn17_operator import handlers
 from sn17_operator.adapters.admin import WorkerAdmin
 from sn17_operator.adapters.kube import KubeApi
 from sn17_operator.adapters.kube_cluster import KubeCluster
+from sn17_operator.adapters.kube_scale import KubeScaler
 from sn17_operator.adapters.lease import Lease, LeaseLost
 from sn17_operator.adapters.prometheus import PrometheusMetrics
 from sn17_operator.adapters.store import Store
@@ -75,7 +76,9 @@ class Operator:
             may_act=lambda: lease.held,
             clock=service.clock,
         )
-        self.controller = Controller(cluster, metrics, admin, self.telemetry, clock=service.clock)
+        self.controller = Controller(
+            cluster, metrics, admin, self.telemetry, clock=service.clock, scaler=KubeScaler(api, store)
+        )
         try:
             self._standby = "waits for the Lease"
             await lease.acquire()

@@ -29,13 +29,15 @@ from sn17_operator.ports import (
     NoRoom,
     OtherIncarnation,
     Refused,
+    Scaler,
     Target,
 )
-from sn17_operator.status.codec import flips, worth_writing
+from sn17_operator.replicas import Replicas
 from sn17_operator.status.render import render
 from sn17_operator.status.resource import EvictionRecord, Status
 from sn17_operator.status.view import View, state_of
 from sn17_operator.telemetry import Telemetry
+from sn17_operator.teller import Teller
 from sn17_operator.tracker import PodRecord, Tracker
 
 log = logging.getLogger("sn17.operator")
@@ -55,16 +57,6 @@ class Snapshot:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Written:
-    """The last status of one SN17Miner; ``announced`` is the last one whose flips were made Events."""
-
-    status: Status
-    at: float
-    announced: Status
-    stored: bool
-
-
 class Controller:
     """Runs the pure core against a cluster, its metrics and the workers' admin endpoints."""
 
@@ -76,15 +68,17 @@ class Controller:
         telemetry: Telemetry,
         *,
         clock: Callable[[], float],
+        scaler: Scaler | None = None,
     ) -> None:
         self._cluster = cluster
         self._metrics = metrics
         self._admin = admin
         self._telemetry = telemetry
         self._clock = clock
+        self._teller = Teller(cluster)
+        self._replicas = None if scaler is None else Replicas(scaler, telemetry, self._teller)
         self._tracker = Tracker()
         self._jobs: dict[tuple[str, Stage, float], asyncio.Task[None]] = {}
-        self._written: dict[str, _Written] = {}
         self.snapshots: dict[tuple[str, str], Snapshot] = {}
 
     async def close(self) -> None:
@@ -115,7 +109,7 @@ class Controller:
             self._tracker.keep(seen)
         known = {(miner.namespace, miner.name) for miner in miners}
         self.snapshots = {key: value for key, value in self.snapshots.items() if key in known}
-        self._written = {k: v for k, v in self._written.items() if k in {m.uid for m in miners}}
+        self._teller.keep(miners)
         self._telemetry.end()
         if failure is not None:
             raise failure
@@ -133,18 +127,20 @@ class Controller:
             records = tuple(EvictionRecord.of(e) for e in planned.evictions)
             await self._cluster.write_status(miner, Status(evictions=records))
         fleet, held = await self._carry_out(miner, fleet, planned)
-        # What is announced is how things stand after the acts, not before.
+        if self._replicas is not None and target.expected is not None and self._cluster.may_act():
+            await self._replicas.follow(miner, fleet)
+        # What is told is how things stand after the acts, not before.
         fleet = replace(fleet, evictions=planned.evictions)
         planned = replace(planned, blocked=(*planned.blocked, *held), capacity=measure(miner.spec, fleet))
         for reason, message in planned.notices:
-            await self._announce(miner, None, Announcement(reason, message, warning=True))
+            await self._teller.announce(miner, None, Announcement(reason, message, warning=True))
         ratios = {
             window: found
             for pod in target.miner_pods
             for window in ("1h", "4h")
             if (found := measurement.ratios.get((pod, window))) is not None
         }
-        previous = self._previous(miner)
+        previous = self._teller.previous(miner)
         view = View(
             miner.spec,
             miner.generation,
@@ -155,9 +151,11 @@ class Controller:
             target.missing,
             ratios,
             previous,
+            target.made,
+            target.selector,
         )
         rendered = render(view, now)
-        await self._tell(miner, rendered, previous, now)
+        await self._teller.tell(miner, rendered, previous, now)
         self._telemetry.fleet(
             [state_of(worker) for worker in fleet.workers],
             [blocked.reason for blocked in planned.blocked],
@@ -168,13 +166,8 @@ class Controller:
         )
         return {worker.pod.uid for worker in fleet.workers}
 
-    def _previous(self, miner: Miner) -> Status:
-        """The newest status known: our own last write may not have come back through the watch yet."""
-        written = self._written.get(miner.uid)
-        return written.status if written is not None else miner.status
-
     def _fleet(self, miner: Miner, target: Target, measurement: Measurement, now: float) -> Fleet:
-        previous = self._previous(miner)
+        previous = self._teller.previous(miner)
         monitoring = measurement.monitoring
         raws = ((pod, measurement.workers.get(pod.uid, Raw())) for pod in target.pods)
         seen = [(pod, attribute(raw, pod.started_at, monitoring.failed)) for pod, raw in raws]
@@ -249,7 +242,7 @@ class Controller:
             log.info(
                 "%s: %s: %s", pod.name, step.reason, step.message, extra={"pod": pod.name, "rule": step.cause}
             )
-            await self._announce(miner, pod, Announcement(step.reason, step.message, step.warning))
+            await self._teller.announce(miner, pod, Announcement(step.reason, step.message, step.warning))
         return None
 
     def _count(self, step: Step, outcome: str) -> None:
@@ -369,32 +362,6 @@ class Controller:
                 self._jobs.pop(key, None)
 
         self._jobs[key] = asyncio.create_task(work(), name=f"{step.act}-{pod.name}")
-
-    # --- telling --------------------------------------------------------------------------------------
-
-    async def _announce(self, miner: Miner, pod: Pod | None, announcement: Announcement) -> None:
-        try:
-            await self._cluster.announce(miner, pod, announcement)
-        except Refused as error:
-            log.warning("an Event could not be posted: %s", error)
-
-    async def _tell(self, miner: Miner, rendered: Status, previous: Status, now: float) -> None:
-        before = self._written.get(miner.uid)
-        again = before is not None and not before.stored
-        since = float("inf") if before is None else now - before.at
-        if not again and not worth_writing(rendered, previous, since):
-            return
-        announced = miner.status if before is None else before.announced
-        try:
-            await self._cluster.write_status(miner, rendered)
-        except Refused as error:
-            log.warning("%s/%s: %s", miner.namespace, miner.name, error)
-            # Its totals must not be lost: the next tick goes on from here and writes it.
-            self._written[miner.uid] = _Written(rendered, now, announced, stored=False)
-            return
-        self._written[miner.uid] = _Written(rendered, now, rendered, stored=True)
-        for flip in flips(rendered, announced):
-            await self._announce(miner, None, Announcement(flip.reason, flip.message, flip.bad))
 
 
 def _changes(pod: Pod, step: Step) -> bool:

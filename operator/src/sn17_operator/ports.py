@@ -66,6 +66,7 @@ class Miner:
     paused: str | None = None
     status: Status = field(default_factory=Status)
     instance: str | None = None
+    resource_version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,9 @@ class Target:
     rollout: Rollout | None = None
     missing: Missing | None = None
     miner_pods: tuple[str, ...] = ()
+    made: int | None = None
+    """Pods that the workload has, where the cluster counts them."""
+    selector: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +132,26 @@ class Cluster(Protocol):
 
     async def write_status(self, miner: Miner, status: Status) -> None:
         """Write a status. One without conditions is a part: what it does not name stays."""
+        ...
+
+
+class Scaler(Protocol):
+    """Where counts and deletion costs are written. Every method raises ``Refused`` when it did not work."""
+
+    async def set_cost(self, miner: Miner, pod: Pod, cost: int | None) -> None:
+        """Say how early the pod goes when its ReplicaSet shrinks; None takes that back.
+
+        Raises:
+            Conflict: the pod is gone.
+        """
+        ...
+
+    async def adopt(self, miner: Miner, replicas: int) -> None:
+        """Write a count to the SN17Miner that was seen, unless it has changed since."""
+        ...
+
+    async def set_replicas(self, miner: Miner, replicas: int) -> None:
+        """Write a count to its Deployment."""
         ...
 
 

@@ -246,9 +246,10 @@ async def test_tasks_are_asked_for_by_the_number_of_free_workers(harness: Harnes
         await harness.worker()
     node = FakeNode()
     await harness.add(node)
-    for _ in range(8):
+    for _ in range(9):
         node.task()
     await harness.run(8, gateways=gateway_settings(node.url))
+    assert harness.metric("sn17_work_tasks", door=DOOR, state="due") == 1, "what is left is work for scaling"
     counts = [body["requested_task_count"] for body in node.pulls]
     assert max(counts) in (2, 3)
     assert len(node.stored) == 8

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from sn17_contract.tasks import Outcome
 from sn17_contract.worker import WorkerVersion
 
 from sn17.accept.tables import passed
@@ -92,7 +93,7 @@ def new_record(
 
 
 def with_watch(
-    file: Path, checks: Sequence[Check], outcomes: Mapping[str, int], validators: Mapping[str, Any]
+    file: Path, checks: Sequence[Check], outcomes: Mapping[Outcome, int], validators: Mapping[str, Any]
 ) -> Record:
     """The record in ``file`` with what was watched after it.
 
@@ -108,7 +109,7 @@ def with_watch(
     watched = Watched(
         passed=passed(checks),
         checks=[asdict(check) for check in checks],
-        outcomes=dict(outcomes),
+        outcomes={outcome.value: count for outcome, count in outcomes.items()},
         validators=dict(validators),
     )
     return before.model_copy(update={"watch": watched, "passed": before.passed and watched.passed})

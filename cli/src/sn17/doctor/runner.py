@@ -12,18 +12,26 @@ from sn17.doctor.model import Check, Finding, ProbeError, Result, unknown
 def run(checks: Sequence[Check], monotonic: Callable[[], float] = time.monotonic) -> Iterator[Result]:
     """Results in the order of ``checks``, as soon as each is known. Never raises what a check raises.
 
-    A check that hangs (a dead mount, a silent server) is left behind in a daemon thread.
+    A check that hangs (a dead mount, a silent server) is left behind in a daemon thread. A reason
+    for which several cannot find out is said by the first of them.
     """
     started = monotonic()
     running = [_Running(check) for check in checks]
+    reasons: dict[Finding, str] = {}
     for each in running:
         left = each.check.seconds - (monotonic() - started)
-        yield Result(each.check.name, each.wait(max(left, 0.0)))
+        finding = each.wait(max(left, 0.0))
+        if each.unprobed and finding in reasons:
+            finding = unknown(f"not found out, for the reason that {reasons[finding]} has")
+        elif each.unprobed:
+            reasons[finding] = each.check.name
+        yield Result(each.check.name, finding)
 
 
 class _Running:
     def __init__(self, check: Check) -> None:
         self.check = check
+        self.unprobed = False
         self._finding: Finding | None = None
         self._thread = threading.Thread(target=self._work, name=f"check-{check.name}", daemon=True)
         self._thread.start()
@@ -36,6 +44,7 @@ class _Running:
         try:
             self._finding = self.check.run()
         except ProbeError as error:
+            self.unprobed = True
             self._finding = error.finding
         except Exception as error:
             # Whatever a foreign file or server can provoke: the other checks still tell what they find.

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import asdict, dataclass
+from json import dumps
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -66,6 +68,7 @@ def cordon(
     kubeconfig: Kubeconfig = None,
     reason: Reason = "by hand",
     wait: Wait = 60,
+    json: Json = False,
 ) -> None:
     """Take a worker out of service until `uncordon`: it finishes its job and takes no other, also after a
     restart.
@@ -75,7 +78,8 @@ def cordon(
         async with Steering.connect(Access(kubeconfig, context, namespace)) as steering:
             await steering.cordon(pod, reason)
             done = await _awaited(steering, lambda: steering.is_asserted(pod), wait)
-        _tell(done, wait, f"{pod} is cordoned", f"{pod} will be cordoned when the operator sees it")
+        later = f"{pod} will be cordoned when the operator sees it"
+        _tell(Told(pod, done, f"{pod} is cordoned" if done else later), wait, json=json)
 
     _run(work())
 
@@ -87,6 +91,7 @@ def uncordon(
     context: Context = None,
     kubeconfig: Kubeconfig = None,
     wait: Wait = 60,
+    json: Json = False,
 ) -> None:
     """End a cordon that you made. The operator ends its own."""
 
@@ -95,7 +100,8 @@ def uncordon(
             if not await steering.uncordon(pod):
                 raise SteeringError(f"{pod} is not cordoned by a person")
             done = await _awaited(steering, lambda: steering.is_lifted(pod), wait)
-        _tell(done, wait, f"{pod} is back in service", f"{pod} will be back when the operator sees it")
+        later = f"{pod} will be back when the operator sees it"
+        _tell(Told(pod, done, f"{pod} is back in service" if done else later), wait, json=json)
 
     _run(work())
 
@@ -108,6 +114,7 @@ def recycle(
     kubeconfig: Kubeconfig = None,
     reason: Reason = "by hand",
     wait: Wait = 300,
+    json: Json = False,
 ) -> None:
     """Drain a worker and restart it, within the budget and without losing a task."""
 
@@ -120,9 +127,8 @@ def recycle(
                 return await steering.containers(pod) != before
 
             done = await _awaited(steering, restarted, wait)
-        _tell(
-            done, wait, f"{pod} has restarted", f"{pod} waits for its turn: sn17 explain {pod} says for what"
-        )
+        later = f"{pod} waits for its turn: sn17 explain {pod} says for what"
+        _tell(Told(pod, done, f"{pod} has restarted" if done else later), wait, json=json)
 
     _run(work())
 
@@ -135,6 +141,7 @@ def pause(
     context: Context = None,
     kubeconfig: Kubeconfig = None,
     reason: Reason = "by hand",
+    json: Json = False,
 ) -> None:
     """The operator starts nothing more and gives back what it has cordoned; `resume` ends it."""
 
@@ -142,7 +149,8 @@ def pause(
         async with Steering.connect(Access(kubeconfig, context, namespace)) as steering:
             return await steering.pause(miner, reason, release)
 
-    say(f"{_run(work())} is paused: {reason}")
+    name = _run(work())
+    _tell(Told(name, True, f"{name} is paused: {reason}"), 0, json=json)
 
 
 @app.command()
@@ -152,6 +160,7 @@ def resume(
     namespace: Namespace = None,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
+    json: Json = False,
 ) -> None:
     """End `pause`."""
 
@@ -159,7 +168,8 @@ def resume(
         async with Steering.connect(Access(kubeconfig, context, namespace)) as steering:
             return await steering.pause(miner, None, release)
 
-    say(f"{_run(work())} goes on")
+    name = _run(work())
+    _tell(Told(name, True, f"{name} goes on"), 0, json=json)
 
 
 @app.command()
@@ -251,11 +261,20 @@ def replay(
         new_console().print(report_tables(report))
 
 
-def _tell(done: bool, wait: float, yes: str, no: str) -> None:
-    if done:
-        say(yes)
-        return
-    say(no)
-    if wait > 0:
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What became of a wish about the pod or SN17Miner ``name``."""
+
+    name: str
+    done: bool
+    message: str
+
+
+def _tell(told: Told, wait: float, *, json: bool) -> None:
+    if json:
+        print_json(dumps(asdict(told), indent=2))
+    else:
+        say(told.message)
+    if not told.done and wait > 0:
         say(f"not within {wait:.0f} s: is the operator running? kubectl get sn17miners", error=True)
         raise typer.Exit(Exit.NO)

@@ -76,6 +76,7 @@ class Metric(StrEnum):
     GATEWAY_NODES = "sn17_gateway_nodes"
     OPEN_TASKS = "sn17_open_tasks"
     DOOR_WEIGHT = "sn17_door_weight"
+    WORK_TASKS = "sn17_work_tasks"
     DECISIONS = "sn17_decisions"
     GATE_THRESHOLD = "sn17_gate_threshold"
     INTERNAL_ERRORS = "sn17_internal_errors"
@@ -129,6 +130,19 @@ class DegradedReason(StrEnum):
     CANARY_FAILED = "canary_failed"
     MODEL_FAILING = "model_failing"
     DEVICE_SUSPECT = "device_suspect"
+
+
+class WorkState(StrEnum):
+    """``state`` label of ``sn17_work_tasks``; their sum is how many workers could be at work."""
+
+    RUNNING = "running"
+    """Holds a worker."""
+    WAITING = "waiting"
+    """Waits for one."""
+    DUE = "due"
+    """Could be fetched now: a validator without cooldown, or a task that a gateway has queued."""
+    SOON = "soon"
+    """A validator whose cooldown ends within the time that a worker needs to start."""
 
 
 class SwapPhase(StrEnum):

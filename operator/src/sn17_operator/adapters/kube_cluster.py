@@ -112,7 +112,10 @@ class KubeCluster:
         )
         progress = objects.rollout(deployment)
         missing = await self._missing(miner, release_pods, pods, now)
-        return Target(pods, progress.replicas, progress, missing, miner_pods)
+        made = int((deployment.get("status") or {}).get("replicas") or 0)
+        return Target(
+            pods, progress.replicas, progress, missing, miner_pods, made, objects.selector_text(selector)
+        )
 
     def _pod(self, miner: Miner, raw: Mapping[str, Any]) -> Pod:
         """Parsed once per version of the object."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
-from sn17_contract.kubernetes import ANNOTATION_PAUSED, GROUP, LABEL_INSTANCE
+from sn17_contract.kubernetes import ANNOTATION_DELETION_COST, ANNOTATION_PAUSED, GROUP, LABEL_INSTANCE
 
 from sn17_operator.adapters.annotations import read, wish
 from sn17_operator.api import Spec, Workers
@@ -38,7 +38,11 @@ def trim(raw: Json) -> dict[str, Any]:
                 )
                 if key in meta
             },
-            "annotations": {k: v for k, v in annotations.items() if k.startswith(f"{GROUP}/")},
+            "annotations": {
+                k: v
+                for k, v in annotations.items()
+                if k.startswith(f"{GROUP}/") or k == ANNOTATION_DELETION_COST
+            },
         },
         "spec": {"nodeName": spec.get("nodeName")},
         "status": {
@@ -89,8 +93,19 @@ def pod(raw: Json, workers: Workers) -> Pod:
         user_cordon=notes.user_cordon,
         recycle_requested=notes.recycle_requested,
         skip=notes.skip,
+        deletion_cost=_cost((meta.get("annotations") or {}).get(ANNOTATION_DELETION_COST)),
         malformed=notes.malformed,
     )
+
+
+def _cost(text: str | None) -> int | None:
+    """What cannot be read counts as Kubernetes counts it: as 0."""
+    if text is None:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        return 0
 
 
 def _host(address: str) -> str:
@@ -154,6 +169,7 @@ def miner(raw: Json) -> Miner:
         name=meta["name"],
         namespace=meta.get("namespace", ""),
         spec=spec,
+        resource_version=meta.get("resourceVersion", ""),
         generation=int(meta.get("generation") or 0),
         paused=wish((meta.get("annotations") or {}).get(ANNOTATION_PAUSED)),
         status=Status.read(raw.get("status") or {}),
@@ -169,6 +185,21 @@ def rollout(deployment: Json) -> Rollout:
         replicas=int(spec.get("replicas", 1)),
         updated=int(status.get("updatedReplicas") or 0),
     )
+
+
+def selector_text(selector: Json) -> str:
+    """A label selector as one string, as the ``scale`` subresource wants it."""
+    found = [f"{key}={value}" for key, value in sorted((selector.get("matchLabels") or {}).items())]
+    for expression in selector.get("matchExpressions") or ():
+        key, values = expression["key"], ",".join(expression.get("values") or ())
+        forms = {
+            "In": f"{key} in ({values})",
+            "NotIn": f"{key} notin ({values})",
+            "Exists": key,
+            "DoesNotExist": f"!{key}",
+        }
+        found.append(forms[expression["operator"]])
+    return ",".join(found)
 
 
 def matches(selector: Json, labels: Mapping[str, str]) -> bool:

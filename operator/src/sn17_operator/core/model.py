@@ -151,6 +151,8 @@ class Pod:
     user_cordon: UserCordon | None = None
     recycle_requested: str | None = None
     skip: str | None = None
+    deletion_cost: int | None = None
+    """``controller.kubernetes.io/pod-deletion-cost``, whoever set it."""
     malformed: tuple[str, ...] = ()
     """Annotations that could not be read."""
 

@@ -55,6 +55,8 @@ def render(view: View, now: float) -> Status:
         status=word,
         message=message,
         ready=f"{capacity.available}/{capacity.expected}" if view.target_found else UNKNOWN,
+        replicas=view.made,
+        selector=view.selector,
         cordoned=sum(is_cordoned(w) for w in view.fleet.workers),
         recycling=sum(is_recycling(w) for w in view.fleet.workers) + awaited(view),
         gaussians=_gaussians(view.fleet.workers),

@@ -194,6 +194,8 @@ class Status(_Model):
     status: Annotated[Summary, _plain()] | None = None
     message: str | None = None
     ready: str | None = None
+    replicas: int | None = None
+    selector: Annotated[str, Field(max_length=4096)] | None = None
     cordoned: int | None = None
     recycling: int | None = None
     gaussians: str | None = None

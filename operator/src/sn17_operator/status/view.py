@@ -46,6 +46,9 @@ class View:
     ratios: Mapping[str, Ratios]
     """By window: ``1h``, ``4h``."""
     previous: Status
+    made: int | None = None
+    """Pods that the Deployment has."""
+    selector: str | None = None
 
 
 def is_cordoned(worker: Worker) -> bool:

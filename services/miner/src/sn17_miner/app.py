@@ -295,6 +295,7 @@ def _limits(settings: MinerSettings) -> Limits:
         settings.keep_days * 86400.0,
         settings.keep_tasks,
         settings.clock_skew_alarm_seconds,
+        settings.scale_ahead_seconds,
     )
 
 

@@ -24,6 +24,7 @@ from sn17_miner.journal.journal import Journal
 _log = logging.getLogger("sn17.miner.gateways")
 
 _FIND_SECONDS: Final = 30.0
+_STALE_SECONDS: Final = 3 * _FIND_SECONDS
 _REFUSALS: Final = frozenset({400, 401, 402, 403, 404})
 _CLIENT_THRESHOLD: Final = 0.6
 """Of the validation score that the quality gate takes for a chance: clients have none of their own."""
@@ -47,6 +48,12 @@ class Gateways:
     returned: Callable[[str, int], None] = lambda door, workers: None
     open_tasks: dict[str, int] = field(default_factory=dict)
     """By node, as of the last housekeeping."""
+    lengths: dict[str, tuple[float, int]] = field(default_factory=dict)
+    """By door: when its nodes last told how many tasks they have, and how many that were."""
+
+    def queued(self, now: float) -> dict[str, int]:
+        """Tasks that the gateways have for anybody, by door; a door that has not told lately is left out."""
+        return {door: tasks for door, (at, tasks) in self.lengths.items() if now - at <= _STALE_SECONDS}
 
     def run(self, supervise: Supervise) -> None:
         """Look for nodes for ever."""
@@ -141,7 +148,7 @@ class Gateways:
 
     async def _find_forever(self, source: Source) -> None:
         """Ask for the list of nodes where the settings point to, or else at any node that is known."""
-        while source.follow_nodes:
+        while True:
             known = [node.url for node in self.nodes.nodes.values() if node.door == source.door]
             for url in dict.fromkeys([source.url, *known]):
                 try:
@@ -155,6 +162,9 @@ class Gateways:
             await asyncio.sleep(_FIND_SECONDS)
 
     def _listed(self, source: Source, nodes: Sequence[GatewayInfo]) -> None:
+        if nodes:
+            waiting = sum(max(0, node.available_tasks) for node in nodes)
+            self.lengths[source.door] = self.context.clock(), waiting
         new, gone = self.nodes.sync(self.context.clock(), source.door, node_urls(source, nodes))
         for word, urls in (("found", new), ("gone", gone)):
             for url in urls:

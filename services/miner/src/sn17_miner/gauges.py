@@ -8,6 +8,8 @@ from sn17_contract.metrics import Metric
 from sn17_contract.tasks import NodePhase, Phase, TaskState
 
 from sn17_miner.core import gate
+from sn17_miner.core.workload import workload
+from sn17_miner.generation import holder
 from sn17_miner.metrics import label
 from sn17_miner.miner import Miner
 
@@ -46,6 +48,7 @@ def gauges(miner: Miner) -> Iterable[Row]:
     for door, weight in miner.doors.sharing.weights.items():
         yield Metric.DOOR_WEIGHT, "Share of the workers against the other doors'.", {"door": door}, weight
         yield Metric.OPEN_TASKS, "Tasks under way.", {"door": door}, miner.open_by_door[door]
+    yield from _work(miner, now)
     nodes = list(miner.gateways.nodes.nodes.values())
     for door in miner.gateways.sources:
         for node_phase in NodePhase:
@@ -55,6 +58,23 @@ def gauges(miner: Miner) -> Iterable[Row]:
     yield Metric.SPOOL_BYTES, "Payloads on disk.", {}, miner.spool_bytes
     yield Metric.CLOCK_SKEW, "Validators' clocks minus ours, median.", {}, miner.clock_skew()
     yield from _chain(miner)
+
+
+def _work(miner: Miner, now: float) -> Iterable[Row]:
+    held, waiting = miner.context.pool.holders()
+    takes = not miner.closed()
+    found = workload(
+        miner.context.scheduler.lanes.values(),
+        now,
+        miner.limits.scale_ahead,
+        doors={holder(n): door for n, door in miner.doors_of.items()},
+        held=held,
+        waiting=waiting,
+        queued=miner.gateways.queued(now) if takes else {},
+        pulls=takes and miner.unregistered() is None,
+    )
+    for (door, state), tasks in found.items():
+        yield Metric.WORK_TASKS, "Workers that could be at work.", {"door": door, "state": state.value}, tasks
 
 
 def _chain(miner: Miner) -> Iterable[Row]:

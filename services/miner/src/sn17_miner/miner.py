@@ -44,6 +44,8 @@ class Limits:
     keep_seconds: float
     keep_tasks: int
     skew_alarm: float
+    scale_ahead: float
+    """Seconds that a worker needs to start, for the number of workers that could be at work."""
 
 
 @dataclass(slots=True)
@@ -67,6 +69,8 @@ class Miner:
     running: dict[int, asyncio.Task[Any]] = field(default_factory=dict)
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     open_by_door: Counter[str] = field(default_factory=Counter)
+    doors_of: dict[int, str] = field(default_factory=dict)
+    """Of the tasks that run."""
     why_not_pulling: str | None = "starting"
     """Why validators are not asked."""
     why_idle: str | None = "starting"
@@ -250,8 +254,8 @@ class Miner:
 
     def _allowed(self) -> int | None:
         """How many more tasks may be asked for, and say so when none may."""
-        reason = self.paused() or self.spool_full or self._no_worker()
-        self.why_not_pulling = reason or self._unregistered()
+        reason = self.closed() or self._no_worker()
+        self.why_not_pulling = reason or self.unregistered()
         # Gateways do not care who is registered on the subnet.
         self.why_idle = reason if self.gateways.sources else self.why_not_pulling
         if self.why_not_pulling != self._said:
@@ -263,7 +267,12 @@ class Miner:
             return None
         return max(0, self.limits.max_tasks - self.pulled - self.pulling)
 
-    def _unregistered(self) -> str | None:
+    def closed(self) -> str | None:
+        """Why nobody may be asked even where a worker is free."""
+        return self.paused() or self.spool_full
+
+    def unregistered(self) -> str | None:
+        """Why validators have nothing for this hotkey."""
         snapshot = self.feed.snapshot
         if snapshot is not None and snapshot.neuron(self.context.scheduler.miner_hotkey) is None:
             return f"this hotkey is not registered on subnet {snapshot.netuid} (block {snapshot.block})"
@@ -286,10 +295,12 @@ class Miner:
         work = asyncio.create_task(self.pipeline.run(task.n, worker), name=f"task {task.n}")
         self.running[task.n] = work
         self.open_by_door[task.door] += 1
+        self.doors_of[task.n] = task.door
         self.tasks.add(work)
 
         def ended(finished: asyncio.Task[Any]) -> None:
             self.running.pop(task.n, None)
+            self.doors_of.pop(task.n, None)
             self.open_by_door[task.door] -= 1
             self._ended(finished)
             self.wake()

@@ -183,6 +183,11 @@ class Pool:
         """Tasks that wait for a worker."""
         return len(self._waiters)
 
+    def holders(self) -> tuple[set[str], set[str]]:
+        """Who holds a worker, and who waits for one."""
+        held = {worker.held_by for worker in self.fleet.workers.values() if worker.held_by is not None}
+        return held, {waiter.holder for waiter in self._waiters}
+
     def release(self, url: str) -> None:
         """Give a worker back and look at it at once."""
         self.fleet.release(url, self.monotonic())

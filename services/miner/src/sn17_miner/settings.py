@@ -189,6 +189,9 @@ class MinerSettings(ServiceSettings):
     worker_rest_seconds: float = Field(15.0, ge=0, description="for a worker that failed")
     worker_poll_seconds: float = Field(1.0, gt=0)
     worker_discover_seconds: float = Field(5.0, gt=0)
+    scale_ahead_seconds: float = Field(
+        120.0, ge=0, description="a worker's start; cooldowns that end within it count as work for scaling"
+    )
     clock_skew_alarm_seconds: float = Field(2.0, gt=0, description="warn above this")
 
     keep_days: float = Field(7.0, gt=0, description="finished tasks stay in the journal")

@@ -44,6 +44,7 @@ class World(Scraped):
         self.evictions = 0
         self.exits: list[str] = []
         self.lost_jobs = 0
+        self.costs_written = 0
         self.refusals_before_cordon = 0
         self.swaps = 0
         self.replacements = 0
@@ -135,8 +136,10 @@ class World(Scraped):
     def _live(self, worker: SimWorker) -> None:
         pod = worker.pod
         if worker.gone_at is not None and self.now >= worker.gone_at:
-            del self.workers[pod.uid]
-            self._create_at.append(self.now + RESCHEDULE_SECONDS)
+            self._remove(pod)
+            return
+        if worker.leaving and worker.job_until is None:
+            self._remove(pod)
             return
         if worker.deaf or worker.hung or LeaseOwner.USER in worker.leases:
             worker.ours = False
@@ -159,6 +162,7 @@ class World(Scraped):
             self.now >= worker.ready_at
             and not worker.leases
             and not worker.deaf
+            and not worker.leaving
             and worker.says != "device_error"
         )
         if worker.total >= 1.0:
@@ -174,6 +178,27 @@ class World(Scraped):
         worker.ours = worker.ours and not serving
         if pod.ready != (serving and not refusing):
             self.change(worker, ready=serving and not refusing)
+
+    def scale(self, wanted: int) -> list[SimWorker]:
+        """The Deployment is to have so many pods; returns those that end, in Kubernetes' own order."""
+        self.wanted = wanted
+        live = [worker for worker in self.workers.values() if not worker.pod.deleting]
+        for _ in range(wanted - len(live) - len(self._create_at)):
+            self._create_at.append(self.now + RESCHEDULE_SECONDS)
+        surplus = max(0, len(live) + len(self._create_at) - wanted)
+        del self._create_at[: min(surplus, len(self._create_at))]
+        live.sort(key=lambda w: (w.pod.ready, w.pod.deletion_cost or 0, -w.pod.created_at, w.pod.name))
+        ending = live[: max(0, len(live) - wanted)]
+        for worker in ending:
+            worker.leaving = True
+            self.change(worker, deleting=True, ready=False)
+        return ending
+
+    def _remove(self, pod: Pod) -> None:
+        del self.workers[pod.uid]
+        live = sum(not worker.pod.deleting for worker in self.workers.values())
+        if live + len(self._create_at) < self.wanted:
+            self._create_at.append(self.now + RESCHEDULE_SECONDS)
 
     def _finish(self, worker: SimWorker) -> None:
         worker.job_until = None

@@ -73,7 +73,8 @@ class SimCluster:
         self._admit("target")
         world = self.world
         rollout = Rollout(2 if world.rolling else 1, 1, world.wanted, world.wanted)
-        return Target(tuple(w.pod for w in world.workers.values()), world.wanted, rollout)
+        pods = tuple(w.pod for w in world.workers.values())
+        return Target(pods, world.wanted, rollout, made=len(pods), selector="app=workers")
 
     async def annotate(self, miner: Miner, pod: Pod, step: Step) -> Pod:
         self._admit("annotate")
@@ -115,6 +116,27 @@ class SimCluster:
             if key in world.exits:
                 world.violations.append(f"{key}: a second recycle of one incarnation")
             world.exits.append(key)
+
+    async def set_cost(self, miner: Miner, pod: Pod, cost: int | None) -> None:
+        self._admit("cost")
+        worker = self.world.workers.get(pod.uid)
+        if worker is None:
+            raise Conflict("gone")
+        self.world.change(worker, deletion_cost=cost)
+        self.world.costs_written += 1
+        self.effected()
+
+    async def adopt(self, miner: Miner, replicas: int) -> None:
+        self._admit("adopt")
+        self.effect()
+        self.world.spec = miner.spec.model_copy(update={"replicas": replicas})
+        self.effected()
+
+    async def set_replicas(self, miner: Miner, replicas: int) -> None:
+        self._admit("scale")
+        self.effect()
+        self.world.scale(replicas)
+        self.effected()
 
     async def evict(self, miner: Miner, pod: Pod) -> None:
         self._admit("evict")

@@ -42,7 +42,12 @@ class Simulation:
     def _new(self) -> Controller:
         telemetry = Telemetry(CollectorRegistry(), lambda: self.world.now)
         return Controller(
-            self.host, SimMetrics(self.world), self.admin, telemetry, clock=lambda: self.world.now
+            self.host,
+            SimMetrics(self.world),
+            self.admin,
+            telemetry,
+            clock=lambda: self.world.now,
+            scaler=self.host,
         )
 
     async def tick(self) -> None:

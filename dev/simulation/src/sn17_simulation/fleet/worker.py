@@ -60,6 +60,8 @@ class SimWorker:
     ready_at: float = START
     restart_at: float | None = None
     gone_at: float | None = None
+    leaving: bool = False
+    """Was told to end: finishes its job, takes no other, and goes."""
     leases: dict[LeaseOwner, float | None] = field(default_factory=dict)
     cordoned_since: float | None = None
     lives: bool = False
