@@ -19,6 +19,7 @@ from sn17_operator.adapters.kube import KubeApi
 from sn17_operator.adapters.kube_cluster import KubeCluster
 from sn17_operator.adapters.kube_scale import KubeScaler
 from sn17_operator.adapters.lease import Lease, LeaseLost
+from sn17_operator.adapters.nvsentinel import Drains
 from sn17_operator.adapters.prometheus import PrometheusMetrics
 from sn17_operator.adapters.store import Store
 from sn17_operator.controller import Controller
@@ -86,11 +87,32 @@ class Operator:
             beat = service.health.watch(
                 "tick", SILENT_TICKS * settings.tick_seconds + tick_limit(settings.tick_seconds)
             )
-            await self._watch_and_tick(namespace, store, waker, lease, self.controller.tick, beat)
+            await self._watch_and_tick(
+                namespace, store, waker, lease, self._tick(api, namespace, lease), beat
+            )
         finally:
             await self.controller.close()
             await lease.release()
             await asyncio.gather(admin.close(), metrics.close(), api.close())
+
+    def _tick(self, api: KubeApi, namespace: str, lease: Lease) -> Callable[[], Awaitable[None]]:
+        assert self.controller is not None
+        if not self.settings.nvsentinel_namespace:
+            return self.controller.tick
+        look = self.controller.tick
+        drains = Drains(
+            api,
+            namespace,
+            self.settings.nvsentinel_namespace,
+            may_act=lambda: lease.held,
+            clock=self.service.clock,
+        )
+
+        async def both() -> None:
+            await drains.tick()
+            await look()
+
+        return both
 
     async def _watch_and_tick(
         self,

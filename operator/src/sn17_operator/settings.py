@@ -37,6 +37,9 @@ class OperatorSettings(ServiceSettings):
     tick_seconds: Annotated[float, Field(gt=0, le=300, description="period of the loop")] = 15.0
     prometheus: PrometheusSettings = PrometheusSettings()
     lease: LeaseSettings = LeaseSettings()
+    nvsentinel_namespace: str = Field(
+        "", description="of NVSentinel, whose requests to drain a node are answered; empty = none are"
+    )
 
     def resolved_namespace(self) -> str:
         """The namespace to watch."""

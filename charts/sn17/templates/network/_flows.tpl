@@ -160,7 +160,7 @@ ports:
   {{- include "sn17.policyPorts" $flow.ports | nindent 2 }}
 {{- end -}}
 {{- end -}}
-{{- if and $network.metricsFrom (has .component .table.scraped) }}
+{{- if and $network.metricsFrom (or (has .component .table.scraped) (eq .component "prometheus")) }}
 - from:
     {{- toYaml $network.metricsFrom | nindent 4 }}
   {{- include "sn17.policyPorts" (list 9090) | nindent 2 }}
