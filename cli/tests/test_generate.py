@@ -10,10 +10,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from sn17.up.gateway import KEY_FILE
+from sn17_http import own_request
 from sn17_splats import read_splat
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "services/gateway/tests"))
@@ -68,8 +70,8 @@ class Worker:
 def start(
     gateway: GatewayProcess, folder: Path, *arguments: str, **environment: str
 ) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "sn17", "generate", *arguments, "--url", gateway.url]
-    env = {**os.environ, "SN17_GATEWAY_KEY": GUEST, **environment}
+    command = [sys.executable, "-m", "sn17", "generate", *arguments]
+    env = {**os.environ, "SN17_GATEWAY_URL": gateway.url, "SN17_GATEWAY_KEY": GUEST, **environment}
     return subprocess.Popen(
         command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -187,6 +189,61 @@ def test_what_is_under_way_at_ctrl_c_is_fetched_by_the_same_command(
     assert code == 0
     assert [offer["id"] for offer in worker.seen] == [task]
     assert f"picks up task {task}" in error
+    assert not list(tmp_path.glob(".*"))
+
+
+class LosesAnswers:
+    """A proxy that passes everything on, but keeps the first ``lost`` answers to add_task for itself."""
+
+    def __init__(self, gateway: GatewayProcess, lost: int) -> None:
+        proxy = self
+        self.kept: list[str] = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.pass_on(None)
+
+            def do_POST(self) -> None:
+                self.pass_on(self.rfile.read(int(self.headers["content-length"])))
+
+            def pass_on(self, body: bytes | None) -> None:
+                headers = {k: v for k, v in self.headers.items() if k.lower() not in ("host", "connection")}
+                answer = own_request(self.command, f"{gateway.url}{self.path}", content=body, headers=headers)
+                if self.path == "/add_task" and len(proxy.kept) < lost:
+                    proxy.kept.append(answer.json()["id"])
+                    self.close_connection = True
+                    return
+                self.send_response(answer.status_code)
+                self.send_header("content-length", str(len(answer.content)))
+                self.end_headers()
+                self.wfile.write(answer.content)
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def test_a_task_whose_answer_was_lost_is_handed_in_once(gateway: GatewayProcess, tmp_path: Path) -> None:
+    proxy = LosesAnswers(gateway, lost=3)
+    command = ["a red cube", "-o", "cube.ply", "--url", proxy.url]
+    done = start(gateway, tmp_path, *command)
+    until(lambda: proxy.kept)
+    done.kill()
+    done.communicate(timeout=60)
+    with Worker(gateway, lambda prompt: splat_bytes()) as worker:
+        code, _, error = run(gateway, tmp_path, *command)
+    proxy.close()
+    assert code == 0, error
+    assert "is handed in again" in error
+    assert [offer["id"] for offer in worker.seen] == proxy.kept[:1]
+    assert len(set(proxy.kept)) == 1
     assert not list(tmp_path.glob(".*"))
 
 

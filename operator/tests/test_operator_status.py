@@ -93,7 +93,15 @@ def condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
 def test_every_condition_is_there_from_the_first_visit() -> None:
     status = render([])
     kinds = [c["type"] for c in status["conditions"]]
-    assert kinds == ["Ready", "MetricsAvailable", "RemediationAllowed", "Degraded", "Paused", "NodeSuspect"]
+    assert kinds == [
+        "Ready",
+        "MetricsAvailable",
+        "RemediationAllowed",
+        "Degraded",
+        "Paused",
+        "NodeSuspect",
+        "DeviceSuspect",
+    ]
     assert all(c["reason"] and c["observedGeneration"] == 3 for c in status["conditions"])
 
 
@@ -275,7 +283,7 @@ async def test_explain_shows_every_rule_and_what_comes_next() -> None:
     found = explain_pod(snapshot, sim.workers[0].pod.name)
     assert found is not None
     rules = {rule.rule: rule for rule in found.rules}
-    assert len(rules) == 8
+    assert len(rules) == 10
     assert rules["MemoryEmergency"].outcome == "Breach"
     assert rules["MemoryEmergency"].value == pytest.approx(0.95)
     assert rules["MemoryEmergency"].threshold == 0.9

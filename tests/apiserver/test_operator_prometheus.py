@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sn17_chaos.real_fleet import LIMIT, SCRAPE_SECONDS, Prometheus, Worker
 from sn17_chaos.waiting import free_port
-from sn17_contract.metrics import DegradedReason
+from sn17_contract.metrics import DegradedReason, DeviceFault
 from sn17_operator.adapters.local import default_spec
 from sn17_operator.adapters.prometheus import PrometheusMetrics, PrometheusSettings
 from sn17_operator.adapters.record import fetch
@@ -20,6 +20,7 @@ from sn17_operator.core.evidence import Raw, attribute
 from sn17_operator.core.model import Health, Phase, Pod, Verdict
 from sn17_operator.core.policy import judge
 from sn17_operator.core.readings import Evidence, Gap, Signal
+from sn17_operator.core.signals import INFO_LABELS
 from sn17_operator.ports import Measurement
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
@@ -93,8 +94,8 @@ async def until(metrics: PrometheusMetrics, true: Callable[[Seen], Any], uid: st
             await asyncio.sleep(0.2)
 
 
-UNSEEN = (Signal.PROGRESS, Signal.POD_MEMORY, Signal.DEGRADED)
-"""A time, what cAdvisor shows, and what has a reason in place of a value."""
+UNSEEN = (Signal.PROGRESS, Signal.POD_MEMORY, *(INFO_LABELS.keys() - {Signal.BOOT, Signal.LIFE}))
+"""A time, what cAdvisor shows, and what is said by a label in place of a value."""
 
 
 async def test_every_signal_is_read(
@@ -102,6 +103,7 @@ async def test_every_signal_is_read(
 ) -> None:
     worker.gpu_errors, worker.jobs, worker.leases = 3, 1, {"user": "x"}
     worker.says = DegradedReason.SUSPECT_OUTPUTS
+    worker.device, worker.fault = "GPU-1", DeviceFault.XID
     prometheus.scrape([target(worker)])
     seen = await until(metrics, lambda s: s.value(Signal.MEMORY) is not None and s.value(Signal.UP) == 1)
     assert seen.found.monitoring.failed == {}
@@ -112,6 +114,8 @@ async def test_every_signal_is_read(
         Signal.MODEL_PROCESSES: None,
         Signal.SWAP_ROOM: None,
         Signal.SWAP_THRESHOLD: None,
+        Signal.GUARD: None,
+        Signal.FAILING_STARTS: None,
         Signal.MEMORY: 0.3 * LIMIT,
         Signal.LIMIT: LIMIT,
         Signal.GAUSSIANS: 350_000,
@@ -125,6 +129,7 @@ async def test_every_signal_is_read(
         Signal.DRAINING_OPERATOR: 0,
     }
     assert seen.evidence.doubt is DegradedReason.SUSPECT_OUTPUTS
+    assert (seen.evidence.device, seen.evidence.faults) == ("GPU-1", (DeviceFault.XID,))
     progress = seen.value(Signal.PROGRESS)
     assert progress is not None
     assert abs(progress - time.time()) < 30

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
-from chart_cases import ChartError
+from chart_cases import PRELOADED, ChartError
 
 pytestmark = pytest.mark.cluster
 NAME = "sn17-gateway"
@@ -40,6 +40,25 @@ def test_sqlite_and_a_volume_are_the_default(rendered: Callable[[str], Any]) -> 
     assert env(pod)["SN17_NODE_DOMAIN"] == "sn17-gateway.mining.svc.cluster.local"
     assert NAME not in {b["metadata"]["name"] for b in release.of("PodDisruptionBudget")}
     assert not release.of("Ingress")
+
+
+def test_the_page_reads_the_miner_and_is_turned_off_by_a_value(
+    rendered: Callable[[str], Any], chart: Any
+) -> None:
+    release = rendered("gateway")
+    pod = release.pod("gateway")
+    assert env(pod)["SN17_PAGE"] == "true"
+    assert env(pod)["SN17_MINER_URL"] == "http://sn17-miner.mining.svc.cluster.local:9090"
+    mounts = {mount["name"]: mount["mountPath"] for mount in pod["spec"]["containers"][0]["volumeMounts"]}
+    assert env(pod)["SN17_MINER_TOKEN_FILE"] == f"{mounts['admin-token']}/token"
+    assert volumes(pod)["admin-token"] == volumes(release.pod("miner"))["admin-token"]
+    assert env(release.pod("miner"))["SN17_KEEP_ASSETS"] == "20"
+
+    values = "gateway.enabled=true,gateway.page.enabled=false,miner.keepAssets=200"
+    off = chart.render(*PRELOADED, "--set", values)
+    assert env(off.pod("gateway"))["SN17_PAGE"] == "false"
+    assert {"SN17_MINER_URL", "SN17_MINER_TOKEN_FILE"}.isdisjoint(env(off.pod("gateway")))
+    assert env(off.pod("miner"))["SN17_KEEP_ASSETS"] == "200"
 
 
 def test_the_laptops_guests_have_a_key_without_limits(rendered: Callable[[str], Any]) -> None:

@@ -120,6 +120,16 @@ def test_two_gpus_are_one_value(chart: Any) -> None:
     assert [c for c in changed if c[0] != "Secret"] == [("Deployment", "sn17-trellis")]
 
 
+@pytest.mark.parametrize("kind", ["hostPath", "emptyDir"])
+def test_workers_that_share_a_gpu_take_turns_in_one_folder(chart: Any, kind: str) -> None:
+    assert "SN17_DEVICE_LOCK_DIR" not in env(chart.render().pod("trellis")), "off by default"
+    pod = chart.render("--set", f"trellis.deviceLock.type={kind}").pod("trellis")
+    mounts = {m["name"]: m["mountPath"] for m in pod["spec"]["containers"][0]["volumeMounts"]}
+    assert env(pod)["SN17_DEVICE_LOCK_DIR"] == mounts["device-lock"]
+    (volume,) = (v for v in pod["spec"]["volumes"] if v["name"] == "device-lock")
+    assert kind in volume
+
+
 def test_ports_are_those_of_the_contract(rendered: Callable[[str], Any]) -> None:
     release = rendered("laptop")
     ports = {

@@ -223,6 +223,28 @@ CASES = (
         why="the first of its kind, seen twice before the worker ends",
     ),
     Case("SN17GpuErrors", False, counter("sn17_gpu_errors_total", f'{WORKER},kind="launch"', 0)),
+    Case("SN17DeviceUnhealthy", True, gauge("sn17_device_fault", f'{WORKER},uuid="GPU-1",reason="lost"', 1)),
+    Case(
+        "SN17DeviceUnhealthy",
+        True,
+        gauge("sn17_rule_breaches", f'{OPERATOR},rule="DeviceUnhealthy"', 1),
+        why="kubelet alone says so",
+    ),
+    Case(
+        "SN17DeviceUnhealthy",
+        False,
+        {
+            **gauge("sn17_device_info", f'{WORKER},uuid="GPU-1"', 1),
+            **gauge("sn17_rule_breaches", f'{OPERATOR},rule="DeviceUnhealthy"', 0),
+            **gauge("sn17_rule_breaches", f'{OPERATOR},rule="GpuError"', 1),
+        },
+    ),
+    Case("SN17ModelFailing", True, gauge("sn17_model_failing_starts", WORKER, 5)),
+    Case("SN17ModelFailing", False, gauge("sn17_model_failing_starts", WORKER, 4)),
+    Case("SN17CanaryDisagrees", True, gauge("sn17_rule_breaches", f'{OPERATOR},rule="CanaryDisagrees"', 1)),
+    Case("SN17CanaryDisagrees", False, gauge("sn17_rule_breaches", f'{OPERATOR},rule="CanaryDisagrees"', 0)),
+    Case("SN17DeviceSuspect", True, gauge("sn17_suspect_devices", f'{OPERATOR},uuid="GPU-1",node="n1"', 1)),
+    Case("SN17DeviceSuspect", False, up(OPERATOR, "1x300"), why="no series: no suspect"),
     Case(
         "SN17GaussiansLow",
         True,

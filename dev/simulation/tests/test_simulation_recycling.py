@@ -58,6 +58,12 @@ def test_a_rival_that_loses_little_is_met_by_replacements() -> None:
     assert found.recycles["replace"] > found.recycles.get("swap", 0)
 
 
+def test_where_assets_get_smaller_as_memory_fills_lives_end_sooner() -> None:
+    """Swapped where a swap just fits it earned 0.88 of the best rival."""
+    fault = case(Fault.FADING_LEAK)
+    assert play(fault, Operated()).accepted >= 0.92 * play(fault, SelfExit(0.4)).accepted
+
+
 def test_an_interval_is_around_its_mean() -> None:
     found = estimate([1.0, 2.0, 3.0])
     assert found.low < 2.0 == found.mean < found.high

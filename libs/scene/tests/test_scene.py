@@ -18,6 +18,7 @@ from sn17_scene import (
     Scene,
     SceneObject,
     describe,
+    imagine,
     layout,
     lit,
     parse,
@@ -106,6 +107,28 @@ def test_any_text_gives_a_scene_or_a_prompt_error(text: str) -> None:
     else:
         reason = "" if parse(describe(scene)) == scene else "not the same scene" * 100
     assert len(reason) < 600
+    if text.split():
+        assert imagine(text) == imagine(f" {text}")
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("a wooden treasure ring", "a brown torus"),
+        ("huge violet balls", "two large purple spheres"),
+        ("a red cube in the sea", "a red cube"),
+        ("a red cube and three cones on a sofa or on a blue table today", "three red cubes on a blue table"),
+        ("Green cubes, on a plate.", "two green cubes on a brown plate"),
+    ],
+)
+def test_known_words_of_a_free_text_are_used(text: str, canonical: str) -> None:
+    assert describe(imagine(text)) == canonical
+
+
+def test_free_texts_show_every_shape_in_every_colour() -> None:
+    seen = [imagine(f"a thing of kind {number}").objects for number in range(400)]
+    assert {item.shape for item in seen} == set(SHAPES)
+    assert {item.colour for item in seen} == set(COLOURS)
 
 
 @given(st.integers(0, 2**32))

@@ -163,6 +163,19 @@ class GpuErrorsRule(Model):
     maximum: Annotated[int, Field(ge=0, le=1_000)] = 0
 
 
+class DeviceRule(Model):
+    """What kubelet and the driver say of the worker's device; acting means another pod."""
+
+    action: RuleAction = RuleAction.OBSERVE
+
+
+class ModelFailingRule(Model):
+    """Starts of the model process that failed in a row, in a worker that had one."""
+
+    action: RuleAction = RuleAction.ENFORCE
+    minimum_starts: Annotated[int, Field(ge=1, le=100)] = 5
+
+
 class Rules(Model):
     """Every rule by which a worker is judged."""
 
@@ -173,6 +186,8 @@ class Rules(Model):
     stalled: StalledRule = StalledRule()
     unreachable: UnreachableRule = UnreachableRule()
     gpu_errors: GpuErrorsRule = GpuErrorsRule()
+    device: DeviceRule = DeviceRule()
+    model_failing: ModelFailingRule = ModelFailingRule()
 
 
 class Drain(Model):

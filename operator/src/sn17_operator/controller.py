@@ -161,6 +161,7 @@ class Controller:
             [blocked.reason for blocked in planned.blocked],
             ratios,
         )
+        self._telemetry.judged(fleet.workers, planned.suspects.values())
         self.snapshots[miner.namespace, miner.name] = Snapshot(
             miner, fleet, planned, measurement, rendered, now
         )
@@ -179,6 +180,7 @@ class Controller:
             paused=miner.paused,
             short_circuit_at=previous.last_storm_time,
             evictions=tuple(record.eviction() for record in previous.evictions or ()),
+            trials=tuple(entry.trial() for entry in previous.devices or ()),
         )
 
     # --- acting ---------------------------------------------------------------------------------------

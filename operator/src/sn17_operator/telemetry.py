@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from sn17_contract.metrics import Metric
 
+from sn17_operator.core.model import Outcome, RuleName, Trial, Worker
 from sn17_operator.core.plan import Reason
 from sn17_operator.status.resource import State
 from sn17_operator.status.view import Ratios
@@ -46,16 +47,32 @@ class Telemetry:
         self._success = Gauge(
             Metric.SUCCESS_RATIO, "Accepted tasks of all but skipped ones.", ["window"], registry=registry
         )
+        self._breaches = Gauge(
+            Metric.RULE_BREACHES,
+            "Workers that breach a rule, also one that is observed only.",
+            ["rule"],
+            registry=registry,
+        )
+        self._suspects = Gauge(
+            Metric.SUSPECT_DEVICES,
+            "Devices on which remediation has failed.",
+            ["uuid", "node"],
+            registry=registry,
+        )
         self._last_tick = monotonic()
         age = Gauge(Metric.TICK_AGE, "Seconds since the last tick that was finished.", registry=registry)
         age.set_function(lambda: monotonic() - self._last_tick)
         self._states: Tally[State] = Tally()
         self._ratios: dict[str, float] = {}
+        self._rules: Tally[str] = Tally()
+        self._devices: set[tuple[str, str]] = set()
         self.end()
 
     def begin(self) -> None:
         self._states.clear()
         self._ratios.clear()
+        self._rules.clear()
+        self._devices.clear()
 
     def fleet(self, states: Sequence[State], blocked: Sequence[Reason], ratios: Mapping[str, Ratios]) -> None:
         self._states.update(states)
@@ -65,7 +82,17 @@ class Telemetry:
             if ratio.success is not None:
                 self._ratios[window] = ratio.success
 
+    def judged(self, workers: Iterable[Worker], suspects: Iterable[Trial]) -> None:
+        """What the rules found in a fleet, and the devices that are suspect."""
+        self._rules.update(f.rule for w in workers for f in w.verdict.findings if f.outcome is Outcome.BREACH)
+        self._devices.update((trial.uuid, trial.node or "") for trial in suspects)
+
     def end(self) -> None:
+        for rule in RuleName:
+            self._breaches.labels(rule).set(self._rules[rule])
+        self._suspects.clear()
+        for uuid, node in self._devices:
+            self._suspects.labels(uuid, node).set(1)
         for state in State:
             self._workers.labels(state).set(self._states[state])
         self._success.clear()

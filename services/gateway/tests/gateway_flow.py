@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 import threading
 import zlib
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,9 +36,10 @@ class Seen:
     got: dict[str, bytes] = field(default_factory=dict)
     different: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    repeats: int = 0
     deliveries: int = 0
     died: int = 0
-    kills: int = 0
+    kills: Counter[str] = field(default_factory=Counter)
     errors: list[BaseException] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
     ended: threading.Event = field(default_factory=threading.Event)
@@ -59,8 +60,11 @@ class Flow:
         self.seen = Seen(tasks)
         self._seed = seed
 
-    def run(self, kills: Sequence[Callable[[], None]], times: int) -> Seen:
-        """Until every task was fetched; one of ``kills``, ``times`` times, each amid a share of the tasks."""
+    def run(self, kills: Mapping[str, Callable[[], None]], times: int) -> Seen:
+        """Until every task was fetched; one of ``kills``, ``times`` times, each amid a share of the tasks.
+
+        They come in rounds of random order.
+        """
         clients = [threading.Thread(target=self._guarded(self._adds)), *self._threads(self._fetches, 2)]
         threads = [*clients, *self._threads(self._works, 4)]
         share = self.seen.wanted // (times + 1)
@@ -68,11 +72,14 @@ class Flow:
         for thread in threads:
             thread.start()
         rng = random.Random(self._seed)
+        round_: list[str] = []
         for number in range(times):
+            round_ = round_ or rng.sample(sorted(kills), len(kills))
             self.seen.progress(number * share + rng.randrange(share))
             self.seen.ended.wait(rng.uniform(0, 0.05))
-            kills[number % len(kills)]()
-            self.seen.kills += 1
+            target = round_.pop()
+            kills[target]()
+            self.seen.kills[target] += 1
             self.seen.allowed = self.seen.wanted if number == times - 1 else (number + 2) * share
         for thread in threads:
             thread.join()
@@ -166,8 +173,10 @@ class Flow:
                         self.seen.ended.set()
                     continue
                 assert answer.status_code == 200, answer.text
-                if self.seen.got.setdefault(task, answer.content) != answer.content:
-                    self.seen.different.append(task)
+                with self.seen.lock:
+                    self.seen.repeats += task in self.seen.got
+                    if self.seen.got.setdefault(task, answer.content) != answer.content:
+                        self.seen.different.append(task)
                 with self.seen.moved:
                     self.seen.moved.notify_all()
             if len(self.seen.got) >= self.seen.wanted:

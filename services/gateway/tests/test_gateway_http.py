@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import uuid
+from typing import Any
 
+import httpx2
 import pytest
 from bittensor_wallet import Keypair
 from gateway_cases import codes
-from gateway_client import splat_bytes
+from gateway_client import Client, splat_bytes
 from gateway_live import Make, retry_after
 from gateway_pictures import png
 from gateway_process import GUEST
@@ -53,6 +55,30 @@ def test_guests_have_few_open_tasks_and_few_a_day(make: Make) -> None:
     assert (daily.status_code, daily.json()["error"]) == (429, "daily_limit")
     gateway.clock.ahead += 86_400
     assert client.add().status_code == 200
+
+
+def test_a_repeated_request_is_one_task(make: Make) -> None:
+    gateway = make(queue_limit=2, guest_concurrent=2)
+    guest, mine = gateway.client(), gateway.client(gateway.new_key())
+
+    def add(client: Client, key: str, **fields: Any) -> httpx2.Response:
+        body = {"prompt": "a red robot", "seed": -1, **fields}
+        return client.http.post("/add_task", json=body, headers={"Idempotency-Key": key})
+
+    first = add(guest, "one").json()["id"]
+    assert add(mine, "one").json()["id"] != first
+    form = [("seed", "4294967295"), ("prompt", "a red robot"), ("model", "404-3dgs")]
+    again = [add(guest, "one"), guest.add_form(form, **{"Idempotency-Key": "one"})]
+    assert [answer.json() for answer in again] == [{"id": first}] * 2
+    assert add(guest, "two").status_code == 503
+    for changes in ({"seed": 4}, {"prompt": "a red robo"}, {"model_params": {}}):
+        other = add(guest, "one", **changes)
+        assert (other.status_code, other.json()["error"]) == (409, "idempotency_conflict")
+    picture = ("x.png", png(2, 2), "image/png")
+    assert guest.add_form([("image", picture)], **{"Idempotency-Key": "one"}).status_code == 409
+    for key in ("", "a b", "x" * 201):
+        assert add(guest, key).status_code == 400
+    assert len(gateway.worker().pull()) == 2
 
 
 def test_a_full_queue_hides_a_wrong_model_and_opens_when_a_worker_pulls(make: Make) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from gateway_databases import Postgres, postgres
-from gateway_flow import Flow, check
+from gateway_flow import Flow, Seen, check
 from gateway_process import GatewayProcess
 
 QUICK: dict[str, Any] = {
@@ -37,15 +37,19 @@ def restarts_database(server: Postgres) -> Callable[[], None]:
     return restart
 
 
+def told(seen: Seen) -> str:
+    kills = seen.kills.total()
+    return f"{seen.wanted} tasks, {seen.deliveries} deliveries, {kills} kills, {seen.died} workers died"
+
+
 def on_sqlite(folder: Path, tasks: int, kills: int) -> None:
     with GatewayProcess(folder, **QUICK) as gateway:
         flow = Flow([gateway], tasks, seed=17)
-        seen = flow.run([restarts(gateway)], kills)
+        seen = flow.run({"gateway": restarts(gateway)}, kills)
         check(seen, [gateway])
         files = folder / "data" / "files"
         kept = [path for path in files.iterdir() if path.suffix == ".result"]
-        told = f"{tasks} tasks, {seen.deliveries} deliveries, {seen.kills} kills, {seen.died} workers died"
-        print(f"{told}, {len(kept)} files")
+        print(f"{told(seen)}, {len(kept)} files")
         assert len(kept) >= tasks
 
 
@@ -60,12 +64,14 @@ def on_postgres(folder: Path, tasks: int, kills: int) -> None:
             gateways.append(GatewayProcess(folder / name, **QUICK, **shared))
         with gateways[0], gateways[1]:
             flow = Flow(gateways, tasks, seed=18)
-            ways = [restarts(gateways[0]), restarts(gateways[1]), restarts_database(server)]
+            ways = {
+                "gateway a": restarts(gateways[0]),
+                "gateway b": restarts(gateways[1]),
+                "postgres": restarts_database(server),
+            }
             seen = flow.run(ways, kills)
             check(seen, gateways)
-            print(
-                f"{tasks} tasks, {seen.deliveries} deliveries, {seen.kills} kills, {seen.died} workers died"
-            )
+            print(told(seen))
 
 
 @pytest.mark.timeout(600)

@@ -13,14 +13,14 @@ import pytest
 from gateway_databases import Postgres, postgres
 from sn17_contract.gateway import KeyKind
 from sn17_gateway.core.limits import Allowance, OverLimit
-from sn17_gateway.core.model import Asset, State, Task, Worker
+from sn17_gateway.core.model import Asset, Named, State, Task, Worker
 from sn17_gateway.core.tasks import Refused, offered, status
 from sn17_gateway.keys import Keys, read_secret
 from sn17_gateway.storage.database import Database, StorageError
 from sn17_gateway.storage.folder import Folder
 from sn17_gateway.storage.postgres import PostgresDatabase
 from sn17_gateway.storage.sqlite import SqliteDatabase
-from sn17_gateway.storage.store import QueueFull, Store
+from sn17_gateway.storage.store import Earlier, QueueFull, Store
 
 FREE = Allowance(KeyKind.COMPANY, 0, 0)
 LEASE = 20.0
@@ -153,6 +153,22 @@ async def test_limits_hold_side_by_side(database: Database) -> None:
     answers = await asyncio.gather(*(roomy.add(task(0.0, owner="p"), two) for _ in range(9)))
     assert sorted(map(str, answers)).count("None") == 2
     assert set(answers) == {None, OverLimit.CONCURRENT}
+
+
+async def test_a_named_request_makes_one_task_side_by_side(database: Database) -> None:
+    store, tasks = store_of(database), [task(1.0) for _ in range(8)]
+    request = Named("k/first", "digest")
+    found = await asyncio.gather(
+        *(store.add(item, Allowance(KeyKind.COMPANY, 1, 1), request) for item in tasks)
+    )
+    (added,) = [item.id for item, refused in zip(tasks, found, strict=True) if refused is None]
+    assert [refused for refused in found if refused is not None] == [Earlier(added, same=True)] * 7
+    assert await store.earlier(Named("k/first", "other")) == Earlier(added, same=False)
+    assert await store.earlier(Named("other/first", "digest")) is None
+    await store.sweep(2000.0, 10.0, 10.0)
+    await store.sweep(90_000.0, 10.0, 10.0)
+    assert await store.get(added) is None
+    assert await store.earlier(request) is None
 
 
 async def test_days(database: Database) -> None:

@@ -136,9 +136,9 @@ class MinerFlow(Flow):
         self.seen.ended.wait()
 
 
-def check_journal(fleet: Fleet, seen: Seen) -> Counter[str]:
-    """Every sending of one task had the same bytes, which are what its client got; how tasks ended."""
-    sent: dict[str, set[str]] = defaultdict(set)
+def check_journal(fleet: Fleet, seen: Seen) -> dict[str, Any]:
+    """Every sending of one task had the same bytes, which are what its client got; what the journal tells."""
+    sent: dict[str, list[str]] = defaultdict(list)
     ended: Counter[str] = Counter()
     with contextlib.closing(fleet.journal()) as journal:
         assert journal.open_tasks() == []
@@ -146,9 +146,14 @@ def check_journal(fleet: Fleet, seen: Seen) -> Counter[str]:
             ended[str(task.reason or task.outcome)] += 1
             for event in journal.events(task.n):
                 if event.event == "submit" and (found := re.search(r"sha256 ([0-9a-f]{64})", event.detail)):
-                    sent[task.task_id].add(found[1])
-    assert {task: len(digests) for task, digests in sent.items() if len(digests) != 1} == {}
+                    sent[task.task_id].append(found[1])
+    assert {task: len(set(digests)) for task, digests in sent.items() if len(set(digests)) != 1} == {}
     for task, content in seen.got.items():
-        assert sent[task] == {hashlib.sha256(content).hexdigest()}
+        assert set(sent[task]) == {hashlib.sha256(content).hexdigest()}
         seen.sent[task] = {content}
-    return ended
+    sendings = [len(digests) for digests in sent.values()]
+    return {
+        "ended": dict(sorted(ended.items())),
+        "sendings": sum(sendings),
+        "tasks_sent_more_than_once": sum(number > 1 for number in sendings),
+    }

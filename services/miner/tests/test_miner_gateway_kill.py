@@ -1,4 +1,4 @@
-"""Gateway, miner and workers are killed while clients' tasks flow: none is lost, no result ever changes."""
+"""Gateway, Postgres, miner and workers are killed as clients' tasks flow: none is lost, no result changes."""
 
 from __future__ import annotations
 
@@ -8,48 +8,67 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gateway_databases import postgres
 from gateway_flow import check
 from gateway_process import GatewayProcess
 from miner_flow import Fleet, MinerFlow, check_journal
+from miner_kill_record import attempt
 
 QUICK: dict[str, Any] = {
     "lease_seconds": 4,
     "sweep_seconds": 0.5,
-    "task_seconds": 3600,
-    "result_seconds": 3600,
+    "task_seconds": 7200,
+    "result_seconds": 7200,
     "queue_limit": 20_000,
+    "database": "postgres",
 }
 
 
 def through_everything(folder: Path, tasks: int, kills: int) -> None:
-    with GatewayProcess(folder, **QUICK) as gateway:
-        fleet = Fleet(folder, gateway)
-        flow = MinerFlow([gateway], tasks, seed=21)
+    url = folder / "url"
+    with attempt(tasks) as found, postgres() as server:
+        url.write_text(server.url)
+        with GatewayProcess(folder, **QUICK, database_url_file=url) as gateway:
+            fleet = Fleet(folder, gateway)
 
-        def gateway_again() -> None:
-            gateway.kill()
-            gateway.start()
+            def gateway_again() -> None:
+                gateway.kill()
+                gateway.start()
 
-        ways = [fleet.miner.restart, gateway_again, *(worker.restart for worker in fleet.workers)]
-        with fleet.running():
-            started = time.monotonic()
-            seen = flow.run(ways, kills)
-            took = time.monotonic() - started
-            fleet.miner.finish()
-        ended = check_journal(fleet, seen)
-        check(seen, [gateway])
-        told = ", ".join(f"{name} {count}" for name, count in sorted(ended.items()))
-        print(f"{tasks} tasks in {took:.0f} s, {seen.kills} kills, 0 lost; journal: {told}")
+            def postgres_again() -> None:
+                server.kill()
+                server.start()
+
+            ways = {"gateway": gateway_again, "postgres": postgres_again, "miner": fleet.miner.restart}
+            ways |= {f"worker {number}": worker.restart for number, worker in enumerate(fleet.workers, 1)}
+            flow = MinerFlow([gateway], tasks, seed=21)
+            with fleet.running():
+                started = time.monotonic()
+                seen = flow.run(ways, kills)
+                seconds = time.monotonic() - started
+                fleet.miner.finish()
+            journal = check_journal(fleet, seen)
+            check(seen, [gateway])
+    found |= {
+        "tasks": seen.wanted,
+        "seconds": round(seconds),
+        "kills": dict(sorted(seen.kills.items())),
+        "lost": seen.wanted - len(seen.got),
+        "fetched_again": seen.repeats,
+        "answers_with_other_bytes": len(seen.different),
+        "journal": journal,
+    }
+    print(found)
 
 
 @pytest.mark.timeout(600)
 def test_everything_is_killed_at_random(tmp_path: Path) -> None:
-    through_everything(tmp_path, 150, kills=6)
+    through_everything(tmp_path, 150, kills=7)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 def test_ten_thousand_tasks_while_everything_is_killed(tmp_path: Path) -> None:
-    """``FLOW_TASKS`` changes the number; a kill for each hundred of them."""
+    """``FLOW_TASKS`` changes the number; a kill for each fifty of them."""
     tasks = int(os.environ.get("FLOW_TASKS", "10000"))
-    through_everything(tmp_path, tasks, kills=max(6, tasks // 100))
+    through_everything(tmp_path, tasks, kills=max(7, tasks // 50))

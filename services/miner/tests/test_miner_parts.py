@@ -18,6 +18,7 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 from picture_corpus import Sample, samples
+from pydantic import ValidationError
 from sn17_contract.http import WorkerState
 from sn17_contract.worker import JobStatus, MemoryStatus, WorkerStatus
 from sn17_miner.clients.web import new_session
@@ -265,6 +266,23 @@ def test_progress_is_a_change_of_the_job() -> None:
             now,
         )
     assert fleet.workers["a"].moved_at == 2.0
+
+
+def test_workers_of_release_0_1_0_are_used_as_those_of_today() -> None:
+    """The answers were recorded from commit de55a71."""
+    recorded = json.loads((Path(__file__).parent / "data/worker-0.1.0.json").read_text())
+    fleet, seen = Fleet(stale_after=5.0), []
+    fleet.discovered(["a"], forget=True)
+    for now, answer in enumerate(recorded):
+        said = WorkerStatus.model_validate_json(json.dumps(answer))
+        assert (said.life_id, said.model_processes, said.recycling) == (said.boot_id, 1, None)
+        fleet.observe("a", said, float(now))
+        seen.append(fleet.why_not(fleet.workers["a"], float(now)))
+    assert seen == ["warming", None, "busy"]
+    for name in recorded[0]:
+        less = {field: value for field, value in recorded[0].items() if field != name}
+        with pytest.raises(ValidationError):
+            WorkerStatus.model_validate(less)
 
 
 def test_workers_in_use_outlive_their_discovery() -> None:

@@ -167,14 +167,15 @@ def test_events_out_of_order_are_refused() -> None:
         made.on_finished(START, "validator1", START)
 
 
-def test_the_better_payer_goes_first_but_waiting_always_wins() -> None:
+def test_who_has_waited_longest_goes_first_and_at_first_the_larger_stake() -> None:
     made = scheduler(neuron(1, stake=1000), neuron(2, stake=50_000))
-    for _ in range(30):
-        made.lanes["validator1"].learned.judge(accepted=False)
     assert one(made.plan(START, FREE)).hotkey == "validator2"
     made.on_task(START, "validator2", "t")
     made.on_finished(START + 20, "validator2", START + 20)
-    assert one(made.plan(START + 20, FREE)).hotkey == "validator1"
+    assert one(made.plan(START + 21, FREE)).hotkey == "validator1"
+    made.on_task(START + 21, "validator1", "t")
+    made.on_finished(START + 40, "validator1", START + 40)
+    assert one(made.plan(START + 41, FREE)).hotkey == "validator2"
 
 
 # --- model ----------------------------------------------------------------------------------------

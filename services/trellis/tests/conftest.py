@@ -206,7 +206,9 @@ Wait = Callable[[Callable[[], object]], None]
 class WorkerProcess:
     """``sn17-trellis serve`` as a user would start it; settings by name, without their prefix."""
 
-    def __init__(self, folder: Path, wait_until: Wait, **settings: object) -> None:
+    def __init__(
+        self, folder: Path, wait_until: Wait, environ: Mapping[str, str] | None = None, **settings: object
+    ) -> None:
         token = folder / "token"
         token.write_text(TOKEN)
         self._ready = folder / "ready.json"
@@ -226,6 +228,7 @@ class WorkerProcess:
                 f"SN17_{name.upper()}": json.dumps(value) if isinstance(value, dict) else str(value)
                 for name, value in settings.items()
             },
+            **(environ or {}),
         }
         self._log = (folder / "log").open("a+")
         self.process = subprocess.Popen(
@@ -293,12 +296,12 @@ class WorkerProcess:
 def new_process(tmp_path: Path, wait_until: Wait) -> Iterator[Callable[..., WorkerProcess]]:
     made: list[WorkerProcess] = []
 
-    def make(**settings: object) -> WorkerProcess:
+    def make(*, environ: Mapping[str, str] | None = None, **settings: object) -> WorkerProcess:
         """In the folder of one that ended, as a restart; beside those that live in one of its own."""
         living = sum(worker.process.poll() is None for worker in made)
         folder = tmp_path / str(living) if living else tmp_path
         folder.mkdir(exist_ok=True)
-        made.append(WorkerProcess(folder, wait_until, **settings))
+        made.append(WorkerProcess(folder, wait_until, environ, **settings))
         return made[-1]
 
     yield make

@@ -139,10 +139,22 @@ def test_the_torus_has_a_hole_towards_the_viewer_and_the_wedge_rises_to_the_righ
     assert not left[0]
 
 
-def test_a_prompt_outside_the_grammar_and_a_sampler_wish_are_refused() -> None:
+def test_any_prompt_gives_an_object_of_the_words_that_are_known() -> None:
+    backend = ProceduralBackend(7_168)
+    dragon, again, knight = (
+        splats_of(generate(backend, prompt)) for prompt in ("a dragon", "a dragon", "a knight in armour")
+    )
+    assert write_ply(dragon) == write_ply(again) != write_ply(knight)
+    known = splats_of(generate(backend, "two green stars on a red table"))
+    free = splats_of(generate(backend, "Two shining, green STARS (from space) on the old red table!"))
+    np.testing.assert_allclose(free.positions.max(axis=0), known.positions.max(axis=0), atol=0.01)
+    np.testing.assert_allclose(free.f_dc.mean(axis=0), known.f_dc.mean(axis=0), atol=0.02)
+
+
+def test_an_empty_prompt_and_a_sampler_wish_are_refused() -> None:
     backend = ProceduralBackend(50_000)
-    with pytest.raises(BadPrompt, match="grammar"):
-        generate(backend, "a dragon")
+    with pytest.raises(BadPrompt, match="empty"):
+        generate(backend, " ")
     job = Job(GenerationKind.TASK, 1, prompt="a red cube", sampling=Sampling(structure_steps=25))
     with pytest.raises(BadSampling, match="no sampler"):
         backend.generate(job, lambda *_: None, lambda: False)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 import httpx2
 from pydantic import BaseModel, ValidationError
 from sn17_contract.gateway import DEFAULT_MODEL, HEADER_KEY, Route, StatusBody, TaskId
+from sn17_contract.http import HEADER_IDEMPOTENCY_KEY
 
 from sn17.generate.wishes import Wish
 from sn17.splat.sniffing import Format
@@ -19,6 +22,7 @@ _NOT_FOUND: Final = 404
 _NO_KEY: Final = frozenset({401, 402, 403})
 _LONGEST_WAIT: Final = 60.0
 _DEFAULT_WAIT: Final = 2.0
+_NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class GatewayError(Exception):
@@ -56,8 +60,8 @@ class GatewayClient:
     client: httpx2.AsyncClient
     key: str
 
-    async def add(self, wish: Wish) -> str:
-        """Hand a task in; its id."""
+    async def add(self, wish: Wish, request: str) -> str:
+        """Hand a task in; its id, which is the same for the same ``request`` at a gateway of ours."""
         fields: dict[str, Any] = {"model": DEFAULT_MODEL}
         if wish.seed is not None:
             fields["seed"] = wish.seed
@@ -66,7 +70,8 @@ class GatewayClient:
             body: dict[str, Any] = {"data": texts, "files": {"image": ("image", wish.image)}}
         else:
             body = {"json": {"prompt": wish.prompt, **fields}}
-        answer = await self._call("POST", Route.ADD_TASK, **body)
+        headers = {HEADER_IDEMPOTENCY_KEY: request}
+        answer = await self._call("POST", Route.ADD_TASK, headers=headers, **body)
         return _read(TaskId, answer).id
 
     async def status(self, task: str) -> StatusBody:
@@ -78,10 +83,12 @@ class GatewayClient:
         params = {"id": task, "compress": "0" if kind is Format.PLY else "1"}
         return (await self._call("GET", Route.GET_RESULT, params=params)).content
 
-    async def _call(self, method: str, route: Route, **options: Any) -> httpx2.Response:
-        headers = {HEADER_KEY: self.key}
+    async def _call(
+        self, method: str, route: Route, headers: Mapping[str, str] = _NO_HEADERS, **options: Any
+    ) -> httpx2.Response:
+        sent = {HEADER_KEY: self.key, **headers}
         try:
-            answer = await self.client.request(method, route.value, headers=headers, **options)
+            answer = await self.client.request(method, route.value, headers=sent, **options)
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
             raise LostError(_reason(error), sent=False) from error
         except httpx2.TransportError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
@@ -73,6 +74,7 @@ class Run:
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    new_request: Callable[[], str] = lambda: str(uuid.uuid4())
     tasks: dict[str, str] = field(default_factory=dict)
     _answered: bool = False
 
@@ -138,15 +140,23 @@ class Run:
 
     async def _handed_in(self, wish: Wish, deadline: float) -> Task:
         note = self.notes.find(wish, self.clock())
-        if note is not None:
+        if note is not None and note.task is not None:
             self.tasks[wish.output] = note.task
             self.on_step(wish, f"picks up task {note.task} of an earlier run")
             return Task(note.task, note.at, known=True)
-        self.on_step(wish, "is handed in")
-        task = await self._patiently(wish, deadline, lambda: self.client.add(wish), first=True)
+        at = self.clock() if note is None else note.at
+        request = (note.request if note is not None else "") or self.new_request()
+        self.notes.write(wish, request, None, at)
+        self.on_step(wish, "is handed in" if note is None else "is handed in again")
+        try:
+            task = await self._patiently(wish, deadline, lambda: self.client.add(wish, request), first=True)
+        except RefusedError:
+            if note is None:
+                self.notes.remove(wish)
+            raise
         self.tasks[wish.output] = task
-        self.notes.write(wish, task, self.clock())
-        return Task(task, self.clock(), known=False)
+        self.notes.write(wish, request, task, at)
+        return Task(task, at, known=note is not None)
 
     async def _ended(self, wish: Wish, task: Task, deadline: float) -> None:
         """Raises FailedError."""

@@ -18,11 +18,15 @@ USABLE_SECONDS: Final = 24 * 3600.0
 
 
 class TaskNote(Versioned):
-    """``wish`` is the digest of what was asked for, ``at`` Unix seconds."""
+    """``wish`` is the digest of what was asked for, ``at`` Unix seconds.
+
+    ``request`` names the handing in; ``task`` is None while its answer has not come.
+    """
 
     schema_: Literal["sn17.generate/v1"] = Field("sn17.generate/v1", alias="schema")
     gateway: str
-    task: str
+    task: str | None
+    request: str = ""
     wish: str
     at: float
 
@@ -41,7 +45,7 @@ class Notes:
         return output.with_name(f".{output.name}.sn17-task")
 
     def find(self, wish: Wish, now: float) -> TaskNote | None:
-        """The task that an earlier run handed in for the same wish at the same gateway."""
+        """What an earlier run handed in for the same wish at the same gateway."""
         path = self.path(wish)
         try:
             note = None if path is None else TaskNote.parse(path.read_bytes(), path)
@@ -51,12 +55,17 @@ class Notes:
             return None
         return note if 0 <= now - note.at < USABLE_SECONDS else None
 
-    def write(self, wish: Wish, task: str, now: float) -> None:
-        """Before anything is waited for. Raises OSError."""
+    def write(self, wish: Wish, request: str, task: str | None, now: float) -> None:
+        """Before it is handed in, and with its task before anything is waited for. Raises OSError."""
         path = self.path(wish)
         if path is not None:
             note = TaskNote(
-                schema="sn17.generate/v1", gateway=self.gateway, task=task, wish=wish.digest, at=now
+                schema="sn17.generate/v1",
+                gateway=self.gateway,
+                task=task,
+                request=request,
+                wish=wish.digest,
+                at=now,
             )
             write_atomically(path, note.to_json())
 

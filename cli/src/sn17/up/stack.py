@@ -208,6 +208,7 @@ class Stack:
             "SN17_WORKERS": ",".join(f"http://127.0.0.1:{worker.ready.port}" for worker in self.workers),
             "SN17_FIXER_URL": f"http://127.0.0.1:{fixer.ready.port}",
             "SN17_STATE_DIR": str(self.options.state_dir / "miner"),
+            "SN17_KEEP_ASSETS": os.environ.get("SN17_KEEP_ASSETS", "200"),
             "SN17_TIME_SCALE": str(self.options.time_scale),
         }
         if self.gateway is not None:

@@ -13,7 +13,7 @@ from sn17_contract.metrics import DegradedReason
 from sn17_contract.worker import RecycleHow
 from sn17_operator.api import Mode, RuleAction, Spec, Strategy
 from sn17_simulation.fleet import play
-from sn17_simulation.fleet.worker import FRESH, SWAP_THRESHOLD, SimWorker
+from sn17_simulation.fleet.worker import FRESH, SimWorker
 
 from sn17_bench.ablation import interval
 
@@ -79,6 +79,8 @@ class Arm:
     threshold_restarts: bool = False
     evictions: bool = True
     spec: Spec | None = None
+    away_from: int | None = None
+    """Tick from which on the operator is away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,7 @@ async def _play(arm: Arm, troubles: Troubles, ticks: int, seed: int) -> Outcome:
     for worker in sim.workers:
         worker.memory, worker.leak = rng.uniform(0.25, 0.4), troubles.leak * rng.uniform(0.6, 1.4)
     for tick in range(ticks):
+        sim.operator = arm.operator and (arm.away_from is None or tick < arm.away_from)
         await sim.tick()
         for number, worker in enumerate(sim.workers):
             new = worker.generations - done.get(worker.life_id, 0)
@@ -110,7 +113,7 @@ async def _play(arm: Arm, troubles: Troubles, ticks: int, seed: int) -> Outcome:
             _trouble(worker, troubles, tick, number)
             if arm.threshold_restarts and worker.memory >= THRESHOLD:
                 sim.world.kill(worker, "threshold", 0)
-            above = arm.guard and worker.memory >= SWAP_THRESHOLD and worker.swap_until is None
+            above = arm.guard and worker.memory >= worker.swap_threshold and worker.swap_until is None
             full[worker.life_id] = full.get(worker.life_id, 0) + 1 if above else 0
             if full[worker.life_id] >= SELF_SWAP and worker.room and worker.total + FRESH <= SWAP_LIMIT:
                 sim.world.recycle(worker, RecycleHow.SWAP, False)
@@ -166,6 +169,9 @@ WORLDS: Final = {
 }
 
 
+AWAY: Final = ", operator away after half an hour"
+
+
 def _arms() -> Iterator[tuple[str, Arm, Arm, tuple[str, ...]]]:
     nobody, restarts = Arm(operator=False, guard=False), Arm(False, guard=False, threshold_restarts=True)
     every, leaks = tuple(WORLDS), ("leak 1.5 %", "leak 0.4 %", "leak 1.5 %, assets fade", "no trouble")
@@ -177,6 +183,8 @@ def _arms() -> Iterator[tuple[str, Arm, Arm, tuple[str, ...]]]:
     yield "recycle, not cordon alone", Arm(), _as(mode=Mode.CORDON.value), every
     yield "cordon alone, not observe", _as(mode=Mode.CORDON.value), _as(mode=Mode.OBSERVE.value), every
     yield "guard", Arm(), Arm(guard=False), leaks
+    away, alone = Arm(away_from=TICKS // 4), Arm(guard=False, away_from=TICKS // 4)
+    yield "guard", away, alone, tuple(f"{world}{AWAY}" for world in leaks)
     yield "guard without an operator", Arm(operator=False), nobody, leaks
     yield (
         "escalation to an eviction",
@@ -200,7 +208,7 @@ def operator_rows(only: str = "", *, seeds: int = 3, ticks: int = TICKS) -> Iter
     def played(arm: Arm, world: str) -> list[Outcome]:
         key = (repr(arm), world)
         if key not in known:
-            troubles = WORLDS[world]
+            troubles = WORLDS[world.removesuffix(AWAY)]
             known[key] = [asyncio.run(_play(arm, troubles, ticks, seed)) for seed in range(seeds)]
         return known[key]
 

@@ -12,7 +12,6 @@ DEFAULTS: Final = {
     "gate": "on",
     "three seeds": "on (`SN17_GATE__MAX_SEEDS`)",
     "five seeds, not three": "off",
-    "validator first: urgency": "still there: it has no effect",
     "give back what no worker does": "on",
     "move a stalled job": "on",
     "enhance, fall back": "off (`SN17_ENHANCE__*`)",
@@ -59,6 +58,9 @@ _TABLE: Final = """
 """
 
 _FOOT: Final = """
+Taken out: which validator first when workers are scarce, weighed by stake, acceptance and delivery (five
+worlds, 0.9994 to 1.0006, lowest bound 0.995). Whoever has waited longest goes first.
+
 The world is held against a live run on the local validators (`test_it_reproduces_the_live_run`): idle time,
 cycle and acceptance within a few percent. What it cannot tell is whether enhancement raises quality: its rows
 assume a gain or a loss.

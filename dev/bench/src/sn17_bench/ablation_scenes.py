@@ -59,7 +59,6 @@ def _scarce(*spread: float, **changes: Any) -> Callable[[float], Scene]:
 
 
 _ALIKE: Final = (-0.09, -0.03, 0.03, 0.09)
-_STRICT_AND_LENIENT: Final = (-0.3, 0.3)
 COLD: Final = {"days": 2.0}
 RESTART: Final = {"restart_at": 1.0}
 
@@ -72,9 +71,11 @@ def _gate(hand_in: Conduct, gated: Conduct, scored: Conduct) -> list[Ablation]:
         Ablation("gate", "no signal, strict and lenient", gated, hand_in, _mixed),
         Ablation("gate", "no signal, drift over the day", gated, hand_in, _drifting),
         Ablation("gate", "20 % fail the checks", gated, hand_in, _two(**failing)),
+        Ablation("gate", "20 % fail the checks, a month", gated, hand_in, _two(**failing, days=MONTH)),
         Ablation("gate", "20 % fail, cold start (2 days)", gated, hand_in, _two(**failing, **COLD)),
         Ablation("gate", "30 % repaired, worse", gated, hand_in, _two(**repaired)),
         Ablation("gate", "scorer", scored, hand_in, _two(), FEW),
+        Ablation("gate", "scorer, a month", scored, hand_in, _two(days=MONTH)),
         Ablation("gate", "scorer that knows nothing", scored, hand_in, _two(score_noise=50.0)),
         Ablation("gate", "scorer, strict and lenient", scored, hand_in, _mixed),
         Ablation("gate", "scorer, drift over the day", scored, hand_in, _drifting),
@@ -96,6 +97,7 @@ def _seeds(gated: Conduct, scored: Conduct) -> list[Ablation]:
         Ablation(name, "20 % fail the checks", three_gated, gated, _two(**half, fails_checks=0.2)),
         Ablation(name, "30 % repaired, worse", three_gated, gated, _two(**half, damaged=0.3)),
         Ablation(name, "scorer", three, scored, _two(**half)),
+        Ablation(name, "scorer, a month", three, scored, _two(days=MONTH)),
         Ablation(name, "scorer that knows nothing", three, scored, _two(**half, score_noise=50.0)),
         Ablation(name, "scorer, strict and lenient", three, scored, lambda a: replace(_mixed(a), **half)),
         Ablation(name, "scorer, drift over the day", three, scored, lambda a: replace(_drifting(a), **half)),
@@ -107,20 +109,12 @@ def _seeds(gated: Conduct, scored: Conduct) -> list[Ablation]:
 
 
 def _who_and_what(hand_in: Conduct) -> list[Ablation]:
-    equal, name = replace(hand_in, first="equal"), "validator first: urgency"
     text_only = (WorkerModel(models=("text",)),) * 2
     one_does = (WorkerModel(), *text_only, WorkerModel(models=("text",)))
     hanging = (WorkerModel(hangs=0.03),) * 2
     give, holding = "give back what no worker does", replace(hand_in, unservable="hold")
     move, waiting = "move a stalled job", replace(hand_in, stalled="wait")
     return [
-        Ablation(name, "one worker, 16 validators alike", hand_in, equal, _scarce(*_ALIKE)),
-        Ablation(name, "one worker, 16 strict and lenient", hand_in, equal, _scarce(*_STRICT_AND_LENIENT)),
-        Ablation(name, "the same, cold start (five hours)", hand_in, equal,
-                 _scarce(*_STRICT_AND_LENIENT, days=0.2)),
-        Ablation(name, "the same, restart", hand_in, equal,
-                 _scarce(*_STRICT_AND_LENIENT, restart_at=0.2)),
-        Ablation(name, "two workers, strict and lenient", hand_in, equal, _mixed),
         Ablation(give, "text-only fleet", hand_in, holding, _two(workers=text_only)),
         Ablation(give, "one worker of four does images", hand_in, holding, _two(workers=one_does)),
         Ablation(move, "3 % of jobs hang", hand_in, waiting, _two(workers=hanging)),
@@ -151,6 +145,8 @@ def _everything() -> list[Ablation]:
     return [
         Ablation(name, "10 % fail, 3 % hang, scorer", ours, NAIVE, _two(**troubled)),
         Ablation(name, "the same without a scorer", Conduct(), NAIVE, _two(**troubled)),
+        Ablation(name, "10 % fail, 3 % hang, scorer, a month", ours, NAIVE,
+                 _two(**{**troubled, "days": MONTH})),
         Ablation(name, "scorer, strict and lenient", ours, NAIVE,
                  lambda a: replace(_mixed(a), **troubled)),
         Ablation(name, "scorer, drift over the day", ours, NAIVE,

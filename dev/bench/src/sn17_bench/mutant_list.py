@@ -52,6 +52,7 @@ PLANNER: Final = Core(
     "operator/tests/test_operator_people.py operator/tests/test_operator_simulation.py"
     " operator/tests/test_operator_swaps.py operator/tests/test_operator_planner.py",
 )
+DEVICES: Final = Core("devices", *_OPERATOR, "operator/tests/test_operator_devices.py")
 LADDER: Final = Core(
     "ladder",
     *_OPERATOR,
@@ -126,9 +127,9 @@ _SCHEDULER: Final = _of(
     ("lane.failures, lane.cooldown_until = 0, until", "lane.cooldown_until = until"),
     ("and now >= lane.wake_at:", "and True:"),
     ("lane.phase is Phase.READY and not lane.leaving", "lane.phase is Phase.READY"),
-    ("key=lambda lane: self._urgency(lane, now, stake), reverse=True", "key=lambda lane: 0"),
+    ("key=lambda lane: (lane.wake_at, -lane.neuron.stake)", "key=lambda lane: 0"),
     ("max(0, min(allowed, len(free)))", "len(free)"),
-    ("return min(span, max(1.0 / span, value))", "return value"),
+    ("(lane.wake_at, -lane.neuron.stake)", "-lane.neuron.stake"),
     ("min(told, self._jittered(self.policy.unregistered_retry))", "told"),
     ("min(lane.learned.offset.ours(until), now + self.policy.longest_cooldown)",
      "lane.learned.offset.ours(until)"),
@@ -137,23 +138,54 @@ _SCHEDULER: Final = _of(
     ("max(0.0, now - max(lane.cooled_at, worker.since))", "max(0.0, now - lane.cooled_at)"),
 )  # fmt: skip
 
-_PLANNER: Final = _of(
-    PLANNER,
-    "core/planner.py",
-    ("pod.ready and not pod.deleting and not pod.held and", "pod.ready and not pod.held and"),
-    ("if worker.pod.held) + open_evictions", "if worker.pod.held)"),
-    ("in_flight + 1 > capacity.budget or", "in_flight > capacity.budget or"),
-    ("unavailable + costs > capacity.budget", "unavailable > capacity.budget"),
-    ("            and not swap\n            and (in_flight", "            and (in_flight"),
-    ("if capacity.short_circuit:\n            return", "if False:\n            return"),
-    ("now - fleet.short_circuit_at < rules.storm_cooldown_seconds", "False"),
-    ("finding.rule != RuleName.MEMORY_EMERGENCY and not swap", "not swap"),
-    ("if pod.kept_by_person:\n        return", "if False:\n        return"),
-    ("if fleet.rollout is not None and fleet.rollout.in_progress:", "if False:"),
-    ("return finding.priority, fullness,", "return finding.priority, 0.0,"),
-    ("pod.created_at >= record.at - 2", "True"),
-    ("and pod.intent is None\n\n\ndef _overdue", "\n\n\ndef _overdue"),
-)
+_PLANNER: Final = (
+    *_of(
+        PLANNER,
+        "core/planner.py",
+        ("pod.ready and not pod.deleting and not pod.held and", "pod.ready and not pod.held and"),
+        ("if worker.pod.held) + open_evictions", "if worker.pod.held)"),
+        ("in_flight + 1 > capacity.budget or", "in_flight > capacity.budget or"),
+        ("unavailable + costs > capacity.budget", "unavailable > capacity.budget"),
+        ("            and not swap\n            and (in_flight", "            and (in_flight"),
+        ("return finding.priority, fullness,", "return finding.priority, 0.0,"),
+        ("pod.created_at >= record.at - 2", "True"),
+        ("and pod.intent is None\n\n\ndef _overdue", "\n\n\ndef _overdue"),
+    ),
+    *_of(
+        PLANNER,
+        "core/refusal.py",
+        ("if capacity.short_circuit:\n            return", "if False:\n            return"),
+        ("now - fleet.short_circuit_at < rules.storm_cooldown_seconds", "False"),
+        ("finding.rule != RuleName.MEMORY_EMERGENCY and not swap", "not swap"),
+        ("if pod.kept_by_person:\n        return", "if False:\n        return"),
+        ("if fleet.rollout is not None and fleet.rollout.in_progress:", "if False:"),
+    ),
+    *_of(
+        DEVICES,
+        "core/refusal.py",
+        ("capacity.failing > capacity.unhealthy_allowed", "False"),
+        ("if not_helped(worker, finding.rule):", "if False:"),
+    ),
+    *_of(
+        DEVICES,
+        "core/devices.py",
+        ("not trial.judged and now - since < young", "not trial.judged"),
+        ("failing is not None and not trial.judged and", "failing is not None and"),
+        ("failures >= FAILED_REMEDIES", "failures > FAILED_REMEDIES"),
+        ("worker.pod.created_at > suspect_at", "True"),
+        ("and rule != RuleName.CANARY_DISAGREES", ""),
+        ("return {} if len(used) > scaled(", "return {} if False and len(used) > scaled("),
+        ("w.life != trial.life", "True"),
+        ("(Health.HEALTHY,) if trial.suspect_at is not None else", "(Health.HEALTHY,) if False else"),
+        ("if step.cause == RuleName.REQUESTED and", "if False and"),
+    ),
+    *_of(
+        DEVICES,
+        "core/device_rules.py",
+        ("if reading.value >= threshold", "if reading.value > threshold"),
+        ("each.health is DeviceHealth.UNHEALTHY", "each.health is not DeviceHealth.HEALTHY"),
+    ),
+)  # fmt: skip
 
 _LADDER: Final = (
     *_of(
@@ -162,7 +194,7 @@ _LADDER: Final = (
         ("and now - (history.recycled_at or 0.0) < young", ""),
         ("degraded_since - history.tried_at < young", "True"),
         ("return AFTER.get(history.tried, Stage.RECYCLE)", "return Stage.SWAP"),
-        ("or rule == RuleName.UNREACHABLE:", "or False:"),
+        ("or rule in BY_CONTAINER:", "or False:"),
         ("if rule == RuleName.STALLED or", "if"),
         ("rule_class is RuleClass.MEMORY and _no_room(worker)", "False"),
         ("evidence.doubt is DegradedReason.DEVICE_SUSPECT", "False"),

@@ -63,11 +63,13 @@ def raw_worker(rng: random.Random, *, degraded: bool) -> Raw:
         Signal.PROGRESS: [tuple((at, at) for at in times)],
         Signal.CANARY: constant(0.01, 2),
         Signal.GPU_ERRORS: constant(0, 2),
+        Signal.FAILING_STARTS: constant(0, 2),
         Signal.UP: constant(1),
         Signal.DRAINING_USER: constant(0, 2),
         Signal.DRAINING_OPERATOR: constant(0, 2),
     }
-    return Raw((("b", tuple((at, 1.0) for at in times)),), series)
+    seen = tuple((at, 1.0) for at in times)
+    return Raw((("b", seen),), series, devices=((f"GPU-{rng.random()}", seen[-2:]),))
 
 
 def fleet_of(count: int, degraded_share: float) -> tuple[list[Pod], dict[str, Raw]]:

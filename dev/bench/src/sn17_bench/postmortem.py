@@ -60,6 +60,9 @@ SETUPS: Final = (
     Setup("old + memory", False, True, False),
     Setup("old + timing", False, False, True),
     Setup("sn17", True, True, True),
+    Setup("sn17 - opacity", False, True, True),
+    Setup("sn17 - memory", True, False, True),
+    Setup("sn17 - timing", True, True, False),
 )
 
 
@@ -109,19 +112,31 @@ def assets(count: int) -> list[tuple[str, Splats]]:
     return made
 
 
-def scores(setup: Setup, made: list[tuple[str, Splats]], strictness: float) -> list[float]:
-    """Of every asset as this set-up hands it in; of the old worker's, every other one is thin."""
-    finish: Callable[[Splats], Splats] = repaired if setup.opacity else flattened
-    values = []
-    for number, (scene, splats) in enumerate(made):
-        thin = not setup.memory and number % round(1 / FILLED) == 0
-        values.append(score(finish(thinned(splats, number) if thin else splats), scene, strictness))
-    return values
+class Scores:
+    """Of every asset at each strictness, by what is fixed of it."""
+
+    def __init__(self, made: list[tuple[str, Splats]]) -> None:
+        self._made = made
+        self._known: dict[tuple[bool, bool], dict[str, list[float]]] = {}
+
+    def of(self, setup: Setup) -> dict[str, list[float]]:
+        """As this set-up hands them in; of the old worker's, every other one is thin."""
+        key = setup.opacity, setup.memory
+        if key not in self._known:
+            finish: Callable[[Splats], Splats] = repaired if setup.opacity else flattened
+            ready = []
+            for number, (scene, splats) in enumerate(self._made):
+                thin = not setup.memory and number % round(1 / FILLED) == 0
+                ready.append((scene, finish(thinned(splats, number) if thin else splats)))
+            self._known[key] = {
+                name: [score(splats, scene, strictness) for scene, splats in ready]
+                for name, strictness in STRICTNESS.items()
+            }
+        return self._known[key]
 
 
-def rows_of(setup: Setup, made: list[tuple[str, Splats]], days: float) -> list[Row]:
+def rows_of(setup: Setup, found: dict[str, list[float]], days: float) -> list[Row]:
     """Acceptance by the scorer, and the day that follows from it."""
-    found = {name: scores(setup, made, strictness) for name, strictness in STRICTNESS.items()}
     shares = {name: fmean([value >= GATE for value in values]) for name, values in found.items()}
     worker = WorkerModel(
         job=STEP_SECONDS * (OUR_STEPS if setup.timing else OLD_STEPS), hangs=0.0 if setup.memory else LOST
@@ -166,7 +181,8 @@ def main() -> None:
     seen = control(made)
     for name, value in seen.items():
         print(f"{name:22} mean score {value:.2f}")
-    rows = [row for setup in SETUPS for row in rows_of(setup, made, options.days)]
+    scores = Scores(made)
+    rows = [row for setup in SETUPS for row in rows_of(setup, scores.of(setup), options.days)]
     print(f"\n{'set-up':16} {'validator':10} accepted   score    a day   against the old")
     old = {row.validator: row for row in rows if row.setup == "old"}
     for row in rows:

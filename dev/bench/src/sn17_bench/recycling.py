@@ -1,7 +1,7 @@
 """Ways to live with workers that fail, in virtual time: what each costs in device seconds and in assets.
 
     python -m sn17_bench.recycling [--quick] [--faults NAME ...] [--seeds N] [--json FILE] [--png FILE]
-    python -m sn17_bench.recycling --from FILE [--png FILE]
+    python -m sn17_bench.recycling --from FILE [--png FILE] [--markdown]
 
 The real cores of miner (fleet), worker (guard, swaps, room) and operator (evidence, rules, planner) run on
 four simulated devices. Every arm meets the same tasks and faults, seed by seed; of a rival's thresholds the
@@ -37,6 +37,8 @@ from sn17_simulation.recycling.score import (
     best_rival,
     compare,
 )
+
+from sn17_bench.recycling_page import draw, edges, table
 
 ROOT: Final = Path(__file__).resolve().parents[4]
 LOADS: Final = (0.5, 0.8, 1.0)
@@ -143,6 +145,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--png", type=Path)
     parser.add_argument("--from", dest="source", type=Path, help="show and draw an earlier result")
+    parser.add_argument("--markdown", action="store_true", help="the tables of the docs")
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
     if options.source:
@@ -166,9 +169,9 @@ def main() -> None:
         if options.json:
             options.json.write_text(json.dumps(found, indent=1) + "\n")
     if options.png:
-        from sn17_bench.recycling_page import draw
-
         draw(found, options.png)
+    if options.markdown:
+        print("", table(found, 1.0), table(found, 0.8), edges(found), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -31,6 +31,47 @@ def find(found: dict[str, Any], fault: Fault, load: float) -> dict[str, Any]:
     )
 
 
+def table(found: dict[str, Any], load: float) -> str:
+    """The middle of the grid at a load, in Markdown."""
+    names = [name for name in SHORT if name != NO_FAULT]
+    lines = [
+        f"| | {' | '.join(SHORT[name] for name in names)} | accepted, sn17 / best rival |",
+        "|" + "---|" * (len(names) + 2),
+    ]
+    for fault in Fault:
+        arms = {arm["arm"]: arm for arm in find(found, fault, load)["arms"]}
+        cells = [
+            f"{arm['lost'][0]:,.0f}; {arm['accepted_per_hour'][0]:,.0f}; {arm['interrupted'][0]:.0f},"
+            f" {arm['oom_kills'][0]:.0f}"
+            for arm in (arms[name] for name in names)
+        ]
+        mean, low, high = arms[SN17]["vs_best_rival"]
+        lines.append(f"| {fault} | {' | '.join(cells)} | {mean:.3f} ({low:.3f} to {high:.3f}) |")
+    return "\n".join(lines)
+
+
+def edges(found: dict[str, Any]) -> str:
+    """The whole grid by fault, in Markdown: worst and best of sn17 against the best rival, and where."""
+    lines = ["| | cases | below 0.99 | worst | at | best | at |", "|---|---|---|---|---|---|---|"]
+    for fault in Fault:
+        cases = [
+            (next(arm for arm in case["arms"] if arm["arm"] == SN17)["vs_best_rival"], case)
+            for case in found["cases"]
+            if case["fault"] == fault
+        ]
+        if cases:
+            below = sum(high < 0.99 for (_, _, high), _ in cases)
+            ends = (min, max)
+            worst, best = (pick(cases, key=lambda each: each[0][0]) for pick in ends)
+            cells = [f"{ratio[0]:.3f} | {_where(case)}" for ratio, case in (worst, best)]
+            lines.append(f"| {fault} | {len(cases)} | {below} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _where(case: dict[str, Any]) -> str:
+    return f"{case['load']:.0%}, {case['load_seconds']:g} s, {case['job_seconds']:g} s"
+
+
 def draw(found: dict[str, Any], path: Path) -> None:
     """Above: what leaks cost at full load. Below: what is accepted where only the fleet's view helps."""
     import matplotlib as mpl

@@ -47,6 +47,8 @@ class Worker:
     drift: float = 0.01
     exits: bool = True
     gpu_errors: int = 0
+    device: str = ""
+    fault: str = ""
     says: str = ""
     """Why it does not trust itself."""
     answers: bool = True
@@ -172,6 +174,8 @@ class Worker:
             'sn17_gpu_errors_total{kind="ecc"} 0',
             *(f'sn17_draining{{by="{by}"}} {int(by in self.leases)}' for by in ("user", "operator")),
             *([f'sn17_degraded{{reason="{self.says}"}} 1'] if self.says else []),
+            *([f'sn17_device_info{{uuid="{self.device}"}} 1'] if self.device else []),
+            *([f'sn17_device_fault{{uuid="{self.device}",reason="{self.fault}"}} 1'] if self.fault else []),
         ]
         return "\n".join(lines) + "\n"
 

@@ -47,8 +47,6 @@ class Conduct:
 
     gate: bool = True
     max_seeds: int = 3
-    first: str = "urgency"
-    """Which validator: ``urgency`` as the scheduler weighs it, or ``equal``."""
     unservable: str = "give back"
     """A task of a kind that no worker does: ``give back`` at once, or ``hold`` it for its deadline."""
     stalled: str = "move"
@@ -59,7 +57,7 @@ class Conduct:
     """Whether a validation service gives scores before results are handed in."""
 
 
-NAIVE: Final = Conduct(False, 1, "equal", "hold", "wait", "no")
+NAIVE: Final = Conduct(False, 1, "hold", "wait", "no")
 
 
 @dataclass(frozen=True, slots=True)

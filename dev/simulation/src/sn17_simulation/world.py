@@ -87,8 +87,7 @@ class World:
         penalty = 0.0 if scene.scarce else scene.policy.penalty
         self.result = Result(days=scene.days, penalty=penalty)
         self.quality = Quality(scene.same_prompt, scene.score_noise)
-        span = 1.0 if conduct.first == "equal" else scene.policy.priority_span
-        self.policy = replace(scene.policy, max_seeds=conduct.max_seeds, priority_span=span)
+        self.policy = replace(scene.policy, max_seeds=conduct.max_seeds)
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
         self._wake = inf

@@ -55,6 +55,17 @@ class Metric(StrEnum):
     MODEL_ENDS = "sn17_model_ends"
     MODEL_START_FAILURES = "sn17_model_start_failures"
     MODEL_FAILING_STARTS = "sn17_model_failing_starts"
+    DEVICE_INFO = "sn17_device_info"
+    DEVICE_FAULT = "sn17_device_fault"
+    DEVICE_TEMPERATURE = "sn17_device_temperature_celsius"
+    DEVICE_UTILIZATION = "sn17_device_utilization_ratio"
+    DEVICE_MEMORY = "sn17_device_memory_bytes"
+    DEVICE_ECC_ERRORS = "sn17_device_ecc_errors"
+    DEVICE_RETIRED_PAGES = "sn17_device_retired_pages"
+    DEVICE_REMAPPED_ROWS = "sn17_device_remapped_rows"
+    DEVICE_REPAIR_PENDING = "sn17_device_repair_pending"
+    DEVICE_THROTTLED = "sn17_device_throttled"
+    DEVICE_XIDS = "sn17_device_xids"
     # fixer
     FIXES = "sn17_fixes"
     FIX_DURATION = "sn17_fix_duration_seconds"
@@ -111,6 +122,8 @@ class Metric(StrEnum):
     PROMETHEUS_ERRORS = "sn17_prometheus_errors"
     API_ERRORS = "sn17_api_errors"
     SUCCESS_RATIO = "sn17_success_ratio"
+    RULE_BREACHES = "sn17_rule_breaches"
+    SUSPECT_DEVICES = "sn17_suspect_devices"
 
 
 class GenerationKind(StrEnum):
@@ -130,6 +143,14 @@ class DegradedReason(StrEnum):
     CANARY_FAILED = "canary_failed"
     MODEL_FAILING = "model_failing"
     DEVICE_SUSPECT = "device_suspect"
+
+
+class DeviceFault(StrEnum):
+    """``reason`` label of ``sn17_device_fault``: what the driver says of a device. No series: no fault."""
+
+    LOST = "lost"
+    ROW_REMAP_FAILED = "row_remap_failed"
+    XID = "xid"
 
 
 class WorkState(StrEnum):

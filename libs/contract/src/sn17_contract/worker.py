@@ -1,13 +1,15 @@
 """``GET /v1/worker``: what a TRELLIS worker says of itself.
 
-No field has a default: an answer without it is a wrong answer, never a good state.
+What release 0.1.0 said has no default: an answer without it is a wrong answer, never a good state. What came
+later has the value that is true of 0.1.0, so that miner and workers can be upgraded in either order.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sn17_contract.http import WorkerState
 from sn17_contract.metrics import SwapPhase
@@ -104,7 +106,7 @@ class WorkerStatus(_Answer):
     """
 
     worker: str
-    version: str
+    version: str = "0.1.0"
     boot_id: str
     life_id: str
     state: WorkerState
@@ -113,8 +115,16 @@ class WorkerStatus(_Answer):
     memory: MemoryStatus | None
     models: tuple[str, ...]
     gaussians_mean: float | None
-    model_processes: int = Field(ge=0)
-    recycling: RecycleHow | None
-    phase: SwapPhase | None
-    start_seconds: float | None = Field(ge=0)
-    last_recycle: LastRecycle | None
+    model_processes: int = Field(1, ge=0)
+    recycling: RecycleHow | None = None
+    phase: SwapPhase | None = None
+    start_seconds: float | None = Field(None, ge=0)
+    last_recycle: LastRecycle | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_life(cls, value: Any) -> Any:
+        """In 0.1.0 the model lived in the service's own process."""
+        if isinstance(value, dict) and "life_id" not in value and "boot_id" in value:
+            return {**value, "life_id": value["boot_id"]}
+        return value

@@ -9,6 +9,8 @@ canonical wording, so that ``parse(describe(scene)) == scene``.
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Iterable
 from typing import Final, TypeVar
 
@@ -19,6 +21,7 @@ from sn17_scene.model import BASES, COLOURS, COUNTS, SHAPES, SIZES, Base, Scene,
 T = TypeVar("T")
 
 MAX_PROMPT: Final = 1024
+_WORD: Final = re.compile(r"\w+")
 DEFAULT_BASE_COLOUR: Final = "brown"
 
 _COUNT_WORDS: Final = {**COUNTS, "an": 1, "one": 1, "the": 1, "1": 1, "2": 2, "3": 3}
@@ -67,6 +70,34 @@ def parse(prompt: str) -> Scene:
     return Scene(_objects(words))
 
 
+def imagine(text: str) -> Scene:
+    """A scene for any text, the same for the same words: what the grammar knows of it, the rest by a hash.
+
+    For texts that :func:`parse` refuses, and for a generator alone: whoever judges by a text outside the
+    grammar knows nothing of what it should show.
+
+    Raises:
+        PromptError: there is nothing but white space.
+    """
+    words = _WORD.findall(text.lower()) or text.split()
+    if not words:
+        raise PromptError("the prompt is empty; say for example 'two small red cubes on a green table'")
+    drawn = hashlib.sha256(" ".join(words).encode()).digest()
+    place = words.index("on") if "on" in words else len(words)
+    about, below = words[:place], words[place:]
+    counts = {**_COUNT_WORDS, **dict.fromkeys(_PLURAL, 2)}
+    base = _first(below, {kind: kind for kind in BASES})
+    return Scene(
+        SceneObject(
+            _first(about, {**_SINGULAR, **_PLURAL}) or list(SHAPES)[drawn[0] % len(SHAPES)],
+            _first(about, _COLOUR_WORDS) or list(COLOURS)[drawn[1] % len(COLOURS)],
+            _first(about, _SIZE_WORDS) or "",
+            max((counts[word] for word in about if word in counts), default=1),
+        ),
+        None if base is None else Base(base, _first(below, _COLOUR_WORDS) or DEFAULT_BASE_COLOUR),
+    )
+
+
 def describe(scene: Scene) -> str:
     """The canonical prompt of a scene."""
     objects = scene.objects
@@ -110,6 +141,10 @@ def _base(words: list[str]) -> Base:
     if rest:
         raise PromptError(f"nothing is understood after the base; found {rest[0]!r}")
     return Base(kind, colour)
+
+
+def _first(words: list[str], known: dict[str, str]) -> str | None:
+    return next((known[word] for word in words if word in known), None)
 
 
 def _take(words: list[str], known: dict[str, T], default: T | None, what: str) -> T:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 from sn17_contract.kubernetes import (
     ANNOTATION_CORDON,
+    ANNOTATION_DEVICE_SUSPECT,
     ANNOTATION_HISTORY,
     ANNOTATION_INTENT,
     ANNOTATION_RECYCLE_REQUESTED,
@@ -71,6 +72,7 @@ class HistoryNote(_Note):
     tried_at: Time | None = None
     swapped_at: Time | None = None
     cleanup_helped: bool | None = None
+    suspect: str | None = None
 
 
 class CordonNote(_Note):
@@ -101,6 +103,7 @@ def changes(step: Step) -> dict[str, str | None]:
     """Annotations that a step writes; None removes."""
     found: dict[str, str | None] = {
         ANNOTATION_INTENT: None if step.intent is None else intent_text(step.intent),
+        ANNOTATION_DEVICE_SUSPECT: step.history.suspect,
         ANNOTATION_HISTORY: None if step.history == History() else history_text(step.history),
     }
     if step.drop_request:

@@ -15,7 +15,7 @@ from sn17_contract.metrics import Metric
 from sn17_http import own_async_client
 
 from sn17_operator.api import Rules
-from sn17_operator.core.evidence import Raw, Samples, windows
+from sn17_operator.core.evidence import Labelled, Raw, Samples, windows
 from sn17_operator.core.model import History, Intent, UserCordon
 from sn17_operator.core.readings import Monitoring, Signal
 from sn17_operator.core.signals import DRAINING, INFO_LABELS, METRICS, SUMMED
@@ -52,9 +52,9 @@ class WorkerState:
     user_cordon: UserCordon | None = None
     recycle_requested: str | None = None
     boots: dict[str, deque[tuple[float, float]]] = field(default_factory=dict)
-    doubts: dict[str, deque[tuple[float, float]]] = field(default_factory=dict)
     lives: dict[str, deque[tuple[float, float]]] = field(default_factory=dict)
-    canaries: dict[str, deque[tuple[float, float]]] = field(default_factory=dict)
+    labelled: dict[Signal, dict[str, deque[tuple[float, float]]]] = field(default_factory=dict)
+    """Samples of what is said by a label, by label."""
     series: dict[Signal, deque[tuple[float, float]]] = field(default_factory=dict)
 
     def sample(self, signal: Signal, at: float, value: float) -> None:
@@ -62,10 +62,10 @@ class WorkerState:
 
     def say(self, signal: Signal, what: str, at: float, value: float) -> None:
         """A sample of something that is said by a label; outputs of canaries come and go with lives."""
-        said = self.doubts if signal is Signal.DEGRADED else self.canaries
+        said = self.labelled.setdefault(signal, {})
         if what not in said:
-            for old in list(self.canaries)[:-KEPT_LIVES]:
-                del self.canaries[old]
+            for old in list(said)[:-KEPT_LIVES]:
+                del said[old]
         said.setdefault(what, deque(maxlen=KEPT_SAMPLES)).append((at, value))
 
 
@@ -148,7 +148,7 @@ class Scraper:
                         state.sample(signal, at, sample.value)
                 elif sample.name in self._wanted:
                     signal = self._wanted[sample.name][0]
-                    if signal in (Signal.DEGRADED, Signal.CANARY_INFO):
+                    if signal in INFO_LABELS:
                         said = sample.labels.get(INFO_LABELS[signal], "")
                         state.say(signal, said, at, sample.value)
                     elif signal is Signal.GUARD and sample.labels.get("mark") != "refuse":
@@ -180,15 +180,19 @@ class Scraper:
         def recent(samples: deque[tuple[float, float]], signal: Signal) -> Samples:
             return tuple((at, value) for at, value in samples if at > now - spans[signal])
 
+        def labelled(state: WorkerState, signal: Signal) -> Labelled:
+            said = state.labelled.get(signal, {})
+            return tuple((label, recent(samples, signal)) for label, samples in said.items())
+
         workers = {
             name: Raw(
                 tuple((boot, recent(samples, Signal.BOOT)) for boot, samples in state.boots.items()),
                 {signal: [recent(samples, signal)] for signal, samples in state.series.items()},
-                tuple((why, recent(samples, Signal.DEGRADED)) for why, samples in state.doubts.items()),
+                labelled(state, Signal.DEGRADED),
                 tuple((life, recent(samples, Signal.LIFE)) for life, samples in state.lives.items()),
-                tuple(
-                    (said, recent(samples, Signal.CANARY_INFO)) for said, samples in state.canaries.items()
-                ),
+                labelled(state, Signal.CANARY_INFO),
+                labelled(state, Signal.DEVICE),
+                labelled(state, Signal.DEVICE_FAULT),
             )
             for name, state in self._states.items()
         }

@@ -10,13 +10,16 @@ from sn17_contract.kubernetes import ANNOTATION_DELETION_COST, ANNOTATION_PAUSED
 
 from sn17_operator.adapters.annotations import read, wish
 from sn17_operator.api import Spec, Workers
-from sn17_operator.core.model import Phase, Pod, Rollout, Termination
+from sn17_operator.core.model import Device, DeviceHealth, Phase, Pod, Rollout, Termination
 from sn17_operator.ports import Miner
 from sn17_operator.status.codec import parse_time
 from sn17_operator.status.resource import Status, Summary
 from sn17_operator.status.view import Missing
 
 Json = Mapping[str, Any]
+DEVICES = "allocatedResourcesStatus"
+CONTAINER = ("name", "containerID", "restartCount", "state", "lastState", "ready", DEVICES)
+HEALTHS = frozenset(DeviceHealth)
 
 
 def trim(raw: Json) -> dict[str, Any]:
@@ -54,8 +57,7 @@ def trim(raw: Json) -> dict[str, Any]:
                 c for c in status.get("conditions") or () if c.get("type") in ("Ready", "PodScheduled")
             ],
             "containerStatuses": [
-                {k: c.get(k) for k in ("name", "containerID", "restartCount", "state", "lastState", "ready")}
-                for c in status.get("containerStatuses") or ()
+                {k: c.get(k) for k in CONTAINER if k in c} for c in status.get("containerStatuses") or ()
             ],
         },
     }
@@ -95,6 +97,21 @@ def pod(raw: Json, workers: Workers) -> Pod:
         skip=notes.skip,
         deletion_cost=_cost((meta.get("annotations") or {}).get(ANNOTATION_DELETION_COST)),
         malformed=notes.malformed,
+        devices=_devices(own),
+    )
+
+
+def _devices(own: Json) -> tuple[Device, ...]:
+    """Devices that kubelet has given to the container, where it tells (KEP-4680). A health that this version
+    does not know is unknown.
+    """
+    return tuple(
+        Device(
+            str(each.get("resourceID") or ""),
+            DeviceHealth(said) if (said := each.get("health")) in HEALTHS else DeviceHealth.UNKNOWN,
+        )
+        for resource in own.get(DEVICES) or ()
+        for each in resource.get("resources") or ()
     )
 
 

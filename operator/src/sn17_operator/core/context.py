@@ -12,7 +12,9 @@ from sn17_operator.core.readings import Evidence, Gap, Monitoring, Reading, Seri
 
 GRAVITY = (
     RuleName.MEMORY_EMERGENCY,
+    RuleName.DEVICE_UNHEALTHY,
     RuleName.GPU_ERROR,
+    RuleName.MODEL_FAILING,
     RuleName.UNREACHABLE,
     RuleName.STALLED,
     RuleName.MEMORY_HIGH,

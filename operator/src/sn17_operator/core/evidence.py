@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from sn17_contract.metrics import DegradedReason
+from sn17_contract.metrics import DegradedReason, DeviceFault
 
 from sn17_operator.api import Rules
 from sn17_operator.core.readings import Evidence, Gap, Monitoring, Reading, Series, Signal
@@ -20,7 +20,13 @@ POD_SIGNALS = frozenset({Signal.UP, Signal.POD_MEMORY})
 """Signals of the pod, not of the processes in it: no scrape of the worker itself delivers them."""
 
 SERVICE_SIGNALS = frozenset(
-    {Signal.BOOT, Signal.MODEL_PROCESSES, Signal.DRAINING_USER, Signal.DRAINING_OPERATOR}
+    {
+        Signal.BOOT,
+        Signal.MODEL_PROCESSES,
+        Signal.FAILING_STARTS,
+        Signal.DRAINING_USER,
+        Signal.DRAINING_OPERATOR,
+    }
 )
 """Signals of the service process, whichever model process lives in it."""
 
@@ -31,7 +37,8 @@ class Raw:
 
     ``boots`` are the series of the boot marker by boot id, ``lives`` those of the life marker by life id,
     ``doubts`` those of the worker's own word that it is degraded by reason,
-    ``canaries`` those of its last canary.
+    ``canaries`` those of its last canary, ``devices`` those of its device by UUID, ``faults`` those of what
+    the driver says against it.
     """
 
     boots: Labelled = ()
@@ -39,6 +46,8 @@ class Raw:
     doubts: Labelled = ()
     lives: Labelled = ()
     canaries: Labelled = ()
+    devices: Labelled = ()
+    faults: Labelled = ()
 
     @classmethod
     def of(
@@ -54,6 +63,8 @@ class Raw:
             tuple(infos[Signal.DEGRADED].get(uid, ())),
             tuple(infos[Signal.LIFE].get(uid, ())),
             tuple(infos[Signal.CANARY_INFO].get(uid, ())),
+            tuple(infos[Signal.DEVICE].get(uid, ())),
+            tuple(infos[Signal.DEVICE_FAULT].get(uid, ())),
         )
 
 
@@ -104,13 +115,17 @@ def attribute(raw: Raw, started_at: float | None, failed: Mapping[Signal, str]) 
         readings[Signal.BOOT] = boot
         return Evidence(None, readings)
     readings[Signal.BOOT] = Series(own)
+    # The device is the container's, whichever model process lives in it.
+    devices, faults = (_said(labelled, own[-1][0]) for labelled in (raw.devices, raw.faults))
+    device = devices[0] if len(devices) == 1 else None
+    known = tuple(fault for fault in DeviceFault if fault in faults)
     if isinstance(life, Gap):
-        return Evidence(boot, readings)
+        return Evidence(boot, readings, device=device, faults=known)
     readings[Signal.LIFE] = Series(lived)
     doubt = None if Signal.DEGRADED in failed else _doubt(raw.doubts, lived[-1][0])
     canaries = () if Signal.CANARY_INFO in failed else _said(raw.canaries, lived[-1][0])
     canary = canaries[0] if len(canaries) == 1 else None
-    return Evidence(boot, readings, doubt, life, lived[0][0], canary)
+    return Evidence(boot, readings, doubt, life, lived[0][0], canary, device, known)
 
 
 class _Marker:

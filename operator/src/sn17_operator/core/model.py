@@ -11,6 +11,9 @@ from sn17_contract.worker import RecycleOutcome
 
 from sn17_operator.core.readings import Evidence, Signal
 
+UUIDS = ("GPU-", "MIG-")
+"""How the UUIDs of a GPU and of a part of one begin."""
+
 
 class Stage(StrEnum):
     """What the operator means to do, or is doing, to a worker: ``action`` of its intent."""
@@ -31,7 +34,9 @@ class RuleName(StrEnum):
     MEMORY_EMERGENCY = "MemoryEmergency"
     MEMORY_HIGH = "MemoryHigh"
     POD_MEMORY_HIGH = "PodMemoryHigh"
+    DEVICE_UNHEALTHY = "DeviceUnhealthy"
     GPU_ERROR = "GpuError"
+    MODEL_FAILING = "ModelFailing"
     UNREACHABLE = "Unreachable"
     STALLED = "Stalled"
     CANARY_DRIFT = "CanaryDrift"
@@ -48,6 +53,7 @@ class RuleClass(StrEnum):
     MEMORY = "memory"
     QUALITY = "quality"
     STALL = "stall"
+    DEVICE = "device"
     REQUEST = "request"
 
 
@@ -87,6 +93,8 @@ class History:
     swapped_at: float | None = None
     cleanup_helped: bool | None = None
     """Whether a clean-up has ever freed memory in this pod; None: not tried yet."""
+    suspect: str | None = None
+    """Why the pod's device is suspect: told to others as an annotation of its own."""
 
     def resting(self, container_id: str, life_id: str | None, now: float) -> dict[str, float]:
         """The rules that rest now in a life."""
@@ -125,6 +133,22 @@ class Termination:
     message: str = ""
 
 
+class DeviceHealth(StrEnum):
+    """What kubelet says of a device that it has given to a container."""
+
+    HEALTHY = "Healthy"
+    UNHEALTHY = "Unhealthy"
+    UNKNOWN = "Unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device of a container: its id is the device plugin's, a UUID for a GPU."""
+
+    id: str
+    health: DeviceHealth = DeviceHealth.UNKNOWN
+
+
 @dataclass(frozen=True, slots=True)
 class Pod:
     """A worker as its host (Kubernetes, or the local supervisor) sees it."""
@@ -155,6 +179,8 @@ class Pod:
     """``controller.kubernetes.io/pod-deletion-cost``, whoever set it."""
     malformed: tuple[str, ...] = ()
     """Annotations that could not be read."""
+    devices: tuple[Device, ...] = ()
+    """Of the worker's container; empty where kubelet does not tell."""
 
     @property
     def held(self) -> bool:
@@ -309,6 +335,43 @@ class Worker:
     progress: RecycleResult | None = None
     """The worker's latest word on the one that is under way."""
 
+    suspect: Trial | None = None
+    """What makes its device suspect, as the planner found it."""
+
+    @property
+    def device(self) -> str | None:
+        """UUID of its device: its own word, else that of kubelet where there is one device."""
+        if self.evidence.device is not None:
+            return self.evidence.device
+        found = {each.id.partition("::")[0] for each in self.pod.devices if each.id.startswith(UUIDS)}
+        return found.pop() if len(found) == 1 else None
+
+    @property
+    def life(self) -> str | None:
+        """The process that its output comes from."""
+        return self.evidence.life_id or self.evidence.boot_id
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What was tried on the workers of one device, kept in the resource's status: it outlives their pods."""
+
+    uuid: str
+    node: str | None
+    pod: str
+    rule: str
+    at: float
+    """Of the last act."""
+    life: str
+    """The process that the last act was about."""
+    done_at: float | None = None
+    """When another process was first seen on the device."""
+    judged: bool = False
+    """The act has failed, and was counted."""
+    failures: int = 0
+    """Acts one after another that cured nothing."""
+    suspect_at: float | None = None
+
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
@@ -321,3 +384,4 @@ class Fleet:
     short_circuit_at: float | None = None
     """Last time at which too many quality verdicts were seen."""
     evictions: tuple[Eviction, ...] = ()
+    trials: tuple[Trial, ...] = ()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
-from sn17_operator.core.model import Eviction, History, Intent
+from sn17_operator.core.model import Eviction, History, Intent, Trial
 
 
 class Act(StrEnum):
@@ -52,6 +53,7 @@ class Reason(StrEnum):
     REMEDIATION_FAILED = "RemediationFailed"
     ADMIN_UNAVAILABLE = "AdminUnavailable"
     REPLACEMENT_PENDING = "ReplacementPending"
+    DEVICE_CLEARED = "DeviceCleared"
     USER_CORDON_ASSERTED = "UserCordonAsserted"
     USER_CORDON_LIFTED = "UserCordonLifted"
     # refusals
@@ -117,6 +119,8 @@ class Capacity:
     budget: int
     unhealthy: int
     unhealthy_allowed: int
+    failing: int = 0
+    """Workers whose model process does not start any more."""
 
     @property
     def short_circuit(self) -> bool:
@@ -131,6 +135,14 @@ class Capacity:
             f" {self.unhealthy_allowed} may: look at prompts, checkpoint and metrics"
         )
 
+    @property
+    def failing_text(self) -> str:
+        """What to make of many that do not start."""
+        return (
+            f"the model of {self.failing} of {self.expected} workers does not start, "
+            f"{self.unhealthy_allowed} may: look at the checkpoint, its volume and the driver"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -143,3 +155,6 @@ class Plan:
     short_circuit_at: float | None
     notices: tuple[tuple[Reason, str], ...] = ()
     """What a person must hear that is about no pod there is: reason and message, all bad news."""
+    trials: tuple[Trial, ...] = ()
+    suspects: Mapping[str, Trial] = field(default_factory=dict)
+    """Devices that are suspect, by UUID."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from sn17_operator.api import Mode, Spec, scaled
+from sn17_operator.core.devices import after_acts, hand_over, settle_trials, suspected, suspects
 from sn17_operator.core.escalation import first_act
 from sn17_operator.core.model import (
     Eviction,
@@ -22,6 +23,7 @@ from sn17_operator.core.model import (
 )
 from sn17_operator.core.plan import Act, Blocked, Capacity, Plan, Reason, Step
 from sn17_operator.core.readings import Signal
+from sn17_operator.core.refusal import refusal_of
 from sn17_operator.core.remediation import Remediation
 
 KEPT_EVICTIONS = 64
@@ -31,7 +33,9 @@ def plan(spec: Spec, fleet: Fleet, now: float) -> Plan:
     """Steps for one tick. Pure: the same fleet and time give the same plan."""
     before = fleet.evictions
     evictions = settle(spec, fleet, now)
-    fleet = replace(fleet, evictions=evictions)
+    fleet = replace(fleet, evictions=evictions, trials=settle_trials(spec, fleet, now))
+    found_suspect = suspects(spec, fleet)
+    fleet = suspected(fleet, found_suspect)
     capacity = measure(spec, fleet)
     steps: list[Step] = []
     blocked: list[Blocked] = []
@@ -51,13 +55,16 @@ def plan(spec: Spec, fleet: Fleet, now: float) -> Plan:
     recorded = tuple(
         s.eviction for s in steps if s.eviction and all(e.uid != s.eviction.uid for e in evictions)
     )
+    acts = hand_over(found_suspect, fleet, (*steps, *started))
     return Plan(
-        (*steps, *started),
+        acts,
         (*blocked, *refused),
         capacity,
         (*evictions, *recorded)[-KEPT_EVICTIONS:],
         short_circuit_at,
         tuple(_overdue(before, fleet, now)),
+        after_acts(fleet, acts, now),
+        found_suspect,
     )
 
 
@@ -83,6 +90,9 @@ def measure(spec: Spec, fleet: Fleet) -> Capacity:
         budget=scaled(spec.max_unavailable, fleet.expected),
         unhealthy=unhealthy,
         unhealthy_allowed=scaled(spec.max_unhealthy, fleet.expected),
+        failing=sum(
+            any(f.rule == RuleName.MODEL_FAILING for f in worker.verdict.breaches) for worker in fleet.workers
+        ),
     )
 
 
@@ -245,7 +255,7 @@ def _start(spec: Spec, fleet: Fleet, capacity: Capacity, now: float) -> tuple[li
     for worker, finding in sorted(candidates, key=_order):
         pod = worker.pod
         swap = _by_swap(spec, worker, finding, now)
-        refusal = _refusal(spec, fleet, capacity, worker, finding, now, swap=swap)
+        refusal = refusal_of(spec, fleet, capacity, worker, finding, now, swap=swap)
         costs = 1 if _available(worker) else 0
         # A person's cordon that ends at this tick gives a worker back; acting on it takes it again.
         serves = costs or (_lifting(worker) and pod.ready)
@@ -324,61 +334,3 @@ def _cordon(worker: Worker, finding: Finding, now: float) -> Step:
         warning=True,
         cause=finding.rule,
     )
-
-
-def _refusal(
-    spec: Spec,
-    fleet: Fleet,
-    capacity: Capacity,
-    worker: Worker,
-    finding: Finding,
-    now: float,
-    *,
-    swap: bool,
-) -> tuple[Reason, str] | None:
-    """What forbids to start on this worker, budget apart."""
-    pod, rules = worker.pod, spec.recycle
-    requested = finding.rule_class is RuleClass.REQUEST
-    if fleet.paused is not None:
-        return Reason.PAUSED, f"paused: {fleet.paused or 'no reason given'}"
-    if spec.mode is Mode.OBSERVE:
-        return Reason.OBSERVE_ONLY, f"mode is Observe: would {'swap' if swap else 'cordon'}"
-    if spec.mode is Mode.CORDON and swap:
-        return Reason.RECYCLE_DISABLED, "mode is Cordon: would swap"
-    if fleet.rollout is not None and fleet.rollout.in_progress:
-        return Reason.ROLLOUT_IN_PROGRESS, (
-            f"{fleet.rollout.updated} of {fleet.rollout.replicas} workers are of the current revision"
-        )
-    if requested:
-        # Without its identity the worker could not be asked to exit, only be evicted.
-        if worker.evidence.boot_id is None:
-            return Reason.METRICS_UNAVAILABLE, f"waits for its metrics: {worker.verdict.message}"
-        return None
-    if pod.skip is not None:
-        return (
-            Reason.SKIP_REQUESTED,
-            f"remediation of this pod is to be skipped: {pod.skip or 'no reason given'}",
-        )
-    if pod.kept_by_person:
-        return Reason.USER_CORDONED, "a person has cordoned this worker"
-    if pod.history.failed is not None:
-        return Reason.REMEDIATION_FAILED, f"left to a person: {pod.history.failed}"
-    if finding.rule_class is RuleClass.QUALITY:
-        if capacity.short_circuit:
-            return Reason.TOO_MANY_UNHEALTHY, capacity.short_circuit_text
-        if fleet.short_circuit_at is not None and now - fleet.short_circuit_at < rules.storm_cooldown_seconds:
-            left = rules.storm_cooldown_seconds - (now - fleet.short_circuit_at)
-            return (
-                Reason.STORM_COOLDOWN,
-                f"too many were unhealthy a short while ago, waits {left:.0f} s more",
-            )
-    if pod.history.retry_at is not None and now < pod.history.retry_at:
-        return Reason.ADMIN_UNAVAILABLE, (
-            "its admin endpoint did not answer: check the token and the way to its ops port; tries again "
-            f"in {pod.history.retry_at - now:.0f} s"
-        )
-    if pod.history.recycled_at is not None and finding.rule != RuleName.MEMORY_EMERGENCY and not swap:
-        left = rules.cooldown_seconds - (now - pod.history.recycled_at)
-        if left > 0:
-            return Reason.COOLDOWN, f"recycled a short while ago, waits {left:.0f} s more"
-    return None

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from sn17_contract.metrics import DegradedReason
+from sn17_contract.metrics import DegradedReason, DeviceFault
 
 
 class Signal(StrEnum):
@@ -32,6 +32,11 @@ class Signal(StrEnum):
     GPU_ERRORS = "gpu_errors"
     DEGRADED = "degraded"
     """Why the worker does not trust itself: the reason is a label, so it has no series of numbers."""
+    FAILING_STARTS = "failing_starts"
+    DEVICE = "device"
+    """Which device the worker has: a label, as with ``DEGRADED``."""
+    DEVICE_FAULT = "device_fault"
+    """What the driver says of a broken device: a label too."""
     UP = "up"
     POD_MEMORY = "pod_memory"
     DRAINING_USER = "draining_user"
@@ -87,6 +92,10 @@ class Evidence:
     """First sample of the life that is in sight, Unix seconds: it is at least as old as that."""
     canary: str | None = None
     """Digests of checkpoint and output of the latest canary, as told at the newest scrape."""
+    device: str | None = None
+    """UUID of the worker's device, as told at the newest scrape."""
+    faults: tuple[DeviceFault, ...] = ()
+    """What the driver said of the device at the newest scrape; nothing where nothing is known."""
 
     @property
     def separate_model(self) -> bool:

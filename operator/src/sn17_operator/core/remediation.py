@@ -21,6 +21,8 @@ from sn17_operator.core.swap import Swap
 RESOLVE_SECONDS = 180.0
 """With the drain timeout, the longest that a worker stays cordoned during a remediation."""
 CANARY_SECONDS = 150.0
+PASSING = (RuleName.STALLED, RuleName.UNREACHABLE, RuleName.DEVICE_UNHEALTHY, RuleName.MODEL_FAILING)
+"""Rules that may stop to hold by themselves while a worker is cordoned for them."""
 
 
 class Remediation(Swap):
@@ -77,12 +79,10 @@ class Remediation(Swap):
             return self._cleared()
         if pod.phase is not Phase.RUNNING:
             return None
+        if intent.rule in PASSING and intent.rule not in {f.rule for f in self.worker.verdict.breaches}:
+            return self._withdraw(f"{intent.rule} no longer holds") if self.known() else self._unknown()
         if intent.rule in (RuleName.STALLED, RuleName.UNREACHABLE):
-            if intent.rule in {f.rule for f in self.worker.verdict.breaches}:
-                return self._recycle(intent.reason)
-            if self.known():
-                return self._withdraw(f"{intent.rule} no longer holds")
-            return self._unknown()
+            return self._recycle(intent.reason)
         waited = self.now - intent.cordoned_at
         if not self.leased:
             # An operator that has just come back knows of no answer because it has not asked yet.
@@ -277,7 +277,7 @@ class Remediation(Swap):
             )
         if pod.phase is not Phase.RUNNING or self.restarted:
             if waited >= self.spec.recycle.replacement_timeout_seconds:
-                return self._pending(f"not running {waited:.0f} s after its recycle: {pod.phase_reason}")
+                return self._missing(f"not running {waited:.0f} s after its recycle: {pod.phase_reason}")
             return None
         told = Stage.RECYCLE in self.worker.acknowledged
         if waited >= self.spec.recycle.exit_timeout_seconds and not told and self.scraped:
@@ -334,6 +334,10 @@ class Remediation(Swap):
         history = replace(self.worker.pod.history, recycled_at=self.intent.at, reason=self.intent.rule)
         return self._step(Act.NOTE, Reason.REPLACEMENT_PENDING, why, drop=True, warning=True, history=history)
 
+    def _missing(self, why: str) -> Step:
+        """A worker that does not come back is waited for, except where not starting is its trouble."""
+        return self._evict(why) if self.intent.rule == RuleName.MODEL_FAILING else self._pending(why)
+
     def _warming(self) -> Step | None:
         pod, waited = self.worker.pod, self.now - self.intent.at
         if (share := self.leftover()) is not None:
@@ -359,7 +363,7 @@ class Remediation(Swap):
                 Act.NOTE, Reason.WORKER_HEALED, text, drop=True, history=self._after(pod.history)
             )
         if waited >= self.spec.recycle.replacement_timeout_seconds:
-            return self._pending(
+            return self._missing(
                 f"not ready {waited:.0f} s after its restart: {pod.phase_reason or 'not ready'}"
             )
         return None

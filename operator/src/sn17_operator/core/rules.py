@@ -14,11 +14,10 @@ from sn17_contract.metrics import CANARY_DRIFT_THRESHOLD, DegradedReason
 
 from sn17_operator.api import RuleAction, Rules
 from sn17_operator.core.context import Context, explain_gap, trailing_run
+from sn17_operator.core.device_rules import device, gpu_errors, model_failing
 from sn17_operator.core.memory_rules import memory
 from sn17_operator.core.model import Finding, Outcome, RuleClass, RuleName
 from sn17_operator.core.readings import Gap, Series, Signal
-
-DEVICE_DOUBTS = (DegradedReason.DEVICE_ERROR, DegradedReason.DEVICE_SUSPECT)
 
 
 def _recent(
@@ -253,36 +252,6 @@ def unreachable(context: Context) -> Iterator[Finding]:
     yield answer(Outcome.BREACH if seconds > after else Outcome.DWELL, text, seconds, at)
 
 
-def gpu_errors(context: Context) -> Iterator[Finding]:
-    """GpuError: fatal device errors in this life, by the counter or by the worker's own word.
-
-    The counter is the service's and outlives a model process, so it is compared with itself over the life.
-    """
-    threshold = float(context.spec.rules.gpu_errors.maximum)
-    signals = (Signal.GPU_ERRORS, Signal.DEGRADED)
-    answer = partial(
-        context.finding, RuleName.GPU_ERROR, RuleClass.STALL, threshold=threshold, signals=signals
-    )
-    evidence, reading = context.evidence, context.reading(Signal.GPU_ERRORS)
-    if evidence.separate_model and evidence.doubt in DEVICE_DOUBTS:
-        yield answer(Outcome.BREACH, f"the worker itself says so: {evidence.doubt}")
-        return
-    if isinstance(reading, Gap):
-        quiet = reading is Gap.ABSENT and evidence.boot_id is not None
-        outcome = Outcome.IDLE if quiet else Outcome.UNKNOWN
-        text = "none counted" if quiet else explain_gap(reading, "device errors", context, Signal.GPU_ERRORS)
-        yield answer(outcome, text)
-        return
-    counted = reading.value
-    if evidence.separate_model:
-        first_at, first = reading.samples[0]
-        # A series that appears in the middle of the life has counted from zero since.
-        counted -= first if evidence.life_since is None or first_at <= evidence.life_since else 0.0
-    outcome = Outcome.BREACH if counted > threshold else Outcome.OK
-    text = f"{counted:.0f} fatal device errors, tolerated are {threshold:.0f}"
-    yield answer(outcome, text, value=counted, at=reading.at)
-
-
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One rule: what it finds, where its action is set, and how it judges."""
@@ -298,7 +267,9 @@ CHAIN = (
         lambda rules: rules.memory.action,
         memory,
     ),
+    Rule((RuleName.DEVICE_UNHEALTHY,), lambda rules: rules.device.action, device),
     Rule((RuleName.GPU_ERROR,), lambda rules: rules.gpu_errors.action, gpu_errors),
+    Rule((RuleName.MODEL_FAILING,), lambda rules: rules.model_failing.action, model_failing),
     Rule((RuleName.UNREACHABLE,), lambda rules: rules.unreachable.action, unreachable),
     Rule((RuleName.STALLED,), lambda rules: rules.stalled.action, stalled),
     Rule((RuleName.CANARY_DRIFT, RuleName.CANARY_DISAGREES), lambda rules: rules.canary.action, canary),

@@ -27,6 +27,9 @@ METRICS: Mapping[Signal, tuple[str, str]] = {
     Signal.CANARY_INFO: (Metric.CANARY_INFO, ""),
     Signal.GPU_ERRORS: (f"{Metric.GPU_ERRORS}_total", ""),
     Signal.DEGRADED: (Metric.DEGRADED, ""),
+    Signal.FAILING_STARTS: (Metric.MODEL_FAILING_STARTS, ""),
+    Signal.DEVICE: (Metric.DEVICE_INFO, ""),
+    Signal.DEVICE_FAULT: (Metric.DEVICE_FAULT, ""),
     Signal.DRAINING_USER: (Metric.DRAINING, f'by="{LeaseOwner.USER}"'),
     Signal.DRAINING_OPERATOR: (Metric.DRAINING, f'by="{LeaseOwner.OPERATOR}"'),
     Signal.UP: ("up", ""),
@@ -38,6 +41,8 @@ INFO_LABELS: Mapping[Signal, str] = {
     Signal.LIFE: "life_id",
     Signal.DEGRADED: "reason",
     Signal.CANARY_INFO: "output",
+    Signal.DEVICE: "uuid",
+    Signal.DEVICE_FAULT: "reason",
 }
 """Signals that say something by a label, and which; their value is always 1."""
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sn17_operator.api import Spec
+from sn17_operator.core.devices import suspicion
 from sn17_operator.core.model import Health, Outcome, Phase, RuleClass, RuleName, Worker
 from sn17_operator.core.plan import Blocked, Reason
 from sn17_operator.status.resource import Condition, ConditionStatus, ConditionType, Status
@@ -31,6 +32,7 @@ def conditions(view: View) -> list[Claim]:
         degraded_condition(view),
         paused(view),
         node_suspect(view),
+        device_suspect(view),
     ]
 
 
@@ -143,6 +145,11 @@ def paused(view: View) -> Claim:
     )
 
 
+LISTED_DEVICES = 4
+DEVICE_RULES = (RuleName.GPU_ERROR, RuleName.DEVICE_UNHEALTHY)
+"""One breach is enough to point at a node."""
+
+
 def suspect_nodes(spec: Spec, workers: Sequence[Worker]) -> dict[str, str]:
     """Nodes whose workers point at the node: device errors, or several with a quality or stall verdict.
 
@@ -159,7 +166,7 @@ def suspect_nodes(spec: Spec, workers: Sequence[Worker]) -> dict[str, str]:
         errors = [
             w
             for w in here
-            if any(f.rule == RuleName.GPU_ERROR and f.outcome is Outcome.BREACH for f in w.verdict.findings)
+            if any(f.rule in DEVICE_RULES and f.outcome is Outcome.BREACH for f in w.verdict.findings)
         ]
         affected = [w for w in here if w.pod.uid in unhealthy]
         elsewhere = [w for w in workers if w.pod.node != node]
@@ -192,6 +199,27 @@ def node_suspect(view: View) -> Claim:
         "SickWorkers",
         "; ".join(f"{n}: {why}" for n, why in found.items()),
     )
+
+
+def device_suspect(view: View) -> Claim:
+    """Devices that another system or a person should look at: nothing is done to nodes here."""
+    told: dict[str, list[str]] = {
+        Reason.DEVICE_SUSPECT: [suspicion(trial) for _, trial in sorted(view.plan.suspects.items())]
+    }
+    for rule in (RuleName.DEVICE_UNHEALTHY, RuleName.CANARY_DISAGREES):
+        told[rule] = [
+            f"{worker.pod.name} on {worker.pod.node or 'its node'}: {finding.message}"
+            for worker in view.fleet.workers
+            for finding in worker.verdict.findings
+            if finding.rule == rule and finding.outcome is Outcome.BREACH
+        ]
+    first = next((reason for reason, texts in told.items() if texts), None)
+    if first is None:
+        return Claim(ConditionType.DEVICE_SUSPECT, ConditionStatus.FALSE, "NoneSuspect", "")
+    texts = [text for found in told.values() for text in found]
+    more = f"; and {len(texts) - LISTED_DEVICES} more" if len(texts) > LISTED_DEVICES else ""
+    text = "; ".join(texts[:LISTED_DEVICES]) + more
+    return Claim(ConditionType.DEVICE_SUSPECT, ConditionStatus.TRUE, first, text)
 
 
 def merge(claims: Sequence[Claim], previous: Status, generation: int, now: float) -> tuple[Condition, ...]:

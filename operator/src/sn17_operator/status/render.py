@@ -18,6 +18,7 @@ from sn17_operator.status.resource import (
     UNKNOWN,
     ConditionStatus,
     ConditionType,
+    DeviceEntry,
     EvictionRecord,
     State,
     Status,
@@ -79,6 +80,7 @@ def render(view: View, now: float) -> Status:
         workers=tuple(workers[:LISTED_WORKERS]),
         workers_omitted=max(0, len(workers) - LISTED_WORKERS),
         evictions=tuple(EvictionRecord.of(e) for e in view.plan.evictions),
+        devices=tuple(DeviceEntry.of(trial) for trial in view.plan.trials),
         conditions=merge([ready, *conditions(view)], previous, view.generation, now),
     )
 
@@ -230,7 +232,7 @@ def _entries(view: View) -> Iterable[WorkerEntry]:
             name=pod.name,
             node=pod.node or None,
             state=state,
-            reasons=tuple(_reasons(worker)),
+            reasons=tuple(dict.fromkeys(_reasons(worker))),
             stage=intent.action if intent is not None else None,
             since=intent.cordoned_at if intent is not None else None,
             message=None if message is None else message[:256],

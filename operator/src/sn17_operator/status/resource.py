@@ -23,7 +23,8 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from sn17_operator.core.model import Eviction, Stage
+from sn17_operator.core.devices import KEPT_TRIALS
+from sn17_operator.core.model import Eviction, Stage, Trial
 from sn17_operator.core.plan import Reason
 
 LISTED_WORKERS = 100
@@ -100,6 +101,7 @@ class ConditionType(StrEnum):
     DEGRADED = "Degraded"
     PAUSED = "Paused"
     NODE_SUSPECT = "NodeSuspect"
+    DEVICE_SUSPECT = "DeviceSuspect"
 
     @property
     def good(self) -> ConditionStatus:
@@ -183,6 +185,52 @@ class EvictionRecord(_Model):
         )
 
 
+class DeviceEntry(_Model):
+    """What was tried on the workers of one device, and whether it is suspect."""
+
+    uuid: str
+    node: str | None = None
+    pod: str = ""
+    rule: str = ""
+    time: Time
+    life: str = ""
+    done_time: Time | None = None
+    judged: bool = False
+    failures: int = 0
+    suspect_time: Time | None = None
+
+    @classmethod
+    def of(cls, trial: Trial) -> Self:
+        """The entry of a trial."""
+        return cls(
+            uuid=trial.uuid,
+            node=trial.node,
+            pod=trial.pod,
+            rule=trial.rule,
+            time=trial.at,
+            life=trial.life,
+            done_time=trial.done_at,
+            judged=trial.judged,
+            failures=trial.failures,
+            suspect_time=trial.suspect_at,
+        )
+
+    def trial(self) -> Trial:
+        """The trial that the entry is of."""
+        return Trial(
+            self.uuid,
+            self.node,
+            self.pod,
+            self.rule,
+            self.time,
+            self.life,
+            self.done_time,
+            self.judged,
+            self.failures,
+            self.suspect_time,
+        )
+
+
 def _map(*keys: str) -> dict[str, Any]:
     return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(keys)}
 
@@ -221,6 +269,10 @@ class Status(_Model):
     workers_omitted: int | None = None
     evictions: (
         Annotated[tuple[EvictionRecord, ...], Field(max_length=KEPT_EVICTIONS, json_schema_extra=_map("uid"))]
+        | None
+    ) = None
+    devices: (
+        Annotated[tuple[DeviceEntry, ...], Field(max_length=KEPT_TRIALS, json_schema_extra=_map("uuid"))]
         | None
     ) = None
     conditions: (

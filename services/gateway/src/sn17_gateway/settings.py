@@ -21,9 +21,7 @@ class GatewaySettings(ServiceSettings):
     """``SN17_*``; see :class:`sn17_service.ServiceSettings` for what every service shares."""
 
     port: Port = Field(GATEWAY_PORT, description="data port; 0 picks a free one")
-    tls_cert_file: Path | None = Field(
-        None, description="certificate chain (PEM) of the data port; none = HTTP"
-    )
+    tls_cert_file: Path | None = Field(None, description="certificate chain (PEM); none = HTTP")
     tls_key_file: Path | None = Field(None, description="private key (PEM) beside tls_cert_file")
 
     data_dir: Path = Field(Path("gateway-data"), description="folder of prompts, results and the SQLite file")
@@ -42,28 +40,18 @@ class GatewaySettings(ServiceSettings):
     task_seconds: Seconds = Field(600.0, description="life of a task, from add_task")
     lease_seconds: Seconds = Field(180.0, description="until a task is offered again when no result came")
     result_seconds: Seconds = Field(300.0, description="results are kept, from the last result")
-    state_seconds: Seconds = Field(
-        86_400.0, description="states are kept, from the end; at least a day for quotas"
-    )
+    state_seconds: Seconds = Field(86_400.0, description="states are kept, from the end; quotas need a day")
     sweep_seconds: Seconds = Field(5.0, description="between two clean-ups")
-    hide_in_progress: bool = Field(
-        True, description="NoResult in place of InProgress, as Blender 0.14.1 needs it"
-    )
+    hide_in_progress: bool = Field(True, description="NoResult in place of InProgress, for Blender 0.14.1")
     status_needs_owner: bool = Field(False, description="get_status asks for the key and hides others' tasks")
     check_assets: bool = Field(True, description="decode a result before it counts as a success")
 
     generic_key: SecretStr | None = Field(None, description="key that all guests share; none = no guests")
-    key_secret_file: Path | None = Field(
-        None, description="secret of the key hashes; none = made in data_dir"
-    )
+    key_secret_file: Path | None = Field(None, description="secret of key hashes; none = made in data_dir")
     guest_concurrent: Count = Field(2, description="open tasks of all guests; 0 = no limit")
     guest_daily: Count = Field(250, description="tasks of all guests in 24 hours; 0 = no limit")
-    guest_daily_by_address: Count = Field(
-        10, description="tasks of one guest's address in 24 hours; 0 = no limit"
-    )
-    worker_hotkeys: tuple[str, ...] = Field(
-        (), description="hotkeys that may work, as JSON list; empty = all"
-    )
+    guest_daily_by_address: Count = Field(10, description="the same of one address; 0 = no limit")
+    worker_hotkeys: tuple[str, ...] = Field((), description="hotkeys that may work; empty = all")
 
     max_prompt_bytes: int = Field(384, ge=3, description="longest prompt, in both forms of add_task")
     max_image_bytes: int = Field(2 * 1024**2, ge=1, description="largest picture")
@@ -81,16 +69,12 @@ class GatewaySettings(ServiceSettings):
         120, description="add_result, get_load, get_leader: calls a minute and address; 0 = no limit"
     )
     unauthorized_daily: Count = Field(
-        1200, description="add_task without a valid key, a day and address; 0 = no limit"
+        1200, description="add_task without a key, a day and address; 0 = no limit"
     )
-    unknown_key_limit: Count = Field(
-        50, description="unknown keys of an address that block look-ups; 0 = never"
-    )
+    unknown_key_limit: Count = Field(50, description="unknown keys that block an address; 0 = never")
     unknown_key_seconds: Seconds = Field(600.0, description="within which unknown keys are counted")
     unknown_key_block_seconds: Seconds = Field(300.0, description="that look-ups are blocked")
-    trusted_proxies: tuple[str, ...] = Field(
-        (), description="networks whose X-Forwarded-For is believed, as JSON list"
-    )
+    trusted_proxies: tuple[str, ...] = Field((), description="networks whose X-Forwarded-For is believed")
 
     page: bool = Field(True, description="serve the page in the browser")
     miner_url: str | None = Field(None, description="ops port of the miner whose tasks and workers it shows")

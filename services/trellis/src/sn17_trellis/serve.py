@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -15,7 +16,8 @@ from sn17_service.memory import AutoMemory, ProcessMemory
 
 from sn17_trellis.admin import recycle_router
 from sn17_trellis.backends import BackendUnavailable, create_backend
-from sn17_trellis.device_modes import DeviceModes, Nvml, driver_version, installed_library
+from sn17_trellis.device_health import DeviceCollector, DeviceWatch
+from sn17_trellis.device_modes import DeviceModes
 from sn17_trellis.faults import FaultyBackend
 from sn17_trellis.http import build_app
 from sn17_trellis.metrics import RecentTasks
@@ -27,6 +29,7 @@ from sn17_trellis.model_process.meter import Meter
 from sn17_trellis.model_process.metrics import LivesCollector, ModelMetrics
 from sn17_trellis.model_process.process_backend import ProcessBackend
 from sn17_trellis.model_process.swap import replace, swap
+from sn17_trellis.nvml import Nvml, driver_version, installed_library, visible_device
 from sn17_trellis.settings import Faults, WorkerSettings
 from sn17_trellis.worker import Worker
 
@@ -75,6 +78,7 @@ def new_worker(
         backend = create_backend(settings)
         if settings.faults != Faults():
             backend = FaultyBackend(backend, settings.faults, service.read_memory)
+        watch_device(service, nvml, lambda: None)
         return Worker(service, settings, backend)
     recent = RecentTasks(service.monotonic)
     metrics = ModelMetrics(service.registry)
@@ -98,7 +102,26 @@ def new_worker(
     if isinstance(service.memory, ProcessMemory | AutoMemory):
         service.memory.count(lambda: sum(process_bytes(pid) or 0 for pid in keeper.run.pids()))
     service.registry.register(LivesCollector(keeper, service.boot_id))
+    watch_device(service, nvml, lambda: keeper.device)
     return Worker(service, settings, ProcessBackend(keeper), lives=keeper, recent=recent)
+
+
+def watch_device(service: Service, library: Nvml | None, device: Callable[[], str | None]) -> None:
+    """Tell what the driver says of the device that a model process has, or else of the one that the container
+    runtime was asked for.
+    """
+    asked = visible_device(os.environ.get("NVIDIA_VISIBLE_DEVICES"))
+    watch = DeviceWatch(library, lambda: device() or asked, service.monotonic)
+    DeviceCollector(watch, service.registry)
+
+    async def start() -> None:
+        watch.start()
+
+    async def stop() -> None:
+        watch.close()
+
+    service.on_start.append(start)
+    service.on_stop.append(stop)
 
 
 def connect(service: Service, settings: WorkerSettings, worker: Worker) -> None:

@@ -103,7 +103,7 @@ class WorkerSettings(ServiceSettings):
     self_recycle_after_seconds: float = Field(
         600, gt=0, description="refusing so long, alone, ends the process"
     )
-    self_recycle_interval_seconds: float = Field(1800, ge=0, description="at most one of those per interval")
+    self_recycle_interval_seconds: float = Field(900, ge=0, description="at most one of those per interval")
     canary_every: int = Field(50, ge=0, description="run the canary after so many tasks; 0 = at start only")
     stall_seconds: float = Field(900, gt=0, description="without progress for so long /health fails")
     faults: Faults = Field(Faults(), description="JSON of faults to inject, for tests only")

@@ -47,13 +47,14 @@ class SwapPolicy:
         if terms is None or not_worth_it(terms, used) is not None:
             self._above_since = None
             return None
-        if used >= terms.threshold:
+        if used >= terms.due:
             if self._above_since is None:
                 self._above_since = now
             if job_next and no_room(terms, used + terms.growth) is not None:
                 return "guard: after one more generation a swap would not fit"
             if now - self._above_since >= self._patience:
-                return f"guard: above the swap threshold for {now - self._above_since:.0f} s"
+                why = ", from which on assets get smaller" if terms.due < terms.threshold else ""
+                return f"guard: above the swap threshold{why} for {now - self._above_since:.0f} s"
             return None
         self._above_since = None
         quiet = idle_for >= self._idle if alone_for is None else alone_for >= terms.swap_seconds

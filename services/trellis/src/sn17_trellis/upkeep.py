@@ -16,6 +16,7 @@ from sn17_trellis.degradation import Degradation
 from sn17_trellis.guard import Guard, SelfRecycle
 from sn17_trellis.left_alone import LeftAlone
 from sn17_trellis.model_process.lives import Lives
+from sn17_trellis.model_process.room import FREED_LEAST, too_small
 from sn17_trellis.settings import WorkerSettings
 from sn17_trellis.swap_policy import SwapPolicy
 
@@ -70,12 +71,13 @@ class Upkeep:
         """Before each generation."""
         self._swap_if_due(idle_for=0.0, job_next=True)
 
-    def job_ended(self) -> None:
-        """After each generation."""
+    def job_ended(self, gaussians: int | None) -> None:
+        """After each generation; the size of its asset if there is one."""
         self._last_job_end = self._service.monotonic()
         self._ran_since_cleanup = True
-        self._lives.after_job()
+        self._lives.after_job(gaussians)
         self._swap_if_due(idle_for=0.0)
+        self._replace_if_faded()
         if not self._renew_if_useless():
             self._renewed = False
 
@@ -122,9 +124,18 @@ class Upkeep:
         if reason is not None:
             self._recycle(RecycleHow.SWAP, reason)
 
+    def _replace_if_faded(self) -> None:
+        lives, reading = self._lives, self._service.read_memory()
+        if self._settings.guard == "off" or lives.recycling is not None or self._service.stopping is not None:
+            return
+        terms = None if reading is None or self._service.drain.draining else lives.terms()
+        why = None if reading is None or terms is None else too_small(terms, reading.unreclaimable)
+        if why is not None:
+            self._recycle(RecycleHow.REPLACE, f"guard: {why}")
+
     def _renew_if_useless(self) -> bool:
-        """Whether no job can be taken; then a new model process at once, and if that did not help a new
-        container.
+        """Whether no job can be taken; then a new model process at once, or a new container where that did
+        not help or cannot.
 
         A worker that refuses everything loses nothing by either. While somebody holds it, what happens is
         their affair. A job that comes to its end below the refusing level shows that the last act helped.
@@ -132,20 +143,21 @@ class Upkeep:
         lives, held = self._lives, self._service.drain.draining
         if not lives.separate or held or lives.recycling is not None or self._service.stopping is not None:
             return False
-        why = self._device_dead() or self._full()
+        dead = self._degradation.fatal
+        why = "a fatal device error" if dead else self._full()
         if why is None:
             return False
-        if not self._renewed:
-            self._renewed = self._recycle(RecycleHow.REPLACE, f"guard: {why}")
-        elif self._recycles.due(math.inf, refusing=True):
+        useless = self._renewed or (not dead and self._service_holds())
+        if useless and self._recycles.due(math.inf, refusing=True):
             self._service.stop(EXIT_CODE_RECYCLE, "self_recycle")
+        elif not self._renewed:
+            self._renewed = self._recycle(RecycleHow.REPLACE, f"guard: {why}")
         return True
 
-    def _device_dead(self) -> str | None:
-        """A fatal device error that nobody has acted on yet."""
-        alone = self._service.monotonic() - max(self._last_job_end, self._service.last_admin_call or 0.0)
-        patient = alone < self._settings.guard_swap_after_seconds
-        return None if patient or not self._degradation.fatal else "a fatal device error"
+    def _service_holds(self) -> bool:
+        """Whether what fills the memory outlived the last model process."""
+        terms = self._lives.terms()
+        return terms is not None and terms.freed < FREED_LEAST
 
     def _full(self) -> str | None:
         """Why the guard would refuse the next job."""

@@ -249,16 +249,18 @@ class Worker:
     def _work(self, running: Running) -> None:
         started, beside = self._service.monotonic(), InSwap(self.lives)
         self._upkeep.job_begins()
+        gaussians = None
         try:
             generation = self._generate(running)
         except Problem as problem:
             self._jobs.drop()
             running.done.set_exception(problem)
         else:
+            gaussians = generation.gaussians
             self._jobs.pass_on(running)
             self._tail.submit(self._finish, running, generation, started, beside)
         finally:
-            self._upkeep.job_ended()
+            self._upkeep.job_ended(gaussians)
 
     def _generate(self, running: Running) -> Generation:
         """Guard, then backend.

@@ -13,6 +13,7 @@ from sn17_operator.core.model import Phase, Pod, RecycleResult, Stage, Terminati
 
 from sn17_simulation.fleet.scrape import Scraped
 from sn17_simulation.fleet.worker import (
+    AT_REST,
     FRESH,
     GUARD,
     JOB_SECONDS,
@@ -55,6 +56,8 @@ class World(Scraped):
         self.capacity = True
         """Whether a new pod finds a place."""
         self.lives = lives
+        self.cards: list[str] = []
+        """UUIDs of the cards; a new pod gets the first that is free. None: no worker tells its card."""
         self.leak = 0.0
         """What every pod that is made from now on leaks."""
         self._made = 0
@@ -74,9 +77,16 @@ class World(Scraped):
             node=f"n{self._made % 3}", address=f"http://{uid}", phase=Phase.RUNNING, container_id=f"{uid}/c0",
             started_at=self.now, ready=False,
         )  # fmt: skip
+        taken = {w.device for w in self.workers.values()}
+        card = next((card for card in self.cards if card not in taken), "")
         worker = SimWorker(
-            pod, leak=self.leak, ready_at=self.now + WARMUP_SECONDS, progress=self.now, lives=self.lives
+            pod,
+            leak=self.leak,
+            ready_at=self.now + WARMUP_SECONDS,
+            progress=self.now,
+            lives=self.lives,
         )
+        worker.device = card
         self.workers[uid] = worker
         return worker
 
@@ -164,6 +174,7 @@ class World(Scraped):
             and not worker.deaf
             and not worker.leaving
             and worker.says != "device_error"
+            and not worker.failing_starts
         )
         if worker.total >= 1.0:
             self.kill(worker, "OOMKilled", 137)
@@ -205,6 +216,7 @@ class World(Scraped):
         worker.progress = self.now
         worker.memory += worker.leak
         worker.generations += 1
+        worker.sizes.add((worker.total - AT_REST) / (GUARD - AT_REST), int(worker.gaussians))
         if worker.fading:
             worker.gaussians = max(50_000.0, worker.gaussians * 0.85)
 
@@ -238,7 +250,7 @@ class World(Scraped):
 
     def _new_life(self, worker: SimWorker) -> None:
         worker.life += 1
-        worker.memory, worker.gaussians, worker.generations = 0.3, 350_000.0, 0
+        worker.memory, worker.gaussians, worker.generations = AT_REST, 350_000.0, 0
         worker.hung = worker.fading = False
         worker.canary_passes, worker.says = True, ""
         if worker.device_broken:
@@ -248,8 +260,9 @@ class World(Scraped):
         worker.boot += 1
         worker.life = 0
         worker.held, worker.device_broken, worker.stuck, worker.gpu_errors = 0.0, False, False, 0
+        worker.failing_starts = 0
         worker.restart_at = None
-        worker.memory, worker.gaussians, worker.generations = 0.3, 350_000.0, 0
+        worker.memory, worker.gaussians, worker.generations = AT_REST, 350_000.0, 0
         worker.hung = worker.deaf = worker.fading = False
         worker.canary_passes, worker.says = True, ""
         worker.ready_at = self.now + max(WARMUP_SECONDS, worker.mute_seconds)

@@ -12,7 +12,7 @@ from sn17_operator.core.readings import Monitoring, Signal
 from sn17_operator.core.signals import DRAINING, INFO_LABELS
 from sn17_operator.ports import Measurement
 
-from sn17_simulation.fleet.worker import GUARD, JOB_SECONDS, LIMIT, START, SWAP_THRESHOLD, TICK, SimWorker
+from sn17_simulation.fleet.worker import GUARD, JOB_SECONDS, LIMIT, START, TICK, SimWorker
 
 
 class Scraped:
@@ -48,7 +48,7 @@ class Scraped:
                 self._sample(uid, Signal.LIFE, worker.life_id, 1.0)
                 two = worker.swap_until is not None and worker.swap_how is RecycleHow.SWAP
                 self._sample(uid, Signal.MODEL_PROCESSES, "", 2.0 if two else 1.0)
-                self._sample(uid, Signal.SWAP_THRESHOLD, "", SWAP_THRESHOLD)
+                self._sample(uid, Signal.SWAP_THRESHOLD, "", worker.swap_threshold)
                 self._sample(uid, Signal.SWAP_ROOM, "", float(worker.fits_two))
                 if self.guard:
                     self._sample(uid, Signal.GUARD, "", GUARD)
@@ -62,6 +62,10 @@ class Scraped:
             self._sample(uid, Signal.PROGRESS, "", worker.progress)
             if worker.says:
                 self._sample(uid, Signal.DEGRADED, worker.says, 1.0)
+            self._sample(uid, Signal.FAILING_STARTS, "", float(worker.failing_starts))
+            for signal, said in ((Signal.DEVICE, worker.device), (Signal.DEVICE_FAULT, worker.fault)):
+                if said:
+                    self._sample(uid, signal, said, 1.0)
             if worker.gpu_errors:
                 self._sample(uid, Signal.GPU_ERRORS, "", float(worker.gpu_errors))
             if worker.canary_output:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Final
 
 from sn17_contract.http import LeaseOwner
 from sn17_contract.worker import RecycleHow, RecycleOutcome
 from sn17_operator.core.model import Pod, RecycleResult
+from sn17_trellis.model_process.fading import Costs, Fading, best
 
 TICK: Final = 15.0
 WARMUP_SECONDS: Final = 40.0
@@ -22,6 +24,9 @@ GUARD: Final = 0.88
 SWAP_THRESHOLD: Final = 0.65
 SWAP_SECONDS: Final = 35.0
 REPLACE_SECONDS: Final = 25.0
+AT_REST: Final = 0.3
+SWAP_ON_DEVICE: Final = 11.0
+"""Seconds of a swap that need the device."""
 
 
 @dataclass
@@ -30,12 +35,14 @@ class SimWorker:
 
     pod: Pod
     boot: int = 0
-    memory: float = 0.3
+    memory: float = AT_REST
     leak: float = 0.0
     """Share of the limit that each finished job adds."""
     gaussians: float = 350_000.0
     generations: int = 0
     fading: bool = False
+    sizes: Fading = field(default_factory=Fading)
+    """What the worker learned of its assets as memory fills."""
     hung: bool = False
     deaf: bool = False
     """Nothing answers: neither scrape nor admin."""
@@ -83,6 +90,12 @@ class SimWorker:
     """Every model process in this container makes bad output."""
     gpu_errors: int = 0
     """Counted by the service since its start."""
+    device: str = ""
+    """UUID of its card; older images do not tell."""
+    fault: str = ""
+    """What the driver says against the card."""
+    failing_starts: int = 0
+    """Starts of its model process that failed in a row."""
     ours: bool = False
     """It served until the operator took it out of service, and has not served since."""
 
@@ -93,6 +106,24 @@ class SimWorker:
     @property
     def life_id(self) -> str:
         return f"{self.boot_id}.{self.life}"
+
+    @property
+    def swap_threshold(self) -> float:
+        """Share of the limit from which the worker says that a swap is due."""
+        shares = self.sizes.shares() if self.leak > 0 else None
+        if shares is None:
+            return SWAP_THRESHOLD
+        whole = GUARD - AT_REST
+        costs = Costs(
+            job_seconds=JOB_SECONDS,
+            job_way=self.leak / whole,
+            beside_way=FRESH / whole,
+            jobs_meanwhile=math.ceil(SWAP_SECONDS / JOB_SECONDS),
+            swap_seconds=SWAP_ON_DEVICE,
+            replace_seconds=REPLACE_SECONDS,
+        )
+        found = best(shares, costs)
+        return min(SWAP_THRESHOLD, AT_REST + found.way * whole) if found.swap else SWAP_THRESHOLD
 
     @property
     def total(self) -> float:

@@ -39,8 +39,9 @@ class Lifetimes:
         self.measures = Measures()
         self.recycling: RecycleHow | None = None
         self.last: tuple[str, RecycleHow, RecycleOutcome, float] | None = None
-        self._verify = self._loaded = False
-        self._began = 0.0
+        self._verify = False
+        self._loaded: float | None = None
+        self._began = self._device_seconds = 0.0
         self._version = 0
         self._phases: deque[float] = deque()
         self.measured(world.case.load_seconds + SPAWN + WARM_UP + CANARY)
@@ -78,7 +79,9 @@ class Lifetimes:
         """Whether a swap fits now and is worth it."""
         return not_worth_it(terms, self.used()) is None
 
-    def after_job(self) -> None:
+    def after_job(self, gaussians: int | None) -> None:
+        if gaussians is not None:
+            self.measures.made(gaussians, self.used(), int(SETTINGS.guard_refuse_ratio * LIMIT))
         if self._machine.second == 0.0:
             self.measures.after_job(self.used())
 
@@ -101,13 +104,14 @@ class Lifetimes:
             if why is not None:
                 self.last = life_id, how, RecycleOutcome.NO_ROOM, world.now
                 raise Problem(Code.NO_ROOM, why)
-        self.recycling, self._verify, self._began, self._loaded = how, verify, world.now, False
+        self.recycling, self._verify, self._began, self._loaded = how, verify, world.now, None
         self._version += 1
         version = self._version
         world.result.note(how.value)
         if how is RecycleHow.SWAP:
             # To be compared, the old process runs its canary anew.
             self._phases = deque((WARM_UP, CANARY, CANARY) if verify else (WARM_UP, CANARY))
+            self._device_seconds = sum(self._phases)
             machine.second = world.case.ballast
             if machine.over:
                 world.kill(machine, "oom")
@@ -150,13 +154,13 @@ class Lifetimes:
 
     def _has_loaded(self, version: int) -> None:
         if version == self._version:
-            self._loaded = True
+            self._loaded = self._world.now
             self._advance()
 
     def _advance(self) -> None:
         """Warm-up and canary take turns with jobs on the device; the switch is between two jobs."""
         machine, world = self._machine, self._world
-        if not self._loaded or machine.job is not None or world.now < machine.turn_until:
+        if self._loaded is None or machine.job is not None or world.now < machine.turn_until:
             return
         if not self._phases:
             self._switch()
@@ -179,7 +183,9 @@ class Lifetimes:
         self._version += 1
         if outcome is RecycleOutcome.DONE:
             machine.fresh_process(world.now)
-            self.measures.swaps.append(world.now - self._began)
+            assert self._loaded is not None
+            waited = world.now - self._loaded - self._device_seconds
+            self.measures.swapped(world.now - self._began, self._device_seconds, waited)
             self._serves(world.now)
         self.last = life, RecycleHow.SWAP, outcome, world.now
         world.tell(machine)
@@ -321,7 +327,7 @@ class Guarded(Caretaker):
     def after_job(self, machine: Machine) -> None:
         core = self.cores[machine.index]
         core.upkeep.tasks_since_canary += 1
-        core.upkeep.job_ended()
+        core.upkeep.job_ended(int(machine.recent[-1][1]))
         core.lives.job_over()
         self.leave(machine)
 

@@ -167,7 +167,7 @@ class Operated(Guarded):
         terms = core.lives.terms()
         add(Signal.MODEL_PROCESSES, now, 2.0 if machine.second else 1.0)
         if terms is not None:
-            add(Signal.SWAP_THRESHOLD, now, terms.threshold_ratio)
+            add(Signal.SWAP_THRESHOLD, now, terms.due_ratio)
             add(Signal.SWAP_ROOM, now, float(core.lives.has_room(terms)))
         add(Signal.MEMORY, now, min(1.0, machine.total) * LIMIT)
         add(Signal.LIMIT, now, float(LIMIT))

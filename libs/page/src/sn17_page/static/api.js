@@ -51,9 +51,10 @@ export const status = async (id) => (await request(`/get_status?id=${encodeURICo
 /** The form in which an asset is fetched to be shown, and what the viewer calls it. */
 export const shownAs = ({ n }) => (n ? ["view", "spz"] : ["ply", "ply"]);
 
-/** The bytes of an asset: of task `n` of any door, or of a request made on this page. */
-export async function asset({ n, id }, form, signal) {
-  const path = n ? `/page/v1/assets/${n}.${form}`
+/** The bytes of an asset: of task `n` of any door (its id tells it from others of that number in the browser's
+ * cache), or of the request `id` made on this page. */
+export async function asset({ n, task_id, id }, form, signal) {
+  const path = n ? `/page/v1/assets/${n}.${form}?task=${encodeURIComponent(task_id)}`
     : `/get_result?id=${encodeURIComponent(id)}&compress=${form === "spz"}`;
   return new Uint8Array(await (await request(path, { signal })).arrayBuffer());
 }

@@ -76,7 +76,7 @@ export class AssetList {
     item.said.className = tone(asset);
     if (asset.kept && !item.watched) {
       item.watched = true;
-      this.#thumbs.watch(item.thumb, asset.n);
+      this.#thumbs.watch(item.thumb, asset);
     }
   }
 

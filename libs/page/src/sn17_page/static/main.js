@@ -13,19 +13,23 @@ const ASSETS = 200;
 
 const viewer = new Viewer(at("view"));
 const thumbs = new Thumbs(at("list"));
-const list = new AssetList(thumbs, (asset) => show({ n: asset.n }, asset));
+const list = new AssetList(thumbs, (asset) => show({ n: asset.n, task_id: asset.task_id }, asset));
 const events = new Events();
-const requests = new Requests((request) => show({ id: request.id }, describe(request)));
+const requests = new Requests((request) => show({ id: request.id, task_id: request.id }, known(request.id) ?? describe(request)));
 
 let current = null;
 let loading = null;
 let started = false;
+let last = null;
 
 /** A request of this page in the shape of the list's assets. */
 const describe = (request) => ({
   kind: request.kind, prompt: request.prompt, door: "this page", outcome: null, state: "ready", score: null,
   reason: null, seed: request.seed, seconds: (Date.now() - request.since) / 1000, lane: null, repaired: false, attempts: 1,
 });
+
+/** What the fleet says of a task, if anything. */
+const known = (id) => last?.assets.find((asset) => asset.task_id === id);
 
 async function show(source, asset) {
   loading?.abort();
@@ -38,8 +42,8 @@ async function show(source, asset) {
     const bytes = await api.asset(source, form, signal);
     const gaussians = await viewer.show(bytes, viewed);
     if (signal.aborted) return;
-    current = { source, name: source.n ? `task-${source.n}` : "asset" };
-    facts(asset, gaussians);
+    current = { source, name: source.n ? `task-${source.n}` : "asset", gaussians };
+    facts(known(source.task_id) ?? asset, gaussians);
     setText(at("view-note"), "");
     at("view").setAttribute("aria-label", `3D view of ${asset.kind === "image" ? "an asset from a picture" : asset.prompt}`);
     at("save-ply").disabled = at("save-spz").disabled = false;
@@ -61,7 +65,8 @@ async function save(form) {
 }
 
 function update(state) {
-  setText(at("node"), state.node);
+  last = state;
+  setText(at("node"), state.node === "sn17" ? "" : state.node);
   const queue = state.queue ? `${state.queue.waiting} waiting, ${state.queue.working} at work` : "";
   const trouble = state.miner ? `Nothing is known of the fleet: ${state.miner}.` : "";
   const idle = state.not_pulling ? `Validators are not asked: ${state.not_pulling}.` : "";
@@ -71,6 +76,8 @@ function update(state) {
   events.show(state.workers, state.now);
   showSuccess(state);
   requests.progress(state);
+  const shown = current && known(current.source.task_id);
+  if (shown) facts(shown, current.gaussians);
   if (!started) {
     started = true;
     const newest = list.newest();
@@ -122,7 +129,7 @@ at("login").addEventListener("submit", async (event) => {
   }
 });
 
-at("door").addEventListener("change", async () => update(await api.state(ASSETS)));
+at("door").addEventListener("change", () => last && list.show(last.assets));
 at("save-ply").addEventListener("click", () => save("ply"));
 at("save-spz").addEventListener("click", () => save("spz"));
 at("turn").setAttribute("aria-pressed", String(viewer.turning));

@@ -1,14 +1,12 @@
 /** A canvas with a camera that circles around one asset, drawn by the vendored renderer. */
 
 const FIELD_OF_VIEW = 40;
-const SETTLE_MS = 700;
 
 /** Loads the renderer when the first asset is drawn, not before. */
 const library = () => import("/page/static/vendor/splat-viewer.js");
-const nextFrame = () => new Promise((resolve) => setTimeout(resolve, 16));
 
 export class Stage {
-  #canvas; #renderer; #scene; #camera; #spark; #mesh = null;
+  #canvas; #renderer; #scene; #camera; #spark; #mesh = null; #size = [0, 0, 0];
 
   constructor(canvas) {
     this.#canvas = canvas;
@@ -59,7 +57,15 @@ export class Stage {
     this.#mesh = null;
   }
 
+  /** Whether the picture is as large as a canvas of this size has it. */
+  fits(width, height) {
+    return this.#size[0] === width && this.#size[1] === height;
+  }
+
   size(width, height, ratio) {
+    const wanted = [width, height, ratio];
+    if (wanted.every((value, at) => value === this.#size[at])) return;
+    this.#size = wanted;
     this.#renderer.setPixelRatio(ratio);
     this.#renderer.setSize(width, height, false);
     this.#camera.aspect = width / Math.max(1, height);
@@ -74,14 +80,5 @@ export class Stage {
     );
     this.#camera.lookAt(0, 0, 0);
     this.#renderer.render(this.#scene, this.#camera);
-  }
-
-  /** Draw, and again when the renderer has sorted the gaussians for this view. */
-  async drawSorted(yaw, pitch, distance) {
-    const until = performance.now() + SETTLE_MS;
-    this.draw(yaw, pitch, distance);
-    do await nextFrame();
-    while ((this.#spark.sorting || this.#spark.sortDirty) && performance.now() < until);
-    this.draw(yaw, pitch, distance);
   }
 }

@@ -3,15 +3,23 @@
 import { Stage } from "./stage.js";
 
 const TURN_PER_SECOND = 0.5;
+/** The renderer sorts on its own time: it draws on for so long after the last change. */
+const SETTLE_MS = 1500;
+/** Slower frames get fewer pixels, quick ones more again. */
+const SLOW_MS = 90;
+const QUICK_MS = 30;
+const LEAST_RATIO = 0.6;
 const KEYS = { ArrowLeft: [0.15, 0], ArrowRight: [-0.15, 0], ArrowUp: [0, 0.1], ArrowDown: [0, -0.1] };
 
 export class Viewer {
   #canvas; #stage; #yaw = 0; #pitch = 0.3; #distance = 2; #last = 0; #drag = null; #running = false;
-  turning = !matchMedia("(prefers-reduced-motion: reduce)").matches;
+  #visible = true; #changed = 0; #pace = QUICK_MS; #ratio = Infinity; #turning;
 
   constructor(canvas) {
     this.#canvas = canvas;
     this.#stage = new Stage(canvas);
+    this.#turning = !matchMedia("(prefers-reduced-motion: reduce)").matches;
+    new IntersectionObserver(([{ isIntersecting }]) => { this.#visible = isIntersecting; }).observe(canvas);
     canvas.addEventListener("pointerdown", (event) => {
       this.#drag = [event.clientX, event.clientY];
       canvas.setPointerCapture(event.pointerId);
@@ -26,14 +34,29 @@ export class Viewer {
     }
     canvas.addEventListener("keydown", (event) => {
       if (KEYS[event.key]) this.#move(...KEYS[event.key]);
-      else if (event.key === "+") this.#distance *= 0.9;
-      else if (event.key === "-") this.#distance *= 1.1;
+      else if (event.key === "+") this.#zoom(0.9);
+      else if (event.key === "-") this.#zoom(1.1);
       else return;
       event.preventDefault();
     });
   }
 
+  get turning() {
+    return this.#turning;
+  }
+
+  set turning(value) {
+    this.#turning = value;
+    this.#changed = performance.now();
+  }
+
+  #zoom(factor) {
+    this.#distance *= factor;
+    this.#changed = performance.now();
+  }
+
   #move(yaw, pitch) {
+    this.#changed = performance.now();
     this.#yaw += yaw;
     this.#pitch = Math.min(1.4, Math.max(-1.4, this.#pitch + pitch));
   }
@@ -42,6 +65,7 @@ export class Viewer {
   async show(bytes, form) {
     const { gaussians, distance } = await this.#stage.load(bytes, form);
     this.#distance = distance;
+    this.#changed = performance.now();
     if (!this.#running) {
       this.#running = true;
       requestAnimationFrame((time) => this.#frame(time));
@@ -51,15 +75,28 @@ export class Viewer {
 
   #frame(time) {
     requestAnimationFrame((next) => this.#frame(next));
-    if (document.hidden || !this.#stage.ready) return;
-    const passed = Math.min(0.1, (time - this.#last) / 1000);
+    const passed = time - this.#last;
     this.#last = time;
-    if (this.turning && !this.#drag) this.#yaw += TURN_PER_SECOND * passed;
+    if (document.hidden || !this.#visible || !this.#stage.ready) return;
     const { clientWidth: width, clientHeight: height } = this.#canvas;
-    const ratio = Math.min(2, devicePixelRatio);
-    if (this.#canvas.width !== Math.floor(width * ratio) || this.#canvas.height !== Math.floor(height * ratio)) {
-      this.#stage.size(width, height, ratio);
+    if (this.turning && !this.#drag) {
+      this.#yaw += TURN_PER_SECOND * Math.min(0.1, passed / 1000);
+      this.#follow(passed);
+    } else if (time - this.#changed > SETTLE_MS && this.#stage.fits(width, height)) {
+      return;
     }
+    this.#stage.size(width, height, Math.min(this.#ratio, 2, devicePixelRatio));
     this.#stage.draw(this.#yaw, this.#pitch, this.#distance);
+  }
+
+  /** Fewer pixels where frames take long, so that it still turns without a graphics card. */
+  #follow(passed) {
+    this.#pace += (Math.min(passed, 4 * SLOW_MS) - this.#pace) * 0.15;
+    const most = Math.min(2, devicePixelRatio);
+    const ratio = Math.min(this.#ratio, most);
+    if (this.#pace > SLOW_MS && ratio > LEAST_RATIO) this.#ratio = Math.max(LEAST_RATIO, ratio * 0.75);
+    else if (this.#pace < QUICK_MS && ratio < most) this.#ratio = Math.min(most, ratio * 1.25);
+    else return;
+    this.#pace = (SLOW_MS + QUICK_MS) / 2;
   }
 }

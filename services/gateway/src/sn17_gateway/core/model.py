@@ -40,6 +40,14 @@ class Asset:
 
 
 @dataclass(frozen=True, slots=True)
+class Named:
+    """A request with the name that its owner gave it; ``digest`` is the same for the same wish."""
+
+    name: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class Worker:
     """Who asks for tasks. A hotkey without tags sees tasks without tags only."""
 

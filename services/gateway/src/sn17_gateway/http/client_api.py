@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from sn17_contract.gateway import HEADER_ORIGIN, HEADER_RESULT, MODELS, ORIGINS, StatusBody, TaskId
+from sn17_contract.http import HEADER_IDEMPOTENCY_KEY
 from sn17_service.streams import pieces, spooled, zip_of
 from sn17_splats import Limits
 
 from sn17_gateway.assets import BadAsset, to_ply
 from sn17_gateway.core.limits import OverLimit
-from sn17_gateway.core.model import Asset, State, Task
+from sn17_gateway.core.model import Asset, Named, State, Task
 from sn17_gateway.core.tasks import Status, results, status
 from sn17_gateway.gateway import Gateway
 from sn17_gateway.http.errors import Refusal, bad_request, json_answer, limited, parse_uuid
 from sn17_gateway.http.guard import Caller, Guard
 from sn17_gateway.http.task_form import Wish, check_model, read_wish
-from sn17_gateway.storage.store import QueueFull
+from sn17_gateway.storage.store import Earlier, QueueFull
 
+_KEY: Final = re.compile(r"[\x21-\x7e]{1,200}")
 _YES: Final = frozenset({"1", "true", "yes", "on"})
 _NO: Final = frozenset({"0", "false", "no", "off"})
 _LIMIT_RETRY_SECONDS: Final = 30.0
@@ -38,11 +41,14 @@ class ClientApi:
         self._limits = Limits(gateway.settings.max_asset_bytes, gateway.settings.max_gaussians)
 
     async def add_task(self, request: Request) -> Response:
-        """Take in a task; answers with its id."""
+        """Take in a task; answers with its id, and with the same one when a request is repeated."""
         self._guard.count(request, self._guard.add_task)
         caller = await self._guard.caller_of_add_task(request)
         wish = await read_wish(request, self._settings)
         gateway, now = self._gateway, self._gateway.clock()
+        named = _named(request, caller, wish)
+        if named is not None and (earlier := await gateway.store.earlier(named)) is not None:
+            return _again(earlier)
         if gateway.service.drain.current is not None:
             raise Refusal(503, "the gateway is being restarted")
         if await gateway.store.queue_full(now):
@@ -51,10 +57,12 @@ class ClientApi:
         task = self._task(request, caller, wish, now)
         if wish.image is not None and task.image is not None:
             await asyncio.to_thread(gateway.folder.write, task.image, wish.image)
-        refused = await gateway.store.add(task, caller.allowance)
+        refused = await gateway.store.add(task, caller.allowance, named)
         if refused is not None:
             if task.image is not None:
                 await asyncio.to_thread(gateway.folder.remove, [task.image])
+            if isinstance(refused, Earlier):
+                return _again(refused)
             raise self._full() if isinstance(refused, QueueFull) else _over(refused)
         gateway.metrics.tasks.labels(task.origin, "text" if task.prompt is not None else "image").inc()
         gateway.service.log.info("task taken in", extra={"task": task.id, "model": task.model})
@@ -104,20 +112,13 @@ class ClientApi:
         origin = request.headers.get(HEADER_ORIGIN, "").lower()
         seed, task_id = wish.seed, self._gateway.new_id()
         return Task(
-            id=task_id,
-            model=wish.model,
-            prompt=wish.prompt,
+            id=task_id, model=wish.model, prompt=wish.prompt, params=wish.params,
             image=None if wish.image is None else f"{task_id}.image",
             seed=self._gateway.draw() if seed is None else seed,
-            params=wish.params,
-            tags=caller.tags,
-            owner=caller.owner,
-            address=self._guard.address(request),
-            origin=origin if origin in ORIGINS else "api",
-            slots=self._settings.slots,
-            created_at=now,
-            expires_at=now + self._settings.task_seconds,
-        )
+            tags=caller.tags, owner=caller.owner, address=self._guard.address(request),
+            origin=origin if origin in ORIGINS else "api", slots=self._settings.slots,
+            created_at=now, expires_at=now + self._settings.task_seconds,
+        )  # fmt: skip
 
     def _full(self) -> Refusal:
         return Refusal(503, f"the queue is full: {self._settings.queue_limit} tasks wait")
@@ -160,6 +161,22 @@ class ClientApi:
         file = await self._gateway.decode(zip_of, entries)
         headers = {"content-disposition": 'attachment; filename="results.zip"'}
         return StreamingResponse(pieces(file), headers=headers, media_type="application/zip")
+
+
+def _named(request: Request, caller: Caller, wish: Wish) -> Named | None:
+    key = request.headers.get(HEADER_IDEMPOTENCY_KEY)
+    if key is None:
+        return None
+    if not _KEY.fullmatch(key):
+        raise bad_request(f"{HEADER_IDEMPOTENCY_KEY} must be 1 to 200 visible ASCII characters")
+    return Named(f"{caller.owner or 'guest'}/{key}", wish.digest)
+
+
+def _again(earlier: Earlier) -> Response:
+    if not earlier.same:
+        message = f"this {HEADER_IDEMPOTENCY_KEY} belongs to another request; use a new one"
+        raise Refusal(409, {"error": "idempotency_conflict", "message": message})
+    return json_answer(TaskId(id=earlier.task))
 
 
 def _status_body(current: Status, hide_in_progress: bool) -> StatusBody:

@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 _PREFIX: Final = {400: "Bad request: ", 401: "Unauthorized request: ", 503: "Service unavailable: "}
 _CODES: Final = {
     400: Code.BAD_REQUEST, 401: Code.UNAUTHORIZED, 404: Code.NOT_FOUND, 405: Code.METHOD_NOT_ALLOWED,
-    410: Code.GONE, 429: Code.RATE_LIMITED, 503: Code.OVERLOADED,
+    409: Code.CONFLICT, 410: Code.GONE, 429: Code.RATE_LIMITED, 503: Code.OVERLOADED,
 }  # fmt: skip
 _RETRY_SECONDS: Final = 5.0
 _JSON: Final = "application/json; charset=utf-8"

@@ -18,6 +18,7 @@ from sn17_contract.gateway import (
     StatusBody,
     TaskId,
 )
+from sn17_contract.http import HEADER_IDEMPOTENCY_KEY
 
 from sn17_gateway.http.result_form import ASSET, LIMITS, REQUIRED
 from sn17_gateway.http.task_form import PART_LIMITS
@@ -35,6 +36,10 @@ _ERROR: Final = {
 }
 _KEY: Final = {
     "name": HEADER_KEY, "in": "header", "required": True, "schema": {"type": "string", "format": "uuid"},
+}  # fmt: skip
+_REPEAT: Final = {
+    "name": HEADER_IDEMPOTENCY_KEY, "in": "header", "required": False,
+    "schema": {"type": "string", "pattern": r"^[\x21-\x7e]{1,200}$"},
 }  # fmt: skip
 _ID: Final = {"name": "id", "in": "query", "required": True, "schema": {"type": "string", "format": "uuid"}}
 
@@ -85,7 +90,7 @@ def _form(required: Iterable[str], texts: Iterable[str], file: str) -> dict[str,
 
 ROUTES: Final[dict[Route, dict[str, Any]]] = {
     Route.ADD_TASK: _route(
-        "Take in a prompt or a picture", TaskId, (400, 401, 429, 503), parameters=(_KEY,),
+        "Take in a prompt or a picture", TaskId, (400, 401, 409, 429, 503), parameters=(_KEY, _REPEAT),
         body={
             "application/json": {"schema": AddTaskBody.model_json_schema()},
             "multipart/form-data": _form((), ("prompt", *PART_LIMITS), "image"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -34,6 +35,13 @@ class Wish:
     model: str
     seed: int | None
     params: str | None
+
+    @property
+    def digest(self) -> str:
+        """The same for the same request, in whichever form it came."""
+        image = None if self.image is None else hashlib.sha256(self.image).hexdigest()
+        asked = json.dumps([self.prompt, image, self.model, self.seed, self.params])
+        return hashlib.sha256(asked.encode()).hexdigest()
 
 
 async def read_wish(request: Request, settings: GatewaySettings) -> Wish:

@@ -127,14 +127,10 @@ class WorkerApi:
                 return None
             image = base64.b64encode(content).decode()
         return TaskOffer(
-            id=task.id,
-            prompt=task.prompt,
-            image=image,
-            model=task.model,
-            seed=task.seed,
+            id=task.id, prompt=task.prompt, image=image, model=task.model, seed=task.seed,
             model_params=None if task.params is None else json.loads(task.params),
             assignment_token=delivery.token,
-        )
+        )  # fmt: skip
 
     def _note_delivery(self, task: Task, delivery: Delivery) -> None:
         gateway = self._gateway
@@ -214,15 +210,12 @@ class WorkerApi:
         settings, gateway = self._settings, self._gateway
         snapshot = gateway.snapshot
         return GatewayInfo(
-            node_id=settings.node_id,
-            domain=settings.node_domain,
-            ip=settings.node_ip,
-            name=settings.node_name,
+            node_id=settings.node_id, name=settings.node_name,
+            domain=settings.node_domain, ip=settings.node_ip,
             http_port=settings.node_port or gateway.service.port or settings.port,
             available_tasks=0 if snapshot is None else snapshot.waiting,
-            last_task_acquisition=int(gateway.last_pull),
-            last_update=int(gateway.read_at),
-        )
+            last_task_acquisition=int(gateway.last_pull), last_update=int(gateway.read_at),
+        )  # fmt: skip
 
 
 def _refusal(refused: Refused) -> Refusal:

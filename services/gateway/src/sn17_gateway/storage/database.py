@@ -26,6 +26,10 @@ SCHEMA: Final = (
       lease_until DOUBLE PRECISION NOT NULL, outcome TEXT NOT NULL, finished_at DOUBLE PRECISION,
       number BIGINT, reason TEXT, file TEXT, size BIGINT, digest TEXT)""",
     "CREATE INDEX IF NOT EXISTS deliveries_by_task ON deliveries (task, n)",
+    """CREATE TABLE IF NOT EXISTS requests (
+      name TEXT PRIMARY KEY, digest TEXT NOT NULL,
+      task TEXT NOT NULL REFERENCES tasks (id) ON DELETE CASCADE)""",
+    "CREATE INDEX IF NOT EXISTS requests_by_task ON requests (task)",
     """CREATE TABLE IF NOT EXISTS keys (
       id TEXT PRIMARY KEY, hash TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, name TEXT NOT NULL,
       concurrent BIGINT NOT NULL, daily BIGINT NOT NULL, tags TEXT NOT NULL,
@@ -62,9 +66,6 @@ Work = Callable[[Transaction], Awaitable[T]]
 
 class Database(Protocol):
     """Runs units of work, each as one transaction; a unit may await nothing but its transaction."""
-
-    @property
-    def name(self) -> str: ...
 
     async def open(self) -> None:
         """Connect and create what is missing. Raises StorageError."""

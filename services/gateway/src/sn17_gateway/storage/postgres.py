@@ -52,10 +52,6 @@ class PostgresDatabase:
         self._timeout = timeout_seconds
         self._pool: Any = None
 
-    @property
-    def name(self) -> str:
-        return "postgres"
-
     async def open(self) -> None:
         try:
             self._pool = await asyncpg.create_pool(

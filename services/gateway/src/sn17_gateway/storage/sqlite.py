@@ -41,10 +41,6 @@ class SqliteDatabase:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite")
         self._db: sqlite3.Connection | None = None
 
-    @property
-    def name(self) -> str:
-        return "sqlite"
-
     async def open(self) -> None:
         await self._on_thread(self._open)
         await self.run(check_version)

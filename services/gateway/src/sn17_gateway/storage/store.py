@@ -9,7 +9,7 @@ from typing import Final
 from sn17_contract.gateway import KeyKind
 
 from sn17_gateway.core.limits import Allowance, OverLimit, Usage, admit, day_start
-from sn17_gateway.core.model import Asset, Delivery, Outcome, Task, Worker
+from sn17_gateway.core.model import Asset, Delivery, Named, Task, Worker
 from sn17_gateway.core.selection import interleave, turns
 from sn17_gateway.core.tasks import Refused, ended_at, find_delivery, finish, free_at, hand_out, offered, over
 from sn17_gateway.storage.database import Database, Transaction
@@ -25,6 +25,8 @@ from sn17_gateway.storage.rows import (
 #: For the column ``free_at`` of a complete task; any time beyond all others.
 _FAR: Final = 1e15
 _SWEEP_AT_ONCE: Final = 500
+_TASK_PLACEHOLDERS: Final = ", ".join("?" for _ in TASK_COLUMNS.split(", "))
+_DELIVERY_PLACEHOLDERS: Final = ", ".join("?" for _ in DELIVERY_COLUMNS.split(", "))
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,14 @@ class QueueFull:
     """No place is left; ``limit`` tasks wait."""
 
     limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """A request of this name made ``task``; ``same``: it asked for the same."""
+
+    task: str
+    same: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +55,9 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """Tasks whose life ended (with and without a success), files that can go, rows that went."""
+    """Tasks whose life ended without a success, files that can go, rows that went."""
 
     timed_out: int
-    ended_with_success: int
     files: tuple[str, ...]
     forgotten: int
 
@@ -65,20 +74,27 @@ class Store:
     async def queue_full(self, now: float) -> bool:
         return await self._db.run(lambda tx: self._full(tx, now))
 
-    async def add(self, task: Task, allowance: Allowance) -> QueueFull | OverLimit | None:
-        """Keep the task unless queue or key is at its limit; checked and written as one."""
+    async def earlier(self, request: Named) -> Earlier | None:
+        return await self._db.run(lambda tx: _earlier(tx, request))
 
-        async def work(tx: Transaction) -> QueueFull | OverLimit | None:
+    async def add(
+        self, task: Task, allowance: Allowance, request: Named | None = None
+    ) -> Earlier | QueueFull | OverLimit | None:
+        """Keep the task unless its request came before, or queue or key is at its limit; all as one."""
+
+        async def work(tx: Transaction) -> Earlier | QueueFull | OverLimit | None:
             await tx.serialise()
+            if request is not None and (earlier := await _earlier(tx, request)) is not None:
+                return earlier
             if await self._full(tx, task.created_at):
                 return QueueFull(self._queue_limit)
             usage = await _usage(tx, allowance, task)
             limit = admit(allowance, usage)
             if limit is None:
-                await tx.fetch(
-                    f"INSERT INTO tasks ({TASK_COLUMNS}, free_at) VALUES ({_placeholders(TASK_COLUMNS)}, 0)",
-                    *task_values(task),
-                )
+                sql = f"INSERT INTO tasks ({TASK_COLUMNS}, free_at) VALUES ({_TASK_PLACEHOLDERS}, 0)"
+                await tx.fetch(sql, *task_values(task))
+            if limit is None and request is not None:
+                await tx.fetch("INSERT INTO requests VALUES (?, ?, ?)", request.name, request.digest, task.id)
             return limit
 
         return await self._db.run(work)
@@ -101,12 +117,10 @@ class Store:
                     continue
                 changed = hand_out(task, worker, self._new_token(), now, lease_seconds)
                 delivery = changed.deliveries[-1]
-                await tx.fetch(
-                    f"INSERT INTO deliveries (task, {DELIVERY_COLUMNS})"
-                    f" VALUES (?, {_placeholders(DELIVERY_COLUMNS)})",
-                    task.id,
-                    *delivery_values(delivery),
+                sql = (
+                    f"INSERT INTO deliveries ({DELIVERY_COLUMNS}, task) VALUES ({_DELIVERY_PLACEHOLDERS}, ?)"
                 )
+                await tx.fetch(sql, *delivery_values(delivery), task.id)
                 await _save_times(tx, changed, now)
                 given.append((changed, delivery))
             return given
@@ -147,15 +161,12 @@ class Store:
 
     async def snapshot(self, now: float) -> Snapshot:
         async def work(tx: Transaction) -> Snapshot:
-            rows = await tx.fetch(
+            sql = (
                 "SELECT count(*), count(CASE WHEN free_at<=? THEN 1 END),"
                 " min(CASE WHEN free_at<=? THEN created_at END)"
-                " FROM tasks WHERE ended_at IS NULL AND expires_at>?",
-                now,
-                now,
-                now,
+                " FROM tasks WHERE ended_at IS NULL AND expires_at>?"
             )
-            total, waiting, oldest = rows[0]
+            total, waiting, oldest = (await tx.fetch(sql, now, now, now))[0]
             return Snapshot(waiting, total - waiting, oldest)
 
         return await self._db.run(work)
@@ -168,15 +179,11 @@ class Store:
 
         async def work(tx: Transaction) -> Swept:
             ended = await tx.fetch(
-                "UPDATE tasks SET ended_at=expires_at WHERE ended_at IS NULL AND expires_at<=? RETURNING id",
+                "UPDATE tasks SET ended_at=expires_at WHERE ended_at IS NULL AND expires_at<=? RETURNING"
+                " (SELECT count(*) FROM deliveries WHERE task=tasks.id AND outcome='success')",
                 now,
             )
-            successes = 0
-            for (task_id,) in ended:
-                rows = await tx.fetch(
-                    "SELECT 1 FROM deliveries WHERE task=? AND outcome=?", task_id, Outcome.SUCCESS.value
-                )
-                successes += bool(rows)
+            timed_out = sum(successes == 0 for (successes,) in ended)
             done = await tx.fetch(
                 "UPDATE tasks SET cleaned=1 WHERE id IN (SELECT id FROM tasks WHERE cleaned=0 AND ended_at<=?"
                 f" ORDER BY ended_at LIMIT {_SWEEP_AT_ONCE}) RETURNING id, image",
@@ -194,7 +201,7 @@ class Store:
                 " RETURNING id",
                 now - max(keep_results, keep_states),
             )
-            return Swept(len(ended) - successes, successes, tuple(files), len(forgotten))
+            return Swept(timed_out, tuple(files), len(forgotten))
 
         return await self._db.run(work)
 
@@ -221,6 +228,11 @@ class Store:
         return count >= self._queue_limit
 
 
+async def _earlier(tx: Transaction, request: Named) -> Earlier | None:
+    rows = await tx.fetch("SELECT task, digest FROM requests WHERE name=?", request.name)
+    return Earlier(rows[0][0], rows[0][1] == request.digest) if rows else None
+
+
 async def _usage(tx: Transaction, allowance: Allowance, task: Task) -> Usage:
     """Failures of a company are not counted for its day."""
     owner = "owner IS NULL" if task.owner is None else "owner=?"
@@ -236,14 +248,12 @@ async def _usage(tx: Transaction, allowance: Allowance, task: Task) -> Usage:
         if allowance.kind is KeyKind.COMPANY
         else ""
     )
-    rows = await tx.fetch(
-        f"SELECT count(*), count(CASE WHEN address=? THEN 1 END) FROM tasks"
-        f" WHERE {owner} AND created_at>?{counted}",
-        task.address,
-        *values,
-        since,
+    sql = (
+        "SELECT count(*), count(CASE WHEN address=? THEN 1 END) FROM tasks"
+        f" WHERE {owner} AND created_at>?{counted}"
     )
-    return Usage(open_tasks, rows[0][0], rows[0][1])
+    today, by_address = (await tx.fetch(sql, task.address, *values, since))[0]
+    return Usage(open_tasks, today, by_address)
 
 
 async def _candidates(tx: Transaction, worker: Worker, model: str, count: int, now: float) -> Sequence[str]:
@@ -253,18 +263,12 @@ async def _candidates(tx: Transaction, worker: Worker, model: str, count: int, n
         patterns = [f"%{_escaped(tags_text([tag]))}%" for tag in sorted(worker.tags)]
     else:
         tags, patterns = "tags=?", [""]
-    rows = await tx.claim(
+    sql = (
         "SELECT id FROM tasks WHERE ended_at IS NULL AND model=? AND free_at<=? AND expires_at>?"
         f" AND ({tags}) AND NOT EXISTS (SELECT 1 FROM deliveries WHERE task=tasks.id AND hotkey=?"
-        " AND (outcome!='open' OR lease_until>?)) ORDER BY n LIMIT ?",
-        model,
-        now,
-        now,
-        *patterns,
-        worker.hotkey,
-        now,
-        count,
+        " AND (outcome!='open' OR lease_until>?)) ORDER BY n LIMIT ?"
     )
+    rows = await tx.claim(sql, model, now, now, *patterns, worker.hotkey, now, count)
     return [task_id for (task_id,) in rows]
 
 
@@ -277,7 +281,3 @@ async def _save_times(tx: Transaction, task: Task, now: float) -> None:
 
 def _escaped(text: str) -> str:
     return text.replace("!", "!!").replace("_", "!_").replace("%", "!%")
-
-
-def _placeholders(columns: str) -> str:
-    return ", ".join("?" for _ in columns.split(", "))

@@ -7,8 +7,9 @@ the best choice for every class of results, so that where all results are of one
 in, however rarely they are accepted.
 
 A class is held back only where the evidence is sure that it does not pay. What is held back is handed in now
-and then all the same, and whenever the last few verdicts were good: otherwise nobody would find out that it
-pays by now. Only what the fixer calls beyond repair is never handed in: the validator's own gates refuse it.
+and then all the same, once no other seed promises more, and whenever the last few verdicts were good:
+otherwise nobody would find out that it pays by now. Only what the fixer calls beyond repair is never handed
+in: the validator's own gates refuse it.
 """
 
 from __future__ import annotations
@@ -132,8 +133,6 @@ def choose(s: Situation, outlook: Outlook, evidence: Evidence) -> Choice:
     seen = evidence.classes.get(s.signal)
     held_back, every = (0 if seen is None else seen.held_back), _try_every(seen)
     beyond_repair = s.signal == UNREPAIRABLE
-    if hopeless and not better and not beyond_repair and held_back + 1 >= every:
-        return Choice(Step.SUBMIT, f"to learn: {held_back} of these were held back in a row; {figures}")
     late = max(0.0, s.elapsed + s.generation - s.throttle) - max(0.0, s.elapsed - s.throttle)
     again = outlook.another_seed - outlook.rate * late
     # Time that is not free is spent only where this result is surely the worse one.
@@ -144,6 +143,8 @@ def choose(s: Situation, outlook: Outlook, evidence: Evidence) -> Choice:
         return Choice(
             Step.RETRY, f"another seed is worth {again:.2f} tasks, this one {now_worth:.2f}; {figures}"
         )
+    if hopeless and not better and not beyond_repair and held_back + 1 >= every:
+        return Choice(Step.SUBMIT, f"to learn: {held_back} of these were held back in a row; {figures}")
     gain = worth(belief.mean, outlook.rate, s.penalty)
     if beyond_repair:
         return Choice(Step.SKIP, f"beyond repair is never handed in; {figures}")

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from math import sqrt
 from random import Random
-from statistics import median
 
 from sn17_contract.backoff import Backoff
 from sn17_contract.tasks import Phase
@@ -156,15 +154,17 @@ class Scheduler:
         return len(ready), len(soon)
 
     def plan(self, now: float, free: Sequence[FreeWorker], *, allowed: int | None = None) -> Plan:
-        """Pulls to start now, at most one per free worker (taken in the order given) and ``allowed``."""
+        """Pulls to start now, at most one per free worker (taken in the order given) and ``allowed``.
+
+        The validator that has waited longest goes first.
+        """
         for lane in self.lanes.values():
             if lane.phase in _WAITING and now >= lane.wake_at:
                 if lane.phase is Phase.RESTING:
                     lane.cooled_at = None
                 self._ready(lane, lane.wake_at, lane.reason)
         ready = [lane for lane in self.lanes.values() if lane.phase is Phase.READY and not lane.leaving]
-        stake = median([lane.neuron.stake for lane in ready]) if ready else 0.0
-        ready.sort(key=lambda lane: self._urgency(lane, now, stake), reverse=True)
+        ready.sort(key=lambda lane: (lane.wake_at, -lane.neuron.stake))
         limit = len(free) if allowed is None else max(0, min(allowed, len(free)))
         pulls = tuple(
             self._start_pull(lane, now, worker)
@@ -172,18 +172,6 @@ class Scheduler:
         )
         waking = [lane.wake_at for lane in self.lanes.values() if lane.phase in _WAITING]
         return Plan(pulls, min(waking, default=None))
-
-    def _urgency(self, lane: Lane, now: float, median_stake: float) -> float:
-        """Time waited, weighted: bounded weights make every ready validator the most urgent in the end."""
-        return (now - lane.wake_at + 1.0) * self.weight(lane, median_stake)
-
-    def weight(self, lane: Lane, median_stake: float) -> float:
-        """How much a task of this validator is worth relative to others, within ``priority_span``."""
-        span, learned = self.policy.priority_span, lane.learned
-        stake = sqrt(sqrt(lane.neuron.stake / median_stake)) if median_stake > 0 else 1.0
-        slow = max(1.0, (learned.delivery or 0.0) / max(learned.throttle, 1e-9))
-        value = stake * (0.5 + 0.5 * learned.acceptance) / sqrt(slow)
-        return min(span, max(1.0 / span, value))
 
     def _start_pull(self, lane: Lane, now: float, worker: FreeWorker) -> Pull:
         idle = None if lane.cooled_at is None else max(0.0, now - lane.cooled_at)

@@ -7,7 +7,7 @@ from typing import Final
 
 _UNSCALED: Final = frozenset(
     {"cooldown_margin", "stall", "worker_lost", "worker_rest", "fixer_rest"}
-    | {"min_stake", "jitter", "max_seeds", "priority_span"}
+    | {"min_stake", "jitter", "max_seeds"}
 )
 """What depends on machines and not on validators, and what is no time."""
 
@@ -44,8 +44,6 @@ class Timing:
     min_stake: float = 1000.0
     jitter: float = 0.2
     max_seeds: int = 3
-    priority_span: float = 2.0
-    """The most a validator's weight differs from 1, as a factor: bounded, so that waiting always wins."""
 
     def scaled(self, factor: float) -> Timing:
         """The constants of the protocol multiplied by ``factor``: for a network that runs in fast motion."""

@@ -166,9 +166,8 @@ class Keeper:
         self.record(act, RecycleOutcome.NO_ROOM, None)
         raise Problem(Code.NO_ROOM, f"a swap does not fit: {why}")
 
-    def after_job(self) -> None:
-        if self.processes == 1:
-            self.meter.after_job()
+    def after_job(self, gaussians: int | None) -> None:
+        self.meter.after_job(gaussians, alone=self.processes == 1)
 
     def stop_acts(self) -> None:
         with self.changed:
@@ -327,10 +326,15 @@ class Keeper:
             if turn is not None:
                 turn.close()
 
+    @property
+    def device(self) -> str | None:
+        """UUID of the device that serves, as its process has it; None without one."""
+        loaded = None if self.current is None else self.current.loaded
+        return None if loaded is None else loaded.device
+
     def _device_for_swap(self) -> DeviceTurn:
         """The right to swap on the device that serves. Raises Problem where another worker swaps there."""
-        loaded = None if self.current is None else self.current.loaded
-        device = None if loaded is None else loaded.device
+        device = self.device
         turn = DeviceTurn(lock_file(self.settings.device_locks, device, "swap"))
         if turn.try_enter():
             return turn

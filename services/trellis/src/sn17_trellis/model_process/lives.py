@@ -124,8 +124,8 @@ class Lives(Protocol):
         """
         ...
 
-    def after_job(self) -> None:
-        """Between two jobs: measure."""
+    def after_job(self, gaussians: int | None) -> None:
+        """Between two jobs: measure. ``gaussians`` of the asset that was made, None if there is none."""
         ...
 
     def stop_acts(self) -> None:
@@ -178,7 +178,7 @@ class OneLife:
             "the model is no process of its own here (SN17_MODEL_PROCESS=off): ask the worker to exit",
         )
 
-    def after_job(self) -> None:
+    def after_job(self, gaussians: int | None) -> None:
         """There is nothing to measure."""
 
     def stop_acts(self) -> None:

@@ -78,11 +78,15 @@ class Meter:
         loaded = None if serving is None else serving.loaded
         return None if loaded is None else self._why_exclusive(loaded.device)
 
-    def after_job(self) -> None:
-        """Between two jobs, with one model process."""
-        used = self.used()
-        if used is not None:
-            self.measures.after_job(used)
+    def after_job(self, gaussians: int | None, *, alone: bool) -> None:
+        """Between two jobs; the size of the asset if there is one. Growth is of one model process alone."""
+        reading = self._read_memory()
+        if reading is None:
+            return
+        if gaussians is not None and reading.limit is not None:
+            self.measures.made(gaussians, reading.unreclaimable, int(self._refuse_ratio * reading.limit))
+        if alone:
+            self.measures.after_job(reading.unreclaimable)
 
     def started(self, life: Life) -> None:
         """A fresh life serves alone: its start tells what the next one will need."""

@@ -101,7 +101,7 @@ class LivesCollector(Collector):
         yield GaugeMetricFamily(
             MetricName.SWAP_THRESHOLD_RATIO,
             "Share of the limit at which a swap should begin.",
-            terms.threshold_ratio,
+            terms.due_ratio,
         )
         found = GaugeMetricFamily(MetricName.SWAP_TERM, "Terms of the swap threshold.", labels=["term"])
         for name, size in terms.by_name().items():

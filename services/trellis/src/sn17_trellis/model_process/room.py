@@ -6,8 +6,10 @@ import math
 import statistics
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
+
+from sn17_trellis.model_process.fading import Best, Costs, Fading, best
 
 IN_SERVICE: Final = 0.01
 FREED_LEAST: Final = 0.5
@@ -30,7 +32,9 @@ class Terms:
     jobs. ``start_seconds``: from a start until the process serves, which is what a replacement costs;
     ``device_seconds``: the part of it that needs the device, which is what a swap costs. ``device_need`` and
     ``device_free`` are None without a device. ``freed``: share of what the last life had added that its end
-    gave back; the rest is held by the service, and no other act than a new container frees it.
+    gave back; the rest is held by the service, and no other act than a new container frees it. ``faded``:
+    how far from rest to the refusing level memory should fill where assets get smaller with it, and the act
+    that is due then; None where they do not.
     """
 
     limit: int
@@ -46,6 +50,7 @@ class Terms:
     device_seconds: float = 0.0
     jump: int = 0
     freed: float = 1.0
+    faded: Best | None = None
 
     @property
     def refuse(self) -> int:
@@ -59,17 +64,28 @@ class Terms:
 
     @property
     def threshold(self) -> int:
-        """The level at which a swap should begin: one generation before it fits no more."""
+        """The last level at which a swap may begin: one generation before it fits no more."""
         return self.refuse - self.fresh_peak - self.growth * self.jobs_meanwhile - max(self.growth, self.jump)
 
     @property
-    def threshold_ratio(self) -> float:
-        return self.threshold / self.limit
+    def due(self) -> int:
+        """The level at which a swap should begin: the last one, or where assets have become too small."""
+        return self.threshold if self.faded is None else min(self.threshold, self.faded_at)
+
+    @property
+    def faded_at(self) -> int:
+        """Where assets have become so small that another life earns more than it costs."""
+        way = 1.0 if self.faded is None else self.faded.way
+        return self.rest + math.floor(way * (self.refuse - self.rest))
+
+    @property
+    def due_ratio(self) -> float:
+        return self.due / self.limit
 
     @property
     def half_way(self) -> float:
-        """Half of the way from a fresh process at rest to the threshold."""
-        return self.rest + (self.threshold - self.rest) / 2
+        """Half of the way from a fresh process at rest to where a swap is due."""
+        return self.rest + (self.due - self.rest) / 2
 
     @property
     def swap_pays(self) -> bool:
@@ -84,6 +100,8 @@ class Terms:
             return False
         if self.growth <= 0:
             return True
+        if self.faded is not None and self.due < self.threshold:
+            return self.faded.swap
         swapped = (self.threshold - self.rest) / self.growth + self.jobs_meanwhile + 0.5
         replaced = (self.refuse - self.rest) / self.growth + 0.5
         if swapped <= 0 or replaced <= 0:
@@ -97,7 +115,7 @@ class Terms:
             "fresh_peak": self.fresh_peak,
             "fresh_rest": self.rest,
             "growth": self.growth,
-            "threshold": max(0, self.threshold),
+            "threshold": max(0, self.due),
         }
 
 
@@ -121,12 +139,22 @@ def not_worth_it(terms: Terms, used: int) -> str | None:
     """Why no swap should begin at ``used`` bytes for the sake of memory; None where one should."""
     if terms.freed < FREED_LEAST:
         return f"the end of the last model process gave back {terms.freed:.0%} of what had been added"
+    if terms.faded is not None and not terms.swap_pays:
+        return f"assets get smaller as memory fills: replacements at {_mib(terms.due)} leave more of them"
     if not terms.swap_pays:
         return (
             f"with {_mib(terms.growth)} a generation, replacements at {_mib(terms.refuse)} cost less than "
             f"swaps at {_mib(terms.threshold)}"
         )
     return no_room(terms, used)
+
+
+def too_small(terms: Terms, used: int) -> str | None:
+    """Why the model process should be replaced at ``used`` bytes for the sake of its assets, or None."""
+    faded = terms.faded
+    if faded is None or faded.swap or terms.freed < FREED_LEAST or used < terms.faded_at:
+        return None
+    return f"assets get smaller as memory fills, and a replacement pays from {_mib(terms.faded_at)} on"
 
 
 def job_must_wait(terms: Terms, used: int, fresh_now: int) -> bool:
@@ -149,6 +177,7 @@ class Measures:
     swaps: deque[float] = field(default_factory=lambda: deque(maxlen=SWAPS_KEPT))
     growths: deque[int] = field(default_factory=lambda: deque(maxlen=GROWTHS_KEPT))
     freed: float = 1.0
+    fading: Fading = field(default_factory=Fading)
     _last: int | None = None
 
     def started(self, peak: int, seconds: float) -> None:
@@ -185,6 +214,26 @@ class Measures:
             self.growths.append(used - self._last)
         self._last = used
 
+    def made(self, gaussians: int, used: int, refuse: int) -> None:
+        """A job's asset and the container's level with it; the guard refuses from ``refuse`` bytes on."""
+        if self.rest is not None and refuse > self.rest:
+            self.fading.add((used - self.rest) / (refuse - self.rest), gaussians)
+
+    def _faded(self, terms: Terms) -> Best | None:
+        whole = terms.refuse - terms.rest
+        shares = self.fading.shares() if min(terms.growth, terms.job_seconds, whole) > 0 else None
+        if shares is None:
+            return None
+        costs = Costs(
+            job_seconds=terms.job_seconds,
+            job_way=terms.growth / whole,
+            beside_way=terms.fresh_peak / whole,
+            jobs_meanwhile=terms.jobs_meanwhile,
+            swap_seconds=terms.device_seconds,
+            replace_seconds=terms.start_seconds,
+        )
+        return best(shares, costs)
+
     @property
     def growth(self) -> int:
         """Mean of the latest generations, or their median where that is more."""
@@ -211,7 +260,7 @@ class Measures:
             return None
         # Before the first job and canary, a job is taken to last as long as the start did.
         job = job_seconds or self.canary_seconds or seconds
-        return Terms(
+        found = Terms(
             limit,
             refuse_ratio,
             self.fresh_peak,
@@ -226,6 +275,7 @@ class Measures:
             max(0, *self.growths) if self.growths else 0,
             self.freed,
         )
+        return replace(found, faded=self._faded(found))
 
 
 def quantile(values: Iterable[float], share: float) -> float:

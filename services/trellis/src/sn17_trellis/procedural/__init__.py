@@ -1,4 +1,4 @@
-"""A numpy-only generator for tests and for trying things out: it knows the local network's grammar."""
+"""A numpy-only generator for tests and for trying things out: any prompt gives some object."""
 
 from sn17_trellis.procedural.backend import ProceduralBackend
 

@@ -1,4 +1,8 @@
-"""The ``procedural`` backend: the grammar's scenes and extruded pictures, by numpy alone."""
+"""The ``procedural`` backend: the grammar's scenes and extruded pictures, by numpy alone.
+
+A generator for tests and demonstrations, not a model. A prompt outside the grammar gives some object, always
+the same one: of the shape and colour that it names, else of ones that a hash of its words chooses.
+"""
 
 from __future__ import annotations
 
@@ -152,12 +156,7 @@ class ProceduralBackend:
         if job.image is not None:
             image = job.image
             return lambda resolution: image_surface(image, resolution)
-        try:
-            objects = sn17_scene.layout(sn17_scene.parse(job.prompt or ""))
-        except sn17_scene.PromptError as error:
-            raise BadPrompt(
-                f"the procedural backend understands the local network's grammar only: {error}"
-            ) from None
+        objects = sn17_scene.layout(_scene(job.prompt or ""))
         return lambda resolution: scene_surface(objects, resolution)
 
     @staticmethod
@@ -171,3 +170,14 @@ class ProceduralBackend:
         if cancelled():
             raise Cancelled
         return self._clock()
+
+
+def _scene(prompt: str) -> sn17_scene.Scene:
+    try:
+        return sn17_scene.parse(prompt)
+    except sn17_scene.PromptError:
+        pass
+    try:
+        return sn17_scene.imagine(prompt)
+    except sn17_scene.PromptError as error:
+        raise BadPrompt(str(error)) from None

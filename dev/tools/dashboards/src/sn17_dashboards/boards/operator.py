@@ -41,6 +41,18 @@ OPERATOR = Board(
             kind="bars",
         ),
         Panel(
+            "Rules breached",
+            "Workers by rule, also rules that are observed only.",
+            "short",
+            (Query(f"sum by (rule) ({selected(Metric.RULE_BREACHES)}) > 0", "{{rule}}"),),
+        ),
+        Panel(
+            "Suspect GPUs",
+            "Two remediations in a row failed there: to be tested by a person.",
+            "short",
+            (Query(f"max by (uuid, node) ({selected(Metric.SUSPECT_DEVICES)})", "{{uuid}} on {{node}}"),),
+        ),
+        Panel(
             "Queries without a usable answer",
             "No data is not bad data: nothing is done on it.",
             "short",

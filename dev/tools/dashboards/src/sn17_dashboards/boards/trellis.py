@@ -111,6 +111,43 @@ TRELLIS = Board(
             (Query(f"sum by (pod, kind) ({selected(Metric.GPU_MEMORY)})", "{{pod}} {{kind}}"),),
         ),
         Panel(
+            "GPU faults and throttling",
+            "What the driver reports of a broken GPU, and why its clocks are lowered.",
+            "short",
+            (
+                Query(
+                    f"max by (pod, uuid, reason) ({selected(Metric.DEVICE_FAULT)})",
+                    "{{pod}} {{uuid}} {{reason}}",
+                    "red",
+                ),
+                Query(
+                    f"max by (pod, reason) ({selected(Metric.DEVICE_THROTTLED)}) > 0",
+                    "{{pod}} {{reason}}",
+                ),
+            ),
+        ),
+        Panel(
+            "GPU memory errors",
+            "Since the driver was loaded, as the driver counts them.",
+            "short",
+            (
+                Query(
+                    f"max by (pod, kind) ({selected(f'{Metric.DEVICE_ECC_ERRORS}_total')})",
+                    "{{pod}} {{kind}}",
+                ),
+                Query(
+                    f"max by (pod, xid) ({increase(f'{Metric.DEVICE_XIDS}_total')}) > 0",
+                    "{{pod}} Xid {{xid}}",
+                ),
+            ),
+        ),
+        Panel(
+            "Model starts that failed",
+            "In a row; 0 while one serves. From 5 on the operator restarts the worker.",
+            "short",
+            (Query(f"max by (pod) ({selected(Metric.MODEL_FAILING_STARTS)}) > 0", "{{pod}}"),),
+        ),
+        Panel(
             "Fixes by verdict",
             "What the fixer made of the splats.",
             "short",
