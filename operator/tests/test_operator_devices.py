@@ -184,6 +184,25 @@ async def test_device_that_is_well_again_before_its_worker_has_drained_costs_not
     assert sim.count("RemediationWithdrawn") == 1
 
 
+async def test_hours_of_not_knowing_lead_to_nothing() -> None:
+    """Kubelet cannot tell, the driver has no word, and Prometheus is gone for a while."""
+    sim = await with_cards(spec_with(rules={"device": {"action": "Enforce"}}))
+    for worker in sim.workers:
+        sim.world.change(
+            worker, devices=(Device("GPU-a", DeviceHealth.UNKNOWN), Device("", DeviceHealth.UNKNOWN))
+        )
+        worker.device = ""
+    sim.workers[0].fault = "what_a_later_version_says"
+    await sim.run(60)
+    sim.world.prometheus_up = False
+    await sim.run(60)
+    sim.world.prometheus_up = True
+    await sim.run(120)
+    assert (sim.world.exits, sim.world.evictions, sim.world.swaps) == ([], 0, 0)
+    assert sim.count("WorkerCordoned") == sim.count("DeviceSuspect") == sim.count("DeviceUnhealthy") == 0
+    assert condition(sim) == ("False", "NoneSuspect")
+
+
 # --- DeviceSuspect ------------------------------------------------------------------------------------
 
 
@@ -215,6 +234,12 @@ TRIAL = Trial("GPU-a", "n", "w", "GpuError", NOW - 100, "old", NOW - 60)
         (TRIAL, on_card(RuleName.MEMORY_HIGH), 0),  # a leak is a process's own doing
         (TRIAL, on_card(RuleName.GPU_ERROR, life="old"), 0),  # the act has not been done yet
         (replace(TRIAL, judged=True, failures=1), on_card(RuleName.GPU_ERROR), 1),  # counted already
+        (
+            TRIAL,
+            replace(on_card(RuleName.GPU_ERROR), degraded_since=NOW - 101),
+            0,
+        ),  # sick before, on a shared card
+        (TRIAL, replace(on_card(RuleName.GPU_ERROR), degraded_since=NOW - 100), 1),
         (replace(TRIAL, done_at=NOW - 601), on_card(RuleName.GPU_ERROR), 0),  # it held for ten minutes
     ],
 )

@@ -18,7 +18,7 @@ DEFAULTS: Final = {
     "enhance always": "not offered",
     "everything": "",
     "operator": "on",
-    "swap, not a restart": "kept, but where a device breaks (`strategy`)",
+    "swap, not a restart": "on (`strategy`), but for a device error, which restarts the container",
     "restart, not a swap": "a choice (`strategy`)",
     "recycle, not cordon alone": "on (`mode`)",
     "cordon alone, not observe": "a choice (`mode`)",
