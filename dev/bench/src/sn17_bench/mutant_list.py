@@ -170,14 +170,9 @@ _PLANNER: Final = (
         DEVICES,
         "core/devices.py",
         ("not trial.judged and now - since < young", "not trial.judged"),
-<<<<<<< HEAD
         ("failing is not None and not trial.judged and", "failing is not None and"),
-        ("failures >= FAILED_REMEDIES", "failures > FAILED_REMEDIES"),
-=======
-        ("sick is not None and not trial.judged and", "sick is not None and"),
         ("(w.degraded_since or now) >= trial.at", "True"),
-        ("failures >= FAILED_CURES", "failures > FAILED_CURES"),
->>>>>>> main
+        ("failures >= FAILED_REMEDIES", "failures > FAILED_REMEDIES"),
         ("worker.pod.created_at > suspect_at", "True"),
         ("and rule != RuleName.CANARY_DISAGREES", ""),
         ("return {} if len(used) > scaled(", "return {} if False and len(used) > scaled("),

@@ -66,18 +66,11 @@ def _settled(spec: Spec, trial: Trial, users: Sequence[Worker], now: float) -> T
         trial = replace(trial, done_at=now)
     since = trial.at if trial.done_at is None else trial.done_at
     young = spec.recycle.young_seconds
-<<<<<<< HEAD
-    failing = next((w for w in others if _pointing(w)), None)
+    # Another pod on a shared card that was unhealthy before the act is no proof against it.
+    failing = next((w for w in others if _pointing(w) and (w.degraded_since or now) >= trial.at), None)
     if failing is not None and not trial.judged and now - since < young:
         return _failed(replace(trial, judged=True, pod=failing.pod.name, node=failing.pod.node), now)
     # Nothing to judge by clears no device that is suspect already.
-=======
-    # Another pod on a shared card that was sick before the act is no proof against it.
-    sick = next((w for w in others if _pointing(w) and (w.degraded_since or now) >= trial.at), None)
-    if sick is not None and not trial.judged and now - since < young:
-        return _failed(replace(trial, judged=True, pod=sick.pod.name, node=sick.pod.node), now)
-    # Nothing to judge by is no cure of a device that is suspect already.
->>>>>>> main
     good = (Health.HEALTHY,) if trial.suspect_at is not None else (Health.HEALTHY, Health.IDLE)
     well = all(w.verdict.health in good and w.pod.ready and w.pod.intent is None for w in users)
     return None if well and now - since >= young else trial
