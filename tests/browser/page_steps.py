@@ -14,10 +14,17 @@ if TYPE_CHECKING:
 
 AXE = Path(__file__).parents[2] / "dev/page/node_modules/axe-core/axe.min.js"
 
+_DRAWN = """() => {
+  const small = new OffscreenCanvas(64, 64).getContext("2d");
+  small.drawImage(document.getElementById("view"), 0, 0, 64, 64);
+  return small.getImageData(0, 0, 64, 64).data.some((value, at) => at % 4 === 3 && value > 100);
+}"""
+
 
 async def shown(page: Page) -> str:
     """Waits until an asset is on the stage; its number of gaussians as the page writes it."""
     await page.wait_for_selector("#save-ply:not([disabled])")
+    await page.wait_for_function(_DRAWN, polling=300)
     return await page.inner_text("#facts dt:has-text('Gaussians') + dd")
 
 

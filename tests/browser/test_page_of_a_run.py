@@ -40,8 +40,8 @@ async def test_from_words_and_a_picture_to_files_while_the_fleet_works(page: Pag
         await until_text(page, "#steps li:first-child", "ready after")
 
         await until_text(page, "#list", "accepted (score")
-        await until_text(page, "#list", "· validator")
-        await until_text(page, "#list", "· own")
+        await until_text(page, "#list", "validator 1")
+        await until_text(page, "#list", "own")
         await page.select_option("#door", "validators")
         await until_text(page, "#success", "%")
         await page.locator("#list button").filter(has_text="accepted (score").first.click()

@@ -180,7 +180,9 @@ async def test_seven_hundred_thousand_gaussians_are_shown(browser: Browser, page
 async def test_a_broken_asset_says_so_and_the_next_one_is_shown(page: Page, served: Rig) -> None:
     served.miner.tasks = [task(n) for n in (3, 2, 1)]
     served.miner.assets |= {2: b"no splat"}
+    await page.emulate_media(reduced_motion="reduce")
     await page.goto(served.url)
+    empty = await look(page)
     await until_text(page, "#view-note", "It cannot be shown: no asset of task 3 is kept")
     assert await page.is_disabled("#save-spz")
     await page.click("#list li:nth-child(2) button")
@@ -188,6 +190,10 @@ async def test_a_broken_asset_says_so_and_the_next_one_is_shown(page: Page, serv
     await page.click("#list li:nth-child(3) button")
     assert await shown(page) == "2,000"
     assert await page.inner_text("#view-note") == ""
+    await until_it_looks_other(page, empty)
+    await page.click("#list li:nth-child(2) button")
+    await until_text(page, "#view-note", "It cannot be shown: the kept asset cannot be read")
+    assert await page.get_attribute("#view", "aria-label") == "No asset is shown"
 
 
 async def test_the_page_goes_on_when_the_gateway_comes_back(page: Page, served: Rig) -> None:
@@ -205,10 +211,11 @@ async def test_the_page_goes_on_when_the_gateway_comes_back(page: Page, served: 
 
 async def test_text_of_others_is_never_markup(page: Page, served: Rig) -> None:
     served.miner.tasks[0] |= {"prompt": "<img src=x onerror='window.bad=1'><b>bold</b>"}
-    served.miner.workers = [worker(state="ready", reason="<script>window.bad=1</script>")]
+    served.miner.workers = [{**worker(), "state": "refusing", "reason": "<script>window.bad=1</script>"}]
     await page.goto(served.url)
     await shown(page)
     await until_text(page, "#facts", "<b>bold</b>")
+    await until_text(page, "#workers", "refusing: <script>")
     assert await page.evaluate("window.bad === undefined && !document.querySelector('main b, main img')")
 
 

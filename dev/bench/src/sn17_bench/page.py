@@ -1,11 +1,12 @@
-"""The page in Chromium over real runs of `sn17 up`: first paint, prompt to a turning splat, memory.
+"""The page in Chromium: first paint and prompt to a turning splat over a real `sn17 up`, and its memory.
 
     make test-browser                                     # once: installs the group browser
     python -m sn17_bench.page [--assets 200] [--repeat 5] [--json FILE]
 
 Draws in software. The browser runs already when the clock starts, as a person's does; every first paint is
-that of a new profile with an empty cache. Baselines of the same run: the same of an empty page, and the
-memory of the page before the list is scrolled.
+that of a new profile with an empty cache. For the memory the gateway is real, and the miner behind it is
+that of the page's tests, with 200 assets at once. Baselines of the same run: the paint of an empty page, and
+the memory before the list is scrolled.
 """
 
 from __future__ import annotations
@@ -19,9 +20,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
+
+from sn17_splats import encode_spz
 
 from sn17_bench.browser import missing, opened, renderer_mib
 from sn17_bench.page_stack import local_stack
@@ -33,7 +37,7 @@ WAIT_MS: Final = 300_000
 FIRST_PAINT_GOAL_MS: Final = 1000.0
 SPLAT_GOAL_SECONDS: Final = 10.0
 MEMORY_GOAL_MIB: Final = 500.0
-_LIST_SCROLL: Final = "(top) => { const list = document.getElementById('list'); list.scrollTop = top; }"
+GAUSSIANS: Final = 30_000
 _CHANGED: Final = (
     "([before]) => { const now = document.getElementById('view').toDataURL(); return now !== before; }"
 )
@@ -70,20 +74,18 @@ async def list_mib(browser: Browser, url: str, assets: int) -> dict[str, float]:
         page.set_default_timeout(WAIT_MS)
         await page.goto(url)
         await page.wait_for_selector("#save-ply:not([disabled])")
-        before = await renderer_mib(browser)
-        await page.wait_for_selector(f"#list li:nth-child({assets})", state="attached", timeout=2 * WAIT_MS)
+        before = most = await renderer_mib(browser)
         await page.click("#turn")
-        most, height = before, int(await page.evaluate("document.getElementById('list').scrollHeight"))
-        for top in range(0, height, 500):
-            await page.evaluate(_LIST_SCROLL, top)
-            await page.wait_for_timeout(2500)
+        for place in range(1, assets + 1, 4):
+            await page.locator(f"#list li:nth-child({place})").scroll_into_view_if_needed()
+            await page.wait_for_selector(f"#list li:nth-child({place}) .thumb.ready", state="attached")
             most = max(most, await renderer_mib(browser))
         drawn = await page.locator(".thumb.ready").count()
         return {"page_mib": before, "list_mib": most, "listed": assets, "drawn": drawn}
 
 
 async def measure(assets: int, repeat: int) -> dict[str, Any]:
-    """All figures: one run at rest for times, one run that makes ``assets`` assets for memory."""
+    """All figures."""
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         async with opened() as browser:
@@ -101,10 +103,24 @@ async def measure(assets: int, repeat: int) -> dict[str, Any]:
                 ]
                 await page.close()
             (Path(folder) / "b").mkdir()
-            many = ("--validators", "8", "--max-gaussians", "30000", "--time-scale", "0.003")
-            with local_stack(Path(folder) / "b", *many) as url:
-                found |= await list_mib(browser, url, assets)
+            with _listed(Path(folder) / "b", assets) as url:
+                found |= {"gaussians": GAUSSIANS, **await list_mib(browser, url, assets)}
     return found
+
+
+@contextmanager
+def _listed(folder: Path, assets: int) -> Iterator[str]:
+    """The page's address at a gateway whose miner has so many assets."""
+    root = Path(__file__).resolve().parents[4]
+    sys.path += [str(root / part) for part in ("libs/page/tests", "services/gateway/tests", "tests/browser")]
+    from page_miner import splats, task
+    from page_rig import rig
+
+    with rig(folder) as served:
+        different = [encode_spz(splats(GAUSSIANS, seed)) for seed in range(10)]
+        served.miner.tasks = [task(n) for n in range(assets, 0, -1)]
+        served.miner.assets = {n: different[n % 10] for n in range(1, assets + 1)}
+        yield served.url
 
 
 def rows(found: dict[str, Any]) -> Iterator[tuple[str, str, str]]:

@@ -32,9 +32,8 @@ TURN_PRESSES: Final = 42
 
 
 async def take(folder: Path, url: str) -> None:
-    """Everything, in the order in which a run shows it."""
+    """Everything; the animation last, since it takes minutes."""
     async with opened() as browser:
-        await _animation(browser, url, folder / "page.webp")
         page = await _window(browser, 1280, 900)
         await page.goto(url)
         await page.wait_for_selector(f"#list li:nth-child({ASSETS}) .thumb", state="attached")
@@ -51,6 +50,7 @@ async def take(folder: Path, url: str) -> None:
         await page.locator("#assets").screenshot(path=folder / "assets-light.png")
         await page.close()
         await _phone(browser, url, folder / "phone-dark.png")
+        await _animation(browser, url, folder / "page.webp")
 
 
 async def _window(browser: Browser, width: int, height: int, scale: float = 1) -> Page:

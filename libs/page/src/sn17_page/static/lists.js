@@ -63,8 +63,9 @@ export class AssetList {
     const thumb = make("span", { class: "thumb", "aria-hidden": true });
     const prompt = make("span", { class: "prompt" });
     const said = make("span", { class: "verdict" });
-    const button = make("button", { type: "button" }, thumb, prompt, said);
-    const item = { row: make("li", {}, button), thumb, prompt, said, button, asset, watched: false };
+    const from = make("span", { class: "verdict" });
+    const button = make("button", { type: "button" }, thumb, prompt, said, " ", from);
+    const item = { row: make("li", {}, button), thumb, prompt, said, from, button, asset, watched: false };
     button.addEventListener("click", () => this.choose(item));
     return item;
   }
@@ -72,7 +73,9 @@ export class AssetList {
   #update(item, asset) {
     item.asset = asset;
     setText(item.prompt, title(asset));
-    setText(item.said, `${verdict(asset)} · ${door(asset)}`);
+    setText(item.said, verdict(asset));
+    setText(item.from, door(asset));
+    setText(item.thumb, asset.kept ? "" : asset.outcome ? "no asset" : "…");
     item.said.className = tone(asset);
     if (asset.kept && !item.watched) {
       item.watched = true;
@@ -107,7 +110,8 @@ function stateOf(worker) {
   if (worker.job) {
     return worker.job.steps ? `${worker.job.stage} ${worker.job.step} of ${worker.job.steps}` : worker.job.stage;
   }
-  return [worker.state ?? "no answer", worker.reason].filter(Boolean).join(": ");
+  // Of a worker that is ready, the reason says for whom the miner holds it.
+  return worker.state === "ready" ? "ready" : [worker.state ?? "no answer", worker.reason].filter(Boolean).join(": ");
 }
 
 function memoryOf(worker) {
@@ -117,7 +121,7 @@ function memoryOf(worker) {
 }
 
 const recycleOf = (worker, now) => (worker.recycled
-  ? `${worker.recycled} ${worker.recycle_outcome.replaceAll("_", " ")} (${worker.recycle_reason}), ${ago(worker.recycled_at, now)}` : "-");
+  ? `${worker.recycled} ${worker.recycle_outcome.replaceAll("_", " ")}, ${ago(worker.recycled_at, now)}` : "-");
 
 export function showSuccess(state) {
   const lines = [...state.validators, ...state.gateways];
@@ -127,7 +131,7 @@ export function showSuccess(state) {
     make("td", {}, percent(line.success)))) : [make("tr", {}, make("td", { colspan: 4 }, "No task has ended yet."))]);
 }
 
-/** Says each recycle once, when it begins and when it ends. */
+/** Says each recycle once, when it begins and when it ends; at first the last one of each worker. */
 export class Events {
   #before = null;
 
@@ -135,14 +139,15 @@ export class Events {
     const lines = [];
     for (const worker of workers) {
       const before = this.#before?.get(worker.name);
-      if (before && worker.recycling && !before.recycling) lines.push(`${worker.name}: ${worker.recycling} has begun`);
-      if (before && worker.recycled_at && worker.recycled_at !== before.recycled_at) {
-        lines.push(`${worker.name}: ${worker.recycled} ${worker.recycle_outcome.replaceAll("_", " ")}, ${worker.recycle_reason}`);
+      if (worker.recycling && !before?.recycling) lines.push([now, `${worker.name}: ${worker.recycling} has begun`]);
+      if (worker.recycled_at && worker.recycled_at !== before?.recycled_at) {
+        const how = `${worker.recycled} ${worker.recycle_outcome.replaceAll("_", " ")}`;
+        lines.push([worker.recycled_at, `${worker.name}: ${how}, ${worker.recycle_reason}`]);
       }
     }
     this.#before = new Map(workers.map((worker) => [worker.name, worker]));
-    const clock = new Date(now * 1000).toLocaleTimeString("en-GB");
-    at("events").prepend(...lines.map((line) => make("li", {}, `${clock} ${line}`)));
+    const clock = (when) => new Date(when * 1000).toLocaleTimeString("en-GB");
+    at("events").prepend(...lines.map(([when, line]) => make("li", {}, `${clock(when)} ${line}`)));
     while (at("events").children.length > MAX_EVENTS) at("events").lastChild.remove();
   }
 }

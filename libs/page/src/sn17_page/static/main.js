@@ -19,7 +19,6 @@ const requests = new Requests((request) => show({ id: request.id, task_id: reque
 
 let current = null;
 let loading = null;
-let started = false;
 let last = null;
 
 /** A request of this page in the shape of the list's assets. */
@@ -50,6 +49,8 @@ async function show(source, asset) {
   } catch (error) {
     if (signal.aborted) return;
     current = null;
+    viewer.clear();
+    at("view").setAttribute("aria-label", "No asset is shown");
     at("save-ply").disabled = at("save-spz").disabled = true;
     setText(at("view-note"), `It cannot be shown: ${error.message}`);
   }
@@ -78,11 +79,8 @@ function update(state) {
   requests.progress(state);
   const shown = current && known(current.source.task_id);
   if (shown) facts(shown, current.gaussians);
-  if (!started) {
-    started = true;
-    const newest = list.newest();
-    if (newest && !current) list.choose(newest);
-  }
+  const newest = loading ? null : list.newest();
+  if (newest) list.choose(newest);
 }
 
 async function poll() {
@@ -117,7 +115,7 @@ async function enter() {
   await poll();
 }
 
-at("login").addEventListener("submit", async (event) => {
+at("login-form").addEventListener("submit", async (event) => {
   event.preventDefault();
   api.storeKey(at("key").value.trim());
   try {

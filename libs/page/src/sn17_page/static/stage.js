@@ -12,6 +12,11 @@ export class Stage {
     this.#canvas = canvas;
   }
 
+  /** Whether the gaussians are in order for the view that was drawn last. */
+  get sorted() {
+    return !this.#spark.sorting && !this.#spark.sortDirty;
+  }
+
   get ready() {
     return this.#mesh !== null;
   }
@@ -55,6 +60,7 @@ export class Stage {
     this.#scene.remove(this.#mesh);
     this.#mesh.dispose();
     this.#mesh = null;
+    this.#renderer.clear();
   }
 
   /** Whether the picture is as large as a canvas of this size has it. */

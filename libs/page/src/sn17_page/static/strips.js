@@ -42,21 +42,24 @@ function cloud(payload) {
     count, positions: new Float32Array(3 * count), colors: new Float32Array(3 * count),
     opacities: new Float32Array(count), radii: new Float32Array(count), distance: 2,
   };
-  let squares = 0;
+  const lengths = new Float32Array(count);
   for (let i = 0; i < count; i += 1) {
     const from = i * step;
+    let square = 0;
     for (let axis = 0; axis < 3; axis += 1) {
       const at = HEADER_BYTES + 3 * (3 * from + axis);
       const fixed = ((payload[at] << 8) | (payload[at + 1] << 16) | (payload[at + 2] << 24)) >> 8;
       found.positions[3 * i + axis] = fixed * unit;
-      squares += (fixed * unit) ** 2;
+      square += (fixed * unit) ** 2;
       const color = 0.5 + 0.2820948 * ((payload[colors + 3 * from + axis] / 255 - 0.5) / 0.15);
       found.colors[3 * i + axis] = Math.min(1, Math.max(0, color));
     }
+    lengths[i] = Math.sqrt(square);
     found.opacities[i] = payload[alphas + from] / 255;
     found.radii[i] = radius(payload, scales + 3 * from) * Math.sqrt(step);
   }
-  found.distance = Math.min(50, Math.max(0.2, 4.2 * Math.sqrt(squares / count)));
+  // A few strays far away do not make the rest small.
+  found.distance = Math.min(50, Math.max(0.2, 3 * lengths.sort()[Math.floor(0.99 * (count - 1))]));
   return found;
 }
 

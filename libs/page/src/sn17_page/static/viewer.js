@@ -3,8 +3,8 @@
 import { Stage } from "./stage.js";
 
 const TURN_PER_SECOND = 0.5;
-/** The renderer sorts on its own time: it draws on for so long after the last change. */
-const SETTLE_MS = 1500;
+/** The renderer loads and sorts on its own time: it draws so many frames after the last change, however slow. */
+const SETTLE_FRAMES = 20;
 /** Slower frames get fewer pixels, quick ones more again. */
 const SLOW_MS = 90;
 const QUICK_MS = 30;
@@ -13,7 +13,7 @@ const KEYS = { ArrowLeft: [0.15, 0], ArrowRight: [-0.15, 0], ArrowUp: [0, 0.1], 
 
 export class Viewer {
   #canvas; #stage; #yaw = 0; #pitch = 0.3; #distance = 2; #last = 0; #drag = null; #running = false;
-  #visible = true; #changed = 0; #pace = QUICK_MS; #ratio = Infinity; #turning;
+  #visible = true; #left = 0; #pace = QUICK_MS; #ratio = Infinity; #turning;
 
   constructor(canvas) {
     this.#canvas = canvas;
@@ -47,16 +47,16 @@ export class Viewer {
 
   set turning(value) {
     this.#turning = value;
-    this.#changed = performance.now();
+    this.#left = SETTLE_FRAMES;
   }
 
   #zoom(factor) {
     this.#distance *= factor;
-    this.#changed = performance.now();
+    this.#left = SETTLE_FRAMES;
   }
 
   #move(yaw, pitch) {
-    this.#changed = performance.now();
+    this.#left = SETTLE_FRAMES;
     this.#yaw += yaw;
     this.#pitch = Math.min(1.4, Math.max(-1.4, this.#pitch + pitch));
   }
@@ -65,12 +65,17 @@ export class Viewer {
   async show(bytes, form) {
     const { gaussians, distance } = await this.#stage.load(bytes, form);
     this.#distance = distance;
-    this.#changed = performance.now();
+    this.#left = SETTLE_FRAMES;
     if (!this.#running) {
       this.#running = true;
       requestAnimationFrame((time) => this.#frame(time));
     }
     return gaussians;
+  }
+
+  /** Show nothing. */
+  clear() {
+    this.#stage.clear();
   }
 
   #frame(time) {
@@ -82,9 +87,10 @@ export class Viewer {
     if (this.turning && !this.#drag) {
       this.#yaw += TURN_PER_SECOND * Math.min(0.1, passed / 1000);
       this.#follow(passed);
-    } else if (time - this.#changed > SETTLE_MS && this.#stage.fits(width, height)) {
+    } else if (this.#left === 0 && this.#stage.sorted && this.#stage.fits(width, height)) {
       return;
     }
+    this.#left = Math.max(0, this.#left - 1);
     this.#stage.size(width, height, Math.min(this.#ratio, 2, devicePixelRatio));
     this.#stage.draw(this.#yaw, this.#pitch, this.#distance);
   }
