@@ -109,6 +109,7 @@ TOGGLES: dict[str, tuple[str, ...]] = {
     ),
     "autoscaling-hpa": ("--set", "trellis.autoscaling.kind=hpa,trellis.autoscaling.minReplicas=1"),
     "autoscaling-keda": ("-f", str(CHART / "values-laptop.yaml"), "--set", "trellis.autoscaling.kind=keda"),
+    "hardened": ("--set", "admissionPolicies.enabled=true,userNamespaces=true"),
     "common-labels": ("--set", "commonLabels.team=mining"),
 }
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 import yaml
-from chart_cases import PRELOADED
+from chart_cases import PRELOADED, scaled_objects
 from sn17.cluster.access import Access, ClusterError
 from sn17.cluster.release import Release
 from sn17_cluster.client import Cluster, CommandError
+from sn17_cluster.stack import wait_until
 
 pytestmark = pytest.mark.cluster
 CHART = Path(__file__).resolve().parents[2] / "charts" / "sn17"
@@ -28,7 +29,9 @@ def cluster(api: Cluster) -> Cluster:
     """The API server with the chart's CRD."""
     for crd in sorted((CHART / "crds").glob("*.yaml")):
         api.apply(crd.read_text())
-    api.wait_established("sn17miners.sn17.io")
+    api.apply(scaled_objects())
+    for name in ("sn17miners.sn17.io", "scaledobjects.keda.sh"):
+        api.wait_established(name)
     return api
 
 
@@ -93,7 +96,7 @@ def test_every_object_is_valid_to_the_servers_own_schema(
         "kubeconform",
         "-schema-location",
         location,
-        "-skip=PodMonitor,PrometheusRule,ScaledObject",  # kinds of operators that are not here
+        "-skip=PodMonitor,PrometheusRule",  # kinds of a Prometheus operator, which is not here
         "-output=json",
         "-summary",
         "-",
@@ -390,3 +393,35 @@ def test_the_crd_hook_may_change_this_crd_and_no_other(
     finally:
         name = role["metadata"]["name"]
         cluster.kubectl("delete", f"clusterrole/{name}", f"clusterrolebinding/{name}")
+
+
+def test_admission_policies_refuse_a_second_of_what_there_must_be_one(
+    cluster: Cluster, namespace: str, chart: Any
+) -> None:
+    release = chart.render("--set", "admissionPolicies.enabled=true", namespace=namespace)
+    (workers,) = release.of("SN17Miner")
+    miner = release.one("StatefulSet", "sn17-miner")
+    try:
+        cluster.apply(*release.of("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"))
+        cluster.apply(workers, miner, namespace=namespace)
+        second = {**workers, "metadata": {"name": "second"}}
+        # The API server takes a new policy up within a second or so.
+        wait_until("the refusal", lambda: _refused(cluster, namespace, second), timeout=60)
+        assert "two would remediate" in _refused(cluster, namespace, second)
+        other = {**second, "spec": {"targetRef": {"name": "of-another-release"}}}
+        cluster.apply(other, namespace=namespace)
+        with pytest.raises(CommandError, match="one miner signs with one hotkey"):
+            cluster.kubectl("scale", "statefulset/sn17-miner", "--replicas=2", "-n", namespace)
+        cluster.kubectl("scale", "statefulset/sn17-miner", "--replicas=0", "-n", namespace)
+    finally:
+        for kind in ("validatingadmissionpolicybinding", "validatingadmissionpolicy"):
+            cluster.kubectl("delete", kind, "-l", "app.kubernetes.io/instance=sn17")
+
+
+def _refused(cluster: Cluster, namespace: str, manifest: Mapping[str, Any]) -> str:
+    """Why the API server refuses it; empty where it does not."""
+    try:
+        cluster.apply(manifest, namespace=namespace)
+    except CommandError as error:
+        return str(error)
+    return ""

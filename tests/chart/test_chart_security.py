@@ -140,3 +140,9 @@ def test_what_must_outlive_a_release_is_kept(rendered: Callable[[str], Any]) -> 
     assert miner["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Retain", "whenScaled": "Retain"}
     claim = release.one("PersistentVolumeClaim", "sn17-models")
     assert claim["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+
+
+def test_user_namespaces_are_for_pods_without_a_gpu(rendered: Callable[[str], Any]) -> None:
+    hosts = {component: pod["spec"].get("hostUsers") for component, pod in rendered("hardened").pods()}
+    assert hosts.pop("trellis") is None
+    assert set(hosts.values()) == {False}

@@ -231,3 +231,17 @@ def test_the_laptop_preset_needs_no_further_value(chart: Any) -> None:
     assert "kind: SN17Miner" in chart.run("helm", "template", "sn17", str(CHART), "-f", preset)
     with pytest.raises(ChartError, match=r"image\.registry"):
         chart.run("helm", "template", "sn17", str(CHART))
+
+
+def test_an_image_volume_takes_the_place_of_claim_and_fetch(chart: Any) -> None:
+    weights = f"registry.example/weights@sha256:{'c' * 64}"
+    release = chart.render("--set", f"trellis.model.image={weights}", "--kube-version=1.35.0")
+    pod = release.pod("trellis")
+    assert "initContainers" not in pod["spec"]
+    (volume,) = [each for each in pod["spec"]["volumes"] if each["name"] == "models"]
+    assert volume["image"] == {"reference": weights, "pullPolicy": "IfNotPresent"}
+    assert not [o for o in release.of("PersistentVolumeClaim") if "models" in o["metadata"]["name"]]
+    with pytest.raises(ChartError, match=r"from 1\.35 on"):
+        chart.render("--set", f"trellis.model.image={weights}")
+    with pytest.raises(ChartError, match="image"):
+        chart.render("--set", "trellis.model.image=registry.example/weights:latest")

@@ -54,11 +54,14 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service | quote }}
 {{- if .digest -}}{{ .repository }}@{{ .digest }}{{- else -}}{{ .repository }}:{{ .tag }}{{- end -}}
 {{- end -}}
 
-{{- /* What every pod's spec begins with. Takes (dict "root" $ "account" name "token" bool "values" component values). */ -}}
+{{- /* What every pod's spec begins with. Takes (dict "root" $ "account" name "token" bool "values" component values "gpu" bool). */ -}}
 {{- define "sn17.podSpec" -}}
 serviceAccountName: {{ .account | quote }}
 automountServiceAccountToken: {{ .token }}
 enableServiceLinks: false
+{{- if and .root.Values.userNamespaces (not .gpu) }}
+hostUsers: false
+{{- end }}
 securityContext:
   {{- toYaml .root.Values.podSecurityContext | nindent 2 }}
 {{- with concat .root.Values.global.imagePullSecrets .root.Values.image.pullSecrets }}
@@ -228,7 +231,7 @@ files:
 {{- define "sn17.modelMissing" -}}
 {{- $model := .Values.trellis.model -}}
 {{- $missing := list -}}
-{{- if and (include "sn17.modelOnVolume" .) (not $model.existingClaim) -}}
+{{- if and (include "sn17.modelOnVolume" .) (not $model.existingClaim) (not $model.image) -}}
 {{- range $path, $part := dict "" $model "decoders." $model.decoders "textEncoder." $model.textEncoder -}}
 {{- if not $part.revision -}}
 {{- $missing = append $missing (printf "--set trellis.model.%srevision=COMMIT-OF-%s" $path (base $part.repository)) -}}
@@ -240,7 +243,7 @@ files:
 
 {{- /* Whether the init container fetches a model. */ -}}
 {{- define "sn17.fetchesModel" -}}
-{{- if and (include "sn17.modelOnVolume" .) (not .Values.trellis.model.existingClaim) (not (include "sn17.modelMissing" .)) -}}true{{- end -}}
+{{- if and (include "sn17.modelOnVolume" .) (not .Values.trellis.model.existingClaim) (not .Values.trellis.model.image) (not (include "sn17.modelMissing" .)) -}}true{{- end -}}
 {{- end -}}
 
 {{- define "sn17.modelClaim" -}}
