@@ -98,14 +98,9 @@ def accept(
     """
     target, kept = _target(report, json), _target(record, False)
     console = new_console(error=target.stdout)
-    began, started = datetime.now(UTC), time.monotonic()
-    asked: dict[str, Any] = {
-        "policy": policy,
-        "gaussians_mean": gaussians_mean,
-        "generation_seconds": generation_seconds,
-        "memory_ratio": memory_ratio,
-        "opacity_std": opacity_std,
-    }
+    began = datetime.now(UTC)
+    asked: dict[str, Any] = {"policy": policy, "memory_ratio": memory_ratio, "opacity_std": opacity_std}
+    asked |= {"gaussians_mean": gaussians_mean, "generation_seconds": generation_seconds}
     samples: list[Sample] = []
     renders: list[Render] = []
     checks: list[Check]
@@ -131,10 +126,7 @@ def accept(
     with _cannot_run("accept"):
         target.write(verdict_json(checks, criteria=asdict(criteria), samples=[asdict(s) for s in samples]))
         if record is not None:
-            seconds = time.monotonic() - started
-            kept.write(
-                dump(new_record(made_by, criteria, checks, samples, renders, began=began, seconds=seconds))
-            )
+            kept.write(dump(new_record(made_by, criteria, checks, samples, renders, began=began)))
             console.print(f"record: {record}", highlight=False)
     raise typer.Exit(Exit.DONE if passed(checks) else Exit.NO)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -76,13 +76,12 @@ def new_record(
     renders: Sequence[Render],
     *,
     began: datetime,
-    seconds: float,
 ) -> Record:
-    """The record of an acceptance run."""
+    """The record of an acceptance run that began at that time and ends now."""
     return Record(
         sn17=version_text(),
         began=began,
-        seconds=round(seconds, 1),
+        seconds=round((datetime.now(UTC) - began).total_seconds(), 1),
         passed=passed(checks),
         workers=list(workers),
         criteria=asdict(criteria),

@@ -111,7 +111,7 @@ def build_app(
             backend=settings.backend,
             models=worker.models,
             faults=settings.faults != Faults(),
-            identity=worker.identity,
+            identity=worker.backend.identity,
             driver=driver,
         )
 

@@ -59,7 +59,7 @@ class Worker:
     ) -> None:
         self._service = service
         self._settings = settings
-        self._backend = backend
+        self.backend = backend
         self._log = logging.getLogger("sn17.trellis")
         self._jobs = Jobs()
         self.lives: Lives = lives or OneLife(service.boot_id)
@@ -102,28 +102,21 @@ class Worker:
             jobs_in_flight=lambda: self._jobs.count,
             failing=lambda: self.lives.failing is not None,
         )
-        self._degradation = Degradation(CanaryBook(settings.spool_dir / "canary"), self._metrics)
-        self._admission = Admission(
-            service, self._guard, self._degradation, self._jobs, self.recent, self.lives
-        )
+        self._judge = Degradation(CanaryBook(settings.spool_dir / "canary"), self._metrics)
+        self._admission = Admission(service, self._guard, self._judge, self._jobs, self.recent, self.lives)
         self._upkeep = Upkeep(
-            service, settings, self._guard, self._degradation, self.lives, recycles, random=random.random
+            service, settings, self._guard, self._judge, self.lives, recycles, random=random.random
         )
         self.left_alone = self._upkeep.left_alone
         self.lives.watch(
-            LifeObserver(service, self.recent, self._degradation, self._guard, self._upkeep, self._metrics)
+            LifeObserver(service, self.recent, self._judge, self._guard, self._upkeep, self._metrics)
         )
 
     # --- what others see --------------------------------------------------------------------------
 
     @property
-    def identity(self) -> str:
-        """What assets depend on beside their job, as :attr:`sn17_trellis.backend.Backend.identity`."""
-        return self._backend.identity
-
-    @property
     def models(self) -> tuple[str, ...]:
-        return self._backend.models if self._admission.started else ()
+        return self.backend.models if self._admission.started else ()
 
     @property
     def active(self) -> Running | None:
@@ -137,7 +130,7 @@ class Worker:
 
     @property
     def degraded(self) -> str | None:
-        return self._degradation.degraded.reason if self._degradation.degraded else None
+        return self._judge.degraded.reason if self._judge.degraded else None
 
     @property
     def state(self) -> WorkerState:
@@ -171,10 +164,10 @@ class Worker:
             Problem: it is refused.
         """
         refusal = self.refusal()
-        if refusal is None and running.job.model not in self._backend.models:
+        if refusal is None and running.job.model not in self.backend.models:
             refusal = Problem(
                 Code.BAD_REQUEST,
-                f"this worker has no {running.job.model} model, only: {', '.join(self._backend.models)}",
+                f"this worker has no {running.job.model} model, only: {', '.join(self.backend.models)}",
             )
         if refusal is not None:
             raise refusal
@@ -221,17 +214,17 @@ class Worker:
     def _start(self) -> None:
         clock = self._service.monotonic
         started = clock()
-        self._backend.load()
+        self.backend.load()
         loaded = clock()
-        self._metrics.model = self._backend.identity
-        self._backend.warmup(self._progress_of(None), lambda: self._service.stopping is not None)
+        self._metrics.model = self.backend.identity
+        self.backend.warmup(self._progress_of(None), lambda: self._service.stopping is not None)
         self._metrics.count(GenerationKind.WARMUP, GenerationOutcome.OK)
         self._log.info(
             "backend loaded",
             extra={
-                "backend": self._backend.name,
-                "identity": self._backend.identity,
-                "models": ",".join(self._backend.models),
+                "backend": self.backend.name,
+                "identity": self.backend.identity,
+                "models": ",".join(self.backend.models),
                 "load_seconds": round(loaded - started, 3),
                 "warmup_seconds": round(clock() - loaded, 3),
             },
@@ -276,7 +269,7 @@ class Worker:
             job = (
                 running.job if self.lives.separate else decoded(running.job, self._settings.max_image_pixels)
             )
-            return self._backend.generate(job, self._progress_of(running), running.cancel.is_set)
+            return self.backend.generate(job, self._progress_of(running), running.cancel.is_set)
         except Exception as error:
             raise self._failed(running, error) from error
 
@@ -288,7 +281,7 @@ class Worker:
 
     def run_canary(self) -> Canary:
         """On the worker thread, beside no job."""
-        running = Running(self._backend.canary(), "", self._service.clock())
+        running = Running(self.backend.canary(), "", self._service.clock())
         if not self._claim(running):
             return not_run("a job came first")
         self._upkeep.canary_ran()
@@ -307,7 +300,7 @@ class Worker:
         self._metrics.count(GenerationKind.CANARY, GenerationOutcome.OK)
         if self._settings.guard == "on":
             headroom.say(self._settings.guard_refuse_ratio)
-        verdict = self._degradation.canary(self._backend.identity, encoded.quality, encoded.content_digest)
+        verdict = self._judge.canary(self.backend.identity, encoded.quality, encoded.content_digest)
         encoded.discard()
         return verdict.answer()
 
@@ -320,11 +313,11 @@ class Worker:
         try:
             return encode(generation)
         except UnusableOutput as error:
-            self._degradation.canary_unusable()
+            self._judge.canary_unusable()
             raise self._failed(running, error) from error
 
     def _free(self) -> None:
-        self._backend.cleanup()
+        self.backend.cleanup()
         return_heap()
 
     # --- on the tail thread -----------------------------------------------------------------------
@@ -335,7 +328,7 @@ class Worker:
                 raise Cancelled
             running.stage = "encode"
             encoded = encode(generation)
-            self._degradation.output(encoded.quality)
+            self._judge.output(encoded.quality)
             stored = keep(self.spool, running, encoded, generation.lane)
         except Exception as error:
             problem = self._failed(running, error)
@@ -367,9 +360,9 @@ class Worker:
         problem, outcome = failure(error)
         self._metrics.count(running.job.kind, outcome)
         if isinstance(error, DeviceError):
-            self._degradation.device_failed(error.kind)
+            self._judge.device_failed(error.kind)
         elif isinstance(error, UnusableOutput):
-            self._degradation.suspect()
+            self._judge.suspect()
         elif isinstance(error, GpuOutOfMemory | MemoryError):
             self._free()
         elif isinstance(error, Cancelled):
