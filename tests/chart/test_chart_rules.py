@@ -295,6 +295,15 @@ CASES = (
         False,
         {**gauge("sn17_ready", WORKER, 1), **up(WORKER, "1x300"), **up(OPERATOR, "1x300")},
     ),
+    *(
+        Case(
+            "SN17NoWorkerReady",
+            fires,
+            {**up(OPERATOR, "1x300"), **gauge("sn17_work_tasks", f'{MINER},state="due"', work)},
+            why="scaled to zero",
+        )
+        for fires, work in ((False, 0), (True, 2))
+    ),
     Case("SN17OperatorDown", True, up(OPERATOR, "0x300")),
     Case("SN17OperatorDown", True, up(MINER, "1x300"), why="its target is gone altogether"),
     Case("SN17OperatorDown", False, up(OPERATOR, "1x300")),
