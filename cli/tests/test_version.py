@@ -39,4 +39,4 @@ def test_an_installed_copy_in_somebodys_checkout_names_no_commit(tmp_path: Path)
 def test_the_short_option_is_the_long_one(command: tuple[str, ...]) -> None:
     short, long = sn17(*command, "-h"), sn17(*command, "--help")
     assert (short.returncode, short.stdout) == (0, long.stdout)
-    assert "Usage: sn17" in " ".join(short.stdout.split())
+    assert "Usage: " in short.stdout
