@@ -55,7 +55,7 @@ class Telemetry:
         )
         self._suspects = Gauge(
             Metric.SUSPECT_DEVICES,
-            "Devices on which remediation has failed.",
+            "Devices on which remediations failed in a row.",
             ["uuid", "node"],
             registry=registry,
         )
