@@ -22,7 +22,7 @@ from sn17_miner.core.gate import (
     worth,
 )
 from sn17_miner.core.learning import Learned
-from sn17_miner.core.timing import Policy
+from sn17_miner.core.timing import Timing
 
 CALM = Situation(
     signal="healthy",
@@ -309,15 +309,15 @@ def test_a_bound_needs_verdicts() -> None:
 
 
 def test_the_half_life_follows_the_networks_speed() -> None:
-    slow, quick = Learned.fresh(Policy()), Learned.fresh(Policy().scaled(0.05))
+    slow, quick = Learned.fresh(Timing()), Learned.fresh(Timing().scaled(0.05))
     assert quick.evidence.half_life == pytest.approx(slow.evidence.half_life * 0.05)
-    again = Learned.load(slow.dump(), Policy().scaled(0.05))
+    again = Learned.load(slow.dump(), Timing().scaled(0.05))
     assert again.evidence.half_life == pytest.approx(quick.evidence.half_life)
 
 
 def test_a_scarce_worker_makes_a_rejection_cheaper() -> None:
     """Where a validator waits long for a worker anyway, the penalty costs less of its time."""
-    learned = Learned.fresh(Policy())
+    learned = Learned.fresh(Timing())
     before = learned.outlook(0.0).break_even
     for _ in range(50):
         learned.waited(3000.0)
@@ -328,14 +328,14 @@ def test_a_scarce_worker_makes_a_rejection_cheaper() -> None:
 
 def test_the_lowest_score_moves_with_a_strict_validator() -> None:
     mark = break_even(0.003, 600)
-    before = lowest_score(Evidence(), threshold=0.6, mark=mark, now=0.0)
+    before = lowest_score(Evidence(), threshold=0.6, least=mark, now=0.0)
     assert 0.4 < before < 0.6
     evidence = Evidence()
     for _ in range(30):
         for score in ("score:0.50", "score:0.60", "score:0.65"):
             evidence.judged(score, accepted=False, now=0.0)
-    assert lowest_score(evidence, threshold=0.6, mark=mark, now=0.0) >= 0.7
-    assert lowest_score(Evidence(), threshold=0.8, mark=mark, now=0.0) > before
+    assert lowest_score(evidence, threshold=0.6, least=mark, now=0.0) >= 0.7
+    assert lowest_score(Evidence(), threshold=0.8, least=mark, now=0.0) > before
 
 
 def test_rejections_of_higher_scores_condemn_a_lower_one() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Final
 
-from sn17_miner.core.timing import Policy
+from sn17_miner.core.timing import Timing
 
 from sn17_simulation.scene import Conduct, Result, Scene, ValidatorModel, WorkerModel
 from sn17_simulation.world import CALL, FIXING, SUBMITTING, play
@@ -52,7 +52,7 @@ def simulated(live: Live, seeds: int) -> Found:
     scene = Scene(
         validators=(ValidatorModel(live.acceptance, validation=validation),) * live.validators,
         workers=(WorkerModel(job=live.generation / _MEAN_JOB),) * live.workers,
-        policy=Policy().scaled(live.time_scale),
+        policy=Timing().scaled(live.time_scale),
         days=live.seconds / 86400.0,
     )
     results: list[Result] = [play(scene, Conduct(max_seeds=1), seed) for seed in range(seeds)]
