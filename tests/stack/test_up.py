@@ -87,7 +87,7 @@ def test_the_gateway_takes_prompts_and_all_children_die_with_a_killed_parent(tmp
 
 
 @pytest.mark.timeout(300)
-def test_a_process_that_can_not_start_is_named_with_its_log(tmp_path: Path) -> None:
+def test_a_process_that_cannot_start_is_named_with_its_log(tmp_path: Path) -> None:
     command = [*UP, "--tasks", "1", "--state-dir", str(tmp_path / "run")]
     environment = {**os.environ, "SN17_GUARD": "perhaps"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False, env=environment)
