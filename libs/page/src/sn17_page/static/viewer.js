@@ -4,7 +4,7 @@ import { Stage } from "./stage.js";
 
 const TURN_PER_SECOND = 0.5;
 /** The renderer loads and sorts on its own time: it draws so many frames after the last change, however slow. */
-const SETTLE_FRAMES = 6;
+const SETTLE_FRAMES = 20;
 /** Slower frames get fewer pixels, quick ones more again. */
 const SLOW_MS = 90;
 const QUICK_MS = 30;
