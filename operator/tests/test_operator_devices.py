@@ -1,4 +1,4 @@
-"""A broken card, told by kubelet, by the driver or by cures that fail on it; a model that does not start."""
+"""A broken card, told by kubelet, driver or remediations that fail on it; a model that does not start."""
 
 from __future__ import annotations
 
@@ -243,7 +243,7 @@ TRIAL = Trial("GPU-a", "n", "w", "GpuError", NOW - 100, "old", NOW - 60)
         (replace(TRIAL, done_at=NOW - 601), on_card(RuleName.GPU_ERROR), 0),  # it held for ten minutes
     ],
 )
-def test_what_counts_as_a_cure_that_failed(trial: Trial, worker: Worker, failures: int) -> None:
+def test_what_counts_as_a_remediation_that_failed(trial: Trial, worker: Worker, failures: int) -> None:
     (found,) = settle_trials(SPEC, Fleet((worker,), 4, trials=(trial,)), NOW)
     assert (found.failures, found.suspect_at) == (failures, None)
 
@@ -276,7 +276,7 @@ def test_suspect_card_gets_another_pod_once(rule: RuleName, created_at: float, a
     assert [b.reason for b in found.blocked] == ([Reason.DEVICE_SUSPECT] if act is None else [])
 
 
-async def test_two_cures_that_failed_on_one_card_make_it_suspect_whatever_pod_has_it() -> None:
+async def test_two_remediations_that_failed_on_one_card_make_it_suspect_whatever_pod_has_it() -> None:
     sim = await with_cards()
     first = sim.workers[0]
     await run_with(sim, "GPU-a", 400)
@@ -363,7 +363,7 @@ def fails(worker: SimWorker) -> None:
     worker.failing_starts, worker.says = 6, "model_failing"
 
 
-async def test_model_that_does_not_start_is_cured_by_a_restart_of_the_container() -> None:
+async def test_model_that_does_not_start_is_restarted_with_its_container() -> None:
     sim = await with_cards()
     worker = sim.workers[0]
     worker.failing_starts, worker.says = 4, "model_failing"

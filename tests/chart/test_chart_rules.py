@@ -71,6 +71,12 @@ def _of_door(door: str, validator: str, outcome: str, values: str) -> dict[str, 
     return {f"sn17_tasks_total{{{labels}}}": values}
 
 
+def breaches(rule: str, value: float) -> dict[str, str]:
+    return gauge("sn17_rule_breaches", f'{OPERATOR},rule="{rule}"', value)
+
+
+LOST = f'{WORKER},uuid="GPU-1",reason="lost"'
+SUSPECT = f'{OPERATOR},uuid="GPU-1",node="n1"'
 PULLED = f'{MINER},door="validators",validator="5aaaaaaa",kind="text"'
 CLIENTS_PULLED = f'{MINER},door="home",validator="",kind="text"'
 CASES = (
@@ -223,28 +229,20 @@ CASES = (
         why="the first of its kind, seen twice before the worker ends",
     ),
     Case("SN17GpuErrors", False, counter("sn17_gpu_errors_total", f'{WORKER},kind="launch"', 0)),
-    Case("SN17DeviceUnhealthy", True, gauge("sn17_device_fault", f'{WORKER},uuid="GPU-1",reason="lost"', 1)),
-    Case(
-        "SN17DeviceUnhealthy",
-        True,
-        gauge("sn17_rule_breaches", f'{OPERATOR},rule="DeviceUnhealthy"', 1),
-        why="kubelet alone says so",
+    *(
+        Case(alert, fires, series, minutes=20, why=why)
+        for alert, fires, series, why in (
+            ("SN17DeviceUnhealthy", True, gauge("sn17_device_fault", LOST, 1), "the driver says so"),
+            ("SN17DeviceUnhealthy", True, breaches("DeviceUnhealthy", 1), "kubelet alone says so"),
+            ("SN17DeviceUnhealthy", False, breaches("DeviceUnhealthy", 0) | breaches("GpuError", 1), ""),
+            ("SN17ModelFailing", True, gauge("sn17_model_failing_starts", WORKER, 5), ""),
+            ("SN17ModelFailing", False, gauge("sn17_model_failing_starts", WORKER, 4), ""),
+            ("SN17CanaryDisagrees", True, breaches("CanaryDisagrees", 1), ""),
+            ("SN17CanaryDisagrees", False, breaches("CanaryDisagrees", 0), ""),
+            ("SN17DeviceSuspect", True, gauge("sn17_suspect_devices", SUSPECT, 1), ""),
+            ("SN17DeviceSuspect", False, up(OPERATOR, "1x300"), "no series: no suspect"),
+        )
     ),
-    Case(
-        "SN17DeviceUnhealthy",
-        False,
-        {
-            **gauge("sn17_device_info", f'{WORKER},uuid="GPU-1"', 1),
-            **gauge("sn17_rule_breaches", f'{OPERATOR},rule="DeviceUnhealthy"', 0),
-            **gauge("sn17_rule_breaches", f'{OPERATOR},rule="GpuError"', 1),
-        },
-    ),
-    Case("SN17ModelFailing", True, gauge("sn17_model_failing_starts", WORKER, 5)),
-    Case("SN17ModelFailing", False, gauge("sn17_model_failing_starts", WORKER, 4)),
-    Case("SN17CanaryDisagrees", True, gauge("sn17_rule_breaches", f'{OPERATOR},rule="CanaryDisagrees"', 1)),
-    Case("SN17CanaryDisagrees", False, gauge("sn17_rule_breaches", f'{OPERATOR},rule="CanaryDisagrees"', 0)),
-    Case("SN17DeviceSuspect", True, gauge("sn17_suspect_devices", f'{OPERATOR},uuid="GPU-1",node="n1"', 1)),
-    Case("SN17DeviceSuspect", False, up(OPERATOR, "1x300"), why="no series: no suspect"),
     Case(
         "SN17GaussiansLow",
         True,
@@ -294,6 +292,15 @@ CASES = (
         "SN17NoWorkerReady",
         False,
         {**gauge("sn17_ready", WORKER, 1), **up(WORKER, "1x300"), **up(OPERATOR, "1x300")},
+    ),
+    *(
+        Case(
+            "SN17NoWorkerReady",
+            fires,
+            {**up(OPERATOR, "1x300"), **gauge("sn17_work_tasks", f'{MINER},state="due"', work)},
+            why="scaled to zero",
+        )
+        for fires, work in ((False, 0), (True, 2))
     ),
     Case("SN17OperatorDown", True, up(OPERATOR, "0x300")),
     Case("SN17OperatorDown", True, up(MINER, "1x300"), why="its target is gone altogether"),

@@ -54,7 +54,10 @@ class Telemetry:
             registry=registry,
         )
         self._suspects = Gauge(
-            Metric.SUSPECT_DEVICES, "Devices on which cures have failed.", ["uuid", "node"], registry=registry
+            Metric.SUSPECT_DEVICES,
+            "Devices on which remediations failed in a row.",
+            ["uuid", "node"],
+            registry=registry,
         )
         self._last_tick = monotonic()
         age = Gauge(Metric.TICK_AGE, "Seconds since the last tick that was finished.", registry=registry)

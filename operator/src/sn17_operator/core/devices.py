@@ -1,4 +1,4 @@
-"""What the workers of one device have in common: acts that cured nothing make the device suspect.
+"""What the workers of one device have in common: acts that did not help make the device suspect.
 
 A trial is kept by the device's UUID, so that it outlives pods. An act has failed when another process on the
 same device breaches a rule again within its youth. Two that failed, one after another, make a suspect.
@@ -14,7 +14,7 @@ from sn17_operator.api import Spec, scaled
 from sn17_operator.core.model import Fleet, Health, RuleName, Trial, Worker
 from sn17_operator.core.plan import Act, Reason, Step
 
-FAILED_CURES: Final = 2
+FAILED_ACTS: Final = 2
 """After so many on one device it is suspect."""
 SUSPECT_SECONDS: Final = 86_400.0
 """How long a suspect that no worker has any more is still told of."""
@@ -31,7 +31,7 @@ POINTING: Final = frozenset(
     }
 )
 """Rules whose breach may be the device's doing. A leak, a hang and silence are those of a process."""
-CURES: Final = frozenset({Act.SWAP, Act.REPLACE, Act.EXIT, Act.EVICT})
+REMEDIES: Final = frozenset({Act.SWAP, Act.REPLACE, Act.EXIT, Act.EVICT})
 
 
 def points(rule: str) -> bool:
@@ -41,6 +41,8 @@ def points(rule: str) -> bool:
 
 def settle_trials(spec: Spec, fleet: Fleet, now: float) -> tuple[Trial, ...]:
     """The trials after a look at the workers: what has failed is counted, what has worked is forgotten."""
+    if not fleet.trials:
+        return ()
     users = _users(fleet.workers)
     return tuple(
         settled
@@ -66,11 +68,11 @@ def _settled(spec: Spec, trial: Trial, users: Sequence[Worker], now: float) -> T
         trial = replace(trial, done_at=now)
     since = trial.at if trial.done_at is None else trial.done_at
     young = spec.recycle.young_seconds
-    # Another pod on a shared card that was sick before the act is no proof against it.
-    sick = next((w for w in others if _pointing(w) and (w.sick_since or now) >= trial.at), None)
-    if sick is not None and not trial.judged and now - since < young:
-        return _failed(replace(trial, judged=True, pod=sick.pod.name, node=sick.pod.node), now)
-    # Nothing to judge by is no cure of a device that is suspect already.
+    # Another pod on a shared card that breached a rule before the act is no proof against it.
+    breaching = next((w for w in others if _pointing(w) and (w.sick_since or now) >= trial.at), None)
+    if breaching is not None and not trial.judged and now - since < young:
+        return _failed(replace(trial, judged=True, pod=breaching.pod.name, node=breaching.pod.node), now)
+    # Nothing to judge by clears no device that is suspect already.
     good = (Health.HEALTHY,) if trial.suspect_at is not None else (Health.HEALTHY, Health.IDLE)
     well = all(w.verdict.health in good and w.pod.ready and w.pod.intent is None for w in users)
     return None if well and now - since >= young else trial
@@ -80,9 +82,9 @@ def _pointing(worker: Worker) -> bool:
     return any(points(finding.rule) for finding in worker.verdict.breaches)
 
 
-def _failed(trial: Trial, now: float, *, cures: int = 1) -> Trial:
-    failures = trial.failures + cures
-    suspect = now if failures >= FAILED_CURES and trial.suspect_at is None else trial.suspect_at
+def _failed(trial: Trial, now: float, *, acts: int = 1) -> Trial:
+    failures = trial.failures + acts
+    suspect = now if failures >= FAILED_ACTS and trial.suspect_at is None else trial.suspect_at
     return replace(trial, failures=failures, suspect_at=suspect)
 
 
@@ -99,7 +101,7 @@ def after_acts(fleet: Fleet, steps: Sequence[Step], now: float) -> tuple[Trial, 
             trials.pop(uuid, None)
             continue
         same = step.reason is Reason.SAME_OUTPUT and step.cause == RuleName.CANARY_DISAGREES
-        if not points(step.cause) or not (same or (step.act in CURES and not step.silent)):
+        if not points(step.cause) or not (same or (step.act in REMEDIES and not step.silent)):
             continue
         known = trials.get(uuid) or Trial(uuid, worker.pod.node, worker.pod.name, step.cause, now, life)
         tried = replace(
@@ -112,14 +114,16 @@ def after_acts(fleet: Fleet, steps: Sequence[Step], now: float) -> tuple[Trial, 
             done_at=None,
             judged=same,
         )
-        # Most peers make something else, and so does a fresh process here: that proves as much as two cures.
-        trials[uuid] = _failed(tried, now, cures=FAILED_CURES) if same else tried
+        # Peers make something else, and a fresh process makes the same: worth as much as two failures.
+        trials[uuid] = _failed(tried, now, acts=FAILED_ACTS) if same else tried
     return tuple(sorted(trials.values(), key=lambda trial: trial.at))[-KEPT_TRIALS:]
 
 
 def suspects(spec: Spec, fleet: Fleet) -> dict[str, Trial]:
     """Devices that are suspect. Where that would be too many at once, the cause is not in the devices."""
     found = {trial.uuid: trial for trial in fleet.trials if trial.suspect_at is not None}
+    if not found:
+        return found
     used = found.keys() & _users(fleet.workers).keys()
     return {} if len(used) > scaled(spec.max_unhealthy, fleet.expected) else found
 
@@ -128,8 +132,8 @@ def suspicion(trial: Trial) -> str:
     """Why a device is suspect, and what a person or another system should do."""
     node = trial.node or "its node"
     return (
-        f"{trial.uuid} on {node}: {trial.failures} cures in a row failed there, the last for {trial.rule} of "
-        f"{trial.pod}; have it tested, and keep work away from it: kubectl cordon {node}"
+        f"{trial.uuid} on {node}: {trial.failures} remediations in a row failed there, the last for "
+        f"{trial.rule} of {trial.pod}; have it tested, and keep work away from it: kubectl cordon {node}"
     )
 
 
@@ -142,7 +146,7 @@ def suspected(fleet: Fleet, found: Mapping[str, Trial]) -> Fleet:
 
 
 def not_helped(worker: Worker, rule: str) -> bool:
-    """The device was suspect before the worker's pod was made, so that another pod is no cure either. One
+    """The device was suspect before the worker's pod was made, so that another pod does not help either. One
     whose canary is unlike that of its peers is taken out of service all the same.
     """
     suspect_at = None if worker.suspect is None else worker.suspect.suspect_at
@@ -152,6 +156,8 @@ def not_helped(worker: Worker, rule: str) -> bool:
 
 def hand_over(found: Mapping[str, Trial], fleet: Fleet, steps: Sequence[Step]) -> tuple[Step, ...]:
     """The steps, with what is told of devices on the pods that have them, and an Event for what is new."""
+    if not found and all(worker.pod.history.suspect is None for worker in fleet.workers):
+        return tuple(steps)
     by_worker: dict[str, list[Step]] = {}
     for step in steps:
         by_worker.setdefault(step.uid, []).append(step)

@@ -118,7 +118,7 @@ def attribute(raw: Raw, started_at: float | None, failed: Mapping[Signal, str]) 
     # The device is the container's, whichever model process lives in it.
     devices, faults = (_said(labelled, own[-1][0]) for labelled in (raw.devices, raw.faults))
     device = devices[0] if len(devices) == 1 else None
-    known = tuple(fault for fault in DeviceFault if fault in faults)
+    known = tuple(fault for fault in DeviceFault if fault in faults) if faults else ()
     if isinstance(life, Gap):
         return Evidence(boot, readings, device=device, faults=known)
     readings[Signal.LIFE] = Series(lived)
@@ -194,6 +194,8 @@ def _doubt(doubts: Labelled, at: float) -> DegradedReason | None:
 
 def _said(labelled: Labelled, at: float) -> tuple[str, ...]:
     """The labels that have a sample at a time."""
+    if not labelled:
+        return ()
     return tuple(label for label, samples in labelled if samples and samples[-1][0] == at)
 
 

@@ -369,7 +369,7 @@ class Trial:
     judged: bool = False
     """The act has failed, and was counted."""
     failures: int = 0
-    """Acts one after another that cured nothing."""
+    """Acts one after another that did not help."""
     suspect_at: float | None = None
 
 

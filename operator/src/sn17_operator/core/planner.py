@@ -91,7 +91,9 @@ def measure(spec: Spec, fleet: Fleet) -> Capacity:
         sick=sick,
         sick_allowed=scaled(spec.max_unhealthy, fleet.expected),
         failing=sum(
-            any(f.rule == RuleName.MODEL_FAILING for f in worker.verdict.breaches) for worker in fleet.workers
+            worker.verdict.health is Health.DEGRADED
+            and any(f.rule is RuleName.MODEL_FAILING for f in worker.verdict.breaches)
+            for worker in fleet.workers
         ),
     )
 

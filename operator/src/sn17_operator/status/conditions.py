@@ -202,13 +202,12 @@ def device_suspect(view: View) -> Claim:
     told: dict[str, list[str]] = {
         Reason.DEVICE_SUSPECT: [suspicion(trial) for _, trial in sorted(view.plan.suspects.items())]
     }
-    for rule in (RuleName.DEVICE_UNHEALTHY, RuleName.CANARY_DISAGREES):
-        told[rule] = [
-            f"{worker.pod.name} on {worker.pod.node or 'its node'}: {finding.message}"
-            for worker in view.fleet.workers
-            for finding in worker.verdict.findings
-            if finding.rule == rule and finding.outcome is Outcome.BREACH
-        ]
+    told |= {RuleName.DEVICE_UNHEALTHY: [], RuleName.CANARY_DISAGREES: []}
+    for worker in view.fleet.workers:
+        for finding in worker.verdict.findings:
+            if finding.outcome is Outcome.BREACH and finding.rule in told:
+                where = f"{worker.pod.name} on {worker.pod.node or 'its node'}"
+                told[finding.rule].append(f"{where}: {finding.message}")
     first = next((reason for reason, texts in told.items() if texts), None)
     if first is None:
         return Claim(ConditionType.DEVICE_SUSPECT, ConditionStatus.FALSE, "NoneSuspect", "")
