@@ -91,7 +91,8 @@ def _generates(folder: Path) -> None:
     assert len(read_splat((folder / "disc.ply").read_bytes())) >= 7_168
 
     code, _, error = _generated(folder, "no _ lines")
-    assert (code, error.count("\n")) == (2, 1)
+    assert code == 2
+    assert "the prompt may hold letters" in error
 
     stopped = _generate(folder, prompts[0], "--seed", "7", "-o", "again.spz")
     assert stopped.stderr is not None
