@@ -21,10 +21,14 @@ _DRAWN = """() => {
 }"""
 
 
-async def shown(page: Page) -> str:
-    """Waits until an asset is on the stage; its number of gaussians as the page writes it."""
+async def shown(page: Page, *, drawn: bool = True) -> str:
+    """Waits until an asset is on the stage; its number of gaussians as the page writes it.
+
+    ``drawn=False`` does not wait for the picture, which takes software minutes where the gaussians are many.
+    """
     await page.wait_for_selector("#save-ply:not([disabled])")
-    await page.wait_for_function(_DRAWN, polling=300)
+    if drawn:
+        await page.wait_for_function(_DRAWN, polling=300)
     return await page.inner_text("#facts dt:has-text('Gaussians') + dd")
 
 

@@ -22,35 +22,35 @@ if TYPE_CHECKING:
 
 PROMPT: Final = "a yellow wooden chair"
 WAIT_MS: Final = 300_000
-ASSETS: Final = 14
+ASSETS: Final = 10
 WIDTH: Final = 800
-FRAME_MS: Final = 90
+FRAME_MS: Final = 140
 STEP_MS: Final = 400
 MOST_BYTES: Final = 2_000_000
-#: One key press turns by 0.15 rad.
-TURN_PRESSES: Final = 42
+#: One key press turns by 0.15 rad, so that these frames of two presses each are one turn.
+TURN_FRAMES: Final = 21
+_CANVAS: Final = "document.getElementById('view').toDataURL()"
 
 
 async def take(folder: Path, url: str) -> None:
-    """Everything; the animation last, since it takes minutes."""
+    """Everything; what takes minutes comes last."""
     async with opened() as browser:
         page = await _window(browser, 1280, 900)
         await page.goto(url)
         await page.wait_for_selector(f"#list li:nth-child({ASSETS}) .thumb", state="attached")
         await _choose_accepted(page)
-        await page.locator("#events").filter(has_text="swap done").first.wait_for()
         await _thumbs(page)
         for scheme in ("light", "dark"):
             await page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
             await page.evaluate("scrollTo(0, 0)")
-            await page.wait_for_timeout(1000)
+            await _settled(page)
             await page.screenshot(path=folder / f"page-{scheme}.png")
-        await page.locator("section:has(#workers)").screenshot(path=folder / "workers-dark.png")
         await page.emulate_media(color_scheme="light", reduced_motion="reduce")
         await page.locator("#assets").screenshot(path=folder / "assets-light.png")
         await page.close()
         await _phone(browser, url, folder / "phone-dark.png")
         await _animation(browser, url, folder / "page.webp")
+        await _workers(browser, url, folder / "workers-dark.png")
 
 
 async def _window(browser: Browser, width: int, height: int, scale: float = 1) -> Page:
@@ -66,6 +66,8 @@ async def _choose_accepted(page: Page) -> None:
     await page.locator("#list button").filter(has_text="accepted (score").first.click()
     await page.locator("#facts").filter(has_text="accepted (score").wait_for()
     await page.wait_for_selector("#save-ply:not([disabled])")
+    await page.wait_for_function(f"{_CANVAS}.length > 20000")
+    await _settled(page)
 
 
 async def _thumbs(page: Page) -> None:
@@ -82,8 +84,18 @@ async def _phone(browser: Browser, url: str, target: Path) -> None:
     await _choose_accepted(page)
     await page.locator("#stage-title").scroll_into_view_if_needed()
     await page.evaluate("document.getElementById('stage-title').closest('section').scrollIntoView()")
-    await page.wait_for_timeout(2000)
+    await _settled(page)
     await page.screenshot(path=target)
+    await page.close()
+
+
+async def _workers(browser: Browser, url: str, target: Path) -> None:
+    """After a recycle: a swap, or what the guard thought better."""
+    page = await _window(browser, 1280, 900)
+    await page.emulate_media(color_scheme="dark", reduced_motion="reduce")
+    await page.goto(url)
+    await page.locator("#events li").filter(has_text=" done, ").first.wait_for()
+    await page.locator("section:has(#workers)").screenshot(path=target)
     await page.close()
 
 
@@ -102,14 +114,25 @@ async def _animation(browser: Browser, url: str, target: Path) -> None:
         frames.append((await _frame(page), STEP_MS))
     await page.locator("#steps").filter(has_text="ready after").wait_for()
     await page.wait_for_selector("#save-ply:not([disabled])")
+    await page.wait_for_function(f"{_CANVAS}.length > 20000")
     await page.focus("#view")
-    for _ in range(TURN_PRESSES):
+    for _ in range(TURN_FRAMES):
         await page.keyboard.press("ArrowRight")
-        # Sorted for the new view before the picture is taken.
-        await page.wait_for_timeout(700)
+        await page.keyboard.press("ArrowRight")
+        await _settled(page)
         frames.append((await _frame(page), FRAME_MS))
     await page.close()
     _save(frames, target)
+
+
+async def _settled(page: Page) -> None:
+    """Until the stage stays as it is: the gaussians are in order for this view."""
+    before, same = "", 0
+    while same < 2:
+        await page.wait_for_timeout(250)
+        now = await page.evaluate(_CANVAS)
+        same = same + 1 if now == before else 0
+        before = now
 
 
 async def _frame(page: Page) -> Image.Image:
