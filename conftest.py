@@ -6,6 +6,11 @@ import os
 import signal
 
 import pytest
+from hypothesis import settings
+
+# A property says what holds, not how fast: on a busy machine an example takes as long as it takes.
+settings.register_profile("sn17", deadline=None)
+settings.load_profile("sn17")
 
 # Readline, which pytest loads, sets it for child processes, among them those that run tests side by side.
 os.environ.pop("COLUMNS", None)

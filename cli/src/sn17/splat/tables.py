@@ -91,7 +91,7 @@ def diagnosis_lines(diagnosis: Diagnosis, check: RenderCheck | None = None) -> G
     table = FittedTable(
         (Column(""), Column("", wraps=True)), style={"box": None, "show_header": False, "pad_edge": False}
     )
-    origin = "TRELLIS" if diagnosis.fingerprint.is_trellis else "not TRELLIS"
+    origin = "looks like TRELLIS" if diagnosis.fingerprint.is_trellis else "does not look like TRELLIS"
     degree = f", colour of degree {diagnosis.sh_degree}" if diagnosis.sh_degree else ""
     table.add_row("gaussians", f"{diagnosis.gaussians:,}{degree}; {origin}")
     size = (
