@@ -168,7 +168,7 @@ def test_patience_with_a_replacement(
 
 async def test_no_room_that_only_the_worker_knows_of_ends_in_a_replacement() -> None:
     sim = await worked()
-    sim.workers[0].memory = 0.89
+    sim.workers[0].promises_room, sim.workers[0].memory = True, 0.89
     await sim.run(20)
     assert sim.count("SwapNoRoom") == 1
     assert (sim.world.replacements, sim.world.exits) == (1, [])

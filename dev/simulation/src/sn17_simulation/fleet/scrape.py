@@ -49,7 +49,7 @@ class Scraped:
                 two = worker.swap_until is not None and worker.swap_how is RecycleHow.SWAP
                 self._sample(uid, Signal.MODEL_PROCESSES, "", 2.0 if two else 1.0)
                 self._sample(uid, Signal.SWAP_THRESHOLD, "", worker.swap_threshold)
-                self._sample(uid, Signal.SWAP_ROOM, "", float(worker.fits_two))
+                self._sample(uid, Signal.SWAP_ROOM, "", float(worker.promises_room or worker.fits_two))
                 if self.guard:
                     self._sample(uid, Signal.GUARD, "", GUARD)
             self._sample(uid, Signal.MEMORY, "", min(worker.total, 1.0) * LIMIT)

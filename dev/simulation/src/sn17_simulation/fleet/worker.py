@@ -75,6 +75,8 @@ class SimWorker:
     """The model is a process of its own; older images are one process."""
     life: int = 0
     room: bool = True
+    promises_room: bool = False
+    """Its metrics say that a second process fits whatever it answers, as a sample that is too old does."""
     swap_until: float | None = None
     start_seconds: float = REPLACE_SECONDS
     """What a model process takes until it is ready where none was before."""
