@@ -13,11 +13,11 @@ from random import Random
 
 import pytest
 from sn17_devnet.ledger import Ledger
-from sn17_devnet.tasks import Commission
-from sn17_devnet.validator_state import Books, Rules, SubmitAnswer, Validation, Verdict
+from sn17_devnet.tasks import SceneTask
+from sn17_devnet.validator_state import Rules, SubmitAnswer, Validation, ValidatorState, Verdict
 from sn17_miner.core import verdict as reading
 from sn17_miner.core.learning import Learned
-from sn17_miner.core.timing import Policy
+from sn17_miner.core.timing import Timing
 from sn17_miner.core.verdict import Standing, Terms, read_answer
 from sn17_protocol import SubmitResults, TextTask
 
@@ -72,18 +72,18 @@ class World:
     quality: dict[tuple[str, int], float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.rules, self.policy = Rules().scaled(self.factor), Policy().scaled(self.factor)
-        self.books = Books(self.rules, lambda: self.now, self._next_task, Ledger())
-        self.books.sync({1: HOTKEY})
+        self.rules, self.policy = Rules().scaled(self.factor), Timing().scaled(self.factor)
+        self.states = ValidatorState(self.rules, lambda: self.now, self._next_task, Ledger())
+        self.states.sync({1: HOTKEY})
         error = 2.2 if self.factor == 1.0 else 0.05
         self.miners = [
             Miner(Learned.fresh(self.policy), self.random.uniform(-error, error))
             for _ in range(self.random.choice([1, 1, 2]))
         ]
 
-    def _next_task(self) -> Commission:
+    def _next_task(self) -> SceneTask:
         self.made += 1
-        return Commission(TextTask(id=f"t{self.made}", prompt="a red cube"), "a red cube")
+        return SceneTask(TextTask(id=f"t{self.made}", prompt="a red cube"), "a red cube")
 
     def play(self, steps: int) -> None:
         often = [self._submit, self._validate, self._wait]
@@ -104,7 +104,7 @@ class World:
 
     def _pull(self) -> None:
         miner = self.random.choice(self.miners)
-        if miner.task_id is None and (task := self.books.pull(HOTKEY).task) is not None:
+        if miner.task_id is None and (task := self.states.pull(HOTKEY).task) is not None:
             miner.task_id, miner.assigned_at, miner.submits = task.id, self.now, 0
 
     def _submit(self) -> None:
@@ -112,7 +112,7 @@ class World:
         if miner.task_id is None or miner.waits_for is not None:
             return
         miner.submits += 1
-        if self.books.refusal(HOTKEY) is not None:
+        if self.states.refusal(HOTKEY) is not None:
             self._tell(miner, "gone")
             miner.task_id = None
             return
@@ -129,7 +129,7 @@ class World:
                 return
 
     def _read_body(self, sent: Sent) -> None:
-        step = self.books.submit(HOTKEY, sent.task_id, empty=False, verify=lambda prompt: True)
+        step = self.states.submit(HOTKEY, sent.task_id, empty=False, verify=lambda prompt: True)
         if isinstance(step, SubmitAnswer):
             self.sent.remove(sent)
             self._answer(sent, step)
@@ -145,7 +145,7 @@ class World:
         self.sent.remove(sent)
         key = (sent.task_id, self.miners.index(sent.miner))
         score = self.quality.setdefault(key, self.random.choice([0.3, 0.7, 0.9, 1.0]))
-        answer = self.books.settle(sent.validation, Verdict(score, failed=self.random.random() < 0.05))
+        answer = self.states.settle(sent.validation, Verdict(score, failed=self.random.random() < 0.05))
         if answer.feedback.task_fidelity_score > 0:
             self.accepted.add(sent.task_id)
         self._answer(sent, answer)

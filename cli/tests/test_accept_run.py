@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from base64 import b64decode
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -11,6 +12,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from sn17.accept.record import Record
 from sn17.commands import app
 from sn17.up.process import ManagedProcess, ProcessSpec
 from typer.testing import CliRunner
@@ -64,7 +66,7 @@ def test_smoke_passes_and_names_what_it_saw(services: Services) -> None:
     assert "the fixer encodes it" in answer.output
 
 
-def test_smoke_fails_below_its_mark(services: Services) -> None:
+def test_smoke_fails_below_its_minimum(services: Services) -> None:
     answer = accept(services, "--smoke", "--minimum-gaussians", "9000000")
     assert answer.exit_code == 1
     assert "FAIL" in answer.output
@@ -79,15 +81,78 @@ def test_a_run_writes_its_verdict(services: Services, tmp_path: Path, policy: st
     assert answer.exit_code == 0, answer.output
     verdict = json.loads(file.read_text())
     assert verdict["passed"] is True
-    assert verdict["marks"]["policy"] == policy
-    assert verdict["marks"]["thresholds"]["gaussians_mean"] == 100
+    assert verdict["criteria"]["policy"] == policy
+    assert verdict["criteria"]["thresholds"]["gaussians_mean"] == 100
     assert [s["seed"] for s in verdict["samples"]] == [1701, 1702]
     assert all(0 < s["memory_ratio"] < 0.8 for s in verdict["samples"])
     names = {check["name"] for check in verdict["checks"]}
     assert ("opacity std where phase1 acted" in names) is (policy == "phase1")
 
 
-def test_a_mark_that_is_missed_fails_the_run(services: Services) -> None:
+def test_a_record_says_what_made_the_assets_and_shows_them(
+    services: Services, miner: str, tmp_path: Path
+) -> None:
+    file, token = tmp_path / "record.json", tmp_path / "token"
+    token.write_text("right\n")
+    made = accept(services, "--generations", "1", "--gaussians-mean", "100", "--record", str(file))
+    assert made.exit_code == 0, made.output
+    watched = invoke(
+        "watch", "--miner", miner, "--token-file", str(token), "--submissions", "10", "--past",
+        "--record", str(file),
+    )  # fmt: skip
+    found = Record.model_validate_json(file.read_bytes())
+    assert found.sn17.startswith("sn17 ")
+    assert [each.backend for each in found.workers] == ["procedural"]
+    assert found.workers[0].identity.startswith("procedural")
+    assert [(render.prompt, render.seed) for render in found.renders] == [
+        (sample["prompt"], sample["seed"]) for sample in found.samples
+    ]
+    assert b64decode(found.renders[0].png).startswith(b"\x89PNG")
+    assert found.watch is not None
+    assert found.watch.outcomes["accepted"] >= 1
+    assert found.passed is (watched.exit_code == 0)
+    assert "right" not in file.read_text()
+
+
+def test_what_is_no_record_is_left_as_it_is(miner: str, tmp_path: Path) -> None:
+    file, token = tmp_path / "other.json", tmp_path / "token"
+    file.write_text("{}")
+    token.write_text("right\n")
+    answer = invoke(
+        "watch",
+        "--miner",
+        miner,
+        "--token-file",
+        str(token),
+        "--submissions",
+        "1",
+        "--past",
+        "--record",
+        str(file),
+    )
+    assert answer.exit_code == 2
+    assert "is no record of" in answer.output
+    assert file.read_text() == "{}"
+
+
+def test_a_local_run_needs_neither_cluster_nor_addresses(tmp_path: Path) -> None:
+    file = tmp_path / "record.json"
+    answer = invoke(
+        "accept",
+        "--local",
+        "procedural",
+        "--generations",
+        "1",
+        "--gaussians-mean",
+        "100",
+        "--record",
+        str(file),
+    )
+    assert answer.exit_code == 0, answer.output
+    assert Record.model_validate_json(file.read_bytes()).passed
+
+
+def test_a_target_that_is_missed_fails_the_run(services: Services) -> None:
     answer = accept(
         services, "--generations", "2", "--generation-seconds", "0.000001", "--gaussians-mean", "1"
     )
@@ -126,7 +191,7 @@ def booked(n: int, outcome: str | None, validator: str = "5abc", uid: int = 7) -
     }
 
 
-class _Books(BaseHTTPRequestHandler):
+class _Miner(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.headers["Authorization"] != "Bearer right":
             self.send_error(401)
@@ -144,8 +209,8 @@ class _Books(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def books() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Books)
+def miner() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Miner)
     thread = Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_address[1]}"
@@ -154,10 +219,10 @@ def books() -> Iterator[str]:
     thread.join()
 
 
-def test_watch_judges_success_and_yield(books: str, tmp_path: Path) -> None:
+def test_watch_judges_success_and_yield(miner: str, tmp_path: Path) -> None:
     token, file = tmp_path / "token", tmp_path / "verdict.json"
     token.write_text("right\n")
-    arguments = ["--miner", books, "--token-file", str(token), "--submissions", "10", "--report", str(file)]
+    arguments = ["--miner", miner, "--token-file", str(token), "--submissions", "10", "--report", str(file)]
     answer = invoke("watch", *arguments)
     assert answer.exit_code == 0, answer.output
     assert "10/10 submissions" in answer.output
@@ -185,19 +250,19 @@ def test_watch_judges_success_and_yield(books: str, tmp_path: Path) -> None:
         ('{"targets": {}}', "targets"),
     ],
 )
-def test_targets_that_make_no_sense_are_refused(books: str, tmp_path: Path, text: str, said: str) -> None:
+def test_targets_that_make_no_sense_are_refused(miner: str, tmp_path: Path, text: str, said: str) -> None:
     token, wanted = tmp_path / "token", tmp_path / "targets.json"
     token.write_text("right")
     wanted.write_text(text)
-    answer = invoke("watch", "--miner", books, "--token-file", str(token), "--targets", str(wanted))
+    answer = invoke("watch", "--miner", miner, "--token-file", str(token), "--targets", str(wanted))
     assert answer.exit_code == 2
     assert said in answer.output
 
 
-def test_watch_says_that_the_token_is_wrong(books: str, tmp_path: Path) -> None:
+def test_watch_says_that_the_token_is_wrong(miner: str, tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("wrong")
-    answer = invoke("watch", "--miner", books, "--token-file", str(token))
+    answer = invoke("watch", "--miner", miner, "--token-file", str(token))
     assert answer.exit_code == 2
     assert "admin token" in answer.output
     assert "wrong" not in answer.output

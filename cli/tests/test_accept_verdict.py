@@ -14,7 +14,7 @@ from sn17.accept.prompts import PROMPTS, acceptance_prompts
 from sn17.accept.targets import parse_targets
 from sn17.accept.verdict import Check, Grade, Sample, Thresholds, interval95, judge
 from sn17.accept.watch import by_validator, tally
-from sn17.accept.watch import judge as judge_books
+from sn17.accept.watch import judge as judge_tasks
 from sn17_contract.fixer import FixVerdict
 from sn17_contract.tasks import Enhancement, Outcome, TaskKind, TaskState, TaskView
 from sn17_scene import parse
@@ -174,7 +174,7 @@ def test_success_and_yield_are_both_counted_and_skipping_does_not_look_like_winn
     assert counted.submissions == 8
     assert counted.success == pytest.approx(5 / 9)
     assert counted.yield_ == pytest.approx(5 / 19)
-    assert grades(judge_books(counted)) == {"success": Grade.PASS, "yield": Grade.FAIL}
+    assert grades(judge_tasks(counted)) == {"success": Grade.PASS, "yield": Grade.FAIL}
 
 
 @pytest.mark.parametrize(
@@ -182,12 +182,12 @@ def test_success_and_yield_are_both_counted_and_skipping_does_not_look_like_winn
 )
 def test_targets(accepted: int, grade: Grade) -> None:
     tasks = [booked(i, Outcome.ACCEPTED if i < accepted else Outcome.REJECTED) for i in range(100)]
-    assert set(grades(judge_books(tally(tasks, 0))).values()) == {grade}
+    assert set(grades(judge_tasks(tally(tasks, 0))).values()) == {grade}
 
 
 def test_only_tasks_pulled_since_the_start_count() -> None:
     assert tally([booked(1, Outcome.ACCEPTED, pulled_at=10)], since=50).pulled == 0
-    assert set(grades(judge_books(tally([], 0))).values()) == {Grade.FAIL}
+    assert set(grades(judge_tasks(tally([], 0))).values()) == {Grade.FAIL}
 
 
 DESIGN = parse_targets(
@@ -220,7 +220,7 @@ def test_each_validator_is_judged_by_its_own_targets(
 ) -> None:
     """The sum of a good and a bad validator hides the bad one."""
     tasks = of_validators((27, first), (128, second))
-    found = grades(judge_books(tally(tasks, 0), by_validator(tasks, 0), DESIGN))
+    found = grades(judge_tasks(tally(tasks, 0), by_validator(tasks, 0), DESIGN))
     for uid, grade in expected.items():
         assert found[f"success, uid {uid} (5V{uid})"] is grade
         assert found[f"yield, uid {uid} (5V{uid})"] is grade
@@ -229,19 +229,19 @@ def test_each_validator_is_judged_by_its_own_targets(
 
 def test_a_validator_without_targets_of_its_own_is_judged_by_those_of_all() -> None:
     tasks = of_validators((3, 50))
-    assert grades(judge_books(tally(tasks, 0), by_validator(tasks, 0)))["success, uid 3 (5V3)"] is Grade.WARN
+    assert grades(judge_tasks(tally(tasks, 0), by_validator(tasks, 0)))["success, uid 3 (5V3)"] is Grade.WARN
 
 
 def test_a_validator_with_targets_that_gave_no_task_fails() -> None:
     tasks = of_validators((27, 90))
-    found = grades(judge_books(tally(tasks, 0), by_validator(tasks, 0), DESIGN))
+    found = grades(judge_tasks(tally(tasks, 0), by_validator(tasks, 0), DESIGN))
     assert found["success, 128"] is Grade.FAIL
 
 
 def test_a_few_tasks_of_one_validator_condemn_nobody() -> None:
     tasks = of_validators((27, 0), tasks=4)
     assert (
-        grades(judge_books(tally(tasks, 0), by_validator(tasks, 0)))["success, uid 27 (5V27)"] is Grade.WARN
+        grades(judge_tasks(tally(tasks, 0), by_validator(tasks, 0)))["success, uid 27 (5V27)"] is Grade.WARN
     )
 
 

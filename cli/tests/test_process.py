@@ -85,7 +85,7 @@ async def test_an_exit_is_answered_by_a_restart_at_the_same_port(tmp_path: Path)
     assert child.restarts == 1
     assert child.last_exit_code == 75
     assert "on port 4242" in child.log_path.read_text().splitlines()[1]
-    assert events == ["child exited with code 75, restarted in place after 0 s"]
+    assert events == ["child exited with code 75, restarted after 0 s"]
     await child.stop()
 
 

@@ -6,7 +6,7 @@ make images IMAGES="$images"
 for image in $images; do
     kind load docker-image "$(python3 dev/tools/images.py --name "$image")"
 done
-helm install sn17 charts/sn17 -f charts/sn17/values-laptop.yaml --wait --timeout 5m
+helm install sn17 charts/sn17 -f charts/sn17/values-laptop.yaml --set "image.tag=$(make -s image-tag)" --wait --timeout 5m
 deadline=$(($(date +%s) + 300))
 until kubectl get sn17miners sn17 -o 'jsonpath={.status.success}' | grep -q '[1-9]'; do
     if [ "$(date +%s)" -ge "$deadline" ]; then

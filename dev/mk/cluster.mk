@@ -1,9 +1,10 @@
 # The cluster tests: tools from Go modules, a control plane, a node, images.
-.PHONY: tools cluster-up cluster-down cluster-shell images test-node test-node-v2 e2e test-chaos-cluster chaos-cluster comparison soak
+.PHONY: image-tag image-names tools cluster-up cluster-down cluster-shell images test-node test-node-v2 e2e test-chaos-cluster chaos-cluster comparison soak
 
 TOOLS ?=
 NODES ?= 1
 IMAGES ?=
+TAG ?=
 
 tools: ## Build the tools of the cluster tests into ~/.cache/sn17-tools (TOOLS="kubernetes etcd" for some)
 	@$(PYTHON) dev/tools/build.py $(TOOLS)
@@ -17,8 +18,14 @@ cluster-down: sync ## End it, and clear what killed runs have left
 cluster-shell: sync ## A shell with kubectl and helm in its network, where pods and services are reachable
 	@.venv/bin/python -m sn17_cluster shell
 
-images: ## Build the container images with docker or buildah (IMAGES="operator trellis-torch" for some)
-	@$(PYTHON) dev/tools/images.py $(IMAGES)
+images: ## Build the container images with docker or buildah (IMAGES="operator trellis-torch" for some, TAG=tag)
+	@$(PYTHON) dev/tools/images.py --tag "$(TAG)" $(IMAGES)
+
+image-tag: ## Print the tag that make images gives: the commit, or the version where HEAD is a release
+	@$(PYTHON) dev/tools/release.py tag
+
+image-names: ## Print the names of the images that make images builds
+	@$(PYTHON) dev/tools/images.py --tag "$(TAG)" --name $(IMAGES)
 
 test-node: sync tools ## The tests of the node itself, two nodes included, and of the guest kernel (needs root and Go)
 	@SN17_REQUIRE_CLUSTER=1 .venv/bin/python -m pytest -m "node and not slow" dev/cluster dev/uml

@@ -4,6 +4,10 @@
     python3 dev/tools/images.py                      all images, the worker with the procedural backend
     python3 dev/tools/images.py operator trellis-torch
     python3 dev/tools/images.py --archives           and write each as an archive for kind, k3d or ctr
+    python3 dev/tools/images.py --tag release        tagged with the version, as the chart asks for by itself
+
+Without --tag or $TAG the tag is that of `release.py tag`: the commit, or the version where HEAD is a release.
+The chart finds such images with `--set image.tag=TAG`.
 
 $TORCH_INDEX names an index with another build of torch, such as one without CUDA.
 With docker the base is the Dockerfiles' own, or $BASE. With buildah it is $BASE, or else one made with
@@ -18,6 +22,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -40,8 +45,9 @@ USUAL_MAX_LAYERS_MB = 150
 
 @dataclass(frozen=True)
 class Image:
-    """One image: its name, the workspace package it holds, and the target in its Dockerfile."""
+    """One image: its name and tag, the workspace package it holds, and the target in its Dockerfile."""
 
+    tag: str
     repository: str
     package: str
     target: str = ""
@@ -52,18 +58,20 @@ class Image:
 
     @property
     def name(self) -> str:
-        return f"docker.io/sn17/{self.repository}:{VERSION}{'-' if self.target else ''}{self.target}"
+        return f"docker.io/sn17/{self.repository}:{self.tag}{'-' if self.target else ''}{self.target}"
 
 
 IMAGES = {
-    "operator": Image("operator", "sn17-operator"),
-    "trellis": Image("trellis", "sn17-trellis", "procedural"),
-    "trellis-torch": Image("trellis", "sn17-trellis", "torch"),
-    "fixer": Image("fixer", "sn17-fixer"),
-    "gateway": Image("gateway", "sn17-gateway"),
-    "miner": Image("miner", "sn17-miner"),
-    "tools": Image("tools", "sn17"),
+    "operator": ("operator", "sn17-operator"),
+    "trellis": ("trellis", "sn17-trellis", "procedural"),
+    "trellis-torch": ("trellis", "sn17-trellis", "torch"),
+    "fixer": ("fixer", "sn17-fixer"),
+    "gateway": ("gateway", "sn17-gateway"),
+    "miner": ("miner", "sn17-miner"),
+    "tools": ("tools", "sn17"),
 }
+TAG_FORM = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+"""What registries take, with room for the backend behind it."""
 DEFAULT = [name for name in IMAGES if name != "trellis-torch"]
 
 
@@ -277,8 +285,8 @@ def write_archive(builder: Docker | Buildah, image: Image) -> Path:
     return archive
 
 
-def build(name: str, builder: Docker | Buildah) -> None:
-    image, started = IMAGES[name], time.monotonic()
+def build(name: str, image: Image, builder: Docker | Buildah) -> None:
+    started = time.monotonic()
     if builder.built_from(image) == inputs(image):
         print(f"{name}: {image.name} is up to date", flush=True)
         return
@@ -295,21 +303,30 @@ def main() -> int:
     parser.add_argument("images", nargs="*", metavar="IMAGE", help=f"any of {', '.join(IMAGES)}")
     parser.add_argument("--archives", action="store_true", help="also write archives, and print their paths")
     parser.add_argument("--name", action="store_true", help="only print the images' names, and build nothing")
+    parser.add_argument(
+        "--tag",
+        default=os.environ.get("TAG") or "",
+        help="their tag; `release` is the version; default: $TAG, else as release.py tag",
+    )
     args = parser.parse_args()
     if unknown := sorted(set(args.images) - set(IMAGES)):
         parser.error(f"no such image: {', '.join(unknown)}")
+    tag = VERSION if args.tag == "release" else args.tag or release.image_tag()
+    if not TAG_FORM.fullmatch(tag):
+        parser.error(f"{tag!r} is no tag: letters, digits, '_', '.' and '-', at most 100")
+    wanted = {name: Image(tag, *IMAGES[name]) for name in args.images or DEFAULT}
     if args.name:
-        print("\n".join(IMAGES[name].name for name in args.images or DEFAULT))
+        print("\n".join(image.name for image in wanted.values()))
         return 0
     try:
         cache().mkdir(parents=True, exist_ok=True)
         with open(cache() / ".lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             builder = engine()
-            for name in args.images or DEFAULT:
-                build(name, builder)
+            for name, image in wanted.items():
+                build(name, image, builder)
                 if args.archives:
-                    print(write_archive(builder, IMAGES[name]), flush=True)
+                    print(write_archive(builder, image), flush=True)
     except BuildError as error:
         print(f"images: {error}", file=sys.stderr)
         return 1

@@ -2,6 +2,7 @@
 """One version for the whole project, and what a release adds to the packages' metadata.
 
     python3 dev/tools/release.py version              the version, as the root pyproject.toml names it
+    python3 dev/tools/release.py tag                  the tag of images: a release's version, else the commit
     python3 dev/tools/release.py set-version 0.2.0    write it to every package, the lock file and the chart
     python3 dev/tools/release.py set-urls URL         write the address of the repository to every package
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Sequence
@@ -30,6 +32,34 @@ def packages(root: Path = REPOSITORY) -> list[Path]:
 def current(root: Path = REPOSITORY) -> str:
     """The project's version: that of the root pyproject.toml."""
     return str(tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"])
+
+
+def image_tag(root: Path = REPOSITORY) -> str:
+    """The tag of images built from this tree.
+
+    The version where HEAD is that release (tag vX.Y.Z) and nothing has changed, or where git knows nothing of
+    the tree; else the short commit, with "-changed" behind it where tracked files differ from it.
+    """
+    commit = _git(root, "rev-parse", "--short=12", "HEAD")
+    if not commit:
+        return current(root)
+    if _git(root, "status", "--porcelain", "--untracked-files=no"):
+        return f"{commit}-changed"
+    released = f"v{current(root)}" in (_git(root, "tag", "--points-at", "HEAD") or "").split()
+    return current(root) if released else commit
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    """What git says about the tree; None where it is no checkout of its own, or git is not there."""
+    if not (root / ".git").exists():
+        return None
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False, timeout=30
+        )
+    except OSError:
+        return None
+    return answer.stdout.strip() if answer.returncode == 0 else None
 
 
 def set_version(version: str, root: Path = REPOSITORY) -> None:
@@ -82,12 +112,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("version")
+    commands.add_parser("tag")
     commands.add_parser("set-version").add_argument("version")
     commands.add_parser("set-urls").add_argument("url")
     given = parser.parse_args(argv)
     try:
         if given.command == "version":
             print(current())
+        elif given.command == "tag":
+            print(image_tag())
         elif given.command == "set-version":
             set_version(given.version)
         else:

@@ -236,10 +236,10 @@ TRIAL = Trial("GPU-a", "n", "w", "GpuError", NOW - 100, "old", NOW - 60)
         (replace(TRIAL, judged=True, failures=1), on_card(RuleName.GPU_ERROR), 1),  # counted already
         (
             TRIAL,
-            replace(on_card(RuleName.GPU_ERROR), sick_since=NOW - 101),
+            replace(on_card(RuleName.GPU_ERROR), degraded_since=NOW - 101),
             0,
         ),  # sick before, on a shared card
-        (TRIAL, replace(on_card(RuleName.GPU_ERROR), sick_since=NOW - 100), 1),
+        (TRIAL, replace(on_card(RuleName.GPU_ERROR), degraded_since=NOW - 100), 1),
         (replace(TRIAL, done_at=NOW - 601), on_card(RuleName.GPU_ERROR), 0),  # it held for ten minutes
     ],
 )

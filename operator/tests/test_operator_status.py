@@ -71,12 +71,12 @@ def render(
     **fleet: Any,
 ) -> dict[str, Any]:
     made = Fleet(tuple(workers), len(workers) if expected is None else expected, **fleet)
-    thought = plan(SPEC, made, now)
+    planned = plan(SPEC, made, now)
     view = View(
         SPEC,
         3,
         made,
-        thought,
+        planned,
         monitoring or Monitoring(now, 35),
         found,
         missing,

@@ -15,7 +15,7 @@ from kubernetes.aio.client.configuration import Configuration
 from sn17_cluster.client import Cluster
 from sn17_operator import handlers
 from sn17_operator.adapters.kube import KubeApi
-from sn17_operator.adapters.kube_host import KubeHost
+from sn17_operator.adapters.kube_cluster import KubeCluster
 from sn17_operator.adapters.lease import Lease
 from sn17_operator.adapters.store import Store
 from sn17_operator.core.model import History, Intent, Pod, RuleClass, Stage
@@ -46,13 +46,15 @@ async def kube(api_with_crd: Cluster) -> AsyncIterator[KubeApi]:
 
 
 @pytest.fixture
-def host(kube: KubeApi, namespace: str) -> KubeHost:
+def host(kube: KubeApi, namespace: str) -> KubeCluster:
     selector = "app.kubernetes.io/part-of=sn17"
-    return KubeHost(kube, Store(), namespace, selector, identity="t", may_act=lambda: True, clock=lambda: NOW)
+    return KubeCluster(
+        kube, Store(), namespace, selector, identity="t", may_act=lambda: True, clock=lambda: NOW
+    )
 
 
 @pytest.fixture
-async def fleet(host: KubeHost, api_with_crd: Cluster, namespace: str) -> tuple[Miner, Pod]:
+async def fleet(host: KubeCluster, api_with_crd: Cluster, namespace: str) -> tuple[Miner, Pod]:
     """An SN17Miner and one pod of its Deployment, as the host sees them."""
     template = {"metadata": {"labels": LABELS}, "spec": {"containers": [{"name": "trellis", "image": "x"}]}}
     api_with_crd.apply(
@@ -85,7 +87,7 @@ def intent(pod: Pod) -> Intent:
 
 
 async def test_intent_is_written_to_the_pod_that_was_seen_and_read_back(
-    host: KubeHost, fleet: tuple[Miner, Pod]
+    host: KubeCluster, fleet: tuple[Miner, Pod]
 ) -> None:
     miner, pod = fleet
     written = await host.annotate(miner, pod, dataclasses.replace(STEP, intent=intent(pod)))
@@ -99,7 +101,7 @@ async def test_intent_is_written_to_the_pod_that_was_seen_and_read_back(
 
 
 async def test_pod_that_has_changed_since_is_not_written(
-    host: KubeHost, fleet: tuple[Miner, Pod], api_with_crd: Cluster, namespace: str
+    host: KubeCluster, fleet: tuple[Miner, Pod], api_with_crd: Cluster, namespace: str
 ) -> None:
     miner, pod = fleet
     api_with_crd.kubectl("annotate", "pod", pod.name, "-n", namespace, "--overwrite", "x=y")
@@ -111,7 +113,7 @@ async def test_pod_that_has_changed_since_is_not_written(
 
 
 async def test_another_pod_of_the_same_name_is_neither_written_nor_evicted(
-    host: KubeHost, fleet: tuple[Miner, Pod], api_with_crd: Cluster, namespace: str
+    host: KubeCluster, fleet: tuple[Miner, Pod], api_with_crd: Cluster, namespace: str
 ) -> None:
     miner, pod = fleet
     other = dataclasses.replace(pod, uid="00000000-0000-0000-0000-000000000000")
@@ -123,7 +125,7 @@ async def test_another_pod_of_the_same_name_is_neither_written_nor_evicted(
 
 
 async def test_eviction_is_held_by_a_budget_and_gone_pods_are_forgotten(
-    host: KubeHost, fleet: tuple[Miner, Pod], api_with_crd: Cluster, namespace: str
+    host: KubeCluster, fleet: tuple[Miner, Pod], api_with_crd: Cluster, namespace: str
 ) -> None:
     miner, pod = fleet
     status = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
@@ -161,7 +163,7 @@ async def test_eviction_is_held_by_a_budget_and_gone_pods_are_forgotten(
 
 
 async def test_events_are_on_the_resource_and_on_the_pod(
-    host: KubeHost, fleet: tuple[Miner, Pod], api_with_crd: Cluster, namespace: str
+    host: KubeCluster, fleet: tuple[Miner, Pod], api_with_crd: Cluster, namespace: str
 ) -> None:
     miner, pod = fleet
     await host.announce(miner, pod, Announcement("WorkerCordoned", "why", warning=True))
@@ -172,7 +174,7 @@ async def test_events_are_on_the_resource_and_on_the_pod(
 
 
 async def test_status_is_replaced_as_a_whole_and_a_part_leaves_the_rest(
-    host: KubeHost, fleet: tuple[Miner, Pod], api_with_crd: Cluster, namespace: str
+    host: KubeCluster, fleet: tuple[Miner, Pod], api_with_crd: Cluster, namespace: str
 ) -> None:
     miner, _ = fleet
     full = Status.read({"status": "Healthy", "lastRecycleTime": "2026-01-01T00:00:00Z", "conditions": []})
@@ -191,7 +193,7 @@ async def test_status_is_replaced_as_a_whole_and_a_part_leaves_the_rest(
 
 
 async def test_api_calls_of_a_tick_do_not_grow_with_healthy_workers(
-    host: KubeHost, kube: KubeApi, fleet: tuple[Miner, Pod]
+    host: KubeCluster, kube: KubeApi, fleet: tuple[Miner, Pod]
 ) -> None:
     miner, _ = fleet
     before = kube.calls

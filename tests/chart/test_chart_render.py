@@ -14,7 +14,7 @@ import pytest
 import yaml
 from chart_cases import PRELOADED
 from sn17.accept.targets import parse_targets
-from sn17.accept.verdict import Marks, Thresholds
+from sn17.accept.verdict import Criteria, Thresholds
 from sn17_contract.gateway import GATEWAY_PORT
 from sn17_contract.http import FIXER_PORT, OPS_PORT, TRELLIS_PORT
 from sn17_contract.kubernetes import LABEL_COMPONENT
@@ -289,7 +289,7 @@ def test_targets_per_validator_are_those_of_the_values(chart: Any) -> None:
 
 def test_acceptance_marks_are_those_of_the_values(chart: Any) -> None:
     release = chart.render("--set", "acceptance.gaussiansMean=400000,fixer.policy=phase1")
-    marks = Marks().with_options(
+    marks = Criteria().with_options(
         json.loads(release.one("ConfigMap", "sn17-acceptance")["data"]["acceptance.json"])
     )
     assert marks.policy == "phase1"

@@ -253,7 +253,7 @@ def test_upgrade_and_rollback_lose_no_task(live: LiveRelease) -> None:
     before = len(read_tasks(live.journal))
 
     def unaccounted() -> tuple[str, ...]:
-        url = f"http://{live.address('validators')}:8099/books"
+        url = f"http://{live.address('validators')}:8099/ledger"
         ledger = NetworkLedger.parse(own_request("GET", url).content, url)
         tasks = read_tasks(live.journal)
         # The newest are still under way; what came before the roll-back must have ended.

@@ -37,7 +37,10 @@ def loaded(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Cluste
         return cluster
     builder = REPOSITORY / "dev" / "tools" / "images.py"
     answer = subprocess.run(
-        [sys.executable, str(builder), "--archives"], stdout=subprocess.PIPE, text=True, check=False
+        [sys.executable, str(builder), "--archives", "--tag=release"],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
     )
     if answer.returncode:
         unavailable("the images could not be built; the reason stands above (see `make images`)")

@@ -166,7 +166,7 @@ def test_the_journal_is_copied_and_put_back_as_the_docs_say(product: Release, tm
     section = (
         (REPOSITORY / "docs" / "chart.md").read_text().partition("## The journal")[2].partition("\n## ")[0]
     )
-    commands = "\n".join(line[4:] for line in section.splitlines() if line.startswith("    "))
+    commands = "\n".join(re.findall(r"```sh\n(.*?)```", section, re.DOTALL))
     config = tmp_path / "kubeconfig"
     config.write_text(stack.cluster.kubeconfig.read_text())
     environment = {**on_path(stack), "KUBECONFIG": str(config)}
@@ -196,12 +196,13 @@ def test_the_journal_is_copied_and_put_back_as_the_docs_say(product: Release, tm
 
 
 def test_acceptance_as_the_owner_of_a_gpu_runs_it(product: Release, output: Path) -> None:
-    """Only shorter: the miner stops, workers are judged, the miner goes on, its books are judged."""
+    """Only shorter: the miner stops, workers are judged, the miner goes on, its tasks are judged."""
     stack = product.stack
-    accepted, watched = output / "accept.json", output / "watch.json"
+    accepted, watched, record = (output / f"{name}.json" for name in ("accept", "watch", "gpu-acceptance"))
     answer = subprocess.run(
         [
             *("make", "--old-file=sync", "gpu-acceptance", f"NAMESPACE={stack.namespace}"),
+            f"RESULT={record}",
             f"ACCEPT=--generations 6 --report {accepted}",
             f"WATCH=--submissions 3 --period-seconds 1 --report {watched}",
         ],
@@ -215,14 +216,18 @@ def test_acceptance_as_the_owner_of_a_gpu_runs_it(product: Release, output: Path
     assert answer.returncode == 0, answer.stdout + answer.stderr
     found = json.loads(accepted.read_text())
     # From the release's values, by way of its ConfigMap.
-    assert found["marks"]["thresholds"]["gaussians_mean"] == 20_000
+    assert found["criteria"]["thresholds"]["gaussians_mean"] == 20_000
     assert {sample["worker"] for sample in found["samples"]} == {
         pod["metadata"]["name"] for pod in stack.pods("trellis")
     }
     assert all(sample["memory_ratio"] for sample in found["samples"])
-    books = json.loads(watched.read_text())
-    assert books["outcomes"]["accepted"] >= 1
-    assert {"success", "yield"} <= {check["name"].split()[0] for check in books["checks"]}
+    made = json.loads(record.read_text())
+    assert [worker["backend"] for worker in made["workers"]] == ["procedural"] * len(stack.pods("trellis"))
+    assert len(made["renders"]) == 6
+    ledger = json.loads(watched.read_text())
+    assert ledger == {**made["watch"], "passed": ledger["passed"]}
+    assert ledger["outcomes"]["accepted"] >= 1
+    assert {"success", "yield"} <= {check["name"].split()[0] for check in ledger["checks"]}
 
 
 def test_an_upgrade_brings_the_custom_resource_along(product: Release, kubectl_image: str) -> None:

@@ -39,7 +39,7 @@ def torch_image(loaded: Cluster) -> Cluster:
     assert loaded.load is not None
     builder = REPOSITORY / "dev" / "tools" / "images.py"
     answer = subprocess.run(
-        [sys.executable, str(builder), "--archives", "trellis-torch"],
+        [sys.executable, str(builder), "--archives", "--tag=release", "trellis-torch"],
         stdout=subprocess.PIPE,
         text=True,
         check=True,

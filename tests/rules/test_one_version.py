@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -83,6 +84,44 @@ def test_the_address_of_the_repository_can_be_set_twice(copy: Path) -> None:
             urls = tomllib.loads((copy / file.relative_to(ROOT)).read_text())["project"]["urls"]
             assert urls["Source"] == url
     assert release(copy, "set-urls", "http://forge.example/sn17").returncode == 2
+
+
+def git(root: Path, *arguments: str) -> str:
+    # Whatever the person's own settings ask for (signatures, hooks).
+    nobody = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull, "PATH": os.environ["PATH"]}
+    command = ["git", "-C", str(root), "-c", "user.name=n", "-c", "user.email=n@example.org", *arguments]
+    return subprocess.run(command, env=nobody, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_images_are_tagged_with_the_commit_unless_it_is_a_release(copy: Path) -> None:
+    (version,) = set(places(copy).values())
+    assert release(copy, "tag").stdout == f"{version}\n", "no checkout: what was unpacked is a release"
+    git(copy, "init", "-q")
+    git(copy, "add", ".")
+    git(copy, "commit", "-qm", "one")
+    commit = git(copy, "rev-parse", "--short=12", "HEAD")
+    assert release(copy, "tag").stdout == f"{commit}\n"
+    git(copy, "tag", f"v{version}")
+    assert release(copy, "tag").stdout == f"{version}\n"
+    (copy / "pyproject.toml").write_text((copy / "pyproject.toml").read_text() + "\n")
+    assert release(copy, "tag").stdout == f"{commit}-changed\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["--tag=release", "operator"], ["docker.io/sn17/operator:{version}"]),
+        (
+            ["--tag=abc", "trellis", "trellis-torch"],
+            ["docker.io/sn17/trellis:abc-procedural", "docker.io/sn17/trellis:abc-torch"],
+        ),
+    ],
+)
+def test_names_of_images_carry_tag_and_backend(arguments: list[str], names: list[str]) -> None:
+    command = [sys.executable, str(ROOT / "dev/tools/images.py"), "--name", *arguments]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    (version,) = set(places(ROOT).values())
+    assert answer.stdout.splitlines() == [name.format(version=version) for name in names]
 
 
 @pytest.mark.parametrize("file", PACKAGES, ids=lambda file: str(file.parent.relative_to(ROOT)))

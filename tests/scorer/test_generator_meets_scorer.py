@@ -29,7 +29,7 @@ def generate(backend, task, seed):
     return base64.b64encode(encode_spz(splats)).decode()
 
 
-def commissions(image_ratio, samples):
+def scene_tasks(image_ratio, samples):
     source = TaskSource((7, 7), image_ratio)
     return [source() for _ in range(samples)]
 
@@ -41,7 +41,7 @@ def test_what_the_generator_makes_is_accepted(image_ratio, max_gaussians, sample
     backend = ProceduralBackend(max_gaussians)
     scores = [
         judge(each, generate(backend, each.task, seed)).score
-        for seed, each in enumerate(commissions(image_ratio, samples))
+        for seed, each in enumerate(scene_tasks(image_ratio, samples))
     ]
     assert np.mean(np.array(scores) >= GATE) >= 0.95, sorted(scores)[:5]
 
@@ -50,7 +50,7 @@ def test_what_the_generator_makes_is_accepted(image_ratio, max_gaussians, sample
 @pytest.mark.parametrize("image_ratio", [0.0, 1.0])
 def test_what_it_makes_of_another_prompt_is_not(image_ratio, samples):
     backend = ProceduralBackend(60_000)
-    asked = commissions(image_ratio, samples)
+    asked = scene_tasks(image_ratio, samples)
     made = [generate(backend, each.task, seed) for seed, each in enumerate(asked[1:] + asked[:1])]
     scores = [judge(each, results).score for each, results in zip(asked, made, strict=True)]
     assert np.mean(np.array(scores) >= GATE) <= 0.05, sorted(scores)[-5:]

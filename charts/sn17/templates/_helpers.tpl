@@ -45,7 +45,7 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service | quote }}
 {{- if .image.digest -}}
 {{ $repository }}@{{ .image.digest }}
 {{- else -}}
-{{ $repository }}:{{ default (printf "%s%s" .root.Chart.AppVersion (default "" .suffix)) .image.tag }}
+{{ $repository }}:{{ default (printf "%s%s" (default .root.Chart.AppVersion .root.Values.image.tag) (default "" .suffix)) .image.tag }}
 {{- end -}}
 {{- end -}}
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from sn17.console import say
 from sn17.exits import explain
 from sn17.given import guarded
 
@@ -43,16 +44,29 @@ def lazy_app(entries: Mapping[str, Entry], **options: Any) -> typer.Typer:
             entry = entries.get(name or "")
             return name, command if entry is None else entry.load(name or ""), rest
 
-    app = typer.Typer(cls=Group, **options)
+    app = typer.Typer(cls=Group, context_settings={"help_option_names": ["-h", "--help"]}, **options)
     for name, entry in entries.items():
         app.command(name, help=entry.help)(_nothing)
 
     @app.callback()
-    def _root() -> None:
+    def _root(
+        version: Annotated[
+            bool,
+            typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_version),
+        ] = False,
+    ) -> None:
         """Sub-commands even if there were only one."""
 
     return app
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from sn17.version import version_text
+
+        say(version_text())
+        raise typer.Exit
+
+
 def _nothing() -> None:
-    """Stands in for a command in the list of them."""
+    """Replaces a command in the list of them."""

@@ -39,7 +39,7 @@ class Judge:
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     calls: int = 0
 
-    async def __call__(self, commission, results):
+    async def __call__(self, scene_task, results):
         self.calls += 1
         self.asked.set()
         await self.gate.wait()
@@ -62,7 +62,7 @@ class Local:
             self.judge,
             metagraph=lambda: self.metagraph,
             stake_of=lambda hotkey: 5000.0 if hotkey == OTHER.ss58_address else 0.0,
-            state_file=folder / "books.json",
+            state_file=folder / "state.json",
             options=AxonOptions(**({"host": "127.0.0.1"} | options)),
             faults=FaultPlan(faults, 0, 1),
             clock=self.clock,

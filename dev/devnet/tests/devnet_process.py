@@ -74,8 +74,8 @@ class Devnet:
     def get(self, path):
         return self.http.get(self.url + path).raise_for_status().json()
 
-    def books(self, index=0):
-        return self.get("/books")["validators"][index]
+    def ledger(self, index=0):
+        return self.get("/ledger")["validators"][index]
 
     def resident_bytes(self):
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])

@@ -44,7 +44,7 @@ def pull_when_allowed(devnet, index=0, keypair=None):
 
 
 def scene_of(devnet, task, index=0):
-    return next(each["scene"] for each in devnet.books(index)["tasks"] if each["task_id"] == task.id)
+    return next(each["scene"] for each in devnet.ledger(index)["tasks"] if each["task_id"] == task.id)
 
 
 def true_results(scene):
@@ -71,7 +71,7 @@ def test_true_results_are_accepted_and_the_books_say_so(devnet, index):
     task = pull_when_allowed(devnet, index)
     answer = devnet.submit(task, true_results(scene_of(devnet, task, index)), index)
     assert answer.feedback.task_fidelity_score >= 0.6
-    record = next(each for each in devnet.books(index)["tasks"] if each["task_id"] == task.id)
+    record = next(each for each in devnet.ledger(index)["tasks"] if each["task_id"] == task.id)
     assert record["outcome"] == "accepted"
     assert record["score"] == pytest.approx(answer.feedback.task_fidelity_score)
     assert record["delivery_seconds"] > 0
@@ -83,7 +83,7 @@ def test_false_results_are_rejected(devnet):
     task = pull_when_allowed(devnet)
     answer = devnet.submit(task, true_results("three black crosses on a pink table"))
     assert answer.feedback.task_fidelity_score == 0.0
-    assert devnet.books()["outcomes"]["rejected"] >= 1
+    assert devnet.ledger()["outcomes"]["rejected"] >= 1
 
 
 def test_faults_come_and_go(devnet):
@@ -105,9 +105,9 @@ def test_a_rule_that_makes_no_sense_is_refused(devnet):
 
 
 def test_a_validator_restarts_on_request(devnet):
-    before = devnet.books(1)["restarts"]
+    before = devnet.ledger(1)["restarts"]
     devnet.http.post(f"{devnet.url}/validators/1/restart", json={"seconds": 0.05}).raise_for_status()
-    wait_until(lambda: devnet.books(1)["restarts"] == before + 1 and devnet.books(1)["up"])
+    wait_until(lambda: devnet.ledger(1)["restarts"] == before + 1 and devnet.ledger(1)["up"])
     devnet.pull(1)
     assert devnet.http.post(f"{devnet.url}/validators/9/restart", json={}).status_code == 404
 
@@ -170,7 +170,7 @@ def test_a_second_start_finds_its_wallets_and_books(tmp_path):
     with Devnet(tmp_path, SN17_VALIDATORS="1", SN17_TIME_SCALE="0.002") as first:
         task = first.pull().task
         # Saved at a sync, every 1.2 seconds here.
-        state = first.state / "validator-0" / "books.json"
+        state = first.state / "validator-0" / "state.json"
         wait_until(lambda: task.id in state.read_text())
         assert first.stop() == 0
     with Devnet(tmp_path, SN17_VALIDATORS="1", SN17_TIME_SCALE="0.002") as second:

@@ -13,7 +13,7 @@ from sn17_devnet import preprocess
 from sn17_devnet.judging import judge, judge_image, judge_text
 from sn17_devnet.picture import PictureError, read_picture, render_front
 from sn17_devnet.scorer import score_image, score_text
-from sn17_devnet.tasks import Commission, TaskSource
+from sn17_devnet.tasks import SceneTask, TaskSource
 from sn17_protocol import ImageTask, TextTask
 from sn17_scene import PromptError, parse
 from sn17_splats import write_ply
@@ -254,9 +254,9 @@ def test_tasks_are_seeded_and_mixed():
 
 
 def test_an_image_task_shows_the_scene():
-    commission = TaskSource((1, 2), 1.0)()
-    picture = base64.b64decode(commission.task.prompt)
-    assert picture == render_front(commission.scene)
+    scene_task = TaskSource((1, 2), 1.0)()
+    picture = base64.b64decode(scene_task.task.prompt)
+    assert picture == render_front(scene_task.scene)
     assert Image.open(io.BytesIO(picture)).size == (256, 256)
 
 
@@ -293,9 +293,9 @@ def test_a_white_picture_is_refused():
 
 def test_the_judge_looks_at_the_task_it_gave():
     data = splat_maker.results(splat_maker.surface_splats("a red cube", np.random.default_rng(7)))
-    told = Commission(TextTask(id="1", prompt="a red cube"), "a red cube")
+    told = SceneTask(TextTask(id="1", prompt="a red cube"), "a red cube")
     picture = base64.b64encode(render_front("a red cube")).decode()
-    shown = Commission(ImageTask(type="image", id="2", prompt=picture), "a red cube")
+    shown = SceneTask(ImageTask(type="image", id="2", prompt=picture), "a red cube")
     assert judge(told, data).score >= GATE
     assert judge(shown, data).score >= GATE
     assert judge_text("a blue cube", data).value < GATE

@@ -1,4 +1,4 @@
-"""The books against a second telling of the rules: a table of what each call does."""
+"""The ledger against a second telling of the rules: a table of what each call does."""
 
 import math
 
@@ -7,8 +7,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from sn17_devnet.ledger import Ledger
-from sn17_devnet.tasks import Commission
-from sn17_devnet.validator_state import Books, Rules, UnknownMinerError, Validation, Verdict
+from sn17_devnet.tasks import SceneTask
+from sn17_devnet.validator_state import Rules, UnknownMinerError, Validation, ValidatorState, Verdict
 from sn17_protocol import TextTask
 from sn17_protocol.signing import ResultSignatureError
 
@@ -25,30 +25,30 @@ class Clock:
 
 
 class Bench:
-    """Books with a clock to turn and tasks that count up."""
+    """ValidatorState with a clock to turn and tasks that count up."""
 
     def __init__(self, rules=None):
         self.clock = Clock()
         self.ledger = Ledger()
         self.made = 0
-        self.books = Books(rules or Rules(), self.clock, self.next_task, self.ledger)
-        self.books.sync(MINERS)
+        self.state = ValidatorState(rules or Rules(), self.clock, self.next_task, self.ledger)
+        self.state.sync(MINERS)
 
     def next_task(self):
         self.made += 1
-        return Commission(TextTask(id=f"task-{self.made}", prompt=f"prompt {self.made}"), "a red cube")
+        return SceneTask(TextTask(id=f"task-{self.made}", prompt=f"prompt {self.made}"), "a red cube")
 
     def pull(self, hotkey="miner-a"):
-        return self.books.pull(hotkey)
+        return self.state.pull(hotkey)
 
     def submit(self, task_id, hotkey="miner-a", *, empty=False, signed=True):
-        return self.books.submit(hotkey, task_id, empty=empty, verify=lambda prompt: signed)
+        return self.state.submit(hotkey, task_id, empty=empty, verify=lambda prompt: signed)
 
     def deliver(self, hotkey="miner-a", score=0.8, after=10.0):
         """Pull, wait, submit, settle."""
         task = self.pull(hotkey).task
         self.clock.now += after
-        return self.books.settle(self.submit(task.id, hotkey), Verdict(score))
+        return self.state.settle(self.submit(task.id, hotkey), Verdict(score))
 
     @property
     def last(self):
@@ -63,7 +63,7 @@ def bench():
 def test_an_unknown_hotkey_is_told_to_wait_an_hour(bench):
     answer = bench.pull("stranger")
     assert (answer.task, answer.cooldown_until) == (None, int(START + 3600))
-    assert bench.books.pull(None).task is None
+    assert bench.state.pull(None).task is None
     assert bench.made == 0
 
 
@@ -89,7 +89,7 @@ def test_an_accepted_result_counts(bench):
     assert answer.feedback.average_fidelity_score == pytest.approx(0.95 + 0.05 * 0.8)
     assert answer.feedback.generations_within_the_window == 1
     assert answer.feedback.current_miner_reward == 1500.0
-    assert bench.books.reward("miner-a") == 1500.0
+    assert bench.state.reward("miner-a") == 1500.0
     assert (bench.last.outcome, bench.last.score) == ("accepted", 0.8)
 
 
@@ -118,7 +118,7 @@ def test_an_empty_result_is_free(bench):
 
 def test_a_failed_validation_is_free(bench):
     validation = bench.submit(bench.pull().task.id)
-    answer = bench.books.settle(validation, Verdict(failed=True, reason="down"))
+    answer = bench.state.settle(validation, Verdict(failed=True, reason="down"))
     assert answer.feedback.validation_failed is True
     assert answer.cooldown_until == int(START + 300)
     assert (bench.last.outcome, bench.last.reason) == ("unvalidated", "down")
@@ -127,7 +127,7 @@ def test_a_failed_validation_is_free(bench):
 def test_a_wrong_signature_costs_and_takes_the_task(bench):
     answer = bench.submit(bench.pull().task.id, signed=False)
     assert answer.cooldown_until == int(START + 900)
-    assert bench.books.refusal("miner-a") is not None
+    assert bench.state.refusal("miner-a") is not None
     assert (bench.last.outcome, bench.last.reason) == ("rejected", "signature")
 
 
@@ -138,7 +138,7 @@ def test_a_malformed_signature_changes_nothing(bench):
         raise ResultSignatureError("short")
 
     with pytest.raises(ResultSignatureError):
-        bench.books.submit("miner-a", task.id, empty=False, verify=verify)
+        bench.state.submit("miner-a", task.id, empty=False, verify=verify)
     assert bench.pull().task == task
     assert bench.last.outcome == "open"
 
@@ -146,7 +146,7 @@ def test_a_malformed_signature_changes_nothing(bench):
 def test_the_signature_is_held_against_the_validators_own_prompt(bench):
     task = bench.pull().task
     asked = []
-    bench.books.submit("miner-a", task.id, empty=True, verify=lambda prompt: asked.append(prompt) or True)
+    bench.state.submit("miner-a", task.id, empty=True, verify=lambda prompt: asked.append(prompt) or True)
     assert asked == [task.prompt]
 
 
@@ -174,7 +174,7 @@ def test_a_pull_during_validation_gives_the_same_task(bench):
     task = bench.pull().task
     validation = bench.submit(task.id)
     assert bench.pull().task == task
-    bench.books.settle(validation, Verdict(0.9))
+    bench.state.settle(validation, Verdict(0.9))
     assert bench.pull().task is None
 
 
@@ -183,9 +183,9 @@ def test_the_second_of_two_validations_of_one_task_counts_nothing(bench):
     first = bench.submit(task.id)
     bench.clock.now += 31
     second = bench.submit(task.id)
-    accepted = bench.books.settle(first, Verdict(0.9))
+    accepted = bench.state.settle(first, Verdict(0.9))
     bench.clock.now += 1
-    again = bench.books.settle(second, Verdict(0.9))
+    again = bench.state.settle(second, Verdict(0.9))
     assert again.feedback.task_fidelity_score == 0.0
     assert again.cooldown_until == accepted.cooldown_until
     assert again.feedback.generations_within_the_window == 1
@@ -197,17 +197,17 @@ def test_a_validation_that_ends_after_the_next_task_began_leaves_that_task(bench
     bench.submit(task.id, signed=False)
     bench.clock.now += 1000
     following = bench.pull().task
-    bench.books.settle(late, Verdict(0.0))
+    bench.state.settle(late, Verdict(0.0))
     bench.clock.now += 1000
     assert bench.pull().task == following
 
 
 def test_submissions_of_strangers_and_the_idle_are_turned_away(bench):
-    assert "not registered" in bench.books.refusal("stranger")
-    assert "not registered" in bench.books.refusal(None)
-    assert "no task assigned" in bench.books.refusal("miner-a")
+    assert "not registered" in bench.state.refusal("stranger")
+    assert "not registered" in bench.state.refusal(None)
+    assert "no task assigned" in bench.state.refusal("miner-a")
     bench.pull()
-    assert bench.books.refusal("miner-a") is None
+    assert bench.state.refusal("miner-a") is None
     with pytest.raises(UnknownMinerError):
         bench.submit("x", "stranger")
 
@@ -232,15 +232,15 @@ def test_pulling_at_the_end_of_the_cooldown_is_no_violation(bench):
 def test_the_reward_forgets_after_four_hours(bench):
     bench.deliver()
     bench.clock.now += 4 * 3600 - 1
-    assert bench.books.reward("miner-a") == 1500.0
+    assert bench.state.reward("miner-a") == 1500.0
     bench.clock.now += 2
-    assert bench.books.reward("miner-a") == 0.0
-    assert bench.books.reward("stranger") == 0.0
+    assert bench.state.reward("miner-a") == 0.0
+    assert bench.state.reward("stranger") == 0.0
 
 
 def test_a_newcomer_is_known_only_after_a_sync(bench):
     assert bench.pull("newcomer").task is None
-    bench.books.sync(MINERS | {4: "newcomer"})
+    bench.state.sync(MINERS | {4: "newcomer"})
     assert bench.pull("newcomer").task is not None
 
 
@@ -248,7 +248,7 @@ def test_a_uid_that_changes_hands_keeps_its_task_and_forgets_the_rest(bench):
     bench.deliver()
     bench.clock.now += 600
     task = bench.pull().task
-    bench.books.sync({2: "heir", 3: "miner-b"})
+    bench.state.sync({2: "heir", 3: "miner-b"})
     assert bench.pull("miner-a").cooldown_until > bench.clock.now
     assert bench.pull("heir").task == task
     answer = bench.submit(task.id, "heir", empty=True)
@@ -259,9 +259,9 @@ def test_a_uid_that_changes_hands_keeps_its_task_and_forgets_the_rest(bench):
 def test_a_restart_forgets_what_was_not_saved(bench):
     bench.deliver()
     bench.clock.now += 600
-    saved = bench.books.dump()
+    saved = bench.state.dump()
     lost = bench.pull().task
-    fresh = Books(Rules(), bench.clock, bench.next_task, bench.ledger)
+    fresh = ValidatorState(Rules(), bench.clock, bench.next_task, bench.ledger)
     fresh.load(saved)
     assert fresh.refusal("miner-a") is not None
     assert [r.outcome for r in bench.ledger.records.values()] == ["accepted", "dropped"]
@@ -272,9 +272,9 @@ def test_a_restart_forgets_what_was_not_saved(bench):
 def test_a_restart_brings_a_finished_task_back(bench):
     """The validator saved it while it was open: the miner gets it again, and may earn it twice."""
     task = bench.pull().task
-    saved = bench.books.dump()
-    bench.books.settle(bench.submit(task.id), Verdict(0.9))
-    fresh = Books(Rules(), bench.clock, bench.next_task, bench.ledger)
+    saved = bench.state.dump()
+    bench.state.settle(bench.submit(task.id), Verdict(0.9))
+    fresh = ValidatorState(Rules(), bench.clock, bench.next_task, bench.ledger)
     fresh.load(saved)
     assert fresh.pull("miner-a").task == task
     assert [r.outcome for r in bench.ledger.records.values()] == ["accepted", "open"]
@@ -325,7 +325,7 @@ class Table:
 
 
 class EveryOrder(RuleBasedStateMachine):
-    """Random calls in random order at random times: the books do what the table says."""
+    """Random calls in random order at random times: the ledger do what the table says."""
 
     hotkeys = st.sampled_from(sorted(MINERS.values()))
 
@@ -372,7 +372,7 @@ class EveryOrder(RuleBasedStateMachine):
     @rule(hotkey=hotkeys, right=MOSTLY, signed=MOSTLY, empty=st.sampled_from([False, False, False, True]))
     def submit(self, hotkey, right, signed, empty):
         table, now = self.tables[hotkey], self.bench.clock.now
-        assert (self.bench.books.refusal(hotkey) is None) == (table.task is not None)
+        assert (self.bench.state.refusal(hotkey) is None) == (table.task is not None)
         task = table.task if right else "another"
         answer = self.bench.submit(task or "none", hotkey, empty=empty, signed=signed)
         if table.task is None or not right:
@@ -404,7 +404,7 @@ class EveryOrder(RuleBasedStateMachine):
     def settle(self, pick, score, failed):
         hotkey, task, validation = self.running.pop(pick % len(self.running))
         table, now = self.tables[hotkey], self.bench.clock.now
-        answer = self.bench.books.settle(validation, Verdict(score, failed))
+        answer = self.bench.state.settle(validation, Verdict(score, failed))
         if table.accepted and now - table.accepted[-1] < 270:
             assert answer.cooldown_until == table.until
             return
@@ -426,7 +426,7 @@ class EveryOrder(RuleBasedStateMachine):
         oldest = self.bench.clock.now - 4 * 3600
         for hotkey, table in self.tables.items():
             count = sum(moment >= oldest for moment in table.accepted)
-            assert self.bench.books.reward(hotkey) == count * 1500.0
+            assert self.bench.state.reward(hotkey) == count * 1500.0
 
     @invariant()
     def every_task_is_in_the_ledger_once(self):

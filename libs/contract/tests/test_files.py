@@ -14,7 +14,7 @@ READY = ReadyFile(schema="sn17.ready/v1", port=None, ops_port=4343, pid=7, boot_
 NETWORK = LocalNetwork.model_validate(
     {
         "schema": "sn17.local-network/v1",
-        **dict.fromkeys(("snapshot_url", "books_url", "faults_url", "ops_url"), "http://127.0.0.1:1"),
+        **dict.fromkeys(("snapshot_url", "ledger_url", "faults_url", "ops_url"), "http://127.0.0.1:1"),
         "validation_url": "http://127.0.0.1:1",
         "time_scale": 0.01,
         "miners": ["5a"],

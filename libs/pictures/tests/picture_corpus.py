@@ -58,7 +58,7 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def raw_png(width: int, height: int, bits: int, colour: int, rows: list[bytes], *extra: bytes) -> bytes:
-    """A PNG written by hand: what Pillow can not write."""
+    """A PNG written by hand: what Pillow cannot write."""
     head = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
     body = zlib.compress(b"".join(b"\0" + row for row in rows))
     return b"".join(

@@ -70,7 +70,7 @@ def v1(root: Path, limit: int, *, hierarchical: int = 2**63 - 4096, kmem: int | 
     )
 
 
-def test_v2_counts_what_can_not_be_reclaimed(tmp_path: Path) -> None:
+def test_v2_counts_what_cannot_be_reclaimed(tmp_path: Path) -> None:
     v2(tmp_path, 12 * GIB)
     reading = memory_reader("auto", root=tmp_path).read()
     assert reading.unreclaimable == (300 + 50 + 1 + 2 + 3) * MIB

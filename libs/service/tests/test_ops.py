@@ -188,7 +188,7 @@ def test_unknown_memory_gives_no_series(live: ServiceThread) -> None:
 
 def test_a_limit_and_the_marks_are_metrics(new_live: Callable[..., ServiceThread]) -> None:
     live = new_live(memory_source="process", memory_limit_bytes=1 << 30).start()
-    live.service.memory_marks["refuse"] = 0.88
+    live.service.memory_thresholds["refuse"] = 0.88
     assert live.metric("sn17_memory_limit_bytes") == 1 << 30
     assert live.metric("sn17_memory_mark_ratio", mark="refuse") == 0.88
     anon = live.metric("sn17_memory_component_bytes", component="anon")

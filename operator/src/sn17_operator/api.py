@@ -51,7 +51,7 @@ class Mode(StrEnum):
 
 
 class Strategy(StrEnum):
-    """How a worker is recycled first; what comes after it is the escalation of what cured nothing.
+    """How a worker is recycled first; what comes after it is the escalation of what changed nothing.
 
     Swap: a fresh model process takes over beside the old one; RestartContainer: in place; EvictPod: the pod.
     """
@@ -222,7 +222,7 @@ class Workers(Model):
 
 
 class NodeSuspect(Model):
-    """When sick workers point at their node."""
+    """When unhealthy workers point at their node."""
 
     minimum_workers: Annotated[int, Field(ge=2, le=1_000)] = 2
 

@@ -16,7 +16,7 @@ from sn17_service.service import Service
 from sn17_operator import handlers
 from sn17_operator.adapters.admin import WorkerAdmin
 from sn17_operator.adapters.kube import KubeApi
-from sn17_operator.adapters.kube_host import KubeHost
+from sn17_operator.adapters.kube_cluster import KubeCluster
 from sn17_operator.adapters.kube_scale import KubeScaler
 from sn17_operator.adapters.lease import Lease, LeaseLost
 from sn17_operator.adapters.nvsentinel import Drains
@@ -68,7 +68,7 @@ class Operator:
             asked = asked.model_copy(update={"namespace": namespace})
         metrics = PrometheusMetrics(asked, on_error=self.telemetry.prometheus_error)
         store, waker = Store(), Waker()
-        host = KubeHost(
+        cluster = KubeCluster(
             api,
             store,
             namespace,
@@ -78,7 +78,7 @@ class Operator:
             clock=service.clock,
         )
         self.controller = Controller(
-            host, metrics, admin, self.telemetry, clock=service.clock, scaler=KubeScaler(api, store)
+            cluster, metrics, admin, self.telemetry, clock=service.clock, scaler=KubeScaler(api, store)
         )
         try:
             self._standby = "waits for the Lease"

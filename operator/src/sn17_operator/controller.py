@@ -20,9 +20,9 @@ from sn17_operator.core.policy import judge_all
 from sn17_operator.ports import (
     Admin,
     Announcement,
+    Cluster,
     Conflict,
     Disrupted,
-    Host,
     Measurement,
     Metrics,
     Miner,
@@ -38,7 +38,7 @@ from sn17_operator.status.resource import EvictionRecord, Status
 from sn17_operator.status.view import View, state_of
 from sn17_operator.telemetry import Telemetry
 from sn17_operator.teller import Teller
-from sn17_operator.tracker import Note, Notes
+from sn17_operator.tracker import PodRecord, Tracker
 
 log = logging.getLogger("sn17.operator")
 
@@ -58,11 +58,11 @@ class Snapshot:
 
 
 class Controller:
-    """Runs the pure core against a host, its metrics and the workers' admin endpoints."""
+    """Runs the pure core against a cluster, its metrics and the workers' admin endpoints."""
 
     def __init__(
         self,
-        host: Host,
+        cluster: Cluster,
         metrics: Metrics,
         admin: Admin,
         telemetry: Telemetry,
@@ -70,14 +70,14 @@ class Controller:
         clock: Callable[[], float],
         scaler: Scaler | None = None,
     ) -> None:
-        self._host = host
+        self._cluster = cluster
         self._metrics = metrics
         self._admin = admin
         self._telemetry = telemetry
         self._clock = clock
-        self._teller = Teller(host)
+        self._teller = Teller(cluster)
         self._replicas = None if scaler is None else Replicas(scaler, telemetry, self._teller)
-        self._notes = Notes()
+        self._tracker = Tracker()
         self._jobs: dict[tuple[str, Stage, float], asyncio.Task[None]] = {}
         self.snapshots: dict[tuple[str, str], Snapshot] = {}
 
@@ -89,7 +89,7 @@ class Controller:
 
     async def tick(self) -> None:
         """Look at every SN17Miner once. A fault of one of them does not keep the others from their turn."""
-        miners = await self._host.miners()
+        miners = await self._cluster.miners()
         now = self._clock()
         measurement = await self._metrics.measure(now, [miner.spec.rules for miner in miners])
         self._telemetry.begin()
@@ -106,7 +106,7 @@ class Controller:
                 log.exception("%s/%s: tick failed", miner.namespace, miner.name)
                 failure = error
         if complete and failure is None:
-            self._notes.keep(seen)
+            self._tracker.keep(seen)
         known = {(miner.namespace, miner.name) for miner in miners}
         self.snapshots = {key: value for key, value in self.snapshots.items() if key in known}
         self._teller.keep(miners)
@@ -117,22 +117,22 @@ class Controller:
     # --- one miner ------------------------------------------------------------------------------------
 
     async def _tend(self, miner: Miner, measurement: Measurement, now: float) -> set[str]:
-        target = await self._host.target(miner, now)
+        target = await self._cluster.target(miner, now)
         raws = (measurement.workers.get(pod.uid, Raw()) for pod in target.pods)
         measurement = replace(measurement, monitoring=within_fleet(measurement.monitoring, raws))
         fleet = self._fleet(miner, target, measurement, now)
-        thought = plan(miner.spec, fleet, now)
-        if any(step.eviction for step in thought.steps):
+        planned = plan(miner.spec, fleet, now)
+        if any(step.eviction for step in planned.steps):
             # The record of an eviction is written before the eviction: a chain of them must survive a crash.
-            records = tuple(EvictionRecord.of(e) for e in thought.evictions)
-            await self._host.write_status(miner, Status(evictions=records))
-        fleet, held = await self._carry_out(miner, fleet, thought)
-        if self._replicas is not None and target.expected is not None and self._host.may_act():
+            records = tuple(EvictionRecord.of(e) for e in planned.evictions)
+            await self._cluster.write_status(miner, Status(evictions=records))
+        fleet, held = await self._carry_out(miner, fleet, planned)
+        if self._replicas is not None and target.expected is not None and self._cluster.may_act():
             await self._replicas.follow(miner, fleet)
         # What is told is how things stand after the acts, not before.
-        fleet = replace(fleet, evictions=thought.evictions)
-        thought = replace(thought, blocked=(*thought.blocked, *held), capacity=measure(miner.spec, fleet))
-        for reason, message in thought.notices:
+        fleet = replace(fleet, evictions=planned.evictions)
+        planned = replace(planned, blocked=(*planned.blocked, *held), capacity=measure(miner.spec, fleet))
+        for reason, message in planned.notices:
             await self._teller.announce(miner, None, Announcement(reason, message, warning=True))
         ratios = {
             window: found
@@ -145,7 +145,7 @@ class Controller:
             miner.spec,
             miner.generation,
             fleet,
-            thought,
+            planned,
             measurement.monitoring,
             target.expected is not None,
             target.missing,
@@ -158,12 +158,12 @@ class Controller:
         await self._teller.tell(miner, rendered, previous, now)
         self._telemetry.fleet(
             [state_of(worker) for worker in fleet.workers],
-            [blocked.reason for blocked in thought.blocked],
+            [blocked.reason for blocked in planned.blocked],
             ratios,
         )
-        self._telemetry.judged(fleet.workers, thought.suspects.values())
+        self._telemetry.judged(fleet.workers, planned.suspects.values())
         self.snapshots[miner.namespace, miner.name] = Snapshot(
-            miner, fleet, thought, measurement, rendered, now
+            miner, fleet, planned, measurement, rendered, now
         )
         return {worker.pod.uid for worker in fleet.workers}
 
@@ -172,20 +172,20 @@ class Controller:
         monitoring = measurement.monitoring
         raws = ((pod, measurement.workers.get(pod.uid, Raw())) for pod in target.pods)
         seen = [(pod, attribute(raw, pod.started_at, monitoring.failed)) for pod, raw in raws]
-        workers = tuple(self._notes.worker(*each, now) for each in judge_all(miner.spec, seen, monitoring))
+        workers = tuple(self._tracker.worker(*each, now) for each in judge_all(miner.spec, seen, monitoring))
         return Fleet(
             workers=workers,
             expected=target.expected or 0,
             rollout=target.rollout,
             paused=miner.paused,
-            storm_at=previous.last_storm_time,
+            short_circuit_at=previous.last_storm_time,
             evictions=tuple(record.eviction() for record in previous.evictions or ()),
             trials=tuple(entry.trial() for entry in previous.devices or ()),
         )
 
     # --- acting ---------------------------------------------------------------------------------------
 
-    async def _carry_out(self, miner: Miner, fleet: Fleet, thought: Plan) -> tuple[Fleet, list[Blocked]]:
+    async def _carry_out(self, miner: Miner, fleet: Fleet, planned: Plan) -> tuple[Fleet, list[Blocked]]:
         """Take every step; returns the fleet as it is now written down, and what held steps back."""
         pods = {worker.pod.uid: worker.pod for worker in fleet.workers}
         held: list[Blocked] = []
@@ -199,7 +199,7 @@ class Controller:
 
         # Steps of one worker keep their order; workers are independent of each other.
         by_worker: dict[str, list[Step]] = {}
-        for step in thought.steps:
+        for step in planned.steps:
             by_worker.setdefault(step.uid, []).append(step)
 
         async def in_turn(steps: Iterable[Step]) -> None:
@@ -212,7 +212,7 @@ class Controller:
 
     async def _take(self, miner: Miner, pods: dict[str, Pod], step: Step) -> Blocked | None:
         pod = pods[step.uid]
-        if not self._host.may_act():
+        if not self._cluster.may_act():
             raise Refused("not_leader", "the Lease is not held: nothing is done")
         last = step.act is Act.USER_UNCORDON
         written = False
@@ -220,7 +220,7 @@ class Controller:
             if last:
                 await self._act(miner, pod, step)
             if _changes(pod, step):
-                pod = pods[step.uid] = await self._host.annotate(miner, pod, step)
+                pod = pods[step.uid] = await self._cluster.annotate(miner, pod, step)
             written = True
             if not last:
                 await self._act_on(miner, pod, step)
@@ -255,7 +255,7 @@ class Controller:
         if step.act is Act.EVICT:
             # Its lease must go on while the eviction waits; a hung worker cannot answer, and need not.
             await self._quietly(self._act(miner, pod, replace(step, act=Act.RENEW)))
-            await self._host.evict(miner, pod)
+            await self._cluster.evict(miner, pod)
             return
         await self._act(miner, pod, step)
 
@@ -266,15 +266,15 @@ class Controller:
             log.debug("%s", error)
 
     async def _act(self, miner: Miner, pod: Pod, step: Step) -> None:
-        note, intent, admin = self._notes.of(pod), pod.intent, self._admin
+        record, intent, admin = self._tracker.of(pod), pod.intent, self._admin
         match step.act:
             case Act.CORDON | Act.RENEW:
                 reason = f"{step.cause}: {intent.reason}" if intent is not None else step.message
-                note.asked_at = self._clock() if note.asked_at is None else note.asked_at
-                note.drained = await admin.drain(
+                record.asked_at = self._clock() if record.asked_at is None else record.asked_at
+                record.drained = await admin.drain(
                     pod, LeaseOwner.OPERATOR, reason[:500], miner.spec.drain.lease_seconds
                 )
-                note.leased = True
+                record.leased = True
             case Act.UNCORDON:
                 await admin.resume(pod, LeaseOwner.OPERATOR)
             case Act.NOTE if step.reason is Reason.WORKER_RESTARTED:
@@ -283,7 +283,7 @@ class Controller:
                 await self._quietly(admin.resume(pod, LeaseOwner.OPERATOR))
             case Act.USER_CORDON:
                 await admin.drain(pod, LeaseOwner.USER, step.message[:500], None)
-                note.kept = True
+                record.cordon_confirmed = True
             case Act.USER_UNCORDON:
                 await admin.resume(pod, LeaseOwner.USER)
             case Act.EXIT:
@@ -294,9 +294,9 @@ class Controller:
                 try:
                     await admin.exit(pod, intent.boot_id, f"{step.cause}: {intent.reason}"[:500])
                 except OtherIncarnation:
-                    note.acknowledged.add(Stage.RECYCLE)
+                    record.acknowledged.add(Stage.RECYCLE)
                     raise
-                note.acknowledged.add(Stage.RECYCLE)
+                record.acknowledged.add(Stage.RECYCLE)
             case Act.SWAP | Act.REPLACE:
                 if step.act is Act.REPLACE:
                     await self._quietly(self._act(miner, pod, replace(step, act=Act.RENEW)))
@@ -309,32 +309,32 @@ class Controller:
 
     async def _recycle_model(self, pod: Pod, step: Step) -> None:
         """Ask for a swap or replacement, and once that is heard for its end."""
-        note, intent, admin = self._notes.of(pod), pod.intent, self._admin
+        record, intent, admin = self._tracker.of(pod), pod.intent, self._admin
         if intent is None or intent.life_id is None:
             raise Refused("unknown_incarnation", "the life of its model process is not known")
         how = RecycleHow.SWAP if step.act is Act.SWAP else RecycleHow.REPLACE
         if step.silent:
             # An operator that was killed after it had asked must not ask for another one.
-            await self._quietly(self._hear_end(pod, intent, how, note))
-        if intent.action in note.acknowledged or note.recycle is not None:
+            await self._quietly(self._hear_end(pod, intent, how, record))
+        if intent.action in record.acknowledged or record.recycle is not None:
             return
         verify = how is RecycleHow.SWAP and intent.rule_class is RuleClass.QUALITY
         reason = f"{step.cause}: {intent.reason}"[:500]
         try:
             await admin.recycle(pod, intent.life_id, how, reason, verify=verify)
         except NoRoom as error:
-            note.recycle = RecycleResult(RecycleOutcome.NO_ROOM, str(error))
+            record.recycle = RecycleResult(RecycleOutcome.NO_ROOM, str(error))
             raise
         except OtherIncarnation:
-            note.acknowledged.add(intent.action)
+            record.acknowledged.add(intent.action)
             raise
-        note.acknowledged.add(intent.action)
+        record.acknowledged.add(intent.action)
 
-    async def _hear_end(self, pod: Pod, intent: Intent, how: RecycleHow, note: Note) -> None:
+    async def _hear_end(self, pod: Pod, intent: Intent, how: RecycleHow, record: PodRecord) -> None:
         found = await self._admin.recycled(pod, intent.life_id or "", how, intent.at)
         if found is not None:
-            note.acknowledged.add(intent.action)
-            note.recycle, note.progress = (None, found) if found.outcome is None else (found, None)
+            record.acknowledged.add(intent.action)
+            record.recycle, record.progress = (None, found) if found.outcome is None else (found, None)
 
     def _begin(self, pod: Pod, step: Step) -> None:
         """Start a clean-up or canary beside the tick: either may take longer than a period."""
@@ -344,22 +344,22 @@ class Controller:
         key = (pod.uid, intent.action, intent.at)
         if key in self._jobs:
             return
-        note = self._notes.of(pod)
+        record = self._tracker.of(pod)
 
         async def work() -> None:
             try:
                 if step.act is Act.CLEANUP:
                     await self._admin.cleanup(pod)
-                    note.acknowledged.add(Stage.CLEANUP)
+                    record.acknowledged.add(Stage.CLEANUP)
                 else:
                     result = await self._admin.canary(pod)
-                    if note.key == (intent.action, intent.at):
-                        note.canary = replace(result, at=self._clock())
+                    if record.key == (intent.action, intent.at):
+                        record.canary = replace(result, at=self._clock())
             except Refused as error:
                 log.warning("%s: %s did not work: %s", pod.name, step.act, error)
                 self._telemetry.action(step.act, step.cause, error.outcome)
-                if step.act is Act.CANARY and note.key == (intent.action, intent.at):
-                    note.canary = CanaryResult(self._clock(), None, str(error))
+                if step.act is Act.CANARY and record.key == (intent.action, intent.at):
+                    record.canary = CanaryResult(self._clock(), None, str(error))
             finally:
                 self._jobs.pop(key, None)
 

@@ -41,7 +41,7 @@ class Waker:
 
 
 @contextlib.contextmanager
-def uncollected() -> Iterator[None]:
+def gc_paused() -> Iterator[None]:
     """Put cyclic garbage collection off until a tick is over.
 
     A tick makes some sixty objects per worker, in no cycles, which reference counting frees. The collector
@@ -80,7 +80,7 @@ async def run_ticks(
     while True:
         started = monotonic()
         try:
-            with uncollected():
+            with gc_paused():
                 async with asyncio.timeout(limit):
                     await tick()
         except Refused as error:

@@ -56,7 +56,7 @@ class NoRoom(Refused):
 
 @dataclass(frozen=True, slots=True)
 class Miner:
-    """One SN17Miner as the host has it."""
+    """One SN17Miner as the cluster has it."""
 
     uid: str
     name: str
@@ -81,7 +81,7 @@ class Target:
     missing: Missing | None = None
     miner_pods: tuple[str, ...] = ()
     made: int | None = None
-    """Pods that the workload has, where its host counts them."""
+    """Pods that the workload has, where the cluster counts them."""
     selector: str | None = None
 
 
@@ -100,7 +100,7 @@ class Metrics(Protocol):
     async def measure(self, now: float, rules: Sequence[Rules]) -> Measurement: ...
 
 
-class Host(Protocol):
+class Cluster(Protocol):
     """Where workers run and where the operator's notes are kept."""
 
     def may_act(self) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sn17_operator.core.model import Pod
-from sn17_operator.ports import Announcement, Host, Miner, Refused
+from sn17_operator.ports import Announcement, Cluster, Miner, Refused
 from sn17_operator.status.codec import flips, worth_writing
 from sn17_operator.status.resource import Status
 
@@ -25,10 +25,10 @@ class _Written:
 
 
 class Teller:
-    """Writes through the host; a refusal is logged and never holds anything else up."""
+    """Writes through the cluster; a refusal is logged and never holds anything else up."""
 
-    def __init__(self, host: Host) -> None:
-        self._host = host
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
         self._written: dict[str, _Written] = {}
 
     def previous(self, miner: Miner) -> Status:
@@ -44,7 +44,7 @@ class Teller:
     async def announce(self, miner: Miner, pod: Pod | None, announcement: Announcement) -> None:
         """Post an Event."""
         try:
-            await self._host.announce(miner, pod, announcement)
+            await self._cluster.announce(miner, pod, announcement)
         except Refused as error:
             log.warning("an Event could not be posted: %s", error)
 
@@ -57,7 +57,7 @@ class Teller:
             return
         told = miner.status if before is None else before.told
         try:
-            await self._host.write_status(miner, rendered)
+            await self._cluster.write_status(miner, rendered)
         except Refused as error:
             log.warning("%s/%s: %s", miner.namespace, miner.name, error)
             # Its totals must not be lost: the next tick goes on from here and writes it.

@@ -10,7 +10,7 @@ from sn17_operator.core.readings import Evidence
 
 
 @dataclass(slots=True)
-class Note:
+class PodRecord:
     """What was done to, or learnt about, one pod."""
 
     key: tuple[str, float] = ("", 0.0)
@@ -22,58 +22,58 @@ class Note:
     leased: bool = False
     drained: bool = False
     asked_at: float | None = None
-    kept: bool = False
+    cordon_confirmed: bool = False
     container: str = ""
     life: str = ""
-    sick_since: float | None = None
+    degraded_since: float | None = None
 
 
-class Notes:
-    """One note per pod, brought up to date with the pod whenever it is looked at."""
+class Tracker:
+    """One record per pod, brought up to date with the pod whenever it is looked at."""
 
     def __init__(self) -> None:
-        self._notes: dict[str, Note] = {}
+        self._records: dict[str, PodRecord] = {}
 
-    def of(self, pod: Pod) -> Note:
-        """The pod's note; what was about an earlier container or intent is gone from it."""
-        note = self._notes.setdefault(pod.uid, Note())
-        if note.container != pod.container_id:
-            note.container, note.sick_since, note.kept = pod.container_id, None, False
+    def of(self, pod: Pod) -> PodRecord:
+        """The pod's record; what was about an earlier container or intent is gone from it."""
+        record = self._records.setdefault(pod.uid, PodRecord())
+        if record.container != pod.container_id:
+            record.container, record.degraded_since, record.cordon_confirmed = pod.container_id, None, False
         if not pod.kept_by_person:
-            note.kept = False
+            record.cordon_confirmed = False
         key = (pod.intent.action, pod.intent.at) if pod.intent is not None else ("", 0.0)
-        if note.key != key:
-            note.key, note.acknowledged = key, set()
-            note.canary = note.recycle = note.progress = None
+        if record.key != key:
+            record.key, record.acknowledged = key, set()
+            record.canary = record.recycle = record.progress = None
             if pod.intent is None:
-                note.leased, note.drained, note.asked_at = False, False, None
-        return note
+                record.leased, record.drained, record.asked_at = False, False, None
+        return record
 
     def keep(self, uids: Set[str]) -> None:
         """Forget all other pods."""
-        for uid in self._notes.keys() - uids:
-            del self._notes[uid]
+        for uid in self._records.keys() - uids:
+            del self._records[uid]
 
     def worker(self, pod: Pod, evidence: Evidence, verdict: Verdict, now: float) -> Worker:
         """The pod with all that is known about it."""
-        note = self.of(pod)
-        if evidence.life_id is not None and note.life != evidence.life_id:
-            note.life, note.sick_since = evidence.life_id, None
+        record = self.of(pod)
+        if evidence.life_id is not None and record.life != evidence.life_id:
+            record.life, record.degraded_since = evidence.life_id, None
         if verdict.health is not Health.DEGRADED:
-            note.sick_since = None
-        elif note.sick_since is None:
-            note.sick_since = now
+            record.degraded_since = None
+        elif record.degraded_since is None:
+            record.degraded_since = now
         return Worker(
             pod,
             evidence,
             verdict,
-            frozenset(note.acknowledged),
-            note.canary,
-            note.sick_since,
-            note.leased,
-            note.drained,
-            note.asked_at,
-            note.kept,
-            note.recycle,
-            note.progress,
+            frozenset(record.acknowledged),
+            record.canary,
+            record.degraded_since,
+            record.leased,
+            record.drained,
+            record.asked_at,
+            record.cordon_confirmed,
+            record.recycle,
+            record.progress,
         )

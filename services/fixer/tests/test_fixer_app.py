@@ -143,7 +143,7 @@ def test_half_a_reference_is_refused(half: dict[str, float]) -> None:
         Fixer(**half)
 
 
-async def test_positions_that_spz_can_not_hold_are_refused_by_row() -> None:
+async def test_positions_that_spz_cannot_hold_are_refused_by_row() -> None:
     splats = shell()
     splats.positions[12, 0] = np.nan
     async with client(Fixer()) as http:

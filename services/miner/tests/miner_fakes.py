@@ -290,7 +290,7 @@ class FakeScorer(Server):
 
 @dataclass
 class FakeValidator(Server):
-    """A validator's books for one miner, and a script of faults per call.
+    """A validator's ledger for one miner, and a script of faults per call.
 
     Pull steps: ``none``, ``unregistered``, ``500``, ``reset``, ``reset_after``, ``slow``.
     Submit steps: ``reject``, ``unvalidated``, ``drop`` (403 from now on), ``reset`` and ``500`` (not judged),

@@ -21,7 +21,7 @@ from sn17_miner.core.receipt import FINAL, GatewayError, Receipt, read_receipt
 from sn17_miner.core.scheduler import FreeWorker, Scheduler
 from sn17_miner.core.sharing import Sharing
 from sn17_miner.core.sources import BadOfferError, Source, node_urls, read_offer, worker_seed
-from sn17_miner.core.timing import Policy
+from sn17_miner.core.timing import Timing
 from sn17_protocol import Neuron
 
 START = 1_700_000_000.0
@@ -303,7 +303,7 @@ class Fleet:
     """Workers of which each call or task takes one for a while; validators answer as a script says."""
 
     def __init__(self, workers: int, validators: int, weights: dict[str, float]) -> None:
-        self.scheduler = Scheduler(Policy(), Random(1), "miner")
+        self.scheduler = Scheduler(Timing(), Random(1), "miner")
         self.scheduler.sync(
             START,
             [

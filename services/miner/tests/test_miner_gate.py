@@ -22,7 +22,7 @@ from sn17_miner.core.gate import (
     worth,
 )
 from sn17_miner.core.learning import Learned
-from sn17_miner.core.timing import Policy
+from sn17_miner.core.timing import Timing
 
 CALM = Situation(
     signal="healthy",
@@ -135,6 +135,17 @@ def test_what_is_held_back_is_tried_now_and_then_and_taken_up_when_it_is_accepte
     assert tried[0] == TRY_EVERY - 1
     assert tried[1] == tried[0] + 2
     assert tried[-20:] == list(range(3 * TRY_EVERY - 20, 3 * TRY_EVERY))
+
+
+def test_good_verdicts_in_a_row_take_a_class_up_again_before_all_of_its_history_does() -> None:
+    evidence = told(healthy=(60, 10), repaired=(0, 40))
+    for _ in range(6):
+        evidence.judged("repaired", accepted=True, now=0.0)
+    situation, outlook = replace(CALM, signal="repaired", seeds_left=0), outlook_of(evidence)
+    assert evidence.surely_below("repaired", outlook.break_even, threshold=0.6, now=0.0)
+    choice = choose(situation, outlook, evidence)
+    assert choice.step is Step.SUBMIT
+    assert "better than before" in choice.detail
 
 
 def test_a_try_to_learn_waits_for_the_seeds_that_are_left() -> None:
@@ -298,15 +309,15 @@ def test_a_bound_needs_verdicts() -> None:
 
 
 def test_the_half_life_follows_the_networks_speed() -> None:
-    slow, quick = Learned.fresh(Policy()), Learned.fresh(Policy().scaled(0.05))
+    slow, quick = Learned.fresh(Timing()), Learned.fresh(Timing().scaled(0.05))
     assert quick.evidence.half_life == pytest.approx(slow.evidence.half_life * 0.05)
-    again = Learned.load(slow.dump(), Policy().scaled(0.05))
+    again = Learned.load(slow.dump(), Timing().scaled(0.05))
     assert again.evidence.half_life == pytest.approx(quick.evidence.half_life)
 
 
 def test_a_scarce_worker_makes_a_rejection_cheaper() -> None:
     """Where a validator waits long for a worker anyway, the penalty costs less of its time."""
-    learned = Learned.fresh(Policy())
+    learned = Learned.fresh(Timing())
     before = learned.outlook(0.0).break_even
     for _ in range(50):
         learned.waited(3000.0)
@@ -317,14 +328,14 @@ def test_a_scarce_worker_makes_a_rejection_cheaper() -> None:
 
 def test_the_lowest_score_moves_with_a_strict_validator() -> None:
     mark = break_even(0.003, 600)
-    before = lowest_score(Evidence(), threshold=0.6, mark=mark, now=0.0)
+    before = lowest_score(Evidence(), threshold=0.6, least=mark, now=0.0)
     assert 0.4 < before < 0.6
     evidence = Evidence()
     for _ in range(30):
         for score in ("score:0.50", "score:0.60", "score:0.65"):
             evidence.judged(score, accepted=False, now=0.0)
-    assert lowest_score(evidence, threshold=0.6, mark=mark, now=0.0) >= 0.7
-    assert lowest_score(Evidence(), threshold=0.8, mark=mark, now=0.0) > before
+    assert lowest_score(evidence, threshold=0.6, least=mark, now=0.0) >= 0.7
+    assert lowest_score(Evidence(), threshold=0.8, least=mark, now=0.0) > before
 
 
 def test_rejections_of_higher_scores_condemn_a_lower_one() -> None:

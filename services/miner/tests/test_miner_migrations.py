@@ -25,7 +25,7 @@ from sn17_contract.tasks import (
 from sn17_miner import lock
 from sn17_miner.core.learning import Learned
 from sn17_miner.core.records import Assignment, ResultSignal, Skip
-from sn17_miner.core.timing import Policy
+from sn17_miner.core.timing import Timing
 from sn17_miner.journal import migrations
 from sn17_miner.journal.journal import Journal
 from sn17_miner.journal.reader import JournalError
@@ -77,8 +77,8 @@ def test_a_journal_of_the_first_schema_loses_nothing(old: Path) -> None:
     }
     signals = Counter(a.signal and a.signal.kind for task in tasks for a in task.attempts)
     assert signals == {Signal.HEALTHY: 5, Signal.UNREPAIRABLE: 11, None: 2}
-    fresh = Learned.fresh(Policy())
-    assert all(Learned.load(v.learned, Policy()) != fresh for v in journal.validators())
+    fresh = Learned.fresh(Timing())
+    assert all(Learned.load(v.learned, Timing()) != fresh for v in journal.validators())
     journal.close()
 
 

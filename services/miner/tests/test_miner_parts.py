@@ -27,7 +27,7 @@ from sn17_miner.core.clock_offset import Offset
 from sn17_miner.core.fleet import Fleet
 from sn17_miner.core.images import image_bytes
 from sn17_miner.core.learning import Learned
-from sn17_miner.core.timing import Policy
+from sn17_miner.core.timing import Timing
 from sn17_miner.core.verdict import CallError, Standing, Terms, Verdict, read_answer, read_error
 from sn17_miner.pool import Pool, by_dns
 from sn17_miner.prompts import enhance_image, enhance_text
@@ -80,7 +80,7 @@ def test_a_violation_without_any_date_shifts_the_next_pull_by_seconds_not_hours(
 
 
 def test_learned_survives_the_journal_and_nonsense_is_forgotten() -> None:
-    learned = Learned.fresh(Policy())
+    learned = Learned.fresh(Timing())
     learned.told(25, 0.7)
     learned.told(-1, 99)
     learned.judge(accepted=True)
@@ -88,29 +88,29 @@ def test_learned_survives_the_journal_and_nonsense_is_forgotten() -> None:
     learned.waited(3.0)
     learned.evidence.judged("healthy", accepted=True, now=3.0)
     learned.evidence.decided("score:0.40", handed_in=False, now=4.0)
-    again = Learned.load(learned.dump(), Policy())
+    again = Learned.load(learned.dump(), Timing())
     assert again == learned
     assert (again.throttle, again.threshold) == (25, 0.7)
     for text in ("", "{}", "[]", '{"throttle": 1, "new field": 2}'):
-        assert Learned.load(text, Policy()) == Learned.fresh(Policy())
+        assert Learned.load(text, Timing()) == Learned.fresh(Timing())
 
 
 def test_evidence_of_an_earlier_version_is_read() -> None:
-    values = json.loads(Learned.fresh(Policy()).dump())
+    values = json.loads(Learned.fresh(Timing()).dump())
     del values["idle"]
     values["evidence"] = {"healthy": [3.0, 4.0, 1000.0]}
-    again = Learned.load(json.dumps(values), Policy())
+    again = Learned.load(json.dumps(values), Timing())
     seen = again.evidence.classes["healthy"]
     assert (seen.accepted, seen.judged, seen.offered, seen.at) == (3.0, 4.0, 4.0, 1000.0)
     values["evidence"] = {"healthy": [3.0, 4.0, float("nan")]}
-    assert Learned.load(json.dumps(values), Policy()) == Learned.fresh(Policy())
+    assert Learned.load(json.dumps(values), Timing()) == Learned.fresh(Timing())
 
 
 @pytest.mark.parametrize(
     ("delivery", "accepted"), [(10.0, True), (30.0, True), (75.0, True), (20.0, False), (90.0, False)]
 )
 def test_cooldown_and_penalty_are_worked_out_from_answers(delivery: float, accepted: bool) -> None:
-    learned = Learned.fresh(Policy())
+    learned = Learned.fresh(Timing())
     learned.base_cooldown, learned.penalty = 240.0, 1.0
     assigned, total = 1000.0, 240.0 + (0.0 if accepted else 500.0)
     ended = assigned + delivery
@@ -522,6 +522,6 @@ def test_what_is_no_base64_is_said(prompt: str) -> None:
 
 
 @pytest.mark.parametrize("prompt", ["", "not base64!", base64.b64encode(b"no image").decode()])
-def test_an_image_that_can_not_be_read_is_left_alone(prompt: str) -> None:
+def test_an_image_that_cannot_be_read_is_left_alone(prompt: str) -> None:
     pytest.importorskip("PIL", reason="needs the extra 'images'")
     assert enhance_image(prompt) is None

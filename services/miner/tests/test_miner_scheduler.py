@@ -1,4 +1,4 @@
-"""The scheduler against simulated validators that keep their own books."""
+"""The scheduler against simulated validators that keep their own ledger."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from sn17_miner.core.scheduler import (
     Scheduler,
     SchedulerError,
 )
-from sn17_miner.core.timing import Policy
+from sn17_miner.core.timing import Timing
 from sn17_protocol import Neuron
 
-POLICY = Policy()
+POLICY = Timing()
 START = 1_700_000_000.0
 
 
@@ -178,6 +178,25 @@ def test_who_has_waited_longest_goes_first_and_at_first_the_larger_stake() -> No
     assert one(made.plan(START + 41, FREE)).hotkey == "validator2"
 
 
+def test_who_drops_task_after_task_is_asked_less_and_less() -> None:
+    made, now, rests = scheduler(neuron(1)), START, []
+    for number in range(4):
+        one(made.plan(now, FREE))
+        made.on_task(now, "validator1", str(number))
+        made.on_dropped(now, "validator1")
+        rests.append(made.lanes["validator1"].wake_at - now)
+        now = made.lanes["validator1"].wake_at
+    assert rests[3] > 3 * rests[0]
+
+
+def test_an_absurd_cooldown_is_obeyed_for_a_day() -> None:
+    made = scheduler(neuron(1))
+    one(made.plan(START, FREE))
+    made.on_task(START, "validator1", "t")
+    made.on_finished(START, "validator1", START + 1e8)
+    assert made.lanes["validator1"].wake_at == START + POLICY.longest_cooldown + POLICY.cooldown_margin
+
+
 # --- model ----------------------------------------------------------------------------------------
 
 
@@ -200,7 +219,7 @@ class Worker:
 
 @dataclass
 class World:
-    books: dict[str, Book] = field(default_factory=dict)
+    ledger: dict[str, Book] = field(default_factory=dict)
     workers: dict[str, Worker] = field(default_factory=dict)
 
 
@@ -236,7 +255,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         for pull in plan.pulls:
             assert pull.worker in free, "a pull without a free worker"
             free.discard(pull.worker)
-            book = self.world.books[pull.hotkey]
+            book = self.world.ledger[pull.hotkey]
             assert book.task is None, "a second task at one validator"
             assert self.now >= book.cooldown_until, "a pull during a cooldown"
             assert pull.hotkey not in self.pulling
@@ -257,7 +276,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     )
     def answer(self, data: st.DataObject, kind: str) -> None:
         hotkey = data.draw(st.sampled_from(sorted(self.pulling)))
-        worker, book = self.pulling.pop(hotkey), self.world.books[hotkey]
+        worker, book = self.pulling.pop(hotkey), self.world.ledger[hotkey]
         if kind == "task":
             self.count += 1
             book.task = f"task{self.count}"
@@ -284,7 +303,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     )
     def advance(self, data: st.DataObject, step: str) -> None:
         hotkey = data.draw(st.sampled_from(self._holding()))
-        book = self.world.books[hotkey]
+        book = self.world.ledger[hotkey]
         book.task = None
         for worker in self.world.workers.values():
             if worker.held_by == hotkey:
@@ -318,7 +337,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.scheduler.sync(self.now, current.values())
         assert held <= set(self.scheduler.lanes), "a validator was dropped with a task or a call in hand"
         for hotkey in self.scheduler.lanes:
-            self.world.books.setdefault(hotkey, Book())
+            self.world.ledger.setdefault(hotkey, Book())
         for hotkey in list(self.passed_over):
             if hotkey not in self.scheduler.lanes:
                 del self.passed_over[hotkey]
@@ -338,13 +357,13 @@ class SchedulerMachine(RuleBasedStateMachine):
         if hasattr(self, "passed_over"):
             # Weights differ by a factor of four at most, so whoever waits overtakes every newcomer after a
             # bounded number of turns.
-            assert all(n <= 8 * len(self.world.books) for n in self.passed_over.values())
+            assert all(n <= 8 * len(self.world.ledger) for n in self.passed_over.values())
 
     @invariant()
     def books_agree(self) -> None:
         if hasattr(self, "scheduler"):
             for hotkey, lane in self.scheduler.lanes.items():
-                assert (lane.phase is Phase.BUSY) == (self.world.books[hotkey].task is not None)
+                assert (lane.phase is Phase.BUSY) == (self.world.ledger[hotkey].task is not None)
 
 
 class TestScheduler(SchedulerMachine.TestCase):  # type: ignore[misc,valid-type]

@@ -9,7 +9,7 @@ import pytest
 from sn17_contract.metrics import WorkState
 from sn17_contract.tasks import VALIDATORS, Phase
 from sn17_miner.core.scheduler import Lane, Scheduler
-from sn17_miner.core.timing import Policy
+from sn17_miner.core.timing import Timing
 from sn17_miner.core.workload import PROBE_SECONDS, Work, workload
 from sn17_protocol import Neuron
 
@@ -18,7 +18,7 @@ AHEAD = 120.0
 
 
 def lanes(count: int, **changes: Any) -> list[Lane]:
-    scheduler = Scheduler(Policy(), Random(1), "miner")
+    scheduler = Scheduler(Timing(), Random(1), "miner")
     neurons = [
         Neuron(uid=n, hotkey=f"v{n}", ip="10.0.0.1", port=1, serving=True, stake=5000.0) for n in range(count)
     ]

@@ -30,6 +30,10 @@ class FakeNvml:
         self._fail()
         self.initialised += 1
 
+    def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
+        self._ready()
+        return "580.65.06"
+
     def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:  # noqa: N802
         self._ready()
         if "nvmlDeviceGetHandleByUUID" in self.answers:

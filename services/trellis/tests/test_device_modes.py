@@ -7,7 +7,7 @@ import pytest
 from nvml_fake import CARD, FakeNvml
 from sn17_trellis import device_modes
 from sn17_trellis.device_modes import DeviceModes
-from sn17_trellis.nvml import installed_library
+from sn17_trellis.nvml import driver_version, installed_library
 
 
 def test_the_modes_have_the_numbers_of_the_header() -> None:
@@ -64,3 +64,9 @@ def test_without_a_device_or_a_library_nothing_is_asked() -> None:
     assert nvml.initialised == 0
     assert DeviceModes(None).why_exclusive(CARD) is None
     assert installed_library() is pynvml
+
+
+def test_the_drivers_version_is_said_where_there_is_one() -> None:
+    assert driver_version(FakeNvml({})) == "580.65.06"
+    assert driver_version(FakeNvml({}, broken=pynvml.NVML_ERROR_DRIVER_NOT_LOADED)) is None
+    assert driver_version(None) is None

@@ -11,7 +11,7 @@ from sn17_contract.http import LeaseOwner
 from sn17_contract.worker import RecycleHow
 from sn17_service import MemoryReading
 from sn17_service.drain import DrainLease
-from sn17_trellis.guard import Guard, Marks, SelfRecycle
+from sn17_trellis.guard import Guard, SelfRecycle, Thresholds
 from sn17_trellis.model_process.fading import Best
 from sn17_trellis.model_process.room import Terms
 from sn17_trellis.settings import WorkerSettings
@@ -39,7 +39,7 @@ class Worker:
         self.acts: list[tuple[RecycleHow, str]] = []
         self.drain = DrainLease(self.monotonic)
         guard = Guard(
-            Marks(SETTINGS.guard_cleanup_ratio, SETTINGS.guard_refuse_ratio),
+            Thresholds(SETTINGS.guard_cleanup_ratio, SETTINGS.guard_refuse_ratio),
             enabled=True, read=self.read_memory, cleanup=lambda: None, monotonic=self.monotonic,
         )  # fmt: skip
         recycles = SelfRecycle(

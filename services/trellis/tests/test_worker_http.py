@@ -70,6 +70,8 @@ def test_the_competition_contract_is_served_by_the_same_routes(running: Any, bac
     version = running.data("GET", "/version").json()
     assert version["models"] == ["text", "image"]
     assert version["faults"] is False
+    assert version["identity"] == backend.identity
+    assert version["driver"] is None
 
 
 def test_ply_is_named_as_such_for_who_asks(running: Any) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from sn17_contract.metrics import CANARY_DRIFT_MARK, GenerationKind
+from sn17_contract.metrics import CANARY_DRIFT_THRESHOLD, GenerationKind
 from sn17_service import MemoryReading, return_heap
 from sn17_service.memory import ProcessMemory
 from sn17_splats import Splats
@@ -19,7 +19,7 @@ from sn17_trellis.backend import Generation, Job
 from sn17_trellis.canary import CanaryBook
 from sn17_trellis.encode import UnusableOutput, encode
 from sn17_trellis.faults import FaultyBackend
-from sn17_trellis.guard import Guard, Marks, SelfRecycle
+from sn17_trellis.guard import Guard, SelfRecycle, Thresholds
 from sn17_trellis.procedural import ProceduralBackend
 from sn17_trellis.quality import Finding, Quality, drift, measure
 from sn17_trellis.settings import Faults
@@ -53,7 +53,7 @@ class GuardMachine(RuleBasedStateMachine):
         self.cached = 0
         self.cleanups = 0
         self.guard = Guard(
-            Marks(0.75, 0.88),
+            Thresholds(0.75, 0.88),
             enabled=True,
             read=lambda: MemoryReading(self.leaked + self.cached, 0, LIMIT, {}),
             cleanup=self.clean,
@@ -107,7 +107,11 @@ def test_unknown_memory_no_limit_and_a_guard_that_is_off_never_refuse(
     enabled: bool, reading: MemoryReading | None
 ) -> None:
     guard = Guard(
-        Marks(0.75, 0.88), enabled=enabled, read=lambda: reading, cleanup=lambda: None, monotonic=lambda: 0
+        Thresholds(0.75, 0.88),
+        enabled=enabled,
+        read=lambda: reading,
+        cleanup=lambda: None,
+        monotonic=lambda: 0,
     )
     assert guard.check() is None
 
@@ -115,7 +119,7 @@ def test_unknown_memory_no_limit_and_a_guard_that_is_off_never_refuse(
 def test_a_guard_without_a_limit_says_that_it_does_nothing(caplog: pytest.LogCaptureFixture) -> None:
     limits = [None, None, LIMIT, LIMIT, None]
     guard = Guard(
-        Marks(0.75, 0.88),
+        Thresholds(0.75, 0.88),
         enabled=True,
         read=lambda: MemoryReading(1, 0, limits.pop(0), {}),
         cleanup=lambda: None,
@@ -208,16 +212,17 @@ def test_a_count_off_by_a_fifth_is_the_mark(factor: float) -> None:
     now = Quality(round(first.gaussians * factor), 1.0, first.statistics)
     off = abs(now.gaussians / first.gaussians - 1)
     assert drift(now, first) == pytest.approx(off)
-    assert (drift(now, first) > CANARY_DRIFT_MARK) == (off > 0.20)
+    assert (drift(now, first) > CANARY_DRIFT_THRESHOLD) == (off > 0.20)
 
 
 def test_another_colour_place_or_opacity_is_drift() -> None:
     first = measure(asset())
-    assert drift(measure(asset(seed=1)), first) <= CANARY_DRIFT_MARK
-    assert drift(measure(asset().replace(f_dc=asset().f_dc + 1)), first) > CANARY_DRIFT_MARK
-    assert drift(measure(asset().replace(positions=asset().positions * 2)), first) > CANARY_DRIFT_MARK
+    assert drift(measure(asset(seed=1)), first) <= CANARY_DRIFT_THRESHOLD
+    assert drift(measure(asset().replace(f_dc=asset().f_dc + 1)), first) > CANARY_DRIFT_THRESHOLD
+    assert drift(measure(asset().replace(positions=asset().positions * 2)), first) > CANARY_DRIFT_THRESHOLD
     assert (
-        drift(measure(asset().replace(opacity_logits=asset().opacity_logits - 2)), first) > CANARY_DRIFT_MARK
+        drift(measure(asset().replace(opacity_logits=asset().opacity_logits - 2)), first)
+        > CANARY_DRIFT_THRESHOLD
     )
     assert drift(Quality(8_000, 0.0, {}), first) == np.inf
 

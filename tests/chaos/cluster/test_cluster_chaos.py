@@ -14,7 +14,12 @@ from sn17_chaos.cluster_world import ClusterWorld
 from sn17_chaos.invariants import check
 from sn17_chaos.runner import trial
 
-pytestmark = [pytest.mark.cluster, pytest.mark.node, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.node,
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+]
 
 OWN = [
     "operator killed in mid-remediation",
@@ -24,7 +29,7 @@ OWN = [
     "disk full under journal",
 ]
 SLOW_LEAK = {"leak_mib_per_generation": 40}
-"""From the cordon mark to the limit of 1Gi in ten generations."""
+"""From the cordon threshold to the limit of 1Gi in ten generations."""
 
 
 @pytest.mark.parametrize("name", OWN)
@@ -46,13 +51,13 @@ def test_a_worker_that_nobody_guards_is_killed_in_plain_sight(world: ClusterWorl
         deployment = ("deploy/sn17-trellis", "-n", world.stack.namespace)
         world.bed.cluster.kubectl("set", "env", *deployment, f"SN17_GUARD={setting}")
 
-    mark = world.mark()
+    position = world.position()
     scale(world, "operator", 0)
     world.set_faults(SLOW_LEAK)
     guard("off")
     try:
-        world.wait("a kill", lambda: world.memory.kills[mark.oom_kills :], 240.0)
-        found = check(world.history(mark, time.time(), ""))
+        world.wait("a kill", lambda: world.memory.kills[position.oom_kills :], 240.0)
+        found = check(world.history(position, time.time(), ""))
     finally:
         world.set_faults({})
         guard("on")

@@ -17,7 +17,12 @@ from sn17_cluster.client import CommandError
 from sn17_contract.http import OPS_PORT
 from sn17_http import own_client
 
-pytestmark = [pytest.mark.cluster, pytest.mark.node, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.node,
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+]
 
 PERMISSIONS = Path(__file__).parent / "permissions.json"
 COMPONENTS = ("fixer", "miner", "operator", "prometheus", "trellis", "validators")

@@ -36,7 +36,7 @@ def ended(life: str, at: float, reason: str = "OOMKilled") -> dict[str, Any]:
 
 def judged(watch: MemoryWatch) -> list[str]:
     kills = watch.kills
-    history = History(oom_kills=kills, memory=watch.before(kills), cordon_mark=0.6, sight=7.0)
+    history = History(oom_kills=kills, memory=watch.before(kills), cordon_threshold=0.6, sight=7.0)
     return [breach.invariant for breach in check(history)]
 
 

@@ -35,7 +35,7 @@ GOOD = History(
     memory=[
         MemorySample(at, "w1", "life-1", share) for at, share in ((20, 0.9), (24, 0.5), (26, 0.7), (29, 0.95))
     ],
-    cordon_mark=0.6,
+    cordon_threshold=0.6,
     sight=7,
 )
 ACT = GOOD.acts[0]

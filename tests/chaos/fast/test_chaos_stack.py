@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 from sn17_chaos.invariants import DUPLICATED, LOST, SUBMITTED, check
-from sn17_chaos.rig import strike
+from sn17_chaos.rig import inject_all
 from sn17_chaos.stack_faults import STACK
 from sn17_chaos.stack_world import StackWorld
 from sn17_contract.http import HEADER_IDEMPOTENCY_KEY
@@ -45,7 +45,7 @@ def world(tmp_path: Path) -> Iterator[StackWorld]:
 
 
 def test_nothing_is_lost_whatever_breaks(world: StackWorld) -> None:
-    done = strike(world, STACK, PLAN, seed=10)
+    done = inject_all(world, STACK, PLAN, seed=10)
     assert sum(found.tasks for found in done) >= len(PLAN)
     leak = next(found for found in done if found.name == "worker leaks memory")
     assert [act.budget for act in leak.history.acts] == [1], "the operator has acted"
@@ -65,21 +65,21 @@ def test_without_patience_and_kept_results_tasks_are_lost_and_that_is_seen(tmp_p
     world.folder.mkdir()
     try:
         world.start()
-        mark = world.mark()
-        world.wait("a task", lambda: any(task.assigned_at > mark.at for task in world.open_tasks()), 60.0)
+        position = world.position()
+        world.wait("a task", lambda: any(task.assigned_at > position.at for task in world.open_tasks()), 60.0)
         resume = STACK["worker paused"].inject(world, Random(1))
-        world.wait("a lost task", lambda: _loses_one(world, mark.at), 60.0)
+        world.wait("a lost task", lambda: _loses_one(world, position.at), 60.0)
         over = time.time()
         resume()
         unrecovered = world.recover(over, 90.0)
-        breaches = check(world.history(mark, over, unrecovered))
+        breaches = check(world.history(position, over, unrecovered))
         assert {breach.invariant for breach in breaches} == {LOST}
 
-        mark = world.mark()
+        position = world.position()
         url = f"http://127.0.0.1:{world.processes()['trellis-1'].ready.port}/generate"
         for _ in range(2):
             world.wait("a generation", lambda: _generates(world, url), 60.0)
-        breaches = check(world.history(mark, time.time(), ""))
+        breaches = check(world.history(position, time.time(), ""))
         assert DUPLICATED in {breach.invariant for breach in breaches}
     finally:
         world.close()

@@ -6,20 +6,23 @@ import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from sn17_contract.tasks import TaskView
 
+from sn17.accept.local import local_stack
 from sn17.accept.miner_api import MinerTasks
 from sn17.accept.prompts import PROMPTS
+from sn17.accept.record import RENDER_SIZE, Render, dump, new_record, with_watch
 from sn17.accept.run import AcceptanceRun
 from sn17.accept.smoke import Smoke
 from sn17.accept.stack import HttpStack, StackError
 from sn17.accept.tables import check_table, passed, sample_line, verdict_json
 from sn17.accept.targets import SuccessTargets, parse_targets, read_targets
-from sn17.accept.verdict import Check, Marks, Sample, judge
+from sn17.accept.verdict import Check, Criteria, Sample, judge
 from sn17.accept.watch import Tally, by_validator, tally
 from sn17.accept.watch import judge as judge_tasks
 from sn17.cluster.access import Access, ClusterError
@@ -30,11 +33,18 @@ from sn17.given import address_of, secret_of
 from sn17.interrupts import Interrupted
 from sn17.options import Context, Json, Kubeconfig, Namespace, ReleaseName, ReportFile, TokenFile
 from sn17.report_file import ReportError, ReportTarget
+from sn17.up.backends import choose
 
 FROM_RELEASE = "the release's, else the design's"
 
 Workers = Annotated[
     list[str] | None, typer.Option("--worker", help="Data port of a worker; may be repeated.")
+]
+RecordFile = Annotated[
+    str | None,
+    typer.Option(
+        "--record", metavar="FILE", help="One JSON file on the run for others: weights, device, pictures."
+    ),
 ]
 RELEASE = "sn17"
 """Where none is named, as in the chart's documentation."""
@@ -71,6 +81,14 @@ def accept(
     smoke: Annotated[bool, typer.Option("--smoke", help="One asset only: the test of `helm test`.")] = False,
     minimum_gaussians: Annotated[int, typer.Option(help="With --smoke: the asset has more.")] = 1000,
     prometheus: Annotated[str | None, typer.Option(help="With --smoke: it must scrape the workers.")] = None,
+    local: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BACKEND",
+            help="No cluster: start a worker (procedural or torch, set up by SN17_*) and a fixer here.",
+        ),
+    ] = None,
+    record: RecordFile = None,
     report: ReportFile = None,
     json: Json = False,
 ) -> None:
@@ -78,35 +96,38 @@ def accept(
 
     Exit code 1: a check failed.
     """
-    target = _target(report, json)
+    target, kept = _target(report, json), _target(record, False)
     console = new_console(error=target.stdout)
-    asked: dict[str, Any] = {
-        "policy": policy,
-        "gaussians_mean": gaussians_mean,
-        "generation_seconds": generation_seconds,
-        "memory_ratio": memory_ratio,
-        "opacity_std": opacity_std,
-    }
+    began = datetime.now(UTC)
+    asked: dict[str, Any] = {"policy": policy, "memory_ratio": memory_ratio, "opacity_std": opacity_std}
+    asked |= {"gaussians_mean": gaussians_mean, "generation_seconds": generation_seconds}
     samples: list[Sample] = []
-
-    def shown(sample: Sample) -> None:
-        samples.append(sample)
-        console.print(sample_line(len(samples), generations, sample), highlight=False)
-
+    renders: list[Render] = []
     checks: list[Check]
     with (
         _cannot_run("accept"),
-        _stack(worker, fixer, _release(release, kubeconfig, context, namespace)) as (stack, marks),
+        _stack(worker, fixer, local, _release(release, kubeconfig, context, namespace)) as (stack, criteria),
     ):
-        marks = marks.with_options(asked)
+
+        def shown(sample: Sample, ply: bytes) -> None:
+            samples.append(sample)
+            if record is not None:
+                renders.append(Render.of(sample, stack.preview(ply, RENDER_SIZE)))
+            console.print(sample_line(len(samples), generations, sample), highlight=False)
+
+        criteria = criteria.with_options(asked)
         if smoke:
-            checks = list(Smoke(stack, marks.policy, minimum_gaussians, prometheus).run())
+            checks = list(Smoke(stack, criteria.policy, minimum_gaussians, prometheus).run())
         else:
-            AcceptanceRun(stack, marks.policy, generations, on_sample=shown).run()
-            checks = judge(samples, marks.policy, marks.thresholds, wanted=generations)
-    console.print(check_table(checks, "Smoke test" if smoke else f"Acceptance, policy {marks.policy}"))
+            AcceptanceRun(stack, criteria.policy, generations, on_sample=shown).run()
+            checks = judge(samples, criteria.policy, criteria.thresholds, wanted=generations)
+        made_by = [] if record is None else [stack.version(url) for url in stack.workers]
+    console.print(check_table(checks, "Smoke test" if smoke else f"Acceptance, policy {criteria.policy}"))
     with _cannot_run("accept"):
-        target.write(verdict_json(checks, marks=asdict(marks), samples=[asdict(s) for s in samples]))
+        target.write(verdict_json(checks, criteria=asdict(criteria), samples=[asdict(s) for s in samples]))
+        if record is not None:
+            kept.write(dump(new_record(made_by, criteria, checks, samples, renders, began=began)))
+            console.print(f"record: {record}", highlight=False)
     raise typer.Exit(Exit.DONE if passed(checks) else Exit.NO)
 
 
@@ -125,6 +146,7 @@ def watch(
         Path | None,
         typer.Option("--targets", help="JSON with targets per validator.", show_default=FROM_RELEASE),
     ] = None,
+    record: RecordFile = None,
     report: ReportFile = None,
     json: Json = False,
 ) -> None:
@@ -164,6 +186,10 @@ def watch(
     validators = {v.hotkey: {"uid": v.uid, "outcomes": dict(own.outcomes)} for v, own in each.items()}
     with _cannot_run("watch"):
         target.write(verdict_json(checks, outcomes=dict(counted.outcomes), validators=validators))
+        if record is not None:
+            kept = ReportTarget.of(record, json=False)
+            kept.write(dump(with_watch(Path(record), checks, counted.outcomes, validators)))
+            console.print(f"record: {record}", highlight=False)
     if stopped is not None:
         raise stopped
     raise typer.Exit(Exit.DONE if passed(checks) else Exit.NO)
@@ -200,16 +226,22 @@ def _release(
 
 @contextlib.contextmanager
 def _stack(
-    workers: list[str] | None, fixer: str | None, release: Release
-) -> Iterator[tuple[HttpStack, Marks]]:
+    workers: list[str] | None, fixer: str | None, local: str | None, release: Release
+) -> Iterator[tuple[HttpStack, Criteria]]:
     if bool(workers) != bool(fixer):
         raise StackError("give --worker and --fixer together, or neither and --release")
-    if workers and fixer:
-        yield HttpStack(tuple(map(address_of, workers)), address_of(fixer)), Marks()
+    if local is not None:
+        if workers:
+            raise StackError("give --local or --worker and --fixer, not both")
+        with local_stack(choose(local)) as (found, found_fixer):
+            yield HttpStack(found, found_fixer), Criteria()
         return
-    marks = Marks().with_options(release.acceptance())
+    if workers and fixer:
+        yield HttpStack(tuple(map(address_of, workers)), address_of(fixer)), Criteria()
+        return
+    criteria = Criteria().with_options(release.acceptance())
     with release.workers_and_fixer() as (found, found_fixer):
-        yield HttpStack(found, found_fixer), marks
+        yield HttpStack(found, found_fixer), criteria
 
 
 @contextlib.contextmanager

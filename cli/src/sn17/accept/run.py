@@ -43,14 +43,14 @@ class AcceptanceRun:
     """Runs the samples one by one, worker after worker in turn.
 
     Each generation begins on a worker that is ready and without a job, and a worker takes one job at a time,
-    so a sample's seconds are its own. ``on_sample`` sees each sample as it is done.
+    so a sample's seconds are its own. ``on_sample`` sees each sample as it is done, with the repaired PLY.
     """
 
     stack: Stack
     policy: str
     count: int
     idle_seconds: float = 600.0
-    on_sample: Callable[[Sample], None] = lambda sample: None
+    on_sample: Callable[[Sample, bytes], None] = lambda sample, ply: None
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     samples: list[Sample] = field(default_factory=list)
@@ -63,12 +63,12 @@ class AcceptanceRun:
         """
         for index, (prompt, seed) in enumerate(acceptance_prompts(self.count)):
             url = self.stack.workers[index % len(self.stack.workers)]
-            sample = self._sample(url, prompt, seed)
+            sample, ply = self._sample(url, prompt, seed)
             self.samples.append(sample)
-            self.on_sample(sample)
+            self.on_sample(sample, ply)
         return self.samples
 
-    def _sample(self, url: str, prompt: str, seed: int) -> Sample:
+    def _sample(self, url: str, prompt: str, seed: int) -> tuple[Sample, bytes]:
         watch = MemoryWatch()
         with self._watching(url, watch):
             made = self._generated(url, prompt, seed)
@@ -78,7 +78,7 @@ class AcceptanceRun:
         except SplatError as error:
             raise StackError(f"the worker's answer to {prompt!r} is no splat: {error}") from error
         fixed = self.stack.fix(made.ply, self.policy, as_ply=True)
-        return Sample(
+        sample = Sample(
             prompt=prompt,
             seed=seed,
             worker=made.worker,
@@ -91,6 +91,7 @@ class AcceptanceRun:
             logit_std_after=logit_std(fixed.splats),
             coverage_kept=coverage_kept(before, fixed.splats),
         )
+        return sample, fixed.body
 
     def _generated(self, url: str, prompt: str, seed: int) -> Generation:
         deadline = self.monotonic() + self.idle_seconds

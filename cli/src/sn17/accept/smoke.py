@@ -52,7 +52,9 @@ class Smoke:
             return
         verdict = fixed.report.verdict
         good = Grade.PASS if verdict is not FixVerdict.UNREPAIRABLE and len(fixed.splats) else Grade.FAIL
-        yield Check("the fixer encodes it", f"{verdict}, {fixed.size:,} bytes", "healthy or repaired", good)
+        yield Check(
+            "the fixer encodes it", f"{verdict}, {len(fixed.body):,} bytes", "healthy or repaired", good
+        )
         if self.prometheus:
             yield self._scraped(self.prometheus, deadline)
 

@@ -11,7 +11,7 @@ import httpx2
 from pydantic import ValidationError
 from sn17_contract.fixer import FixReport, ReportError
 from sn17_contract.http import HEADER_REPORT, HEADER_WORKER, MEDIA_PLY, MEDIA_SPZ, WorkerState
-from sn17_contract.worker import WorkerStatus
+from sn17_contract.worker import WorkerStatus, WorkerVersion
 from sn17_http import own_client
 from sn17_splats import Splats, read_splat
 
@@ -38,7 +38,7 @@ class Fix:
 
     splats: Splats
     report: FixReport
-    size: int
+    body: bytes
 
 
 class Stack(Protocol):
@@ -79,6 +79,26 @@ class HttpStack:
                 f"the worker at {url} is of another version: {error.error_count()} errors in its answer"
             ) from error
 
+    def version(self, url: str) -> WorkerVersion:
+        """What makes the worker's assets. Raises StackError as :meth:`worker`."""
+        answer = self._ask("worker", "GET", f"{url}/version", timeout=10.0)
+        try:
+            return WorkerVersion.model_validate_json(answer.content)
+        except ValidationError as error:
+            raise StackError(f"the worker at {url} is of another version: it names no weights") from error
+
+    def preview(self, splat: bytes, size: int) -> bytes:
+        """PNG of two by two views of ``size`` pixels. Raises StackError: refused, or no answer."""
+        answer = self._ask(
+            "fixer",
+            "POST",
+            f"{self._fixer}/preview.png",
+            params={"size": size},
+            content=splat,
+            headers={"content-type": MEDIA_PLY},
+        )
+        return answer.content
+
     def generate(self, url: str, prompt: str, seed: int) -> Generation:
         """Raises StackError: refused (``busy`` is tried again by the caller), or no answer."""
         started = self._monotonic()
@@ -100,7 +120,7 @@ class HttpStack:
             report = FixReport.from_header(answer.headers.get(HEADER_REPORT))
         except ReportError as error:
             raise StackError(f"the fixer at {self._fixer}: {error}") from error
-        return Fix(read_splat(answer.content), report, len(answer.content))
+        return Fix(read_splat(answer.content), report, answer.content)
 
     def _ask(self, who: str, method: str, url: str, **arguments: Any) -> httpx2.Response:
         try:

@@ -28,31 +28,31 @@ class Grade(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """The acceptance marks of the design."""
+    """The acceptance thresholds of the design."""
 
     gaussians_mean: float = 350_000
     generation_seconds: float = 35.0
     memory_ratio: float = 0.80
-    """The lowest mark at which the operator would act on memory."""
+    """The lowest threshold at which the operator would act on memory."""
     opacity_std: tuple[float, float] = (3.0, 9.0)
     spread_kept: float = 0.9
     coverage_kept: float = 0.98
 
 
 @dataclass(frozen=True, slots=True)
-class Marks:
+class Criteria:
     """What a run is held against: the fixer's policy and the thresholds."""
 
     policy: str = "measured"
     thresholds: Thresholds = field(default_factory=Thresholds)
 
-    def with_options(self, options: Mapping[str, Any]) -> Marks:
+    def with_options(self, options: Mapping[str, Any]) -> Criteria:
         """With those of ``options`` that are not None, by the names of the thresholds and ``policy``."""
         given = {name: value for name, value in options.items() if value is not None}
         if "opacity_std" in given:
             given["opacity_std"] = tuple(given["opacity_std"])
         policy = given.pop("policy", self.policy)
-        return Marks(policy, replace(self.thresholds, **given))
+        return Criteria(policy, replace(self.thresholds, **given))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ def _gaussians(samples: Sequence[Sample], thresholds: Thresholds) -> Check:
     mean, low, high = interval95([float(s.gaussians) for s in samples])
     wanted = thresholds.gaussians_mean
     if low <= wanted <= high:
-        grade, text = Grade.WARN, "the 95 % interval contains the mark: run more generations"
+        grade, text = Grade.WARN, "the 95 % interval contains the threshold: run more generations"
     else:
         grade, text = (Grade.PASS if mean > wanted else Grade.FAIL), ""
     return Check(

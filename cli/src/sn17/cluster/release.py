@@ -51,8 +51,8 @@ class Release:
 
     def acceptance(self) -> dict[str, Any]:
         """Policy and thresholds of the release's values. Raises ClusterError."""
-        marks: dict[str, Any] = json.loads(self._one("configmaps", "smoke")["data"]["acceptance.json"])
-        return marks
+        criteria: dict[str, Any] = json.loads(self._one("configmaps", "smoke")["data"]["acceptance.json"])
+        return criteria
 
     def targets(self) -> str | None:
         """The shares of accepted tasks that the release's values name, as JSON. Raises ClusterError."""

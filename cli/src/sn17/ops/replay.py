@@ -89,7 +89,7 @@ def _report(name: str, spec: Spec, recording: Recording) -> ReplayReport:
         actions_per_worker_and_day={rule: round(rate, 4) for rule, rate in found.per_day().items()},
         verdicts=dict(found.verdicts),
         held_back=dict(found.blocked),
-        short_circuits=found.storms,
+        short_circuits=found.short_circuits,
         lost_seconds=found.lost_seconds,
     )
 

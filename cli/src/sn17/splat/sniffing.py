@@ -31,11 +31,11 @@ class Format(StrEnum):
 
 
 BY_NAME: Final = {".splat": Format.SPLAT, ".ksplat": Format.KSPLAT, ".sog": Format.SOG}
-"""Formats without a mark of their own in the first bytes."""
+"""formats without a signature of their own in the first bytes."""
 
 
 def sniff(data: bytes, path: str) -> Format:
-    """What ``data`` is, by its first bytes, and by the name of ``path`` where a format has no mark.
+    """What ``data`` is, by its first bytes, and by the name of ``path`` where a format has no signature.
 
     Raises :class:`SplatError` that names what was found instead.
     """

@@ -93,7 +93,7 @@ def diagnosis_lines(diagnosis: Diagnosis, check: RenderCheck | None = None) -> G
     )
     origin = "TRELLIS" if diagnosis.fingerprint.is_trellis else "not TRELLIS"
     degree = f", colour of degree {diagnosis.sh_degree}" if diagnosis.sh_degree else ""
-    table.add_row("gaussians", f"{diagnosis.gaussians:,}{degree}; by its marks {origin}")
+    table.add_row("gaussians", f"{diagnosis.gaussians:,}{degree}; {origin}")
     size = (
         f"{number(extents.max_extent)} at its largest; drawn {number(extents.alpha_factor)} times as opaque"
     )

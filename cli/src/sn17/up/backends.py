@@ -18,7 +18,7 @@ class Fit:
     """What a local stack with this generator takes where nothing else is said.
 
     ``time_scale`` leaves the generator time enough within the subnet's scaled time limits. ``gaussians`` is
-    what a healthy worker's assets have about, ``leak_mib`` how fast the demo's sick worker fills
+    what a healthy worker's assets have about, ``leak_mib`` how fast the demo's faulty worker fills
     ``memory_limit_bytes``.
     """
 

@@ -29,7 +29,7 @@ class Incarnation:
 
 
 @dataclass(slots=True)
-class WorkerBook:
+class WorkerTally:
     """One worker over all its incarnations: a restart starts its counters anew, not our sums."""
 
     name: str
@@ -71,16 +71,16 @@ class WorkerBook:
         )
 
 
-async def observe_worker(client: httpx2.AsyncClient, book: WorkerBook, *, url: str, ops_url: str) -> None:
+async def observe_worker(client: httpx2.AsyncClient, tally: WorkerTally, *, url: str, ops_url: str) -> None:
     """Ask a worker; one that does not answer is shown as ``unreachable``."""
     try:
         answer = (await client.get(f"{url}/v1/worker")).raise_for_status()
         worker = WorkerStatus.model_validate_json(answer.content)
         exposition = (await client.get(f"{ops_url}/metrics")).raise_for_status().text
     except (httpx2.HTTPError, ValidationError):
-        book.state = "unreachable"
+        tally.state = "unreachable"
         return
-    book.observe(worker, exposition)
+    tally.observe(worker, exposition)
 
 
 def read_tasks(journal: Path) -> list[TaskRecord]:

@@ -33,7 +33,7 @@ from sn17_splats.convention import MIN_GAUSSIANS
 HEALING_SECONDS = 60.0
 DEMO_PACE = {"slow_seconds": 2.0}
 """Slow enough that both workers are busy at a time, as they are with a real generator."""
-DEMO_SICKNESS = {"gaussian_decay": True}
+DEMO_FAULTS = {"gaussian_decay": True}
 
 GatewayPort = Annotated[int, typer.Option(min=0, max=65535, help="Port of the gateway; 0 picks a free one.")]
 
@@ -102,7 +102,7 @@ def up(
         gateway=gateway,
         gateway_port=gateway_port,
         faults=DEMO_PACE if demo else {},
-        sick_worker_faults=DEMO_SICKNESS | {"leak_mib_per_generation": fit.leak_mib} if demo else {},
+        faulty_worker_faults=DEMO_FAULTS | {"leak_mib_per_generation": fit.leak_mib} if demo else {},
     )
     try:
         with folder.kept(place):
@@ -192,7 +192,7 @@ async def _watch(
 ) -> AsyncIterator[Report]:
     """Reports until the miner has ended, or a signal came and the miner has handed in what is done.
 
-    A worker that is being healed when the last task ends is waited for: its end belongs to the story.
+    A worker that is being recycled when the last task ends is waited for: its end belongs to the story.
     """
     process = session.stack.miner
     assert process is not None, "a session has a running miner"

@@ -14,16 +14,16 @@ from sn17_operator.adapters.local_scrape import LocalWorker
 from sn17_operator.api import Spec
 
 DESIGN_MEAN = 400_000
-DESIGN_MARK = 150_000
+DESIGN_MINIMUM = 150_000
 
 
 def local_spec(max_gaussians: int) -> Spec:
-    """The defaults with times that fit a run of a minute, and the gaussian mark scaled to small assets."""
-    mark = max(1, max_gaussians * DESIGN_MARK // DESIGN_MEAN)
+    """The defaults with times that fit a run of a minute, and the gaussian minimum scaled to small assets."""
+    minimum = max(1, max_gaussians * DESIGN_MINIMUM // DESIGN_MEAN)
     return default_spec(
         rules={
             "memory": {"highForSeconds": 2, "clearForSeconds": 3},
-            "gaussians": {"minimumMean": mark, "minimumGenerations": 4},
+            "gaussians": {"minimumMean": minimum, "minimumGenerations": 4},
         },
         drain={"timeoutSeconds": 20, "leaseSeconds": 30},
         recycle={"exitTimeoutSeconds": 10, "replacementTimeoutSeconds": 300, "cooldownSeconds": 5},

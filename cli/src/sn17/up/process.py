@@ -1,4 +1,4 @@
-"""One supervised child process: start, readiness, restart in place, stop.
+"""One supervised child process: start, readiness, restart, stop.
 
 The restart rule is kubelet's: the first restart comes at once, later ones back off from a base delay by
 doubling up to a cap, and a process that ran long enough is forgiven.
@@ -174,7 +174,7 @@ class ManagedProcess:
                 return code
             quick_exits = 1 if self._monotonic() - started >= self.spec.forgiven_after else quick_exits + 1
             delay = backoff_seconds(quick_exits)
-            self._on_event(self.spec.name, f"exited with code {code}, restarted in place after {delay:.0f} s")
+            self._on_event(self.spec.name, f"exited with code {code}, restarted after {delay:.0f} s")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), delay)
             if self._stopping.is_set():

@@ -1,6 +1,6 @@
 """What a run amounted to: per validator, per worker, and whether every task is accounted for.
 
-Pure: takes what the validators' books, the miner's journal and the workers' metrics say, returns rows.
+Pure: takes what the validators' ledgers, the miner's journal and the workers' metrics say, returns rows.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def build(
         tasks: the miner's journal.
         workers: one record per worker.
         validators: hotkeys in the order of the table.
-        assigned: task id -> validator hotkey, as the validators' own books have it. A task that a validator
+        assigned: task id -> validator hotkey, as the validators' own ledgers have it. A task that a validator
             handed out and that has no final outcome in the journal is unaccounted for.
     """
     by_validator: dict[str, list[TaskRecord]] = {hotkey: [] for hotkey in validators}

@@ -1,4 +1,4 @@
-"""One run of the local stack: start, watch, settle the books, stop."""
+"""One run of the local stack: start, watch, settle the counts, stop."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 
 import httpx2
-from sn17.up.collect import WorkerBook, assigned_tasks, observe_worker, read_tasks
+from sn17.up.collect import WorkerTally, assigned_tasks, observe_worker, read_tasks
 from sn17.up.interrupts import Interrupts
 from sn17.up.report import Report, build
 from sn17.up.stack import Stack, StackOptions
@@ -49,7 +49,7 @@ class Session:
     stack: Stack
     client: httpx2.AsyncClient
     events: EventLog
-    books: list[WorkerBook]
+    tallies: list[WorkerTally]
     hotkeys: list[str]
     waiting: str = ""
     """Why the miner asked for no task when it was last asked."""
@@ -60,11 +60,11 @@ class Session:
             *(
                 observe_worker(
                     self.client,
-                    book,
+                    tally,
                     url=f"http://127.0.0.1:{worker.ready.port}",
                     ops_url=f"http://127.0.0.1:{worker.ready.ops_port}",
                 )
-                for book, worker in zip(self.books, self.stack.workers, strict=True)
+                for tally, worker in zip(self.tallies, self.stack.workers, strict=True)
             )
         )
         waiting = await self._why_no_tasks()
@@ -86,7 +86,7 @@ class Session:
 
     async def settle(self) -> tuple[Report, bool]:
         """The final report, and whether it was held against what the validators say they handed out."""
-        url = self.stack.devnet_info().books_url
+        url = self.stack.devnet_info().ledger_url
         try:
             answer = (await self.client.get(url)).raise_for_status()
             ledger = NetworkLedger.parse(answer.content, url)
@@ -99,8 +99,8 @@ class Session:
         return build(
             read_tasks(self.options.state_dir / "miner" / "journal.sqlite"),
             [
-                book.record(worker.restarts)
-                for book, worker in zip(self.books, self.stack.workers, strict=True)
+                tally.record(worker.restarts)
+                for tally, worker in zip(self.tallies, self.stack.workers, strict=True)
             ],
             validators=self.hotkeys,
             assigned=assigned,
@@ -120,8 +120,8 @@ async def running(options: StackOptions, events: EventLog, interrupts: Interrupt
         try:
             await interrupts.unless_stopped(stack.start())
             hotkeys = [each.hotkey for each in stack.devnet_info().validators]
-            books = [WorkerBook(worker.spec.name) for worker in stack.workers]
-            yield Session(options, stack, client, events, books, hotkeys)
+            tallies = [WorkerTally(worker.spec.name) for worker in stack.workers]
+            yield Session(options, stack, client, events, tallies, hotkeys)
         finally:
             if interrupts.now.is_set():
                 stack.kill()

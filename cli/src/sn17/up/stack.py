@@ -36,7 +36,7 @@ class StackOptions:
     image_ratio: float = 0.2
     memory_limit_bytes: int = 1024 * MIB
     faults: Mapping[str, Any] = field(default_factory=dict)
-    sick_worker_faults: Mapping[str, Any] = field(default_factory=dict)
+    faulty_worker_faults: Mapping[str, Any] = field(default_factory=dict)
     """Added to ``faults`` for the last worker."""
     gateway: bool = False
     """Whether a gateway takes prompts of clients."""
@@ -194,7 +194,7 @@ class Stack:
         }
         faults = dict(self.options.faults)
         if index == self.options.workers:
-            faults |= self.options.sick_worker_faults
+            faults |= self.options.faulty_worker_faults
         if faults:
             env["SN17_FAULTS"] = json.dumps(faults)
         return self._managed(name, "sn17_trellis", env, ("serve",))

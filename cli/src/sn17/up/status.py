@@ -16,7 +16,7 @@ from sn17.cluster.release import Release
 from sn17.console import new_console, print_json, say
 from sn17.exits import Exit
 from sn17.options import Context, Json, Kubeconfig, Namespace, ReleaseName, StateDir
-from sn17.up.collect import WorkerBook, observe_worker, read_tasks, task_record
+from sn17.up.collect import WorkerTally, observe_worker, read_tasks, task_record
 from sn17.up.gateway import gateway_line
 from sn17.up.report import Report, TaskRecord, build
 from sn17.up.tables import render
@@ -116,18 +116,20 @@ def _of_release(release: Release) -> Report:
             )
             for pod in release.pods("trellis")
         ]
-        books = asyncio.run(_observe_workers(addresses))
-    return _report([task_record(task, task.uid) for task in reversed(found.tasks)], books, [])
+        tallies = asyncio.run(_observe_workers(addresses))
+    return _report([task_record(task, task.uid) for task in reversed(found.tasks)], tallies, [])
 
 
-async def _observe_workers(addresses: Sequence[tuple[str, str, str]]) -> list[WorkerBook]:
+async def _observe_workers(addresses: Sequence[tuple[str, str, str]]) -> list[WorkerTally]:
     """``addresses``: name, data port, ops port."""
-    books = [WorkerBook(name) for name, _, _ in addresses]
+    tallies = [WorkerTally(name) for name, _, _ in addresses]
     async with own_async_client(timeout=2.0) as client:
-        for book, (_, url, ops_url) in zip(books, addresses, strict=True):
-            await observe_worker(client, book, url=url, ops_url=ops_url)
-    return books
+        for tally, (_, url, ops_url) in zip(tallies, addresses, strict=True):
+            await observe_worker(client, tally, url=url, ops_url=ops_url)
+    return tallies
 
 
-def _report(tasks: list[TaskRecord], books: list[WorkerBook], validators: list[str]) -> Report:
-    return build(tasks, [book.record(restarts=None) for book in books], validators=validators, assigned={})
+def _report(tasks: list[TaskRecord], tallies: list[WorkerTally], validators: list[str]) -> Report:
+    return build(
+        tasks, [tally.record(restarts=None) for tally in tallies], validators=validators, assigned={}
+    )

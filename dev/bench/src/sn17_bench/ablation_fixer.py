@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 from sn17_fixer.model import PolicyName
-from sn17_miner.core.timing import Policy
+from sn17_miner.core.timing import Timing
 from sn17_splats import Splats
 
 from sn17_bench.ablation import interval
@@ -53,7 +53,7 @@ class FixerRow:
 
 def a_day(acceptance: float) -> float:
     """Accepted results of one validator, at its cooldown and penalty."""
-    constants = Policy()
+    constants = Timing()
     return _DAY * acceptance / (constants.base_cooldown + constants.penalty * (1.0 - acceptance))
 
 

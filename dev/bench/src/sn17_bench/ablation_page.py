@@ -22,7 +22,8 @@ DEFAULTS: Final = {
     "restart, not a swap": "a choice (`strategy`)",
     "recycle, not cordon alone": "on (`mode`)",
     "cordon alone, not observe": "a choice (`mode`)",
-    "guard": "kept for fleets without an operator",
+    "guard": "on",
+    "rule: gaussians": "kept: it sees output that falls while memory is fine (recycling: x 1.5 to 1.9)",
     "guard without an operator": "on",
     "fixer policy measured": "on (`SN17_FIXER_POLICY`)",
     "fixer policy phase1": "a choice",
@@ -32,11 +33,12 @@ _HEAD: Final = """# What every decision earns
 
 <!-- cd dev/bench/results; python -m sn17_bench.decisions --page decisions.json postmortem.json PAGE -->
 
-With the decision over the same without it. Worst and best of all its worlds, with the 95 % interval; a
-decision is on by default only where the lower end is at least 0.99 everywhere and above 1 somewhere. Every
-row: `dev/bench/results/decisions.json`.
+For whoever asks whether an automatic decision is worth having. Each row compares the decision with the same
+set-up without it: worst and best of all its worlds, with the 95 % interval. A decision is on by default only
+where the lower end is at least 0.99 everywhere and above 1 somewhere. Every row:
+`dev/bench/results/decisions.json`.
 
-**Miner**: accepted assets, in virtual time: the real scheduler, fleet, learning, gate and reading of answers
+**Miner**: accepted assets, in virtual time: the real scheduler, fleet, learning, gate and parsing of answers
 against the local validators' own rules and records, at acceptances from 10 to 90 %. Both meet the same tasks,
 and what luck brought is taken off.
 """

@@ -136,7 +136,7 @@ def run_fast(options: argparse.Namespace) -> Book:
 
 
 def run_lanes(options: argparse.Namespace) -> Book:
-    """Every lane strikes at its own pace, all under one operator."""
+    """Every lane injects at its own pace, all under one operator."""
     from sn17_chaos.lane_faults import LANE
     from sn17_chaos.lane_world import LanesWorld
     from sn17_chaos.plane_world import PlaneWorld
@@ -155,8 +155,8 @@ def run_lanes(options: argparse.Namespace) -> Book:
             with lock:
                 if not plan:
                     return
-                strike = plan.pop(0)
-            broken = _one(book, lane, strike, own, lock)
+                names = plan.pop(0)
+            broken = _one(book, lane, names, own, lock)
 
     try:
         world.start()
@@ -204,18 +204,18 @@ def run_cluster(options: argparse.Namespace) -> Book:
 
     book = Book(options.json, options.seed, "cluster", "cluster")
     committed = merge(row for path in sorted(RESULTS.glob("chaos-cluster-*.json")) for row in read(path))
-    struck = run(
+    injected = run(
         book.add,
         seed=options.seed,
         seconds=60 * options.minutes,
         count=options.releases,
         say=lambda text: print(f"          {text}", flush=True),
         only=options.faults or (),
-        struck={row.fault: row.runs for row in committed},
+        injected={row.fault: row.runs for row in committed},
         archives=options.archives or (),
     )
-    book.skipped |= struck.skipped
-    book.about |= {"strikes": struck.count, "oom_kills": book.oom_kills}
+    book.skipped |= injected.skipped
+    book.about |= {"strikes": injected.count, "oom_kills": book.oom_kills}
     book.save()
     return book
 
@@ -224,19 +224,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--tier", choices=["fast", "cluster"], default="fast")
     parser.add_argument("--world", choices=["stack", "plane", "lanes"], default="stack")
-    parser.add_argument("--runs", type=int, default=20, help="strikes, pairs counted once")
+    parser.add_argument("--runs", type=int, default=20, help="faults injected, pairs counted once")
     parser.add_argument("--undisturbed", type=int, default=None, help="intervals without a fault")
-    parser.add_argument("--pairs", type=float, default=0.25, help="share of strikes that are pairs")
-    parser.add_argument("--lanes", type=int, default=6, help="fleets struck at once (world lanes)")
+    parser.add_argument("--pairs", type=float, default=0.25, help="share of injections that are pairs")
+    parser.add_argument("--lanes", type=int, default=6, help="fleets with faults at once (world lanes)")
     parser.add_argument("--faults", nargs="*", help="only these")
     parser.add_argument("--seed", type=int, default=17)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--minutes", type=float, default=8.0, help="of strikes, cluster tier")
+    parser.add_argument("--minutes", type=float, default=8.0, help="of injections, cluster tier")
     parser.add_argument("--releases", type=int, default=3, help="side by side, cluster tier")
     parser.add_argument("--archives", type=Path, nargs="*", help="images, cluster tier; built otherwise")
     parser.add_argument("--keep", type=Path, help="parent of the folders with logs of what failed")
     parser.add_argument("--show", type=Path, nargs="+", help="print the table of these result files")
-    parser.add_argument("--into", type=Path, help="put that table between the marks of this page, too")
+    parser.add_argument("--into", type=Path, help="put that table between the markers of this page, too")
     options = parser.parse_args()
     # What runs is ended, and what is mounted unmounted, however this ends.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))

@@ -4,7 +4,7 @@
     python -m sn17_bench.decisions --page FILE.json POSTMORTEM.json FILE.md
 
 Miner: the real scheduler, fleet, learning, gate and reading of answers in virtual time, against the real
-validators' books. Operator: the real controller against a fleet in virtual time. Fixer: assets of the
+validators' ledgers. Operator: the real controller against a fleet in virtual time. Fixer: assets of the
 procedural generator, damaged, repaired and judged by the local validators' scorer. ``--json`` adds to a file
 that is there: rows of the same decision and world are replaced. ``--page`` writes docs/decisions.md from it.
 """

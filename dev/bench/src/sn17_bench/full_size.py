@@ -1,9 +1,9 @@
-"""A worker of full size fills its memory up to the marks: `limits.memory: 12Gi`, the default rules.
+"""A worker of full size fills its memory up to the thresholds: `limits.memory: 12Gi`, the default rules.
 
     python -m sn17_bench.full_size [--archives FILE ...] [--json FILE] [--leak-mib N]
 
 One release on a real node, guard and operator on, every generation keeps so many MiB for good. What is to be
-seen: the cordon at 80 % for 30 s, the clean-up that helps nothing, the restart in place, and no OOM kill.
+seen: the cordon at 80 % for 30 s, the clean-up that helps nothing, the container restart, and no OOM kill.
 Baseline of the same run: the memory of the worker when it was freshly loaded. Needs 12 GiB of free memory.
 """
 

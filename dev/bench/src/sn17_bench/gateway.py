@@ -112,10 +112,10 @@ def poll(url: str, pid: int, ids: list[str], rate: float, seconds: float) -> dic
             took, answer = timed(lambda n=number: http.get("/get_status", params={"id": ids[n % len(ids)]}))
             answer.raise_for_status()
             times.append(took)
-        wall = time.perf_counter() - started
-        share = (cpu_seconds(pid) - before) / wall
+        seconds = time.perf_counter() - started
+        share = (cpu_seconds(pid) - before) / seconds
     return {
-        "polls_per_second": count / wall,
+        "polls_per_second": count / seconds,
         "core_share": share,
         "core_share_alone": alone,
         "poll_p50_ms": quantile(times, 0.5),
@@ -161,10 +161,10 @@ def serve(url: str, pid: int, workers: int) -> dict[str, float]:
         thread.start()
     for thread in threads:
         thread.join()
-    wall = time.perf_counter() - started
+    seconds = time.perf_counter() - started
     return {
         "results": len(results),
-        "results_per_second": len(results) / wall,
+        "results_per_second": len(results) / seconds,
         "cpu_ms_per_result": (cpu_seconds(pid) - before) / len(results) * 1000,
         "pull_p50_ms": quantile(pulls, 0.5),
         "pull_p95_ms": quantile(pulls, 0.95),

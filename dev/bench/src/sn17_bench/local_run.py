@@ -1,4 +1,4 @@
-"""The real stack on the local validators for a while: processes up, figures from journal and books.
+"""The real stack on the local validators for a while: processes up, figures from journal and ledger.
 
     python -m sn17_bench.local_run [--seconds 150] [--threshold 0.9] [--json FILE]
 
@@ -49,7 +49,7 @@ class Outcomes:
     seconds: float
     tasks: list[Task]
     stories: dict[int, list[str]]
-    books: dict[str, Any]
+    ledger: dict[str, Any]
 
 
 def run(folder: Path, setup: Setup, seconds: float) -> Outcomes:
@@ -74,13 +74,13 @@ def run(folder: Path, setup: Setup, seconds: float) -> Outcomes:
         time.sleep(seconds)
         took = time.monotonic() - began
         with own_client(timeout=30.0) as client:
-            books = client.get(told["books_url"]).json()
+            ledger = client.get(told["ledger_url"]).json()
         miner.end()
     journal = Journal(folder / "miner" / "journal.sqlite", readonly=True)
     tasks = [t for t in journal.tasks(limit=100_000) if t.state is TaskState.DONE]
     stories = {t.n: [f"{e.event}: {e.detail}" for e in journal.events(t.n)] for t in tasks}
     journal.close()
-    return Outcomes(took, tasks, stories, books)
+    return Outcomes(took, tasks, stories, ledger)
 
 
 def figures(setup: Setup, outcomes: Outcomes) -> Live:
@@ -99,12 +99,12 @@ def figures(setup: Setup, outcomes: Outcomes) -> Live:
         seconds=outcomes.seconds,
         tasks=len(tasks),
         handed_in=sum(t.submitted_attempt is not None for t in tasks),
-        idle=median([t.idle for t in tasks if t.idle is not None]),
+        idle=median([t.idle for t in tasks if t.idle]),
         cycle=fmean(cycles),
         acceptance=sum(t.outcome == Outcome.ACCEPTED for t in judged) / max(1, len(judged)),
         generation=fmean(made),
         delivery=fmean([t.finished_at - t.pulled_at for t in judged if t.finished_at]),
-        violations=sum(sum(v["violations"].values()) for v in outcomes.books["validators"]),
+        violations=sum(sum(v["violations"].values()) for v in outcomes.ledger["validators"]),
     )
 
 

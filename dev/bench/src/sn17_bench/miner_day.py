@@ -24,7 +24,7 @@ from sn17_miner.journal.journal import Journal
 
 SCALE = 0.01
 """Cooldown 300 s becomes 3 s, a day 864 s."""
-CLOSED_LIST = {outcome.value for outcome in Outcome} | {reason.value for reason in GivenUpReason}
+KNOWN_ENDS = {outcome.value for outcome in Outcome} | {reason.value for reason in GivenUpReason}
 FAULTS: list[dict[str, Any]] = [
     {"kind": "reset", "probability": 0.01},
     {"kind": "reset", "when": "after", "probability": 0.01},
@@ -207,7 +207,7 @@ def day(folder: Path, *, seconds: float, validators: int, workers: int, seed: in
                 time.sleep(10)
                 miner.end()
                 took = time.monotonic() - began
-                books = client.get(parts["told"]["books_url"]).json()
+                ledger = client.get(parts["told"]["ledger_url"]).json()
             finally:
                 miner.end()
                 watcher.stop.set()
@@ -216,7 +216,7 @@ def day(folder: Path, *, seconds: float, validators: int, workers: int, seed: in
     tasks = journal.tasks(limit=1_000_000)
     resumed = sum(1 for task in tasks for event in journal.events(task.n) if event.event == "resumed")
     journal.close()
-    return figures(tasks, books, watcher.completed, took, kills | {"resumed_generations": resumed})
+    return figures(tasks, ledger, watcher.completed, took, kills | {"resumed_generations": resumed})
 
 
 def chaos(rng: random.Random, workers: list[Process], miner: Process, seconds: float) -> None:
@@ -241,11 +241,11 @@ def chaos(rng: random.Random, workers: list[Process], miner: Process, seconds: f
 
 
 def figures(
-    tasks: list[Task], books: dict[str, Any], completed: Counter[str], took: float, kills: dict[str, int]
+    tasks: list[Task], ledger: dict[str, Any], completed: Counter[str], took: float, kills: dict[str, int]
 ) -> dict[str, Any]:
-    """What the table shows, from the miner's journal, the referee's books and the workers' spools."""
+    """What the table shows, from the miner's journal, the referee's ledger and the workers' spools."""
     fates = Counter(fate(task) for task in tasks)
-    records = [record for validator in books["validators"] for record in validator["tasks"]]
+    records = [record for validator in ledger["validators"] for record in validator["tasks"]]
     known = {task.task_id for task in tasks}
     idle = [task.idle for task in tasks if task.idle is not None]
     overhead = [seconds for task in tasks if (seconds := overhead_of(task)) is not None]
@@ -268,9 +268,9 @@ def figures(
         ),
         "second_completions": sum(count - 1 for count in completed.values()),
         "completed_generations": sum(completed.values()),
-        "violations": sum(sum(validator["violations"].values()) for validator in books["validators"]),
+        "violations": sum(sum(validator["violations"].values()) for validator in ledger["validators"]),
         "referee": dict(Counter(record["outcome"] for record in records)),
-        "validator_restarts": sum(validator["restarts"] for validator in books["validators"]),
+        "validator_restarts": sum(validator["restarts"] for validator in ledger["validators"]),
         "idle_mean": sum(idle) / len(idle) if idle else None,
         "idle_p95": quantile(idle, 0.95),
         "overhead_p50": quantile(overhead, 0.5),
@@ -292,7 +292,7 @@ def fate(task: Task) -> str:
     if task.submitted_attempt is not None:
         return "submitted"
     reason = task.reason or task.outcome or ""
-    return f"reason: {reason}" if reason in CLOSED_LIST else "no reason"
+    return f"reason: {reason}" if reason in KNOWN_ENDS else "no reason"
 
 
 def overhead_of(task: Task) -> float | None:

@@ -2,10 +2,10 @@
 
     python -m sn17_bench.operator_fleet [--json FILE] [--quick]
 
-- ``decide``: CPU seconds of one tick's thought (attribute, judge, plan, status) and memory, 10 to 10,000
+- ``decide``: CPU seconds of one tick's decisions (attribute, judge, plan, status) and memory, 10 to 10,000
   workers. Baseline: decoding the JSON of the same pods once, as a controller without a watch does every tick.
 - ``calls``: API calls of a tick, counted at the host's adapter.
-- ``reaction``: virtual seconds from a crossed memory mark to the cordon, at 15 s scrape and 15 s tick.
+- ``reaction``: virtual seconds from a crossed memory threshold to the cordon, at 15 s scrape and 15 s tick.
 - ``alarms``: a week of healthy prompts replayed: actions per worker and day.
 
 The file is not named ``operator.py``: in a script's own folder that would hide the standard library's module.
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from sn17_operator.adapters.kube import KubeApi
-from sn17_operator.adapters.kube_host import KubeHost
+from sn17_operator.adapters.kube_cluster import KubeCluster
 from sn17_operator.adapters.local import default_spec
 from sn17_operator.adapters.store import Store
 from sn17_operator.api import Spec
@@ -35,7 +35,7 @@ from sn17_operator.core.planner import plan
 from sn17_operator.core.policy import judge
 from sn17_operator.core.readings import Monitoring, Signal
 from sn17_operator.core.replay import RecordedWorker, Recording, replay
-from sn17_operator.loop import uncollected
+from sn17_operator.loop import gc_paused
 from sn17_operator.status.render import render
 from sn17_operator.status.resource import Status
 from sn17_operator.status.view import View
@@ -46,9 +46,9 @@ LIMIT = 12 * 1024**3
 SPEC = default_spec()
 
 
-def raw_worker(rng: random.Random, *, sick: bool) -> Raw:
+def raw_worker(rng: random.Random, *, degraded: bool) -> Raw:
     times = [NOW - 5 - 15 * i for i in range(12)][::-1]
-    memory = 0.92 if sick else 0.3 + 0.2 * rng.random()
+    memory = 0.92 if degraded else 0.3 + 0.2 * rng.random()
 
     def constant(value: float, count: int = 12) -> list[tuple[tuple[float, float], ...]]:
         return [tuple((at, value) for at in times[-count:])]
@@ -72,7 +72,7 @@ def raw_worker(rng: random.Random, *, sick: bool) -> Raw:
     return Raw((("b", seen),), series, devices=((f"GPU-{rng.random()}", seen[-2:]),))
 
 
-def fleet_of(count: int, sick_share: float) -> tuple[list[Pod], dict[str, Raw]]:
+def fleet_of(count: int, degraded_share: float) -> tuple[list[Pod], dict[str, Raw]]:
     rng = random.Random(17)
     pods, raws = [], {}
     for i in range(count):
@@ -91,7 +91,7 @@ def fleet_of(count: int, sick_share: float) -> tuple[list[Pod], dict[str, Raw]]:
                 ready=True,
             )
         )
-        raws[uid] = raw_worker(rng, sick=rng.random() < sick_share)
+        raws[uid] = raw_worker(rng, degraded=rng.random() < degraded_share)
     return pods, raws
 
 
@@ -102,8 +102,8 @@ def think(spec: Spec, pods: list[Pod], raws: dict[str, Raw]) -> dict[str, Any]:
         evidence = attribute(raws[pod.uid], pod.started_at, {})
         workers.append(Worker(pod, evidence, judge(spec, pod, evidence, monitoring)))
     fleet = Fleet(tuple(workers), len(pods))
-    thought = plan(spec, fleet, NOW)
-    view = View(spec, 1, fleet, thought, monitoring, True, None, {}, Status())
+    planned = plan(spec, fleet, NOW)
+    view = View(spec, 1, fleet, planned, monitoring, True, None, {}, Status())
     return render(view, NOW).written()
 
 
@@ -114,7 +114,7 @@ def decide(sizes: list[int]) -> list[dict[str, Any]]:
         runs = []
         for _ in range(5):
             start = time.process_time()
-            with uncollected():
+            with gc_paused():
                 rendered = think(SPEC, pods, raws)
             gc.collect(0)  # what was put off comes due
             runs.append(time.process_time() - start)
@@ -196,7 +196,7 @@ async def calls(sizes: list[int]) -> list[dict[str, Any]]:
     for count in sizes:
         api = CountingApi(count)
         store = Store()
-        host = KubeHost(
+        host = KubeCluster(
             api, store, "ns", "w=workers", identity="bench", may_act=lambda: True, clock=lambda: NOW
         )
         await host.miners()
@@ -299,13 +299,13 @@ def healthy_week(seed: int, days: float, workers: int = 4) -> Recording:
 def alarms(days: float) -> list[dict[str, Any]]:
     recording = healthy_week(17, days)
     rows = []
-    for mark in (150_000, 350_000):
-        spec = default_spec(rules={"gaussians": {"minimumMean": mark}})
+    for minimum in (150_000, 350_000):
+        spec = default_spec(rules={"gaussians": {"minimumMean": minimum}})
         start = time.process_time()
         report = replay(spec, recording)
         rows.append(
             {
-                "gaussians_mark": mark,
+                "gaussians_mark": minimum,
                 "days": days,
                 "workers": report.workers,
                 "actions_per_worker_and_day": round(sum(report.per_day().values()), 4),

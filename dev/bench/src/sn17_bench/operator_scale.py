@@ -8,7 +8,7 @@ The smallest fleet of a run is the baseline of the others.
 - ``quiet``: nothing happens. Requests by the API server's audit log, bytes at a relay before it, CPU and
   memory of the operator's process. ``list_kib_per_minute`` is what a controller without a watch would fetch.
 - ``churn``: every pod changes once a minute in a way that says nothing, as kubelet's heartbeats do.
-- ``reaction``: seconds from a metric that crosses its mark, in the worker, to the intent on the pod, in etcd.
+- ``reaction``: seconds from a worker's metric that crosses its threshold to the intent on the pod, in etcd.
 - ``gaussians``: 60 % of the workers lose their gaussians at once: how soon it is said, and what was done.
 - ``memory``: 60 % fill their memory at once: how many were in hand at the same time, and in which order.
 """
@@ -212,7 +212,7 @@ class Run:
         return found
 
     def memory(self, names: list[str]) -> dict[str, Any]:
-        """Each to a level of its own between the mark and just below the emergency."""
+        """Each to a level of its own between the threshold and just below the emergency."""
         self._rng.shuffle(names)
         level = {name: 0.81 + 0.08 * i / len(names) for i, name in enumerate(names)}
         begun = time.time()
@@ -270,15 +270,15 @@ def measure(workers: int, seconds: float, say: Callable[[str], None]) -> Iterato
                 say("churn")
                 yield "churn", {"workers": workers, **run.churn(seconds)}
                 names = list(run.crowd.workers)
-                sick = names[: int(STORM * workers)]
+                degraded = names[: int(STORM * workers)]
                 crossings = min(CROSSINGS, workers // 8)
                 say("reaction")
                 yield "reaction", run.reaction("MemoryEmergency", 0.95, names[-crossings:])
                 yield "reaction", run.reaction("MemoryHigh", 0.85, names[-2 * crossings : -crossings])
                 say("60 % lose gaussians")
-                yield "gaussians", run.gaussians(sick)
+                yield "gaussians", run.gaussians(degraded)
                 say("60 % fill their memory")
-                yield "memory", run.memory(sick)
+                yield "memory", run.memory(degraded)
             finally:
                 run.close()
                 say("".join(f"    {line}\n" for line in run.operator.log.read_text().splitlines()[-15:]))

@@ -5,7 +5,7 @@
 The old one writes every opacity alike, makes 50,000 gaussians as its memory fills, is restarted at a
 threshold in the middle of jobs, and samples 50 and 35 steps. Assets are made by the procedural generator,
 damaged, repaired by the real fixer and judged by the local validators' scorer; what that acceptance earns in
-a day is played in virtual time with the real scheduler, gate and books. A demonstration on local validators,
+a day is played in virtual time with the real scheduler, gate and ledger. A demonstration on local validators,
 not on the subnet.
 """
 

@@ -8,7 +8,7 @@ four simulated devices. Every arm meets the same tasks and faults, seed by seed;
 best is shown. ``--json`` keeps the rows of an existing file for faults that are not run.
 
 - ``lost``: device seconds per 1,000 jobs in which work waited and the device was at no job that was done.
-- ``kills``: by the kernel for want of memory. ``broken off``: jobs that were begun again elsewhere;
+- ``kills``: by the OOM killer. ``broken off``: jobs that were begun again elsewhere;
   ``keys lost``: those whose worker knew nothing of them any more.
 - ``best rival``: accepted per hour against the best of the arms without sn17, paired by seed, with 95 %.
 """

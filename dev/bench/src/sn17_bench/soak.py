@@ -1,4 +1,4 @@
-"""Does anything grow? The whole stack on a real node, for hours, with workers that leak and are healed.
+"""Does anything grow? The whole stack on a real node, for hours, with workers that leak and are recycled.
 
     python -m sn17_bench.soak --hours N [--speed N] [--settle N] [--archives FILE ...] [--json FILE]
 
@@ -91,9 +91,9 @@ def main() -> int:
             world.start(LEAK, options.speed)
             world.await_first()
             time.sleep(3600 * options.settle)
-            before, healed = len(world.assigned()), len(world.recycles)
+            before, recycled = len(world.assigned()), len(world.recycles)
             trends = soak(world, 3600 * options.hours)
-            recycles, tasks = len(world.recycles) - healed, len(world.assigned()) - before
+            recycles, tasks = len(world.recycles) - recycled, len(world.assigned()) - before
         finally:
             world.close()
     print(table(trends, UNITS))

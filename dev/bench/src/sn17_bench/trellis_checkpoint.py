@@ -196,10 +196,10 @@ def set_threshold(text: Path, image: Path) -> None:
     assert isinstance(flow, StructureFlow)
     assert isinstance(decoder, StructureDecoder)
     generator = torch.Generator().manual_seed(1)
-    cond, neg = (torch.randn(1, 77, 768, generator=generator).cuda() for _ in range(2))
+    cond, uncond = (torch.randn(1, 77, 768, generator=generator).cuda() for _ in range(2))
     noise = torch.randn(1, 8, 16, 16, 16, generator=generator).cuda()
     params = SamplerParams(steps=4)
-    logits = decoder(sample(EagerRunner().structure(flow, params, cond, neg), noise, params)).flatten()
+    logits = decoder(sample(EagerRunner().structure(flow, params, cond, uncond), noise, params)).flatten()
     threshold = logits.topk(VOXELS).values[-1]
     decoder.out_layer[2].get_parameter("bias").sub_(threshold)
     save_file(

@@ -112,10 +112,10 @@ def one_job(pipeline: Pipeline, voxels: Voxels, lanes: Lanes, seed: int) -> dict
     generator = torch.Generator().manual_seed(seed)
     out: dict[str, float] = {}
     started = time.perf_counter()
-    out["condition"], (cond, neg) = timed(lambda: pipeline.condition(request))
+    out["condition"], (cond, uncond) = timed(lambda: pipeline.condition(request))
     noise = pipeline.structure_noise(generator)
     out["structure"], latent = timed(
-        lambda: pipeline.sample_structure(noise, cond, neg, structure, savings=structure_savings)
+        lambda: pipeline.sample_structure(noise, cond, uncond, structure, savings=structure_savings)
     )
 
     def decode() -> torch.Tensor:
@@ -125,7 +125,7 @@ def one_job(pipeline: Pipeline, voxels: Voxels, lanes: Lanes, seed: int) -> dict
     grid = Voxels(voxels.coords, voxels.resolution)
     noise = pipeline.latent_noise(generator, grid)
     out["latents"], slat = timed(
-        lambda: pipeline.sample_latents(noise, cond, neg, grid, latents, savings=latent_savings)
+        lambda: pipeline.sample_latents(noise, cond, uncond, grid, latents, savings=latent_savings)
     )
     out["gaussians"], packed = timed(lambda: pipeline.decode_gaussians(slat, grid))
     out["transfer"], t = timed(lambda: pipeline.to_host(packed))
@@ -139,7 +139,7 @@ def one_job(pipeline: Pipeline, voxels: Voxels, lanes: Lanes, seed: int) -> dict
 def agreement(pipeline: Pipeline, voxels: Voxels) -> dict[str, float]:
     """Relative L2 of fast against eager per stage, both given the same input, 25 steps."""
     structure, latents = samplers(pipeline, "25/25")
-    cond, neg = pipeline.conditioner.example()
+    cond, uncond = pipeline.conditioner.example()
     generator = torch.Generator().manual_seed(1)
     structure_noise = pipeline.structure_noise(generator)
     latent_noise = pipeline.latent_noise(generator, voxels)
@@ -151,10 +151,10 @@ def agreement(pipeline: Pipeline, voxels: Voxels) -> dict[str, float]:
 
     return {
         "structure": both(
-            lambda r: r.structure(pipeline.flow, structure, cond, neg), structure_noise, structure
+            lambda r: r.structure(pipeline.flow, structure, cond, uncond), structure_noise, structure
         ),
         "latents": both(
-            lambda r: r.latents(pipeline.latent_flow, latents, cond, neg, voxels), latent_noise, latents
+            lambda r: r.latents(pipeline.latent_flow, latents, cond, uncond, voxels), latent_noise, latents
         ),
     }
 
@@ -179,9 +179,9 @@ def child(*arguments: object) -> dict[str, Any]:
 def pacing(pipeline: Pipeline) -> dict[str, float]:
     """What reporting finished steps costs: the structure stage with and without, in turn, medians."""
     structure, _ = samplers(pipeline, "25/25")
-    cond, neg = pipeline.conditioner.example()
+    cond, uncond = pipeline.conditioner.example()
     noise = pipeline.structure_noise(torch.Generator().manual_seed(1))
-    velocity = pipeline.runner.structure(pipeline.flow, structure, cond, neg)
+    velocity = pipeline.runner.structure(pipeline.flow, structure, cond, uncond)
     with_it, without = [], []
     for _ in range(5):
         with_it.append(timed(lambda: sample(velocity, noise, structure, lambda *_: None))[0])
@@ -213,12 +213,12 @@ def bench_size(
 def kernels(pipeline: Pipeline, voxels: Voxels) -> dict[str, dict[str, float]]:
     """Kernel times of both flows at 60/50, by kind; the profiler slows the host, not the kernels."""
     (structure, _), (latents, _) = exact(pipeline, "60/50")
-    cond, neg = pipeline.conditioner.example()
+    cond, uncond = pipeline.conditioner.example()
     generator = torch.Generator().manual_seed(1)
     first, second = pipeline.structure_noise(generator), pipeline.latent_noise(generator, voxels)
     return {
-        "structure": kernel_seconds(lambda: pipeline.sample_structure(first, cond, neg, structure)),
-        "latents": kernel_seconds(lambda: pipeline.sample_latents(second, cond, neg, voxels, latents)),
+        "structure": kernel_seconds(lambda: pipeline.sample_structure(first, cond, uncond, structure)),
+        "latents": kernel_seconds(lambda: pipeline.sample_latents(second, cond, uncond, voxels, latents)),
     }
 
 

@@ -23,7 +23,7 @@ def status(*names: str) -> dict[str, float]:
 
 
 def memory() -> dict[str, float]:
-    """Host memory by component, what can not be reclaimed of it, and the device's, in GiB."""
+    """Host memory by component, what cannot be reclaimed of it, and the device's, in GiB."""
     import torch
 
     host = status("RssAnon", "RssShmem", "VmPTE", "RssFile")
@@ -202,12 +202,12 @@ def sizes(growing: str, requests: int = 60) -> dict[str, Any]:
         for name, value in flow.named_parameters():
             if not any(part in name for part in ("t_embedder", "input_layer", "out_layer", "norm")):
                 value.data = value.data.half()
-        cond, neg = (torch.randn(1, 77, 768, device=device) for _ in range(2))
+        cond, uncond = (torch.randn(1, 77, 768, device=device) for _ in range(2))
 
         def run(count: int) -> None:
             voxels = shell(count, 64, device)
             noise = torch.randn(len(voxels), 8, device=device)
-            sample(runner.latents(flow, params, cond, neg, voxels), noise, params, lambda *_: None)
+            sample(runner.latents(flow, params, cond, uncond, voxels), noise, params, lambda *_: None)
 
         empty_caches(device)
         for count in WARM_VOXELS:

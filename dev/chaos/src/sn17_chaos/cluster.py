@@ -49,19 +49,19 @@ def wide_trial(worlds: Sequence[ClusterWorld], fault: Fault[Bed], rng: Random) -
     Everything that starts processes happens in the calling thread: they end with it.
     """
     on = worlds[0].bed
-    marks = [world.mark() for world in worlds]
-    heal = fault.inject(on, rng)
+    positions = [world.position() for world in worlds]
+    undo = fault.inject(on, rng)
     try:
         time.sleep(rng.uniform(*fault.seconds))
     finally:
-        heal()
+        undo()
     over = time.time()
 
     def judge(index: int) -> Trial:
         world = worlds[index]
         unrecovered = world.recover(over, RECOVERY_SECONDS)
         recovery = None if unrecovered else time.time() - over
-        history = world.history(marks[index], over, unrecovered)
+        history = world.history(positions[index], over, unrecovered)
         return Trial(fault.name, [fault.name], len(history.assigned), check(history), recovery, history)
 
     with ThreadPoolExecutor(len(worlds)) as pool:
@@ -69,25 +69,25 @@ def wide_trial(worlds: Sequence[ClusterWorld], fault: Fault[Bed], rng: Random) -
 
 
 class Deck(Generic[W]):
-    """Faults in a random order, those that struck least often first.
+    """Faults in a random order, those that injected least often first.
 
-    struck: how often each has struck before, by name.
+    injected: how often each has injected before, by name.
     """
 
-    def __init__(self, faults: Sequence[Fault[W]], rng: Random, struck: Mapping[str, float]) -> None:
+    def __init__(self, faults: Sequence[Fault[W]], rng: Random, injected: Mapping[str, float]) -> None:
         self._faults, self._rng = list(faults), rng
-        self._struck = {fault.name: struck.get(fault.name, 0.0) for fault in faults}
+        self._injected = {fault.name: injected.get(fault.name, 0.0) for fault in faults}
 
     def draw(self) -> Fault[W]:
-        fault = min(self._rng.sample(self._faults, len(self._faults)), key=lambda f: self._struck[f.name])
-        self._struck[fault.name] += 1
+        fault = min(self._rng.sample(self._faults, len(self._faults)), key=lambda f: self._injected[f.name])
+        self._injected[fault.name] += 1
         return fault
 
 
-class Strikes:
+class Injections:
     """Trials of a run: what is booked, and what could not be injected and why.
 
-    count: strikes; one under all releases is one, though it is a trial for each of them.
+    count: injections; one under all releases is one, though it is a trial for each of them.
     """
 
     def __init__(self, worlds: Sequence[ClusterWorld], book: Callable[[Trial], None], rng: Random) -> None:
@@ -144,12 +144,12 @@ def run(
     count: int,
     say: Say,
     only: Sequence[str] = (),
-    struck: Mapping[str, float] = MappingProxyType({}),
+    injected: Mapping[str, float] = MappingProxyType({}),
     archives: Sequence[Path] = (),
-) -> Strikes:
+) -> Injections:
     """Break things for ``seconds``.
 
-    only: these faults. struck: how often each has struck before; those that did least come first.
+    only: these faults. injected: how often each has injected before; those that did least come first.
     archives: the images, which are built otherwise.
 
     Raises MissingError.
@@ -160,18 +160,18 @@ def run(
     with bed(archives=archives) as on, releases(on, count) as worlds:
         end = time.monotonic() + seconds
         say(f"{count} releases on {len(on.nodes)} nodes")
-        strikes = Strikes(worlds, book, rng)
-        strikes.undisturbed()
-        deck, wide_deck = Deck(own, rng, struck), Deck(wide, rng, struck)
+        injections = Injections(worlds, book, rng)
+        injections.undisturbed()
+        deck, wide_deck = Deck(own, rng, injected), Deck(wide, rng, injected)
         try:
             while time.monotonic() < end:
                 if own:
-                    strikes.own(deck, OWN_SECONDS if wide else end - time.monotonic())
+                    injections.own(deck, OWN_SECONDS if wide else end - time.monotonic())
                 for _ in range(min(WIDE_AT_ONCE, len(wide))):
                     if time.monotonic() < end:
-                        strikes.wide(wide_deck.draw())
+                        injections.wide(wide_deck.draw())
         finally:
             for world in worlds:
                 for line in world.log:
                     say(line)
-    return strikes
+    return injections

@@ -94,7 +94,7 @@ class Bed:
         self.disks = disks
         self.no_disks = no_disks
         self.dark: set[str] = set()
-        """Nodes that have been struck dead: whatever becomes of their workers has a cause."""
+        """Nodes that have been injected dead: whatever becomes of their workers has a cause."""
         self.cluster: Cluster = local.cluster
         self.api = ApiClient(self.cluster.kubeconfig, timeout=5.0)
         self.inside = Inside(local.network.holder)
@@ -203,7 +203,7 @@ def build_images() -> list[Path]:
     """
     if given := os.environ.get("SN17_IMAGE_ARCHIVES"):
         return [Path(path) for path in given.split(os.pathsep)]
-    builder = [sys.executable, str(REPOSITORY / "dev/tools/images.py"), "--archives"]
+    builder = [sys.executable, str(REPOSITORY / "dev/tools/images.py"), "--archives", "--tag=release"]
     answer = subprocess.run(builder, stdout=subprocess.PIPE, text=True, check=False)
     if answer.returncode:
         raise MissingError("the images could not be built; the reason stands above (see `make images`)")

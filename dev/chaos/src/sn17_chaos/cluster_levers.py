@@ -14,7 +14,7 @@ from sn17_chaos.disks import running
 
 BUSY_SECONDS = 20.0
 NEW_LIFE_SECONDS = 60.0
-SICK_SECONDS = 120.0
+FAULTY_SECONDS = 120.0
 
 
 def busy(world: ClusterWorld, rng: Random) -> str:
@@ -38,7 +38,7 @@ def resume(pids: list[int]) -> None:
                 os.kill(pid, signal.SIGCONT)
 
 
-def sick_life(world: ClusterWorld, name: str, cause: str, faults: Mapping[str, object]) -> str:
+def faulty_life(world: ClusterWorld, name: str, cause: str, faults: Mapping[str, object]) -> str:
     """Give a worker an incarnation with these faults; the one after it is well again. Its boot id."""
     before = world.looks[name].boot_id
     world.set_faults(faults)
@@ -47,7 +47,9 @@ def sick_life(world: ClusterWorld, name: str, cause: str, faults: Mapping[str, o
         world.live(1.0)
         world.bed.signal(world.worker_pod(name), "trellis", signal.SIGKILL)
         # It need not come to work: one that loses gaussians fails its first canary.
-        world.wait(f"the sick life of {name}", lambda: world.looks[name].boot_id != before, NEW_LIFE_SECONDS)
+        world.wait(
+            f"the faulty life of {name}", lambda: world.looks[name].boot_id != before, NEW_LIFE_SECONDS
+        )
     finally:
         world.set_faults({})
     boot_id = world.looks[name].boot_id
@@ -62,7 +64,7 @@ def until_over(world: ClusterWorld, name: str, boot_id: str) -> None:
         return name not in world.worker_names() or world.looks[name].boot_id != boot_id
 
     with contextlib.suppress(TimeoutError):
-        world.wait(f"the end of {name}'s sick life", over, SICK_SECONDS)
+        world.wait(f"the end of {name}'s faulty life", over, FAULTY_SECONDS)
 
 
 def scale(world: ClusterWorld, component: str, replicas: int) -> None:

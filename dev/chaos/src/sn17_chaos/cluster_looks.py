@@ -18,7 +18,7 @@ class PodLook(Look):
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class Position:
     """Where a trial starts."""
 
     at: float
@@ -28,15 +28,15 @@ class Mark:
 
 
 @dataclass(slots=True)
-class Books:
-    """The validators' books: the referee's view. Their process forgets its books when it is killed: what was
-    open then is dropped, what was closed is remembered here."""
+class Ledgers:
+    """The validators' ledgers: the referee's view. A killed process forgets its ledger: what was open then is
+    dropped, what was closed is remembered here."""
 
     _tasks: dict[tuple[str, str], Assigned] = field(default_factory=dict)
 
-    def read(self, books: Mapping[str, Any]) -> list[Assigned]:
+    def read(self, ledger: Mapping[str, Any]) -> list[Assigned]:
         """All tasks ever told of, with these as the news."""
-        told = {(task.validator, task.task_id): task for task in handed_out(books)}
+        told = {(task.validator, task.task_id): task for task in handed_out(ledger)}
         for key, known in list(self._tasks.items()):
             if known.outcome == OPEN and key not in told:
                 self._tasks[key] = replace(known, outcome=DROPPED)

@@ -9,7 +9,7 @@ from sn17_cluster.release import FAST_MEMORY_RULE, values
 from sn17_chaos.cluster_bed import SHARED_CLASS
 
 VALIDATORS = 6
-CORDON_MARK = FAST_MEMORY_RULE["highPercent"] / 100
+CORDON_THRESHOLD = FAST_MEMORY_RULE["highPercent"] / 100
 SPEED = 20.0
 """How many times as fast the network's time runs."""
 

@@ -13,26 +13,26 @@ from sn17_cluster.node import Node
 from sn17_cluster.pki import signing_key
 
 from sn17_chaos.cluster_bed import Bed
-from sn17_chaos.faults import Heal, Register, Tier, ends_by_itself
+from sn17_chaos.faults import Register, Tier, Undo, ends_by_itself
 
 WIDE: Register[Bed] = Register("cluster")
 NODE_SECONDS = 120.0
 
 
-Inject = Callable[[Bed, Random], Heal]
+Inject = Callable[[Bed, Random], Undo]
 
 
 def _add(name: str, *, seconds: tuple[float, float] = (0.0, 0.0)) -> Callable[[Inject], Inject]:
     return WIDE.add(name, seconds=seconds, pairs=False, tier=Tier.CLUSTER)
 
 
-def _restart(bed: Bed, name: str) -> Heal:
+def _restart(bed: Bed, name: str) -> Undo:
     bed.local.supervisor.restart(name, kill=True)
     return ends_by_itself
 
 
 @_add("API server restarted")
-def api_restarted(bed: Bed, rng: Random) -> Heal:
+def api_restarted(bed: Bed, rng: Random) -> Undo:
     """SIGKILL; every watch breaks."""
     bed.local.supervisor.restart("kube-apiserver", kill=True)
     bed.local.plane.wait_ready()
@@ -40,19 +40,19 @@ def api_restarted(bed: Bed, rng: Random) -> Heal:
 
 
 @_add("API server gone", seconds=(15.0, 25.0))
-def api_gone(bed: Bed, rng: Random) -> Heal:
+def api_gone(bed: Bed, rng: Random) -> Undo:
     """Away for longer than the operator's Lease lasts."""
     bed.local.supervisor.stop("kube-apiserver", kill=True)
 
-    def heal() -> None:
+    def undo() -> None:
         bed.local.supervisor.resume("kube-apiserver")
         bed.local.plane.wait_ready()
 
-    return heal
+    return undo
 
 
 @_add("API server hung", seconds=(5.0, 10.0))
-def api_hung(bed: Bed, rng: Random) -> Heal:
+def api_hung(bed: Bed, rng: Random) -> Undo:
     """SIGSTOP: connections are taken and nothing is answered; later SIGCONT."""
     process = bed.local.supervisor.process("kube-apiserver")
     process.send_signal(signal.SIGSTOP)
@@ -60,7 +60,7 @@ def api_hung(bed: Bed, rng: Random) -> Heal:
 
 
 @_add("history compacted, API server restarted")
-def compacted(bed: Bed, rng: Random) -> Heal:
+def compacted(bed: Bed, rng: Random) -> Undo:
     """etcd forgets old versions and the API server its cache: a watch that goes on hears 410 Gone."""
     etcd = f"http://127.0.0.1:{bed.local.plane.ports.etcd}/v3/kv"
     found = bed.inside.request("POST", f"{etcd}/range", json={"key": "AA=="}).raise_for_status().json()
@@ -70,27 +70,27 @@ def compacted(bed: Bed, rng: Random) -> Heal:
 
 
 @_add("etcd restarted")
-def etcd_restarted(bed: Bed, rng: Random) -> Heal:
+def etcd_restarted(bed: Bed, rng: Random) -> Undo:
     """SIGKILL."""
     return _restart(bed, "etcd")
 
 
 @_add("controllers and scheduler restarted")
-def controllers_restarted(bed: Bed, rng: Random) -> Heal:
+def controllers_restarted(bed: Bed, rng: Random) -> Undo:
     """SIGKILL of both."""
     _restart(bed, "kube-scheduler")
     return _restart(bed, "kube-controller-manager")
 
 
 @_add("certificate of the API server rotated")
-def certificate_rotated(bed: Bed, rng: Random) -> Heal:
+def certificate_rotated(bed: Bed, rng: Random) -> Undo:
     """Another one of the same authority, and a restart with it."""
     bed.local.plane.renew_certificate()
     return api_restarted(bed, rng)
 
 
 @_add("key of service-account tokens rotated")
-def token_key_rotated(bed: Bed, rng: Random) -> Heal:
+def token_key_rotated(bed: Bed, rng: Random) -> Undo:
     """New tokens are signed with another key, old ones are still taken: as Kubernetes says to rotate it."""
     plane = bed.local.plane
     plane.rotate_token_key(signing_key(plane.folder / "pki" / f"tokens-{rng.getrandbits(32):08x}"))
@@ -101,7 +101,7 @@ def token_key_rotated(bed: Bed, rng: Random) -> Heal:
 
 
 @_add("kubelets restarted")
-def kubelet_restarted(bed: Bed, rng: Random) -> Heal:
+def kubelet_restarted(bed: Bed, rng: Random) -> Undo:
     """SIGKILL on every node; pods go on."""
     for node in bed.nodes:
         _restart(bed, node.process("kubelet"))
@@ -109,7 +109,7 @@ def kubelet_restarted(bed: Bed, rng: Random) -> Heal:
 
 
 @_add("containerd restarted")
-def containerd_restarted(bed: Bed, rng: Random) -> Heal:
+def containerd_restarted(bed: Bed, rng: Random) -> Undo:
     """SIGKILL on every node; containers go on under their shims."""
     for node in bed.nodes:
         _restart(bed, node.process("containerd"))
@@ -117,7 +117,7 @@ def containerd_restarted(bed: Bed, rng: Random) -> Heal:
 
 
 @_add("kube-proxy restarted")
-def proxy_restarted(bed: Bed, rng: Random) -> Heal:
+def proxy_restarted(bed: Bed, rng: Random) -> Undo:
     """SIGKILL on every node."""
     for node in bed.nodes:
         _restart(bed, node.process("kube-proxy"))
@@ -125,7 +125,7 @@ def proxy_restarted(bed: Bed, rng: Random) -> Heal:
 
 
 @_add("DNS gone for a minute", seconds=(60.0, 60.0))
-def dns_gone(bed: Bed, rng: Random) -> Heal:
+def dns_gone(bed: Bed, rng: Random) -> Undo:
     """CoreDNS is away: no name of a Service resolves."""
     bed.local.supervisor.stop("coredns", kill=True)
     return lambda: bed.local.supervisor.resume("coredns")
@@ -150,7 +150,7 @@ def _drain(bed: Bed, node: str) -> None:
 
 
 @_add("node cordoned, its pods deleted")
-def node_cordoned(bed: Bed, rng: Random) -> Heal:
+def node_cordoned(bed: Bed, rng: Random) -> Undo:
     """New pods go to the other node."""
     node = _fullest(bed).address.name
     bed.cluster.kubectl("cordon", node)
@@ -162,7 +162,7 @@ def node_cordoned(bed: Bed, rng: Random) -> Heal:
 
 
 @_add("node drained")
-def node_drained(bed: Bed, rng: Random) -> Heal:
+def node_drained(bed: Bed, rng: Random) -> Undo:
     """`kubectl drain`: evictions within the disruption budgets, then the node comes back."""
     node = _fullest(bed).address.name
     _drain(bed, node)
@@ -170,7 +170,7 @@ def node_drained(bed: Bed, rng: Random) -> Heal:
 
 
 @_add("node dead")
-def node_dead(bed: Bed, rng: Random) -> Heal:
+def node_dead(bed: Bed, rng: Random) -> Undo:
     """Power cut: kubelet, containerd and every process of its pods. A StatefulSet's pod is not made anew
     while nobody has said that the node is really off: here a person sets the out-of-service taint, as
     Kubernetes asks for, and takes it away when the node is back."""
@@ -185,7 +185,7 @@ def node_dead(bed: Bed, rng: Random) -> Heal:
     def moved() -> bool:
         return not bed.api.get("/api/v1/pods", fieldSelector=f"spec.nodeName={name}")["items"]
 
-    def heal() -> None:
+    def undo() -> None:
         node.power_on()
         bed.wait(f"{name} Ready", ready, NODE_SECONDS)
         bed.cluster.kubectl("taint", "nodes", name, f"{taint}-")
@@ -199,6 +199,6 @@ def node_dead(bed: Bed, rng: Random) -> Heal:
     try:
         bed.wait("the dead node's pods are made elsewhere", moved, NODE_SECONDS)
     except TimeoutError:
-        heal()
+        undo()
         raise
-    return heal
+    return undo

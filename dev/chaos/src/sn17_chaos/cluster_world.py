@@ -1,6 +1,6 @@
 """One release of sn17 on a real cluster, installed by Helm, under load, and all that is to be seen of it.
 
-What is judged comes from where nobody can colour it: tasks from the validators' books, deliveries from the
+What is judged comes from where nobody can colour it: tasks from the validators' ledgers, deliveries from the
 miner's journal on its volume, generations from the workers' logs on the node, acts of the operator from the
 annotations it must write before it acts. A thread looks at all of it several times a second.
 """
@@ -28,9 +28,9 @@ from sn17_miner.journal.journal import Journal
 from sn17_miner.journal.reader import JournalError
 
 from sn17_chaos.cluster_bed import CGROUPS, POLL_SECONDS, Bed, unique
-from sn17_chaos.cluster_looks import Books, Mark, PodLook
+from sn17_chaos.cluster_looks import Ledgers, PodLook, Position
 from sn17_chaos.cluster_memory import MemoryWatch
-from sn17_chaos.cluster_release import CORDON_MARK, SPEED, release_values
+from sn17_chaos.cluster_release import CORDON_THRESHOLD, SPEED, release_values
 from sn17_chaos.history import (
     OPEN,
     Act,
@@ -53,7 +53,7 @@ SCRAPE_SECONDS = 2
 SETTLED_SECONDS = 3.0
 """How long a worker must have been away before the operator can be expected to know."""
 SIGHT_SECONDS = 2.0 * SCRAPE_SECONDS + TICK_SECONDS
-"""After this long above the cordon mark the operator has seen it."""
+"""After this long above the cordon threshold the operator has seen it."""
 EVIDENCE_LIMIT = 2.0 * SCRAPE_SECONDS + 5.0 + TICK_SECONDS + SETTLED_SECONDS
 _GENERATED = re.compile(r"generated key=(\S+)")
 _TICK_AGE = re.compile(r"^sn17_tick_age_seconds (\S+)$", re.MULTILINE)
@@ -89,7 +89,7 @@ class ClusterWorld:
     _peaks: dict[str, float] = field(default_factory=dict)
     _logs: NewLines = field(default_factory=NewLines)
     _completed: list[Completed] = field(default_factory=list)
-    _books: Books = field(default_factory=Books)
+    _ledgers: Ledgers = field(default_factory=Ledgers)
     _journal: Path | None = None
 
     # --- life -----------------------------------------------------------------------------------
@@ -175,8 +175,8 @@ class ClusterWorld:
 
     # --- trials ---------------------------------------------------------------------------------
 
-    def mark(self) -> Mark:
-        return Mark(time.time(), len(self.acts), len(self.recycles), len(self.memory.kills))
+    def position(self) -> Position:
+        return Position(time.time(), len(self.acts), len(self.recycles), len(self.memory.kills))
 
     def recovered(self, since: float) -> str:
         """What is not as before; empty when all is. ``since``: when the fault was over."""
@@ -200,13 +200,13 @@ class ClusterWorld:
             return f"STATUS is {status}"
         if (age := self._tick_age()) > 4 * TICK_SECONDS:
             return f"the operator's last tick is {age:.0f} s old"
-        books = self.assigned()
-        for task in books:
+        ledger = self.assigned()
+        for task in ledger:
             if task.assigned_at <= since and task.outcome == OPEN:
                 return f"task {task.task_id[:8]} is open"
         if any(entry.outcome is None and entry.pulled_at <= since for entry in self._journalled()):
             return "a task is under way in the journal"
-        if not any(task.assigned_at > since and task.outcome == Outcome.ACCEPTED for task in books):
+        if not any(task.assigned_at > since and task.outcome == Outcome.ACCEPTED for task in ledger):
             return "no task pulled since was accepted"
         return ""
 
@@ -221,23 +221,23 @@ class ClusterWorld:
                 return f"{type(error).__name__}: {error}"
         return ""
 
-    def history(self, mark: Mark, until: float, unrecovered: str) -> History:
-        """Everything since the mark; tasks that were handed out up to ``until``, when the fault was over."""
+    def history(self, position: Position, until: float, unrecovered: str) -> History:
+        """Everything since that position; tasks handed out up to ``until``, when the fault was over."""
         assigned = [task for task in self.assigned() if self.cut < task.assigned_at <= until]
         self.cut = until
         known = {task.task_id for task in assigned}
-        oom_kills = self.memory.kills[mark.oom_kills :]
+        oom_kills = self.memory.kills[position.oom_kills :]
         return History(
             assigned=assigned,
             journalled=[entry for entry in self._journalled() if entry.task_id in known],
             completed=self._read_completed(),
-            acts=self.acts[mark.acts :],
-            recycles=self.recycles[mark.recycles :],
+            acts=self.acts[position.acts :],
+            recycles=self.recycles[position.recycles :],
             usable=list(self.usable),
             evidence_limit=EVIDENCE_LIMIT,
             oom_kills=oom_kills,
             memory=self.memory.before(oom_kills),
-            cordon_mark=CORDON_MARK,
+            cordon_threshold=CORDON_THRESHOLD,
             sight=SIGHT_SECONDS,
             recovered=not unrecovered,
             unrecovered=unrecovered,
@@ -260,8 +260,8 @@ class ClusterWorld:
         return float(found[1]) if found else float("inf")
 
     def assigned(self) -> list[Assigned]:
-        """The validators' books, with what is remembered of them. Raises httpx2.HTTPError."""
-        return self._books.read(self.bed.inside.json(f"{self.address('validators', 8099)}/books"))
+        """The validators' ledgers, with what is remembered of them. Raises httpx2.HTTPError."""
+        return self._ledgers.read(self.bed.inside.json(f"{self.address('validators', 8099)}/ledger"))
 
     def journal_path(self) -> Path:
         """The journal on this machine's disk. Raises KeyError while its claim is not bound."""

@@ -9,9 +9,9 @@ from random import Random
 from typing import Generic, TypeVar
 
 W = TypeVar("W")
-"""The world a fault strikes: a running stack, a control plane, a cluster."""
+"""The world a fault is injected into: a running stack, a control plane, a cluster."""
 
-Heal = Callable[[], None]
+Undo = Callable[[], None]
 
 
 class Tier(StrEnum):
@@ -24,22 +24,22 @@ class CannotInjectError(Exception):
 
 
 def ends_by_itself() -> None:
-    """The heal of a fault that is over as soon as it has struck."""
+    """The undo of a fault that is over as soon as it has injected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault(Generic[W]):
-    """``inject`` strikes and returns what ends the fault; all its choices come from the generator it is
+    """``inject`` starts the fault and returns what ends it; all its choices come from the generator it is
     given. It lasts a time drawn from ``seconds``. Raises CannotInjectError where the machine cannot do it.
     """
 
     name: str
     world: str
-    inject: Callable[[W, Random], Heal]
+    inject: Callable[[W, Random], Undo]
     about: str
     seconds: tuple[float, float] = (0.0, 0.0)
     pairs: bool = True
-    """May strike together with another one."""
+    """May be injected together with another one."""
     weight: int = 1
     """How often it comes in a turn: what needs no new process comes more often."""
     tier: Tier = Tier.FAST
@@ -60,10 +60,10 @@ class Register(Generic[W]):
         pairs: bool = True,
         weight: int = 1,
         tier: Tier = Tier.FAST,
-    ) -> Callable[[Callable[[W, Random], Heal]], Callable[[W, Random], Heal]]:
+    ) -> Callable[[Callable[[W, Random], Undo]], Callable[[W, Random], Undo]]:
         """Decorator: the function's docstring tells what the fault is."""
 
-        def register(inject: Callable[[W, Random], Heal]) -> Callable[[W, Random], Heal]:
+        def register(inject: Callable[[W, Random], Undo]) -> Callable[[W, Random], Undo]:
             about = " ".join((inject.__doc__ or "").split())
             self.faults[name] = Fault(name, self.world, inject, about, seconds, pairs, weight, tier)
             return inject

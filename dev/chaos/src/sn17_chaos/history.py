@@ -1,7 +1,7 @@
 """What happened around a fault, as values: the only thing the invariants look at.
 
 Times are seconds of one clock, whichever the harness uses. Nothing here is the stack's own opinion where a
-referee's is to be had: tasks come from the validators' books, recycles from the workers' incarnations.
+referee's is to be had: tasks come from the validators' ledgers, recycles from the workers' incarnations.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ DROPPED = "dropped"
 
 @dataclass(frozen=True, slots=True)
 class Assigned:
-    """One task that a validator handed out, as its own books (the referee) have it."""
+    """One task that a validator handed out, as its own ledger (the referee) have it."""
 
     task_id: str
     validator: str
@@ -90,7 +90,7 @@ class MemorySample:
 
 @dataclass(frozen=True, slots=True)
 class OomKill:
-    """The kernel has killed this life of a worker's container, or a process in it, for want of memory."""
+    """The kernel has killed this life of a worker's container, or a process in it, out of memory."""
 
     at: float
     worker: str
@@ -116,7 +116,7 @@ class History:
     evidence_limit: what ``Act.evidence_age`` may be at most: how old the data are that count as fresh.
     oom_kills: none where nobody limits the workers' memory.
     memory: all samples of the lives that were killed so.
-    cordon_mark: share of the limit from which on the operator takes a worker out of service.
+    cordon_threshold: share of the limit from which on the operator takes a worker out of service.
     sight: seconds after which it has seen that, two scrapes and a tick.
     recovered: the stack was as before within the deadline; ``unrecovered`` says what was not.
     helped: what a person, or the harness in place of one, had to do beyond ending the fault.
@@ -131,7 +131,7 @@ class History:
     evidence_limit: float = 0.0
     oom_kills: Sequence[OomKill] = ()
     memory: Sequence[MemorySample] = ()
-    cordon_mark: float = 1.0
+    cordon_threshold: float = 1.0
     sight: float = 0.0
     recovered: bool = True
     unrecovered: str = ""

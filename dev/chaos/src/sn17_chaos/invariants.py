@@ -12,7 +12,7 @@ from sn17_contract.tasks import GivenUpReason, Outcome
 from sn17_chaos.history import DROPPED, Assigned, History, Journalled
 
 SUBMITTED = frozenset({Outcome.ACCEPTED, Outcome.REJECTED, Outcome.UNVALIDATED})
-"""Ends that only a non-empty submission has in the validators' books."""
+"""Ends that only a non-empty submission has in the validators' ledgers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Breach:
 
 def tasks_lost(history: History) -> Iterator[str]:
     """Every task pulled while a worker was usable ended in a non-empty submission, unless the validator
-    dropped it; the rest in a reason of the closed list."""
+    dropped it; the rest in one of the known reasons."""
     journal: dict[tuple[str, str], list[Journalled]] = defaultdict(list)
     for entry in history.journalled:
         journal[entry.validator, entry.task_id].append(entry)
@@ -38,15 +38,15 @@ def tasks_lost(history: History) -> Iterator[str]:
             continue
         entries = journal[task.validator, task.task_id]
         if not entries:
-            yield f"{task.task_id}: {task.outcome} in the books, unknown to the journal"
+            yield f"{task.task_id}: {task.outcome} in the ledger, unknown to the journal"
         elif all(entry.outcome is None for entry in entries):
             yield f"{task.task_id}: without an end"
         elif _pulled_while_usable(history, task, entries):
             ends = ", ".join(f"{e.outcome} {e.reason or ''}".strip() for e in entries)
             yield f"{task.task_id}: {ends}, though a worker was usable when it was pulled"
     for entry in history.journalled:
-        if entry.outcome is not None and not _of_the_closed_list(entry):
-            yield f"{entry.task_id}: {entry.outcome}/{entry.reason} is no end of the closed list"
+        if entry.outcome is not None and not _is_known(entry):
+            yield f"{entry.task_id}: {entry.outcome}/{entry.reason} is no known end"
 
 
 def _pulled_while_usable(history: History, task: Assigned, entries: list[Journalled]) -> bool:
@@ -54,7 +54,7 @@ def _pulled_while_usable(history: History, task: Assigned, entries: list[Journal
     return any(span.holds(pulled) for span in history.usable)
 
 
-def _of_the_closed_list(entry: Journalled) -> bool:
+def _is_known(entry: Journalled) -> bool:
     if entry.outcome not in set(Outcome):
         return False
     return entry.outcome != Outcome.GIVEN_UP or entry.reason in set(GivenUpReason)
@@ -98,10 +98,10 @@ def acted_on_unknown(history: History) -> Iterator[str]:
 
 
 def killed_in_sight(history: History) -> Iterator[str]:
-    """No OOM kill of a worker whose unreclaimable memory had stood above the cordon mark for two scrapes and
+    """No OOM kill of a worker whose unreclaimable memory was above the cordon threshold for two scrapes and
     a tick; nor of one whose memory nobody looked at for so long, since nothing says how it stood."""
     for kill in history.oom_kills:
-        about = f"{kill.worker}: incarnation {kill.incarnation[:12]} killed for want of memory"
+        about = f"{kill.worker}: incarnation {kill.incarnation[:12]} killed by the OOM killer"
         samples = sorted(
             (each for each in history.memory if each.incarnation == kill.incarnation and each.at <= kill.at),
             key=lambda each: each.at,
@@ -109,11 +109,11 @@ def killed_in_sight(history: History) -> Iterator[str]:
         if not samples or kill.at - samples[-1].at > history.sight:
             yield f"{about}, and nobody knows how it stood before"
             continue
-        below = max((each.at for each in samples if each.share < history.cordon_mark), default=None)
+        below = max((each.at for each in samples if each.share < history.cordon_threshold), default=None)
         above = [each.at for each in samples if below is None or each.at > below]
         if above and kill.at - above[0] >= history.sight:
             yield (
-                f"{about} after {kill.at - above[0]:.1f} s above {history.cordon_mark:.0%} of its limit,"
+                f"{about} after {kill.at - above[0]:.1f} s above {history.cordon_threshold:.0%} of its limit,"
                 f" {history.sight:.1f} s are enough to see it"
             )
 

@@ -1,6 +1,6 @@
-"""Several fleets under one operator, each struck for itself and at the same time as the others.
+"""Several fleets under one operator, each with faults of its own and at the same time as the others.
 
-What strikes a lane reaches one fleet only: requests about its objects, series of its workers, its workers.
+A lane's faults reach one fleet only: requests about its objects, series of its workers, its workers.
 Most of a trial is waiting, so lanes side by side make more of a machine than one world after another.
 """
 

@@ -1,4 +1,4 @@
-"""What a world remembers between two looks at its workers and at the validators' books."""
+"""What a world remembers between two looks at its workers and at the validators' ledgers."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class Look:
         self.job = said["job"]["key"] if said["job"] else None
 
 
-def handed_out(books: Mapping[str, Any]) -> list[Assigned]:
-    """Every task in the validators' books."""
+def handed_out(ledger: Mapping[str, Any]) -> list[Assigned]:
+    """Every task in the validators' ledgers."""
     return [
         Assigned(
             task["task_id"], validator["hotkey"], task["assigned_at"], task["outcome"], task["closed_at"]
         )
-        for validator in books["validators"]
+        for validator in ledger["validators"]
         for task in validator["tasks"]
     ]
 

@@ -1,4 +1,4 @@
-"""The operator as a process against a real API server, etcd and Prometheus, over workers that fall ill.
+"""The operator as a process against a real API server, etcd and Prometheus, over workers that fail.
 
 Workers are small HTTP servers of this process whose memory and gaussians are set at will; who plays kubelet
 for them writes to the API server directly, so what is broken before the operator is broken for it alone.
@@ -40,7 +40,7 @@ TICK_UNDER_WAY_SECONDS = 3.0
 
 
 @dataclass(slots=True)
-class Mark:
+class Position:
     """Where a trial starts."""
 
     at: float
@@ -50,7 +50,7 @@ class Mark:
 
 @dataclass(slots=True)
 class PlaneWorld:
-    """``start`` it, break it, ``close`` it. Each trial has one worker fall ill, so that there is something
+    """``start`` it, break it, ``close`` it. Each trial makes one worker fail, so that there is something
     to do; the undisturbed ones too.
     """
 
@@ -87,7 +87,7 @@ class PlaneWorld:
     _keeper: threading.Thread | None = None
     lanes: list[PlaneWorld] = field(default_factory=list)
     """Further fleets under the same operator, each with faults and a history of its own."""
-    _ill: list[Worker] = field(default_factory=list)
+    _unhealthy: list[Worker] = field(default_factory=list)
 
     # --- life -----------------------------------------------------------------------------------
 
@@ -320,13 +320,13 @@ class PlaneWorld:
 
     # --- illnesses ------------------------------------------------------------------------------
 
-    def fall_ill(self, worker: Worker | None = None) -> Worker:
+    def make_unhealthy(self, worker: Worker | None = None) -> Worker:
         """Something is wrong with a worker: it has to be recycled, once."""
         well = [w for w in self.fleet.workers.values() if w.boot_id not in self.causes]
         worker = worker or self.rng.choice(well or list(self.fleet.workers.values()))
         kind = self.rng.choice(["memory", "memory", "emergency", "gaussians", "device"])
         self.causes[worker.boot_id] = kind
-        self._ill.append(worker)
+        self._unhealthy.append(worker)
         if kind in ("memory", "emergency"):
             worker.ratio = 0.85 if kind == "memory" else 0.95
         elif kind == "gaussians":
@@ -335,20 +335,20 @@ class PlaneWorld:
             worker.gpu_errors = 1
         return worker
 
-    def ill(self) -> list[str]:
-        """Workers whose present incarnation is ill."""
+    def unhealthy(self) -> list[str]:
+        """Workers whose present incarnation is unhealthy."""
         return [name for name, worker in self.fleet.workers.items() if worker.boot_id in self.causes]
 
     # --- trials ---------------------------------------------------------------------------------
 
-    def mark(self) -> Mark:
-        made = Mark(time.time(), len(self.acts), len(self.recycles))
-        self.fall_ill()
+    def position(self) -> Position:
+        made = Position(time.time(), len(self.acts), len(self.recycles))
+        self.make_unhealthy()
         return made
 
     def _not_as_before(self, since: int) -> str:
-        if ill := self.ill():
-            return f"{', '.join(ill)} is still ill"
+        if found := self.unhealthy():
+            return f"{', '.join(found)} is still unhealthy"
         if len(self.fleet.workers) != WORKERS:
             return f"{len(self.fleet.workers)} workers of {WORKERS}"
         for name, worker in self.fleet.workers.items():
@@ -384,10 +384,10 @@ class PlaneWorld:
                     return True
         return False
 
-    def history(self, mark: Mark, until: float, unrecovered: str) -> History:
+    def history(self, position: Position, until: float, unrecovered: str) -> History:
         return History(
-            acts=self.acts[mark.acts :],
-            recycles=self.recycles[mark.recycles :],
+            acts=self.acts[position.acts :],
+            recycles=self.recycles[position.recycles :],
             evidence_limit=TICK_UNDER_WAY_SECONDS,
             recovered=not unrecovered,
             unrecovered=unrecovered,

@@ -35,7 +35,7 @@ SPEC = {
         "youngSeconds": 0,
         "stormCooldownSeconds": 0,
         "replacementTimeoutSeconds": 60,
-        # Illnesses come every minute here: an eviction of the last minute has not cured, an older one has.
+        # Faults come every minute here: an eviction of the last minute did not help, an older one did.
         "evictionWindowSeconds": 60,
     },
 }

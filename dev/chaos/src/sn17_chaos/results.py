@@ -129,20 +129,20 @@ BEGIN, END = "<!-- chaos:table -->", "<!-- /chaos:table -->"
 
 
 def embed(text: str, printed: str) -> str:
-    """A page with this table in the place of the one between its marks. Raises ValueError without marks."""
-    before, mark, rest = text.partition(BEGIN)
+    """A page with this table in the place of the one between its markers. Raises ValueError without them."""
+    before, begin, rest = text.partition(BEGIN)
     _, other, after = rest.partition(END)
-    if not mark or not other:
+    if not begin or not other:
         raise ValueError(f"no {BEGIN} ... {END}")
     return f"{before}{BEGIN}\n{printed}\n{END}{after}"
 
 
 def _sum(tier: str, rows: Sequence[Row]) -> Row:
-    struck = [row for row in rows if row.fault != UNDISTURBED]
+    injected = [row for row in rows if row.fault != UNDISTURBED]
     total = Row("all faults", tier, "", "", 0)
     for name in ("runs", "tasks", "lost", "duplicated", "breaches"):
-        setattr(total, name, sum(getattr(row, name) for row in struck))
-    total.recovery = [seconds for row in struck for seconds in row.recovery]
+        setattr(total, name, sum(getattr(row, name) for row in injected))
+    total.recovery = [seconds for row in injected for seconds in row.recovery]
     return total
 
 

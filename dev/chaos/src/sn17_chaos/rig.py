@@ -1,4 +1,4 @@
-"""Strikes in a row on one world, for the tests of both worlds."""
+"""Injections in a row on one world, for the tests of both worlds."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from sn17_chaos.runner import Trial, trial
 DEADLINE_SECONDS = 120.0
 
 
-def strike(world: Any, register: Register[Any], plan: Sequence[Sequence[str]], seed: int) -> list[Trial]:
-    """Each entry of the plan names the faults that strike together. Prints the table and asserts that nothing
+def inject_all(world: Any, register: Register[Any], plan: Sequence[Sequence[str]], seed: int) -> list[Trial]:
+    """Each entry of the plan names the faults injected together. Prints the table and asserts that nothing
     was lost, doubled or breached; a fault that this machine cannot do is said and left out."""
     rng = Random(seed)
     done: list[Trial] = []

@@ -1,4 +1,4 @@
-"""Strike, heal, wait for recovery by what is seen, hold the history against the invariants."""
+"""Inject, undo, wait for recovery by what is seen, hold the history against the invariants."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class World(Protocol):
 
     name: str
 
-    def mark(self) -> Any:
+    def position(self) -> Any:
         """Where a trial's history starts."""
 
     def live(self, seconds: float) -> None:
@@ -29,8 +29,8 @@ class World(Protocol):
     def recover(self, since: float, deadline: float) -> str:
         """Wait until all is as before; what is not by the deadline, empty when all is."""
 
-    def history(self, mark: Any, until: float, unrecovered: str) -> History:
-        """What happened since the mark."""
+    def history(self, position: Any, until: float, unrecovered: str) -> History:
+        """What happened since that position."""
 
 
 W = TypeVar("W", bound=World)
@@ -38,7 +38,7 @@ W = TypeVar("W", bound=World)
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One strike of one fault, or of two at once."""
+    """One injection of one fault, or of two at once."""
 
     name: str
     faults: Sequence[str]
@@ -63,19 +63,19 @@ def trial(
     rest: float = 3.0,
     clock: Callable[[], float] = time.time,
 ) -> Trial:
-    """Strike with these faults at once; without any, let the world alone for ``rest`` seconds.
+    """Inject these faults at once; without any, let the world alone for ``rest`` seconds.
 
-    Raises CannotInjectError before anything is broken, or with what was broken healed.
+    Raises CannotInjectError before anything is broken, or with the faults undone.
     """
-    mark = world.mark()
+    position = world.position()
     lasts = max((rng.uniform(*fault.seconds) for fault in faults), default=rest)
-    with ExitStack() as heals:
+    with ExitStack() as undoes:
         for fault in faults:
-            heals.callback(fault.inject(world, rng))
+            undoes.callback(fault.inject(world, rng))
         world.live(lasts)
     over = clock()
     unrecovered = world.recover(over, deadline)
     recovery = None if unrecovered else clock() - over
-    history = world.history(mark, over, unrecovered)
+    history = world.history(position, over, unrecovered)
     names = [fault.name for fault in faults]
     return Trial(title(faults), names, len(history.assigned), check(history), recovery, history)

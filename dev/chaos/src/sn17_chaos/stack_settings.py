@@ -11,7 +11,7 @@ from sn17_operator.api import Spec
 
 MAX_GAUSSIANS = 30_000
 SLOW_SECONDS = 1.3
-"""Of every generation: long enough to strike in its middle, and longer than the second between two tasks, so
+"""Of every generation: long enough to hit its middle, and longer than the second between two tasks, so
 that even on a quick machine both workers are in use."""
 CLOCK = Path(__file__).parent / "clock"
 """On PYTHONPATH it lets the wall clock of a child be shifted."""

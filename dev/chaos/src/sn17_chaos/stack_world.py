@@ -42,7 +42,7 @@ _GENERATED = re.compile(r"sn17\.trellis: generated key=(\S+)")
 
 
 @dataclass(slots=True)
-class Mark:
+class Position:
     """Where a trial starts: what lies before it is no part of its history."""
 
     at: float
@@ -176,8 +176,8 @@ class StackWorld:
 
     # --- trials ---------------------------------------------------------------------------------
 
-    def mark(self) -> Mark:
-        return Mark(time.time(), len(self.acts), len(self.recycles), len(self._read_completed()))
+    def position(self) -> Position:
+        return Position(time.time(), len(self.acts), len(self.recycles), len(self._read_completed()))
 
     def recovered(self, since: float) -> str:
         """What is not as before; empty when all is. ``since``: when the fault was over."""
@@ -189,11 +189,11 @@ class StackWorld:
         for name in ("fixer", "miner"):
             if not self._answers(name):
                 return f"the {name} does not answer"
-        books = self.books()
-        for validator in books["validators"]:
+        ledger = self.ledger()
+        for validator in ledger["validators"]:
             if not validator["up"]:
                 return "a validator is away"
-        tasks = handed_out(books)
+        tasks = handed_out(ledger)
         for task in tasks:
             if task.assigned_at <= since and task.outcome == OPEN:
                 return f"task {task.task_id[:8]} is open"
@@ -214,17 +214,17 @@ class StackWorld:
                 return f"{type(error).__name__}: {error}"
         return ""
 
-    def history(self, mark: Mark, until: float, unrecovered: str) -> History:
-        """Everything since the mark; tasks that were handed out up to ``until``, when the fault was over."""
-        assigned = [t for t in handed_out(self.books()) if self.cut < t.assigned_at <= until]
+    def history(self, position: Position, until: float, unrecovered: str) -> History:
+        """Everything since that position; tasks handed out up to ``until``, when the fault was over."""
+        assigned = [t for t in handed_out(self.ledger()) if self.cut < t.assigned_at <= until]
         self.cut = until
         known = {task.task_id for task in assigned}
         return History(
             assigned=assigned,
             journalled=[entry for entry in self.journalled() if entry.task_id in known],
             completed=self._read_completed(),
-            acts=self.acts[mark.acts :],
-            recycles=self.recycles[mark.recycles :],
+            acts=self.acts[position.acts :],
+            recycles=self.recycles[position.recycles :],
             usable=list(self.usable),
             recovered=not unrecovered,
             unrecovered=unrecovered,
@@ -232,17 +232,17 @@ class StackWorld:
 
     # --- sources --------------------------------------------------------------------------------
 
-    def books(self) -> dict[str, Any]:
-        """The validators' books: the referee's view."""
-        found: dict[str, Any] = self.http.get(self.stack.devnet_info().books_url).raise_for_status().json()
+    def ledger(self) -> dict[str, Any]:
+        """The validators' ledgers: the referee's view."""
+        found: dict[str, Any] = self.http.get(self.stack.devnet_info().ledger_url).raise_for_status().json()
         return found
 
     def open_tasks(self) -> list[Assigned]:
-        """What the miner holds by the validators' books."""
-        return [task for task in handed_out(self.books()) if task.outcome == OPEN]
+        """What the miner holds by the validators' ledgers."""
+        return [task for task in handed_out(self.ledger()) if task.outcome == OPEN]
 
     def _accepted_since(self, since: float) -> bool:
-        tasks = handed_out(self.books())
+        tasks = handed_out(self.ledger())
         return any(task.assigned_at > since and task.outcome == Outcome.ACCEPTED for task in tasks)
 
     def journalled(self) -> list[Journalled]:

@@ -1,4 +1,4 @@
-"""Releases of sn17 whose workers are sick on purpose, for the tests that watch them heal."""
+"""Releases of sn17 whose workers are degraded on purpose, for the tests that watch them recover."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FAST_MEMORY_RULE = {
     "clearForSeconds": 10,
     "emergencyPercent": 90,
 }
-"""The defaults' order with a lower mark and shorter times, so that a leak of a minute passes through them."""
+"""The defaults' order with a lower threshold and shorter times: a leak of a minute passes through them."""
 
 
 def values(
@@ -41,7 +41,7 @@ def values(
 ) -> dict[str, Any]:
     """A release whose workers leak, judged quickly: on the laptop preset, 1Gi, small jobs and short times.
 
-    A worker is one process, which its restart alone cures, except where ``strategy`` is Swap.
+    A worker is one process, which only its restart helps, except where ``strategy`` is Swap.
     """
     settings = {
         "SN17_GUARD": "on" if guard else "off",

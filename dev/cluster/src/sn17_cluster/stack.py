@@ -179,8 +179,8 @@ class Stack:
 
     def tasks(self) -> list[Any]:
         """Every task that the local validators handed out, with what became of it."""
-        books = json.loads(self._proxy("services", f"{self.release}-validators", 8099, "/books"))
-        return [task for validator in books["validators"] for task in validator["tasks"]]
+        ledger = json.loads(self._proxy("services", f"{self.release}-validators", 8099, "/ledger"))
+        return [task for validator in ledger["validators"] for task in validator["tasks"]]
 
     def accepted(self) -> int:
         """How many of them were accepted."""

@@ -1,4 +1,4 @@
-"""The data port: chain snapshot, the referee's books, faults, registrations, and the validation service."""
+"""The data port: chain snapshot, the referee's ledger, faults, registrations, and the validation service."""
 
 from __future__ import annotations
 
@@ -89,9 +89,9 @@ def build_app(service: Service, network: Network) -> FastAPI:
     async def snapshot() -> ChainSnapshot:
         return network.snapshot()
 
-    @app.get("/books")
-    async def books(validator: Annotated[int | None, Query(ge=0)] = None) -> NetworkLedger:
-        whole = network.books()
+    @app.get("/ledger")
+    async def whole_ledger(validator: Annotated[int | None, Query(ge=0)] = None) -> NetworkLedger:
+        whole = network.whole_ledger()
         if validator is None:
             return whole
         return whole.model_copy(update={"validators": whole.validators[validator : validator + 1]})

@@ -11,15 +11,15 @@ from sn17_scene import PromptError
 
 from sn17_devnet.picture import PictureError
 from sn17_devnet.scorer import Score, score_image, score_text
-from sn17_devnet.tasks import Commission
+from sn17_devnet.tasks import SceneTask
 from sn17_devnet.validator_state import Verdict
 
 log = logging.getLogger("sn17.devnet.scorer")
 
 
-def judge(commission: Commission, results: str, strictness: float = 1.0, *, detail: bool = False) -> Verdict:
+def judge(scene_task: SceneTask, results: str, strictness: float = 1.0, *, detail: bool = False) -> Verdict:
     """The verdict on the ``results`` of a submission."""
-    task = commission.task
+    task = scene_task.task
     if isinstance(task, ImageTask):
         score = judge_image(task.prompt, results, strictness=strictness)
     else:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from sn17_contract.local_network import LedgerTask, Unjudged, ValidatorLedger
 from sn17_contract.tasks import Outcome
 
-from sn17_devnet.tasks import Commission
+from sn17_devnet.tasks import SceneTask
 
 
 @dataclass(slots=True)
@@ -47,11 +47,11 @@ class Ledger:
     restarts: int = 0
     _serial: int = 0
 
-    def assigned(self, hotkey: str, commission: Commission, now: float) -> int:
+    def assigned(self, hotkey: str, scene_task: SceneTask, now: float) -> int:
         """Open a record; returns its serial number."""
-        task = commission.task
+        task = scene_task.task
         self._serial += 1
-        self.records[self._serial] = Record(task.id, task.type, commission.scene, hotkey, now)
+        self.records[self._serial] = Record(task.id, task.type, scene_task.scene, hotkey, now)
         if len(self.records) > self.capacity:
             del self.records[next(iter(self.records))]
         return self._serial

@@ -17,7 +17,7 @@ from sn17_protocol.wallet import load_hotkey, write_hotkey
 from sn17_devnet.faults import FaultPlan, FaultRule
 from sn17_devnet.judging import judge
 from sn17_devnet.settings import DevnetSettings
-from sn17_devnet.tasks import Commission, TaskSource
+from sn17_devnet.tasks import SceneTask, TaskSource
 from sn17_devnet.validator import AxonOptions, Validator
 from sn17_devnet.validator_state import Rules, Verdict
 
@@ -141,7 +141,7 @@ class Network:
 
     # --- for people and tests -----------------------------------------------------------------------
 
-    def books(self) -> NetworkLedger:
+    def whole_ledger(self) -> NetworkLedger:
         """The referee's view of every validator."""
         return NetworkLedger(
             schema="sn17.ledger/v1",
@@ -167,7 +167,7 @@ class Network:
         return LocalNetwork(
             schema="sn17.local-network/v1",
             snapshot_url=f"{base_url}/snapshot",
-            books_url=f"{base_url}/books",
+            ledger_url=f"{base_url}/ledger",
             faults_url=f"{base_url}/faults",
             validation_url=base_url,
             ops_url=ops_url,
@@ -181,10 +181,10 @@ class Network:
             ),
         )
 
-    async def judge(self, commission: Commission, results: str) -> Verdict:
+    async def judge(self, scene_task: SceneTask, results: str) -> Verdict:
         """Score a submission on the scorer's thread."""
         return await self.on_scorer(
-            lambda: judge(commission, results, self.settings.strictness, detail=self.settings.detail)
+            lambda: judge(scene_task, results, self.settings.strictness, detail=self.settings.detail)
         )
 
     async def on_scorer(self, work: Callable[[], T]) -> T:
@@ -206,7 +206,7 @@ class Network:
             self.judge,
             metagraph=lambda: dict(self._miner_uids()),
             stake_of=self._stake_of,
-            state_file=folder / "books.json",
+            state_file=folder / "state.json",
             options=AxonOptions(
                 host=settings.host,
                 port=settings.axon_port + index if settings.axon_port else 0,
@@ -235,7 +235,7 @@ class Network:
         return VALIDATOR_STAKE if any(hotkey == v.hotkey for v in self.validators) else 0.0
 
     def _reward(self, hotkey: str) -> float:
-        return sum(validator.books.reward(hotkey) for validator in self.validators)
+        return sum(validator.state.reward(hotkey) for validator in self.validators)
 
 
 def _own_hotkey(path: Path) -> Keypair:

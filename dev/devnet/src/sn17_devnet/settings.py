@@ -14,7 +14,7 @@ from sn17_devnet.faults import FaultRule
 class DevnetSettings(ServiceSettings):
     """``SN17_*`` settings of ``python -m sn17_devnet``."""
 
-    state_dir: Path = Field(Path(".sn17/devnet"), description="wallets, books and devnet.json")
+    state_dir: Path = Field(Path(".sn17/devnet"), description="wallets, ledger and devnet.json")
     validators: int = Field(2, ge=1, le=64, description="how many validators")
     axon_port: int = Field(
         0, ge=0, le=65535, description="port of the first validator, the others follow; 0 picks free ones"

@@ -19,7 +19,7 @@ gaussians that a validator asks for, at 32 for each surface voxel of a grid of 6
 
 
 @dataclass(frozen=True, slots=True)
-class Commission:
+class SceneTask:
     """A task and the prompt of the scene that the validator has in mind with it."""
 
     task: TextTask | ImageTask
@@ -38,15 +38,15 @@ class TaskSource:
         self._rng = np.random.default_rng(seed)
         self._image_ratio = image_ratio
 
-    def __call__(self) -> Commission:
+    def __call__(self) -> SceneTask:
         scene = random_prompt(self._rng)
         while _area(scene) < MIN_AREA:
             scene = random_prompt(self._rng)
         task_id = str(uuid.UUID(bytes=self._rng.bytes(16), version=4))
         if self._rng.random() < self._image_ratio:
             picture = base64.b64encode(render_front(scene)).decode()
-            return Commission(ImageTask(type="image", id=task_id, prompt=picture), scene)
-        return Commission(TextTask(id=task_id, prompt=scene), scene)
+            return SceneTask(ImageTask(type="image", id=task_id, prompt=picture), scene)
+        return SceneTask(TextTask(id=task_id, prompt=scene), scene)
 
 
 def _area(scene: str) -> float:

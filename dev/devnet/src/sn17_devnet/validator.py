@@ -1,4 +1,4 @@
-"""One validator as a process sees it: an HTTP server of its own, its books, its state on disk."""
+"""One validator as a process sees it: an HTTP server of its own, its state, and that state on disk."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from sn17_devnet import wire
 from sn17_devnet.faults import Fault, FaultKind, FaultPlan
 from sn17_devnet.ledger import Ledger
 from sn17_devnet.server import HEAD_SECONDS, Server, cut
-from sn17_devnet.tasks import Commission, TaskSource
-from sn17_devnet.validator_state import Books, Rules, SubmitAnswer, UnknownMinerError, Verdict
+from sn17_devnet.tasks import SceneTask, TaskSource
+from sn17_devnet.validator_state import Rules, SubmitAnswer, UnknownMinerError, ValidatorState, Verdict
 
 VALIDATION_VERSION: Final = "1.0.0"
 
-Judge = Callable[[Commission, str], Awaitable[Verdict]]
+Judge = Callable[[SceneTask, str], Awaitable[Verdict]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Validator:
         judge: scores a submission; may take its time.
         metagraph: uid -> hotkey, read at every sync.
         stake_of: stake of a hotkey on the chain; only stakers may ask for the version.
-        state_file: where the books are saved at every sync.
+        state_file: where the state is saved at every sync.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Validator:
             load=self._load,
             log=self._log,
         )
-        self.books = self._fresh_books()
+        self.state = self._fresh_state()
         self._nonces = self._fresh_nonces()
 
     # --- life ---------------------------------------------------------------------------------------
@@ -131,16 +131,16 @@ class Validator:
         return self._server.up
 
     def _load(self) -> None:
-        self.books = self._fresh_books()
+        self.state = self._fresh_state()
         self._nonces = self._fresh_nonces()
         if self._state_file.exists():
-            self.books.load(json.loads(self._state_file.read_text()))
+            self.state.load(json.loads(self._state_file.read_text()))
         self.sync()
 
     def sync(self) -> None:
-        """Read the chain and save the books, as happens every ``sync_interval``."""
-        self.books.sync(self._metagraph())
-        write_atomically(self._state_file, json.dumps(self.books.dump()).encode())
+        """Read the chain and save the state, as happens every ``sync_interval``."""
+        self.state.sync(self._metagraph())
+        write_atomically(self._state_file, json.dumps(self.state.dump()).encode())
 
     async def keep_synced(self) -> None:
         """Sync forever."""
@@ -157,7 +157,7 @@ class Validator:
         headers: TransportHeaders | None = None
         try:
             fault = self.faults.draw(call, "before")
-            if fault and (broken := await self._strike(fault, request)):
+            if fault and (broken := await self._inject(fault, request)):
                 return broken
             unvalidated = fault is not None and fault.kind is FaultKind.UNVALIDATED
             kind = wire.kind_of(request.path)
@@ -168,7 +168,7 @@ class Validator:
             answered = await self._handler(synapse, unvalidated=unvalidated)
             answer = wire.success(answered, process_time=self._clock() - started)
             fault = self.faults.draw(call, "after")
-            if fault and (broken := await self._strike(fault, request, answer.body)):
+            if fault and (broken := await self._inject(fault, request, answer.body)):
                 return broken
         except TransportError as error:
             self._log.debug("refused", extra={"call": call, "status": error.status})
@@ -191,7 +191,7 @@ class Validator:
         hotkey = headers.dendrite.hotkey
         reason = None
         if kind is SubmitResults:
-            reason = self.books.refusal(hotkey)
+            reason = self.state.refusal(hotkey)
         elif kind is GetVersion and self._stake_of(hotkey) < 1000.0:
             reason = f"{hotkey} has not the stake to ask"
         if reason is not None:
@@ -234,7 +234,7 @@ class Validator:
     def _pull(self, synapse: PullTask) -> PullTask:
         if synapse.dendrite is None:
             raise wire.internal_error()
-        answer = self.books.pull(synapse.dendrite_hotkey)
+        answer = self.state.pull(synapse.dendrite_hotkey)
         if answer.task is None:
             update: dict[str, Any] = {
                 "task": None,
@@ -250,7 +250,7 @@ class Validator:
         return synapse.model_copy(update=update)
 
     async def _submit(self, synapse: SubmitResults, *, unvalidated: bool) -> SubmitResults:
-        books = self.books
+        state = self.state
         task_id = synapse.task_id or (synapse.task.id if synapse.task else "")
 
         def verify(prompt: str) -> bool:
@@ -263,17 +263,17 @@ class Validator:
             )
 
         try:
-            step = books.submit(synapse.dendrite_hotkey, task_id, empty=synapse.results == "", verify=verify)
+            step = state.submit(synapse.dendrite_hotkey, task_id, empty=synapse.results == "", verify=verify)
         except (UnknownMinerError, ValueError) as error:
             raise wire.internal_error() from error
         if not isinstance(step, SubmitAnswer):
             if unvalidated:
                 verdict = Verdict(failed=True, reason="validation service unreachable")
             else:
-                verdict = await self._judge(step.assignment.commission, synapse.results)
-            if books is not self.books:
+                verdict = await self._judge(step.assignment.scene_task, synapse.results)
+            if state is not self.state:
                 raise wire.internal_error()
-            step = books.settle(step, verdict)
+            step = state.settle(step, verdict)
         return synapse.model_copy(
             update={
                 "results": "",
@@ -285,7 +285,7 @@ class Validator:
 
     # --- faults -------------------------------------------------------------------------------------
 
-    async def _strike(self, fault: Fault, request: web.Request, body: bytes = b"{") -> web.Response | None:
+    async def _inject(self, fault: Fault, request: web.Request, body: bytes = b"{") -> web.Response | None:
         """Have the fault; what it returns is sent in place of the answer."""
         self._log.info("fault", extra={"kind": fault.kind.value, "call": request.path, "when": fault.when})
         match fault.kind:
@@ -303,8 +303,8 @@ class Validator:
                 pass
         return None
 
-    def _fresh_books(self) -> Books:
-        return Books(self._rules, self._clock, self._source, self.ledger)
+    def _fresh_state(self) -> ValidatorState:
+        return ValidatorState(self._rules, self._clock, self._source, self.ledger)
 
     def _fresh_nonces(self) -> NonceBook:
         return NonceBook(lambda: int(self._clock() * 1e9), require_signature=self._options.require_signature)

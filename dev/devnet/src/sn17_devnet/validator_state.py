@@ -16,7 +16,7 @@ from sn17_contract.tasks import Outcome
 from sn17_protocol import Feedback, ImageTask, TextTask
 
 from sn17_devnet.ledger import Ledger
-from sn17_devnet.tasks import Commission
+from sn17_devnet.tasks import SceneTask
 
 START_RATING: Final = 1500.0
 """Glicko rating of a miner who never had a duel. There are no duels here."""
@@ -62,15 +62,15 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """A commission that one miner holds."""
+    """A task that one miner holds."""
 
-    commission: Commission
+    scene_task: SceneTask
     assigned_at: float
     serial: int
 
     @property
     def task(self) -> TextTask | ImageTask:
-        return self.commission.task
+        return self.scene_task.task
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +130,8 @@ class UnknownMinerError(LookupError):
     """The body of a submission names a hotkey that is not registered."""
 
 
-class Books:
-    """One validator's books.
+class ValidatorState:
+    """One validator's state.
 
     Args:
         rules: constants, already scaled.
@@ -141,7 +141,7 @@ class Books:
     """
 
     def __init__(
-        self, rules: Rules, clock: Callable[[], float], next_task: Callable[[], Commission], ledger: Ledger
+        self, rules: Rules, clock: Callable[[], float], next_task: Callable[[], SceneTask], ledger: Ledger
     ) -> None:
         self.rules = rules
         self._clock = clock
@@ -274,10 +274,10 @@ class Books:
         for miner in self._miners.values():
             old = miner.assignment
             if old is not None and not self._ledger.is_open(old.serial):
-                miner.assignment = self._assign(miner.hotkey, old.commission, old.assigned_at)
+                miner.assignment = self._assign(miner.hotkey, old.scene_task, old.assigned_at)
 
-    def _assign(self, hotkey: str, commission: Commission, at: float) -> Assignment:
-        return Assignment(commission, at, self._ledger.assigned(hotkey, commission, at))
+    def _assign(self, hotkey: str, scene_task: SceneTask, at: float) -> Assignment:
+        return Assignment(scene_task, at, self._ledger.assigned(hotkey, scene_task, at))
 
     def _find(self, hotkey: str | None) -> _Miner | None:
         uid = self._uids.get(hotkey) if hotkey is not None else None
@@ -332,7 +332,7 @@ def _dump_assignment(assignment: Assignment | None) -> dict[str, Any] | None:
         return None
     return {
         "task": assignment.task.model_dump(),
-        "scene": assignment.commission.scene,
+        "scene": assignment.scene_task.scene,
         "assigned_at": assignment.assigned_at,
         "serial": assignment.serial,
     }
@@ -343,8 +343,8 @@ def _load_miner(saved: Mapping[str, Any]) -> _Miner:
     assignment = None
     if held is not None:
         kind = ImageTask if held["task"]["type"] == "image" else TextTask
-        commission = Commission(kind.model_validate(held["task"]), held["scene"])
-        assignment = Assignment(commission, held["assigned_at"], held["serial"])
+        scene_task = SceneTask(kind.model_validate(held["task"]), held["scene"])
+        assignment = Assignment(scene_task, held["assigned_at"], held["serial"])
     last = saved["last_accepted"]
     return _Miner(
         hotkey=saved["hotkey"],

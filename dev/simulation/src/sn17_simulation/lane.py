@@ -14,7 +14,7 @@ from typing import Final
 
 from sn17_miner.core import gate
 from sn17_miner.core.learning import Learned
-from sn17_miner.core.timing import Policy
+from sn17_miner.core.timing import Timing
 
 DAY: Final = 86400.0
 _EVEN: Final = 0.6180339887498949
@@ -143,7 +143,7 @@ class Lane:
     def play(self) -> Earned:
         """``days`` of it."""
         world, rng = self.world, Random(self.seed)
-        policy = Policy(
+        policy = Timing(
             base_cooldown=world.base_cooldown,
             penalty=world.penalty,
             throttle=world.throttle,
@@ -161,7 +161,7 @@ class Lane:
             self._task(learned, policy, self._kind(even), rng)
         return self.earned
 
-    def _task(self, learned: Learned, policy: Policy, first: Kind, rng: Random) -> None:
+    def _task(self, learned: Learned, policy: Timing, first: Kind, rng: Random) -> None:
         world, best, drawn, elapsed = self.world, first, first, 2.0 + self.world.generation
         evidence, now, seeds = learned.evidence, self.now, 1
         if self.gated:

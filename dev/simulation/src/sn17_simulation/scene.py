@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import Final
 
-from sn17_miner.core.timing import Policy
+from sn17_miner.core.timing import Timing
 
 START: Final = 1_700_000_000.0
 DAY: Final = 86400.0
@@ -77,7 +77,7 @@ class Scene:
     days: float = 10.0
     restart_at: float | None = None
     """Days after which the miner is started anew, from what its journal holds."""
-    policy: Policy = field(default_factory=Policy)
+    policy: Timing = field(default_factory=Timing)
 
     @property
     def scarce(self) -> bool:

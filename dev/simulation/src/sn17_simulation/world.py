@@ -1,6 +1,6 @@
 """The network in virtual time: validators, workers and a miner that decides as the real one does.
 
-The validators' books, the miner's scheduler, fleet, learning, gate and reading of answers are the real ones.
+The validators' ledgers, the miner's scheduler, fleet, learning, gate and parsing of answers are real.
 What surrounds them is made up: how good a result is, how long work takes, when workers hang. Quality is a
 number of mean 0 and variance 1, made of the prompt's share and the seed's; a validator accepts from a quality
 that gives it the acceptance it is asked to have.
@@ -18,8 +18,8 @@ from typing import Final
 
 from sn17_contract.http import WorkerState
 from sn17_devnet.ledger import Ledger
-from sn17_devnet.tasks import Commission
-from sn17_devnet.validator_state import Books, Rules, SubmitAnswer, Validation, Verdict
+from sn17_devnet.tasks import SceneTask
+from sn17_devnet.validator_state import Rules, SubmitAnswer, Validation, ValidatorState, Verdict
 from sn17_miner.core import gate
 from sn17_miner.core.evidence import FAILS_CHECKS, score_signal
 from sn17_miner.core.fleet import Fleet, Worker
@@ -92,7 +92,7 @@ class World:
         self._order = count()
         self._wake = inf
         self._last_pull: dict[int, float] = {}
-        self.books = [self._books(index) for index in range(len(scene.validators))]
+        self.states = [self._state(index) for index in range(len(scene.validators))]
         self.neurons = [
             Neuron(uid=n, hotkey=f"validator-{n}", ip="1.1.1.1", port=1, serving=True, stake=2000.0)
             for n in range(len(scene.validators))
@@ -116,13 +116,13 @@ class World:
                 break
             self.now = max(self.now, at)
             what()
-        ledgers = [ledger for _, ledger in self.books]
+        ledgers = [ledger for _, ledger in self.states]
         self.result.violations = sum(sum(ledger.violations.values()) for ledger in ledgers)
         return self.result
 
     # --- around the miner ---------------------------------------------------------------------------
 
-    def _books(self, index: int) -> tuple[Books, Ledger]:
+    def _state(self, index: int) -> tuple[ValidatorState, Ledger]:
         rng, model, number, ledger = Random(f"tasks {index}"), self.scene.validators[index], count(), Ledger()
         policy = self.scene.policy
         rules = Rules(
@@ -134,15 +134,15 @@ class World:
             repeat_slack=max(0.0, 1.0 - policy.throttle / 30.0),
         )
 
-        def next_task() -> Commission:
+        def next_task() -> SceneTask:
             task_id = f"{index}-{next(number)}"
             if rng.random() < model.image_ratio:
-                return Commission(ImageTask(type="image", id=task_id, prompt="aQ=="), "")
-            return Commission(TextTask(id=task_id, prompt="p"), "")
+                return SceneTask(ImageTask(type="image", id=task_id, prompt="aQ=="), "")
+            return SceneTask(TextTask(id=task_id, prompt="p"), "")
 
-        books = Books(rules, lambda: self.now, next_task, ledger)
-        books.sync({100: MINER})
-        return books, ledger
+        state = ValidatorState(rules, lambda: self.now, next_task, ledger)
+        state.sync({100: MINER})
+        return state, ledger
 
     def _scheduler(self) -> Scheduler:
         scheduler = Scheduler(self.policy, Random(1), MINER)
@@ -182,7 +182,7 @@ class World:
     def _pull(self, pull: Pull) -> None:
         lane = self.scheduler.lanes[pull.hotkey]
         index = lane.neuron.uid
-        answer = self.books[index][0].pull(MINER)
+        answer = self.states[index][0].pull(MINER)
         worker = self.fleet.workers[pull.worker]
         if answer.task is None:
             self.fleet.release(worker.url, self.now)
@@ -313,8 +313,8 @@ class World:
         self._at(self.now + SUBMITTING, lambda: self._arrived(job, handed_in))
 
     def _arrived(self, job: _Job, handed_in: bool) -> None:
-        books = self.books[job.index][0]
-        taken = books.submit(MINER, job.task.id, empty=not handed_in, verify=lambda _: True)
+        state = self.states[job.index][0]
+        taken = state.submit(MINER, job.task.id, empty=not handed_in, verify=lambda _: True)
         if not isinstance(taken, Validation):
             return self._told(job, taken, handed_in)
         assert job.best is not None
@@ -324,7 +324,7 @@ class World:
             job.chance = self.quality.chance(cutoff - job.best.added, job.scores, job.best.score)
 
         def settled() -> None:
-            self._told(job, books.settle(taken, verdict), handed_in)
+            self._told(job, state.settle(taken, verdict), handed_in)
 
         return self._at(self.now + self.scene.validators[job.index].validation, settled)
 

@@ -93,12 +93,12 @@ def _arrange(scene: Scene) -> Arrangement:
     surface = scene_surface(probes, RESOLUTION)
     coords = to_network_frame(surface.coordinates)
     order = np.lexsort(coords.T[::-1])
-    above, below, mark = surface.rgb[order].T
+    above, below, base = surface.rgb[order].T
     return Arrangement(
         scene,
         torch.from_numpy(coords[order]),
         torch.from_numpy(above + (below - 1)),
-        torch.from_numpy(np.abs(mark - below) < np.abs(mark - above)),
+        torch.from_numpy(np.abs(base - below) < np.abs(base - above)),
     )
 
 

@@ -91,7 +91,7 @@ class Batch:
     pipeline: Pipeline
     cases: list[Case]
     cond: Tensor
-    neg: Tensor
+    uncond: Tensor
     noise: Tensor
     states: list[Tensor]
 
@@ -109,7 +109,7 @@ class Batch:
 
     def structure(self, params: SamplerParams, savings: Savings = EXACT) -> Tensor:
         """Structure latents [B, C, r, r, r]."""
-        velocity = EagerRunner().structure(self.pipeline.flow, params, self.cond, self.neg)
+        velocity = EagerRunner().structure(self.pipeline.flow, params, self.cond, self.uncond)
         return sample(velocity, self.noise, params, savings=savings)
 
     def voxels(self, latent: Tensor) -> Voxels:
@@ -130,7 +130,7 @@ class Batch:
             generator = torch.Generator()
             generator.set_state(state)
             drawn.append(torch.randn(count, channels, generator=generator))
-        velocity = EagerRunner().latents(pipeline.latent_flow, params, self.cond, self.neg, voxels)
+        velocity = EagerRunner().latents(pipeline.latent_flow, params, self.cond, self.uncond, voxels)
         slat = sample(velocity, torch.cat(drawn).to(pipeline.device), params, savings=savings)
         scale = pipeline.normalization
         return slat * slat.new_tensor(scale.std) + slat.new_tensor(scale.mean)

@@ -58,9 +58,9 @@ def sampled_structures(models: Models, pool: list[Arrangement]) -> Tensor:
     for start in range(0, len(pool), AT_ONCE):
         some = pool[start : start + AT_ONCE]
         cond = models.encode_text(models.tokens([each.prompt(0, 1) for each in some])).float()
-        neg = models.encode_text(models.tokens([""])).float().expand_as(cond)
+        uncond = models.encode_text(models.tokens([""])).float().expand_as(cond)
         shape = (len(some), config.in_channels, *[config.resolution] * 3)
-        velocity = EagerRunner().structure(models.flow, PARAMS, cond, neg)
+        velocity = EagerRunner().structure(models.flow, PARAMS, cond, uncond)
         parts.append(sample(velocity, torch.randn(shape, device=models.device), PARAMS))
     return torch.cat(parts)
 

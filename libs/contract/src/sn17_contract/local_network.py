@@ -39,7 +39,7 @@ class LocalNetwork(Versioned):
 
     schema_: Literal["sn17.local-network/v1"] = Field(alias="schema")
     snapshot_url: str
-    books_url: str
+    ledger_url: str
     faults_url: str
     validation_url: str
     ops_url: str
@@ -79,7 +79,7 @@ class ValidatorLedger(_Part):
 
 
 class NetworkLedger(Versioned):
-    """``GET books_url``: the ledgers of the validators."""
+    """``GET ledger_url``: the ledgers of the validators."""
 
     schema_: Literal["sn17.ledger/v1"] = Field(alias="schema")
     taken_at: float

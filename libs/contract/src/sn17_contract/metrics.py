@@ -202,8 +202,8 @@ class GenerationOutcome(StrEnum):
     FAILED = "failed"
 
 
-CANARY_DRIFT_MARK: Final = 0.20
-"""A ``canary_drift_ratio`` above it is drift; every statistic is scaled to this mark."""
+CANARY_DRIFT_THRESHOLD: Final = 0.20
+"""A ``canary_drift_ratio`` above it is drift; every statistic is scaled to this threshold."""
 
 RECENT_WINDOW_SECONDS: Final = 1800.0
 

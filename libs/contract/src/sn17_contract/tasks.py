@@ -94,7 +94,7 @@ class Outcome(StrEnum):
 
 
 class GivenUpReason(StrEnum):
-    """The closed list of reasons for ``given_up``."""
+    """Every reason for ``given_up``."""
 
     BAD_PROMPT = "bad_prompt"
     EMPTY_STRUCTURE = "empty_structure"

@@ -78,6 +78,23 @@ class LastRecycle(_Answer):
     at: float
 
 
+class WorkerVersion(_Answer):
+    """``GET /version``.
+
+    ``identity`` is all that an asset depends on beside its job: the library and its version, the device, the
+    preset, a digest of each checkpoint's files; ``none`` until a model is loaded. ``driver`` is the GPU
+    driver's version, None without one. ``faults``: some are injected, so the worker is for tests.
+    """
+
+    service: str
+    version: str
+    backend: str
+    models: tuple[str, ...]
+    faults: bool
+    identity: str
+    driver: str | None
+
+
 class WorkerStatus(_Answer):
     """``GET /v1/worker``.
 

@@ -15,7 +15,7 @@ class PngLayout:
     """The file without its text, and what the walk saw.
 
     ``bits`` are those of one sample (1 to 16), 0 where the header is missing; ``whole`` says that the end
-    chunk is there; ``text_bytes`` counts the text chunks as they lie in the file; ``apple`` marks the
+    chunk is there; ``text_bytes`` counts the text chunks as they lie in the file; ``apple`` names the
     variant with a ``CgBI`` chunk, which is no PNG for anybody but Apple.
     """
 

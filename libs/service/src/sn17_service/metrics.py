@@ -32,7 +32,7 @@ def refusals(registry: CollectorRegistry) -> Counter:
 
 
 class ServiceCollector(Collector):
-    """Memory, marks, drain leases, readiness and identity, read at each scrape."""
+    """Memory, thresholds, drain leases, readiness and identity, read at each scrape."""
 
     def __init__(self, state: ServiceState) -> None:
         self._state = state
@@ -77,9 +77,9 @@ class ServiceCollector(Collector):
             yield components
             if reading.limit is not None:
                 yield GaugeMetricFamily(MetricName.MEMORY_LIMIT, "Memory limit.", reading.limit)
-        marks = GaugeMetricFamily(
-            MetricName.MEMORY_MARK_RATIO, "Marks of the guard as shares of the limit.", labels=["mark"]
+        thresholds = GaugeMetricFamily(
+            MetricName.MEMORY_MARK_RATIO, "Thresholds of the guard as shares of the limit.", labels=["mark"]
         )
-        for name, ratio in self._state.memory_marks.items():
-            marks.add_metric([name], ratio)
-        yield marks
+        for name, ratio in self._state.memory_thresholds.items():
+            thresholds.add_metric([name], ratio)
+        yield thresholds

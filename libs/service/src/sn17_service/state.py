@@ -46,7 +46,7 @@ class ServiceState:
         )
         self.scrape_lock = threading.Lock()
         """Held while metrics are written: what must change together changes under it."""
-        self.memory_marks: dict[str, float] = {}
+        self.memory_thresholds: dict[str, float] = {}
         self.cleanup_calls: list[Callable[[], object]] = []
         self.canary_call: Callable[[], Canary] | None = None
         self.life_id: Callable[[], str | None] = lambda: None

@@ -1,1 +1,1 @@
-"""The outside: Kubernetes, Prometheus, the workers, and local stand-ins for the first two."""
+"""The outside: Kubernetes, Prometheus, the workers, and local replacements for the first two."""

@@ -114,7 +114,7 @@ def changes(step: Step) -> dict[str, str | None]:
 
 
 @dataclass(frozen=True, slots=True)
-class Notes:
+class PodAnnotations:
     """What the annotations of one pod say. ``malformed`` names those that could not be read."""
 
     intent: Intent | None = None
@@ -125,7 +125,7 @@ class Notes:
     malformed: tuple[str, ...] = ()
 
 
-def read(annotations: Mapping[str, str]) -> Notes:
+def read(annotations: Mapping[str, str]) -> PodAnnotations:
     """Every note; one that cannot be read counts as absent and is named."""
     malformed: list[str] = []
 
@@ -144,7 +144,7 @@ def read(annotations: Mapping[str, str]) -> Notes:
     cordon = _wish(annotations, ANNOTATION_CORDON, CordonNote, malformed)
     request = _wish(annotations, ANNOTATION_RECYCLE_REQUESTED, RequestNote, malformed)
     skip = _wish(annotations, ANNOTATION_SKIP_REMEDIATION, RequestNote, malformed)
-    return Notes(
+    return PodAnnotations(
         intent=None if intent is None else Intent(**dict(intent)),
         history=History() if history is None else History(**dict(history)),
         user_cordon=None if cordon is None else UserCordon(cordon.reason, cordon.at, cordon.lift),

@@ -44,7 +44,7 @@ class LocalEvent:
     warning: bool
 
 
-class LocalHost:
+class LocalCluster:
     """Notes in memory; the supervisor in place of kubelet."""
 
     def __init__(
@@ -136,7 +136,7 @@ def default_spec(**changes: Any) -> Spec:
 
 
 class LocalOperator:
-    """Judges and heals local workers until cancelled.
+    """Judges and remediates local workers until cancelled.
 
     ``neighbours`` are ops URLs of other services: while one of them can be scraped, a worker that cannot is
     at fault itself, even where it is the only one.
@@ -169,7 +169,7 @@ class LocalOperator:
         self._telemetry = Telemetry(registry or CollectorRegistry(), monotonic)
         self._scraper = Scraper(self._states, neighbours, interval=scrape_seconds, clock=clock)
         self._admin = WorkerAdmin(token_file, clock=clock)
-        self._host = LocalHost(
+        self._cluster = LocalCluster(
             self._states,
             spec or default_spec(),
             clock=clock,
@@ -177,7 +177,7 @@ class LocalOperator:
             on_status=on_status,
             restart=restart,
         )
-        self._controller = Controller(self._host, self._scraper, self._admin, self._telemetry, clock=clock)
+        self._controller = Controller(self._cluster, self._scraper, self._admin, self._telemetry, clock=clock)
 
     async def run(self) -> None:
         """Scrape and tick for ever; cancel to stop. Leases in the workers then lapse by themselves."""
@@ -203,7 +203,7 @@ class LocalOperator:
     @property
     def status(self) -> Status:
         """The status as an SN17Miner would have it; empty before the first tick."""
-        return self._host.status
+        return self._cluster.status
 
     def update(self, worker: LocalWorker) -> None:
         """A worker has come back at other addresses."""
@@ -232,9 +232,9 @@ class LocalOperator:
         self._waker()
 
     def pause(self, reason: str) -> None:
-        self._host.paused = reason
+        self._cluster.paused = reason
         self._waker()
 
     def resume(self) -> None:
-        self._host.paused = None
+        self._cluster.paused = None
         self._waker()

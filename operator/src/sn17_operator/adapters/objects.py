@@ -251,7 +251,7 @@ def missing_in_status(raw: Json) -> Missing | None:
 
 
 def waits_for_configuration(raw: Json) -> str | None:
-    """kubelet's own words when a container cannot be made for want of a Secret or ConfigMap."""
+    """kubelet's own words when a container cannot be made without a Secret or ConfigMap."""
     for container in (raw.get("status") or {}).get("containerStatuses") or ():
         waiting = (container.get("state") or {}).get("waiting") or {}
         if waiting.get("reason") == "CreateContainerConfigError":

@@ -109,7 +109,7 @@ class Auth(httpx2.Auth):
 
 
 class QueryError(Exception):
-    """A query has no usable answer; ``reason`` is from a closed list."""
+    """A query has no usable answer; ``reason`` is one of a fixed set."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)

@@ -56,14 +56,16 @@ class Context:
         message: str,
         *,
         value: float | None = None,
-        mark: float | None = None,
+        threshold: float | None = None,
         at: float | None = None,
         dwell_left: float = 0.0,
         signals: tuple[Signal, ...] = (),
     ) -> Finding:
         age = None if at is None else max(0.0, self.monitoring.at - at)
         place = GRAVITY.index(rule)
-        return Finding(rule, rule_class, outcome, message, value, mark, age, dwell_left, signals, True, place)
+        return Finding(
+            rule, rule_class, outcome, message, value, threshold, age, dwell_left, signals, True, place
+        )
 
 
 def explain_gap(gap: Gap, what: str, context: Context, signal: Signal) -> str:

@@ -45,9 +45,11 @@ def gpu_errors(context: Context) -> Iterator[Finding]:
 
     The counter is the service's and outlives a model process, so it is compared with itself over the life.
     """
-    mark = float(context.spec.rules.gpu_errors.maximum)
+    threshold = float(context.spec.rules.gpu_errors.maximum)
     signals = (Signal.GPU_ERRORS, Signal.DEGRADED)
-    answer = partial(context.finding, RuleName.GPU_ERROR, RuleClass.STALL, mark=mark, signals=signals)
+    answer = partial(
+        context.finding, RuleName.GPU_ERROR, RuleClass.STALL, threshold=threshold, signals=signals
+    )
     evidence, reading = context.evidence, context.reading(Signal.GPU_ERRORS)
     if evidence.separate_model and evidence.doubt in DEVICE_DOUBTS:
         yield answer(Outcome.BREACH, f"the worker itself says so: {evidence.doubt}")
@@ -63,19 +65,19 @@ def gpu_errors(context: Context) -> Iterator[Finding]:
         first_at, first = reading.samples[0]
         # A series that appears in the middle of the life has counted from zero since.
         counted -= first if evidence.life_since is None or first_at <= evidence.life_since else 0.0
-    outcome = Outcome.BREACH if counted > mark else Outcome.OK
-    text = f"{counted:.0f} fatal device errors, tolerated are {mark:.0f}"
+    outcome = Outcome.BREACH if counted > threshold else Outcome.OK
+    text = f"{counted:.0f} fatal device errors, tolerated are {threshold:.0f}"
     yield answer(outcome, text, value=counted, at=reading.at)
 
 
 def model_failing(context: Context) -> Iterator[Finding]:
     """ModelFailing: the service lives, but no model process gets ready any more, however often it tries."""
-    mark = context.spec.rules.model_failing.minimum_starts
+    threshold = context.spec.rules.model_failing.minimum_starts
     answer = partial(
         context.finding,
         RuleName.MODEL_FAILING,
         RuleClass.STALL,
-        mark=float(mark),
+        threshold=float(threshold),
         signals=(Signal.FAILING_STARTS,),
     )
     reading = context.reading(Signal.FAILING_STARTS)
@@ -88,6 +90,6 @@ def model_failing(context: Context) -> Iterator[Finding]:
         )
         yield answer(outcome, text)
         return
-    outcome = Outcome.BREACH if reading.value >= mark else Outcome.OK
-    text = f"{reading.value:.0f} starts of the model process failed in a row, {mark} are too many"
+    outcome = Outcome.BREACH if reading.value >= threshold else Outcome.OK
+    text = f"{reading.value:.0f} starts of the model process failed in a row, {threshold} are too many"
     yield answer(outcome, text, value=reading.value, at=reading.at)

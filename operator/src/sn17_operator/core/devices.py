@@ -69,7 +69,7 @@ def _settled(spec: Spec, trial: Trial, users: Sequence[Worker], now: float) -> T
     since = trial.at if trial.done_at is None else trial.done_at
     young = spec.recycle.young_seconds
     # Another pod on a shared card that breached a rule before the act is no proof against it.
-    breaching = next((w for w in others if _pointing(w) and (w.sick_since or now) >= trial.at), None)
+    breaching = next((w for w in others if _pointing(w) and (w.degraded_since or now) >= trial.at), None)
     if breaching is not None and not trial.judged and now - since < young:
         return _failed(replace(trial, judged=True, pod=breaching.pod.name, node=breaching.pod.node), now)
     # Nothing to judge by clears no device that is suspect already.

@@ -1,4 +1,4 @@
-"""How far to go with a worker: the mildest act that has not just shown that it cures nothing."""
+"""How far to go with a worker: the mildest act that has not just shown that it changes nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sn17_operator.core.model import RuleClass, RuleName, Stage, Worker
 from sn17_operator.core.readings import Series, Signal
 
 AFTER = {Stage.SWAP: Stage.REPLACE, Stage.REPLACE: Stage.RECYCLE}
-"""What comes after an act that cured nothing; after the restart of a container comes its pod's eviction."""
+"""What comes after an act that changed nothing; after the restart of a container comes its pod's eviction."""
 
 BY_CONTAINER = frozenset({RuleName.UNREACHABLE, RuleName.GPU_ERROR, RuleName.MODEL_FAILING})
 """What another model process in the same container does not end."""
@@ -37,8 +37,12 @@ def first_act(spec: Spec, worker: Worker, rule: str, rule_class: RuleClass, now:
     young = spec.recycle.young_seconds
     if pod.container_id == history.recycled_container and now - (history.recycled_at or 0.0) < young:
         return Stage.RECYCLE
-    sick_since = now if worker.sick_since is None else worker.sick_since
-    if history.tried is not None and history.tried_at is not None and sick_since - history.tried_at < young:
+    degraded_since = now if worker.degraded_since is None else worker.degraded_since
+    if (
+        history.tried is not None
+        and history.tried_at is not None
+        and degraded_since - history.tried_at < young
+    ):
         return AFTER.get(history.tried, Stage.RECYCLE)
     if rule == RuleName.STALLED or (rule_class is RuleClass.MEMORY and _no_room(worker)):
         return Stage.REPLACE

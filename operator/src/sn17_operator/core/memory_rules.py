@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from functools import partial
+from operator import le
 
 from sn17_operator.api import Strategy
 from sn17_operator.core.context import Context, explain_gap, trailing_run
@@ -34,26 +35,32 @@ def memory(context: Context) -> Iterator[Finding]:
     signals = (Signal.MEMORY, Signal.LIMIT)
     series, gap, missing = memory_ratio(context)
     two = two_processes(context)
-    for name, mark, dwell in (
+    for name, threshold, dwell in (
         (RuleName.MEMORY_EMERGENCY, rule.emergency_percent / 100, 0.0),
         (RuleName.MEMORY_HIGH, rule.high_percent / 100, float(rule.high_for_seconds)),
     ):
         if two is not None:
-            yield context.finding(name, RuleClass.MEMORY, Outcome.RESTING, two, mark=mark, signals=signals)
+            yield context.finding(
+                name, RuleClass.MEMORY, Outcome.RESTING, two, threshold=threshold, signals=signals
+            )
             continue
         if series is None:
             what = "unreclaimable memory" if missing is Signal.MEMORY else "the memory limit"
             text = explain_gap(gap or Gap.ABSENT, what, context, missing)
-            yield context.finding(name, RuleClass.MEMORY, Outcome.UNKNOWN, text, mark=mark, signals=signals)
+            yield context.finding(
+                name, RuleClass.MEMORY, Outcome.UNKNOWN, text, threshold=threshold, signals=signals
+            )
             continue
-        start = trailing_run(series, lambda v, mark=mark: v >= mark, context.monitoring.stale_after)  # type: ignore[misc]
+        start = trailing_run(series, partial(le, threshold), context.monitoring.stale_after)
         left = 0.0 if start is None else max(0.0, dwell - (series.at - start))
         guard = _guard(context)
         if start is not None and guard is not None and series.value < guard:
             text = f"left to the worker's own guard, which renews the model process at {guard:.0%}"
-            yield context.finding(name, RuleClass.MEMORY, Outcome.RESTING, text, mark=mark, signals=signals)
+            yield context.finding(
+                name, RuleClass.MEMORY, Outcome.RESTING, text, threshold=threshold, signals=signals
+            )
             continue
-        text = f"unreclaimable memory is {series.value:.0%} of the limit, the mark is {mark:.0%}"
+        text = f"unreclaimable memory is {series.value:.0%} of the limit, the threshold is {threshold:.0%}"
         if start is None:
             outcome = Outcome.OK
         elif left > 0:
@@ -67,7 +74,7 @@ def memory(context: Context) -> Iterator[Finding]:
             outcome,
             text,
             value=series.value,
-            mark=mark,
+            threshold=threshold,
             at=series.at,
             dwell_left=left,
             signals=signals,
@@ -84,7 +91,7 @@ def _pod_memory(context: Context) -> Iterator[Finding]:
     A memory-backed volume outlives the container that wrote it. Only soon after a restart: later files that
     the kernel merely keeps in its cache would look the same.
     """
-    recycle, mark = context.spec.recycle, context.spec.rules.memory.high_percent / 100
+    recycle, threshold = context.spec.recycle, context.spec.rules.memory.high_percent / 100
     signals = (Signal.POD_MEMORY, Signal.MEMORY, Signal.LIMIT)
     pod, own, limit = (context.reading(signal) for signal in signals)
     started, now = context.pod.started_at, context.monitoring.at
@@ -95,12 +102,12 @@ def _pod_memory(context: Context) -> Iterator[Finding]:
     if now - started > recycle.young_seconds:
         return
     ratio, beyond = pod.value / limit.value, (pod.value - own.value) / limit.value
-    left = beyond > recycle.leftover_percent / 100 and ratio >= mark
+    left = beyond > recycle.leftover_percent / 100 and ratio >= threshold
     text = f"the pod holds {ratio:.0%} of the limit, {beyond:.0%} of it beyond its container, after a restart"
     outcome = Outcome.BREACH if left else Outcome.OK
     name = RuleName.POD_MEMORY_HIGH
     yield context.finding(
-        name, RuleClass.MEMORY, outcome, text, value=ratio, mark=mark, at=pod.at, signals=signals
+        name, RuleClass.MEMORY, outcome, text, value=ratio, threshold=threshold, at=pod.at, signals=signals
     )
 
 
@@ -141,7 +148,7 @@ def _swap_due(context: Context, ratios: Series | None, two: str | None) -> Findi
         return answer(Outcome.IDLE, "the worker does not say yet when a swap is due")
     if room.value <= 0:
         text = "there is no room for a second model process"
-        return answer(Outcome.IDLE, text, mark=threshold.value, at=room.at)
+        return answer(Outcome.IDLE, text, threshold=threshold.value, at=room.at)
     # A guard swaps between two jobs before it is too late; without one that is the operator's affair.
     lag = 0.0 if _guard(context) is not None else LAG_SCRAPES * context.monitoring.scrape_interval
     soon = ratios.value + growth(ratios) * lag
@@ -150,4 +157,4 @@ def _swap_due(context: Context, ratios: Series | None, two: str | None) -> Findi
         f"one is due at {threshold.value:.0%}"
     )
     outcome = Outcome.DUE if soon >= threshold.value else Outcome.OK
-    return answer(outcome, text, value=ratios.value, mark=threshold.value, at=ratios.at)
+    return answer(outcome, text, value=ratios.value, threshold=threshold.value, at=ratios.at)

@@ -88,7 +88,7 @@ class History:
     """Not before this time again: the worker could not be told anything."""
     rest_life: str | None = None
     tried: Stage | None = None
-    """The last act that cured nothing, or that may prove not to have: what comes next is the one after it."""
+    """The last act that did not help, or whose effect is still open: the next act is the one after it."""
     tried_at: float | None = None
     swapped_at: float | None = None
     cleanup_helped: bool | None = None
@@ -199,7 +199,7 @@ class Outcome(StrEnum):
     OK = "Ok"
     BREACH = "Breach"
     DWELL = "Dwell"
-    """Beyond the mark, but not yet for long enough."""
+    """Beyond the threshold, but not yet for long enough."""
     DUE = "Due"
     """Healthy, and something that costs nothing is to be done."""
     IDLE = "Idle"
@@ -218,7 +218,7 @@ class Finding:
     outcome: Outcome
     message: str
     value: float | None = None
-    mark: float | None = None
+    threshold: float | None = None
     sample_age: float | None = None
     dwell_left: float = 0.0
     signals: tuple[Signal, ...] = ()
@@ -283,7 +283,7 @@ class RecycleResult:
 
 @dataclass(frozen=True, slots=True)
 class Eviction:
-    """One eviction, kept in the resource's status so that uncured chains are recognised."""
+    """One eviction, kept in the resource's status so that chains without a recovery are seen."""
 
     uid: str
     pod: str
@@ -293,8 +293,8 @@ class Eviction:
     replacement_uid: str | None = None
     settled: bool = False
     """The replacement is Ready, or its deadline has passed."""
-    cured: bool = False
-    """The replacement outlived its youth in health; or nothing was to be cured, a person had asked."""
+    recovered: bool = False
+    """The replacement stayed healthy past its youth; or nothing had to recover, a person had asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,14 +321,14 @@ class Worker:
     acknowledged: frozenset[Stage] = frozenset()
     """Acts of the current intent that the worker or the API server has confirmed to this process."""
     canary: CanaryResult | None = None
-    sick_since: float | None = None
+    degraded_since: float | None = None
     leased: bool = False
     """The worker has confirmed the operator's lease to this process."""
     drained: bool = False
     """The worker itself answered the renewed lease with no job in flight."""
     asked_at: float | None = None
     """When this process first asked the worker for the lease of the present intent."""
-    kept: bool = False
+    cordon_confirmed: bool = False
     """The worker has confirmed a person's cordon to this process."""
     recycle: RecycleResult | None = None
     """How the swap or replacement of the present intent ended; None: not yet, or not heard."""
@@ -381,7 +381,7 @@ class Fleet:
     expected: int
     rollout: Rollout | None = None
     paused: str | None = None
-    storm_at: float | None = None
+    short_circuit_at: float | None = None
     """Last time at which too many quality verdicts were seen."""
     evictions: tuple[Eviction, ...] = ()
     trials: tuple[Trial, ...] = ()

@@ -14,14 +14,14 @@ SCRAPED_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class Observation:
     """One worker that has an intent, at one tick."""
 
     spec: Spec
     fleet: Fleet
     worker: Worker
     intent: Intent
-    storm: bool
+    short_circuit: bool
     now: float
 
     @property
@@ -76,7 +76,7 @@ class Sight:
         return Series(tuple((at, value / limit.value) for at, value in memory.samples))
 
     def cleared(self) -> bool:
-        """Memory has been below the clear mark, all the time since the cordon or the clean-up, for the
+        """Memory has been below the clear threshold, all the time since the cordon or the clean-up, for the
         clear time.
         """
         rule, ratios = self.spec.rules.memory, self.ratios()
@@ -87,7 +87,7 @@ class Sight:
         return start is not None and ratios.at - start >= rule.clear_for_seconds
 
     def leftover(self) -> float | None:
-        """Share of the limit that the pod's memory exceeds the container's by, if that is beyond the mark."""
+        """Share of the limit that the pod's memory exceeds the container's by, if that is too much."""
         series = [self.worker.evidence.series(s) for s in (Signal.POD_MEMORY, Signal.MEMORY, Signal.LIMIT)]
         pod, own, limit = series
         started = self.worker.pod.started_at or self.now
@@ -125,11 +125,11 @@ class Sight:
 
 
 def chain(evictions: tuple[Eviction, ...], uid: str, since: float) -> int:
-    """Evictions since a time that led, one after the other and without a cure, to this pod."""
+    """Evictions since a time that led, one after the other and without a recovery, to this pod."""
     by_replacement = {
         e.replacement_uid: e
         for e in evictions
-        if e.replacement_uid is not None and e.at >= since and not e.cured
+        if e.replacement_uid is not None and e.at >= since and not e.recovered
     }
     length = 0
     while (record := by_replacement.pop(uid, None)) is not None:

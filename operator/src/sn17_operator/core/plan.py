@@ -117,42 +117,42 @@ class Capacity:
     unavailable: int
     in_flight: int
     budget: int
-    sick: int
-    sick_allowed: int
+    unhealthy: int
+    unhealthy_allowed: int
     failing: int = 0
     """Workers whose model process does not start any more."""
 
     @property
-    def storm(self) -> bool:
+    def short_circuit(self) -> bool:
         """Too many quality verdicts at once: the cause is not in the workers."""
-        return self.sick > self.sick_allowed
+        return self.unhealthy > self.unhealthy_allowed
 
     @property
-    def storm_text(self) -> str:
+    def short_circuit_text(self) -> str:
         """What to make of it."""
         return (
-            f"{self.sick} of {self.expected} workers have quality verdicts, {self.sick_allowed} may: "
-            "look at prompts, checkpoint and metrics"
+            f"{self.unhealthy} of {self.expected} workers have quality verdicts,"
+            f" {self.unhealthy_allowed} may: look at prompts, checkpoint and metrics"
         )
 
     @property
     def failing_text(self) -> str:
         """What to make of many that do not start."""
         return (
-            f"the model of {self.failing} of {self.expected} workers does not start, {self.sick_allowed} "
-            "may: look at the checkpoint, its volume and the driver"
+            f"the model of {self.failing} of {self.expected} workers does not start, "
+            f"{self.unhealthy_allowed} may: look at the checkpoint, its volume and the driver"
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The outcome of one tick of thought."""
+    """The outcome of one tick."""
 
     steps: tuple[Step, ...]
     blocked: tuple[Blocked, ...]
     capacity: Capacity
     evictions: tuple[Eviction, ...]
-    storm_at: float | None
+    short_circuit_at: float | None
     notices: tuple[tuple[Reason, str], ...] = ()
     """What a person must hear that is about no pod there is: reason and message, all bad news."""
     trials: tuple[Trial, ...] = ()

@@ -24,7 +24,7 @@ from sn17_operator.core.model import (
 from sn17_operator.core.plan import Act, Blocked, Capacity, Plan, Reason, Step
 from sn17_operator.core.readings import Signal
 from sn17_operator.core.refusal import refusal_of
-from sn17_operator.core.remediation import Ladder
+from sn17_operator.core.remediation import Remediation
 
 KEPT_EVICTIONS = 64
 
@@ -43,7 +43,7 @@ def plan(spec: Spec, fleet: Fleet, now: float) -> Plan:
         steps.extend(_user_cordon(worker))
         if worker.pod.intent is None:
             continue
-        found = Ladder(spec, fleet, worker, worker.pod.intent, capacity.storm, now).next()
+        found = Remediation(spec, fleet, worker, worker.pod.intent, capacity.short_circuit, now).next()
         if isinstance(found, Step):
             steps.append(found)
         elif isinstance(found, Blocked):
@@ -51,7 +51,7 @@ def plan(spec: Spec, fleet: Fleet, now: float) -> Plan:
             blocked.append(found)
             steps.append(_renew(worker, worker.pod.intent, found.message))
     started, refused = _start(spec, fleet, capacity, now)
-    storm_at = now if capacity.storm else fleet.storm_at
+    short_circuit_at = now if capacity.short_circuit else fleet.short_circuit_at
     recorded = tuple(
         s.eviction for s in steps if s.eviction and all(e.uid != s.eviction.uid for e in evictions)
     )
@@ -61,7 +61,7 @@ def plan(spec: Spec, fleet: Fleet, now: float) -> Plan:
         (*blocked, *refused),
         capacity,
         (*evictions, *recorded)[-KEPT_EVICTIONS:],
-        storm_at,
+        short_circuit_at,
         tuple(_overdue(before, fleet, now)),
         after_acts(fleet, acts, now),
         found_suspect,
@@ -73,7 +73,7 @@ def measure(spec: Spec, fleet: Fleet) -> Capacity:
     available = sum(_available(worker) for worker in fleet.workers)
     open_evictions = _open_evictions(fleet)
     # A worker whose breach rests counts too: a fresh process made the same there.
-    sick = sum(
+    unhealthy = sum(
         1
         for worker in fleet.workers
         if (worker.verdict.health is Health.DEGRADED and worker.verdict.breach_of(RuleClass.QUALITY))
@@ -88,8 +88,8 @@ def measure(spec: Spec, fleet: Fleet) -> Capacity:
         unavailable=max(0, fleet.expected - available),
         in_flight=sum(1 for worker in fleet.workers if worker.pod.held) + open_evictions,
         budget=scaled(spec.max_unavailable, fleet.expected),
-        sick=sick,
-        sick_allowed=scaled(spec.max_unhealthy, fleet.expected),
+        unhealthy=unhealthy,
+        unhealthy_allowed=scaled(spec.max_unhealthy, fleet.expected),
         failing=sum(
             worker.verdict.health is Health.DEGRADED
             and any(f.rule is RuleName.MODEL_FAILING for f in worker.verdict.breaches)
@@ -140,13 +140,13 @@ def settle(spec: Spec, fleet: Fleet, now: float) -> tuple[Eviction, ...]:
         if not record.settled and (ready or late or withdrawn):
             record = replace(record, settled=True)
         if replacement is not None and _grown_up(spec, replacement, now):
-            record = replace(record, cured=True)
+            record = replace(record, recovered=True)
         settled.append(record)
     return tuple(settled[-KEPT_EVICTIONS:])
 
 
 def _grown_up(spec: Spec, worker: Worker, now: float) -> bool:
-    """It is past the age at which being sick again means that the cure before it was none."""
+    """It is past the age at which a new breach means that the eviction before it changed nothing."""
     pod, healthy = worker.pod, worker.verdict.health in (Health.HEALTHY, Health.IDLE)
     old = pod.started_at is not None and now - pod.started_at >= spec.recycle.young_seconds
     return healthy and old and pod.ready and pod.intent is None
@@ -211,7 +211,7 @@ def _user_cordon(worker: Worker) -> Iterable[Step]:
             f"cordoned by a person: {cordon.reason or 'no reason given'}",
             pod.intent,
             pod.history,
-            silent=worker.kept,
+            silent=worker.cordon_confirmed,
         )
 
 
@@ -220,13 +220,13 @@ def _candidate(worker: Worker) -> Finding | None:
     pod = worker.pod
     if pod.intent is not None or pod.deleting:
         return None
-    sick = worker.verdict.health is Health.DEGRADED
+    degraded = worker.verdict.health is Health.DEGRADED
     # A wish that must wait for metrics does not keep a hung worker from its eviction.
-    heard = worker.evidence.boot_id is not None or not sick
+    heard = worker.evidence.boot_id is not None or not degraded
     if pod.recycle_requested is not None and pod.phase is Phase.RUNNING and not _lifting(worker) and heard:
         text = f"a person asked for it: {pod.recycle_requested or 'no reason given'}"
         return Finding(RuleName.REQUESTED, RuleClass.REQUEST, Outcome.BREACH, text, priority=-1)
-    if not sick:
+    if not degraded:
         well = worker.verdict.health in (Health.HEALTHY, Health.IDLE)
         return worker.verdict.due if well else None
     finding = worker.verdict.breaches[0]

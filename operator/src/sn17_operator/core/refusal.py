@@ -46,15 +46,15 @@ def refusal_of(
     if pod.history.failed is not None:
         return Reason.REMEDIATION_FAILED, f"left to a person: {pod.history.failed}"
     if finding.rule_class is RuleClass.QUALITY:
-        if capacity.storm:
-            return Reason.TOO_MANY_UNHEALTHY, capacity.storm_text
-        if fleet.storm_at is not None and now - fleet.storm_at < rules.storm_cooldown_seconds:
-            left = rules.storm_cooldown_seconds - (now - fleet.storm_at)
+        if capacity.short_circuit:
+            return Reason.TOO_MANY_UNHEALTHY, capacity.short_circuit_text
+        if fleet.short_circuit_at is not None and now - fleet.short_circuit_at < rules.storm_cooldown_seconds:
+            left = rules.storm_cooldown_seconds - (now - fleet.short_circuit_at)
             return (
                 Reason.STORM_COOLDOWN,
                 f"too many were unhealthy a short while ago, waits {left:.0f} s more",
             )
-    if finding.rule == RuleName.MODEL_FAILING and capacity.failing > capacity.sick_allowed:
+    if finding.rule == RuleName.MODEL_FAILING and capacity.failing > capacity.unhealthy_allowed:
         return Reason.TOO_MANY_UNHEALTHY, capacity.failing_text
     if not_helped(worker, finding.rule):
         return Reason.DEVICE_SUSPECT, "left to a person: another pod on this device has not helped"

@@ -19,13 +19,13 @@ from sn17_operator.core.plan import Act, Blocked, Reason, Step
 from sn17_operator.core.swap import Swap
 
 RESOLVE_SECONDS = 180.0
-"""With the drain timeout, the longest that a worker stays cordoned while its cure is sought."""
+"""With the drain timeout, the longest that a worker stays cordoned during a remediation."""
 CANARY_SECONDS = 150.0
 PASSING = (RuleName.STALLED, RuleName.UNREACHABLE, RuleName.DEVICE_UNHEALTHY, RuleName.MODEL_FAILING)
 """Rules that may stop to hold by themselves while a worker is cordoned for them."""
 
 
-class Ladder(Swap):
+class Remediation(Swap):
     """Looks at one worker that has an intent, and says what comes next."""
 
     __slots__ = ()
@@ -67,7 +67,7 @@ class Ladder(Swap):
             return self._withdraw(
                 f"remediation of this pod is to be skipped ({pod.skip or 'no reason given'})"
             )
-        if self.storm and intent.rule_class is RuleClass.QUALITY:
+        if self.short_circuit and intent.rule_class is RuleClass.QUALITY:
             return self._withdraw("too many workers have quality verdicts, the cause is not in one worker")
         if pod.kept_by_person and not requested:
             return self._withdraw("a person has cordoned this worker")
@@ -215,7 +215,7 @@ class Ladder(Swap):
                 history=history,
             )
         if pod.container_id == pod.history.recycled_container and pod.started_at is not None:
-            age = (self.worker.sick_since or self.now) - pod.started_at
+            age = (self.worker.degraded_since or self.now) - pod.started_at
             if age < self.spec.recycle.young_seconds and self.intent.rule_class is not RuleClass.REQUEST:
                 return self._evict(f"degraded again {age:.0f} s after a restart: {why}")
         return self._exit(why, history)
@@ -231,9 +231,9 @@ class Ladder(Swap):
 
     def _evict(self, why: str) -> Step:
         pod, rules = self.worker.pod, self.spec.recycle
-        uncured = chain(self.fleet.evictions, pod.uid, self.now - rules.eviction_window_seconds)
-        if uncured >= rules.maximum_evictions and self.intent.rule_class is not RuleClass.REQUEST:
-            text = f"{uncured} evictions in {rules.eviction_window_seconds / 3600:g} h did not help: {why}"
+        failed = chain(self.fleet.evictions, pod.uid, self.now - rules.eviction_window_seconds)
+        if failed >= rules.maximum_evictions and self.intent.rule_class is not RuleClass.REQUEST:
+            text = f"{failed} evictions in {rules.eviction_window_seconds / 3600:g} h did not help: {why}"
             history = replace(pod.history, failed=text)
             return self._step(
                 Act.UNCORDON,
@@ -255,7 +255,7 @@ class Ladder(Swap):
     def _record(self, why: str, at: float) -> Eviction:
         pod = self.worker.pod
         asked = self.intent.rule_class is RuleClass.REQUEST
-        return Eviction(pod.uid, pod.name, pod.node, why, at, cured=asked)
+        return Eviction(pod.uid, pod.name, pod.node, why, at, recovered=asked)
 
     def _recycling(self) -> Step | Blocked | None:
         pod, waited = self.worker.pod, self.now - self.intent.at
@@ -271,7 +271,7 @@ class Ladder(Swap):
             return self._step(
                 Act.NOTE,
                 Reason.WORKER_RECYCLED,
-                f"restarted in place{how} after {self.intent.reason}",
+                f"container restarted{how} after {self.intent.reason}",
                 stage=Stage.WARMUP,
                 history=history,
             )

@@ -93,7 +93,7 @@ class Report:
     decisions: list[Decision] = field(default_factory=list)
     verdicts: Counter[str] = field(default_factory=Counter)
     blocked: Counter[str] = field(default_factory=Counter)
-    storms: int = 0
+    short_circuits: int = 0
 
     @property
     def lost_seconds(self) -> float:
@@ -178,23 +178,23 @@ def replay(spec: Spec, recording: Recording, *, tick: float = 15.0) -> Report:
     spans = windows([spec.rules], recording.scrape_interval)
     out_until: dict[str, float] = {}
     acted: dict[tuple[str, str], int] = {}
-    storm_at: float | None = None
-    stormy = False
+    short_circuit_at: float | None = None
+    short_circuited = False
     for now in _ticks(recording, tick):
         monitoring = _monitoring(recording, tracks, spans, now)
         workers = tuple(_workers(spec, tracks, spans, monitoring, out_until, acted, now))
-        fleet = Fleet(workers, expected=len(workers), storm_at=storm_at)
-        thought = plan(spec, fleet, now)
+        fleet = Fleet(workers, expected=len(workers), short_circuit_at=short_circuit_at)
+        planned = plan(spec, fleet, now)
         report.ticks += 1
         for worker in workers:
             number = acted.get((worker.pod.uid, worker.evidence.life_id or worker.evidence.boot_id or ""))
             if number is not None:
                 report.decisions[number] = _spared(report.decisions[number], worker, tick)
         report.verdicts.update(str(w.verdict.health) for w in workers)
-        report.blocked.update(str(b.reason) for b in thought.blocked)
-        report.storms += thought.capacity.storm and not stormy
-        stormy, storm_at = thought.capacity.storm, thought.storm_at
-        for step in thought.steps:
+        report.blocked.update(str(b.reason) for b in planned.blocked)
+        report.short_circuits += planned.capacity.short_circuit and not short_circuited
+        short_circuited, short_circuit_at = planned.capacity.short_circuit, planned.short_circuit_at
+        for step in planned.steps:
             if step.act not in (Act.CORDON, Act.SWAP) or step.intent is None:
                 continue
             boot, life = step.intent.boot_id, step.intent.life_id
@@ -211,9 +211,9 @@ def replay(spec: Spec, recording: Recording, *, tick: float = 15.0) -> Report:
 
 
 def _spared(decision: Decision, worker: Worker, tick: float) -> Decision:
-    """The recording goes on with a worker that would have been remedied."""
-    sick = worker.verdict.health is Health.DEGRADED
-    if not sick or decision.rule_class not in (RuleClass.QUALITY, RuleClass.STALL):
+    """The recording goes on with a worker that would have been recycled."""
+    degraded = worker.verdict.health is Health.DEGRADED
+    if not degraded or decision.rule_class not in (RuleClass.QUALITY, RuleClass.STALL):
         return decision
     if worker.verdict.breach_of(decision.rule_class) is None:
         return decision

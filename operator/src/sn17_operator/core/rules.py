@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from sn17_contract.metrics import CANARY_DRIFT_MARK, DegradedReason
+from sn17_contract.metrics import CANARY_DRIFT_THRESHOLD, DegradedReason
 
 from sn17_operator.api import RuleAction, Rules
 from sn17_operator.core.context import Context, explain_gap, trailing_run
@@ -26,7 +26,7 @@ def _recent(
     signal: Signal,
     minimum: int,
     what: str,
-    mark: float,
+    threshold: float,
     breached: Callable[[float], bool],
     show: Callable[[float], str],
 ) -> Iterator[Finding]:
@@ -37,7 +37,7 @@ def _recent(
     def answer(outcome: Outcome, text: str, series: Series | None = None) -> Finding:
         value, at = (None, None) if series is None else (series.value, series.at)
         return context.finding(
-            name, RuleClass.QUALITY, outcome, text, value=value, mark=mark, at=at, signals=signals
+            name, RuleClass.QUALITY, outcome, text, value=value, threshold=threshold, at=at, signals=signals
         )
 
     if isinstance(count, Gap):
@@ -53,38 +53,39 @@ def _recent(
     if isinstance(reading, Gap):
         yield answer(Outcome.UNKNOWN, explain_gap(reading, what, context, signal))
         return
-    text = f"{what} is {show(reading.value)} over {count.value:.0f} generations, the mark is {show(mark)}"
+    measured = f"{what} is {show(reading.value)} over {count.value:.0f} generations"
+    text = f"{measured}, the threshold is {show(threshold)}"
     yield answer(Outcome.BREACH if breached(reading.value) else Outcome.OK, text, reading)
 
 
 def gaussians(context: Context) -> Iterator[Finding]:
-    """GaussiansLow: the recent mean is below the mark."""
+    """GaussiansLow: the recent mean is below the threshold."""
     rule = context.spec.rules.gaussians
-    mark = float(rule.minimum_mean)
+    threshold = float(rule.minimum_mean)
     yield from _recent(
         context,
         RuleName.GAUSSIANS_LOW,
         Signal.GAUSSIANS,
         rule.minimum_generations,
         "mean gaussian count",
-        mark,
-        lambda value: value < mark,
+        threshold,
+        lambda value: value < threshold,
         lambda value: f"{value:,.0f}",
     )
 
 
 def slow(context: Context) -> Iterator[Finding]:
-    """Slow: the recent median generation takes longer than the mark."""
+    """Slow: the recent median generation takes longer than the threshold."""
     rule = context.spec.rules.slow
-    mark = float(rule.p50_seconds)
+    threshold = float(rule.p50_seconds)
     yield from _recent(
         context,
         RuleName.SLOW,
         Signal.SECONDS_P50,
         rule.minimum_generations,
         "median generation time",
-        mark,
-        lambda value: value > mark,
+        threshold,
+        lambda value: value > threshold,
         lambda value: f"{value:.1f} s",
     )
 
@@ -97,16 +98,21 @@ def canary(context: Context) -> Iterator[Finding]:
 
 def _canary_drifts(context: Context) -> Iterator[Finding]:
     """CanaryDrift: the worker's fixed-seed canary differs from the reference by more than the tolerance."""
-    mark = context.spec.rules.canary.drift_percent / 100
+    threshold = context.spec.rules.canary.drift_percent / 100
     signals = (Signal.CANARY, Signal.DEGRADED)
     reading = context.reading(Signal.CANARY)
     doubt = context.evidence.doubt
-    drifted = isinstance(reading, Series) and reading.value > CANARY_DRIFT_MARK
+    drifted = isinstance(reading, Series) and reading.value > CANARY_DRIFT_THRESHOLD
     if doubt is DegradedReason.CANARY_UNUSABLE or (doubt is DegradedReason.CANARY_FAILED and not drifted):
-        # Drift has its mark here; what fails the worker's own check of soundness has none.
+        # Drift has its threshold here; what fails the worker's own check of soundness has none.
         text = f"the worker's own canary: {doubt.value.removeprefix('canary_')}"
         yield context.finding(
-            RuleName.CANARY_DRIFT, RuleClass.QUALITY, Outcome.BREACH, text, mark=mark, signals=signals
+            RuleName.CANARY_DRIFT,
+            RuleClass.QUALITY,
+            Outcome.BREACH,
+            text,
+            threshold=threshold,
+            signals=signals,
         )
         return
     if isinstance(reading, Gap):
@@ -117,16 +123,16 @@ def _canary_drifts(context: Context) -> Iterator[Finding]:
         )
         outcome = Outcome.IDLE if quiet else Outcome.UNKNOWN
         yield context.finding(
-            RuleName.CANARY_DRIFT, RuleClass.QUALITY, outcome, text, mark=mark, signals=signals
+            RuleName.CANARY_DRIFT, RuleClass.QUALITY, outcome, text, threshold=threshold, signals=signals
         )
         return
     yield context.finding(
         RuleName.CANARY_DRIFT,
         RuleClass.QUALITY,
-        Outcome.BREACH if reading.value > mark else Outcome.OK,
-        f"the canary is off by {reading.value:.0%}, tolerated are {mark:.0%}",
+        Outcome.BREACH if reading.value > threshold else Outcome.OK,
+        f"the canary is off by {reading.value:.0%}, tolerated are {threshold:.0%}",
         value=reading.value,
-        mark=mark,
+        threshold=threshold,
         at=reading.at,
         signals=signals,
     )
@@ -152,7 +158,7 @@ def _stall_finding(
     value: float | None = None,
     at: float | None = None,
 ) -> Finding:
-    """Finding of a rule whose value is the seconds something has lasted, with ``after`` as its mark."""
+    """Finding of a rule whose value is the seconds something has lasted, with ``after`` as its threshold."""
     left = 0.0 if value is None else max(0.0, after - value)
     return context.finding(
         rule,
@@ -160,7 +166,7 @@ def _stall_finding(
         outcome,
         text,
         value=value,
-        mark=after,
+        threshold=after,
         at=at,
         dwell_left=left,
         signals=signals,
@@ -168,7 +174,7 @@ def _stall_finding(
 
 
 def stalled(context: Context) -> Iterator[Finding]:
-    """Stalled: a job is in flight and its progress mark has not moved.
+    """Stalled: a job is in flight and its progress has not moved.
 
     Progress is compared with itself from scrape to scrape, so no clock of the worker is compared with
     another.

@@ -8,7 +8,7 @@ from sn17_contract.worker import RecycleOutcome
 
 from sn17_operator.core.escalation import clears
 from sn17_operator.core.model import Eviction, History, Intent, RuleClass, RuleName, Stage
-from sn17_operator.core.observation import Sight
+from sn17_operator.core.observation import Observation
 from sn17_operator.core.plan import Act, Reason, Step
 
 RETRY_SECONDS = 300.0
@@ -17,7 +17,7 @@ GIVE_UP_SECONDS = 60.0
 """More than the worker's own deadline, so that its own word about the end comes first."""
 
 
-class Swap(Sight):
+class Swap(Observation):
     """One worker that has an intent, and the steps that any stage may take."""
 
     __slots__ = ()
@@ -149,7 +149,7 @@ class Swap(Sight):
         return self._done(Act.NOTE, reason, f"the old model process goes on: {why}", history, warning=True)
 
     def _after(self, history: History) -> History:
-        """What is remembered once a new process works. For memory it is a cure as soon as there is room
+        """What is remembered once a new process works. For memory it counts as soon as there is room
         again, however soon it fills up anew; for anything else only time tells.
         """
         memory = self.intent.rule_class is RuleClass.MEMORY

@@ -97,8 +97,8 @@ def remediation_allowed(view: View) -> Claim:
     if view.fleet.paused is not None:
         text = f"paused: {view.fleet.paused or 'no reason given'}"
         return Claim(ConditionType.REMEDIATION_ALLOWED, ConditionStatus.FALSE, Reason.PAUSED, text)
-    if view.plan.capacity.storm:
-        text = view.plan.capacity.storm_text
+    if view.plan.capacity.short_circuit:
+        text = view.plan.capacity.short_circuit_text
         return Claim(
             ConditionType.REMEDIATION_ALLOWED, ConditionStatus.FALSE, Reason.TOO_MANY_UNHEALTHY, text
         )
@@ -151,16 +151,16 @@ DEVICE_RULES = (RuleName.GPU_ERROR, RuleName.DEVICE_UNHEALTHY)
 
 
 def suspect_nodes(spec: Spec, workers: Sequence[Worker]) -> dict[str, str]:
-    """Nodes whose workers point at the node: device errors, or several that are sick in quality or stalled.
+    """Nodes whose workers point at the node: device errors, or several with a quality or stall verdict.
 
     Memory does not count: equally loaded workers leak alike wherever they run. A node is not suspect when as
-    large a share of the other workers is sick too: then the cause is not the node.
+    large a share of the other workers is unhealthy too: then the cause is not the node.
     """
     nodes: dict[str, list[Worker]] = {}
     for worker in workers:
         if worker.pod.node is not None:
             nodes.setdefault(worker.pod.node, []).append(worker)
-    sick = {w.pod.uid for w in workers if _sick(w)}
+    unhealthy = {w.pod.uid for w in workers if _unhealthy(w)}
     found: dict[str, str] = {}
     for node, here in sorted(nodes.items()):
         errors = [
@@ -168,17 +168,21 @@ def suspect_nodes(spec: Spec, workers: Sequence[Worker]) -> dict[str, str]:
             for w in here
             if any(f.rule in DEVICE_RULES and f.outcome is Outcome.BREACH for f in w.verdict.findings)
         ]
-        ill = [w for w in here if w.pod.uid in sick]
+        affected = [w for w in here if w.pod.uid in unhealthy]
         elsewhere = [w for w in workers if w.pod.node != node]
-        share_elsewhere = sum(w.pod.uid in sick for w in elsewhere) / len(elsewhere) if elsewhere else 0.0
+        share_elsewhere = (
+            sum(w.pod.uid in unhealthy for w in elsewhere) / len(elsewhere) if elsewhere else 0.0
+        )
         if errors:
             found[node] = f"device errors: {names_of(errors)}"
-        elif len(ill) >= spec.node_suspect.minimum_workers and len(ill) / len(here) > share_elsewhere:
-            found[node] = f"{len(ill)} of its {len(here)} workers are degraded: {names_of(ill)}"
+        elif (
+            len(affected) >= spec.node_suspect.minimum_workers and len(affected) / len(here) > share_elsewhere
+        ):
+            found[node] = f"{len(affected)} of its {len(here)} workers are degraded: {names_of(affected)}"
     return found
 
 
-def _sick(worker: Worker) -> bool:
+def _unhealthy(worker: Worker) -> bool:
     kinds = (RuleClass.QUALITY, RuleClass.STALL)
     return worker.pod.history.failed is not None or any(
         f.rule_class in kinds for f in worker.verdict.breaches

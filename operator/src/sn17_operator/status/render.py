@@ -76,7 +76,7 @@ def render(view: View, now: float) -> Status:
         swaps=(previous.swaps or 0) + len(swapped),
         last_swap_time=now if swapped else previous.last_swap_time,
         last_recycle_time=now if recycled or evicted else previous.last_recycle_time,
-        last_storm_time=view.plan.storm_at,
+        last_storm_time=view.plan.short_circuit_at,
         workers=tuple(workers[:LISTED_WORKERS]),
         workers_omitted=max(0, len(workers) - LISTED_WORKERS),
         evictions=tuple(EvictionRecord.of(e) for e in view.plan.evictions),
@@ -112,8 +112,8 @@ def summary(view: View) -> tuple[Summary, str]:
         pod = failed[0].pod
         advice = f"look at its node and its log, then: sn17 recycle {pod.name}"
         return Summary.REMEDIATION_FAILED, f"{pod.name}: {pod.history.failed}; {advice}"
-    if capacity.storm:
-        return Summary.TOO_MANY_UNHEALTHY, capacity.storm_text
+    if capacity.short_circuit:
+        return Summary.TOO_MANY_UNHEALTHY, capacity.short_circuit_text
     if fleet.rollout is not None and fleet.rollout.in_progress:
         return (
             Summary.ROLLOUT_IN_PROGRESS,

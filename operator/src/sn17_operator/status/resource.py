@@ -146,7 +146,7 @@ class WorkerEntry(_Model):
 
 
 class EvictionRecord(_Model):
-    """An eviction, kept so that evictions that cure nothing are recognised."""
+    """An eviction, kept so that evictions that change nothing are recognised."""
 
     uid: str
     pod: str = ""
@@ -167,7 +167,7 @@ class EvictionRecord(_Model):
             reason=eviction.reason[:256],
             time=eviction.at,
             settled=eviction.settled,
-            cured=eviction.cured or None,
+            cured=eviction.recovered or None,
             replacement_uid=eviction.replacement_uid or None,
         )
 

@@ -126,7 +126,7 @@ def diagnose(splats: Splats, *, scanner: Scanner | None = None, reference: Refer
 
 
 def signature_of(opacity: Opacity) -> Reason | None:
-    """What happened to the opacity column, by marks that no healthy file carries."""
+    """What happened to the opacity column, by features that no healthy file has."""
     mean, std = opacity.logit.mean, opacity.logit.std
     low, high = opacity.minimum, opacity.maximum
     if mean is None or std is None or low is None or high is None:

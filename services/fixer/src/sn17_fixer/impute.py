@@ -19,7 +19,7 @@ Values = NDArray[np.float64]
 
 
 def local_logits(splats: Splats, missing: Mask) -> Logits:
-    """Logits (k,) for the k gaussians that ``missing`` (n,) marks; 0 where nothing at all is known.
+    """Logits (k,) for the k gaussians that ``missing`` (n,) selects; 0 where nothing at all is known.
 
     Opacity falls with the size of a gaussian and varies slowly over the object. So the known logits are split
     into a straight line over the largest log-scale and the rest, and the rest is averaged in the 27 grid

@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from sn17_splats import Splats
 
-#: Finite stand-in for an infinite logit (alpha 0.9999). It is off the fingerprints of double activation
+#: Finite replacement for an infinite logit (alpha 0.9999). It is off the fingerprints of double activation
 #: (logit of 0.9999 is 9.2103 or 9.2102), so that a repaired file is never taken for a damaged one.
 CLAMP_LOGIT: Final = 9.2
 #: The generator writes this many consecutive rows per voxel.
@@ -133,14 +133,14 @@ class Rotations:
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """Marks of the generator: rows in blocks of 32, and the floor of its log-scales, ln 9e-4."""
+    """Signs of the generator: rows in blocks of 32, and the floor of its log-scales, ln 9e-4."""
 
     blocks_of_32: bool
     scale_floor: bool
 
     @property
     def is_trellis(self) -> bool:
-        """Both marks are there."""
+        """Both signs are there."""
         return self.blocks_of_32 and self.scale_floor
 
 

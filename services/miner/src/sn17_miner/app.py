@@ -79,11 +79,11 @@ def serve(settings: MinerSettings) -> int:
             os.getuid(),
         )
         return 1
-    place = ops.Place(settings.state_dir / JOURNAL)
+    handle = ops.MinerHandle(settings.state_dir / JOURNAL)
     kept = kept_assets(settings)
-    service.add_ops_router(ops.routes(place, kept), admin=True)
-    service.add_ops_router(asset_routes(place, kept), admin=True)
-    service.background("miner", lambda: _mine(service, settings, keypair, journal, place, accounts))
+    service.add_ops_router(ops.routes(handle, kept), admin=True)
+    service.add_ops_router(asset_routes(handle, kept), admin=True)
+    service.background("miner", lambda: _mine(service, settings, keypair, journal, handle, accounts))
     service.log.info("miner starts", extra={"hotkey": keypair.ss58_address, "netuid": settings.netuid})
     return service.main(None)
 
@@ -104,7 +104,7 @@ async def _mine(
     settings: MinerSettings,
     keypair: Keypair,
     opened: Journal,
-    place: ops.Place,
+    handle: ops.MinerHandle,
     accounts: dict[str, Account],
 ) -> None:
     async with AsyncExitStack() as stack:
@@ -113,7 +113,7 @@ async def _mine(
         stack.callback(journal.close)
         source = chain_source(settings, session)
         stack.push_async_callback(source.close)
-        miner = place.miner = build(service, settings, keypair, session, journal, source, accounts)
+        miner = handle.miner = build(service, settings, keypair, session, journal, source, accounts)
         service.on_stop.append(miner.finish_running)
         await miner.run()
 

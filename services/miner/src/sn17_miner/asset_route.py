@@ -9,17 +9,17 @@ from sn17_service import Problem
 
 from sn17_miner.journal.views import open_story
 from sn17_miner.kept import KeptAssets
-from sn17_miner.ops import Place
+from sn17_miner.ops import MinerHandle
 
 
-def asset_routes(place: Place, kept: KeptAssets) -> APIRouter:
+def asset_routes(handle: MinerHandle, kept: KeptAssets) -> APIRouter:
     """The route, for behind the admin token."""
     router = APIRouter(prefix="/v1")
 
     @router.get("/tasks/{n}/asset", response_class=FileResponse)
     def asset(n: int) -> FileResponse:
-        place.ready()
-        task = open_story(place.journal, n)
+        handle.ready()
+        task = open_story(handle.journal, n)
         if task is None:
             raise Problem(Code.NOT_FOUND, f"the journal has no task {n}; it may have been pruned")
         path = kept.path(n, task.task_id)

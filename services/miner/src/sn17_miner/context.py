@@ -21,7 +21,7 @@ from sn17_miner.core.learning import Learned
 from sn17_miner.core.records import Task, ValidatorRecord
 from sn17_miner.core.scheduler import Lane as ValidatorLane
 from sn17_miner.core.scheduler import Scheduler
-from sn17_miner.core.timing import Policy
+from sn17_miner.core.timing import Timing
 from sn17_miner.core.verdict import CallError
 from sn17_miner.journal.journal import Journal
 from sn17_miner.journal.thread import JournalThread
@@ -66,7 +66,7 @@ class Durations:
 class Context:
     """``clock`` Unix seconds, ``monotonic`` for durations; ``wake`` makes the main loop look again."""
 
-    policy: Policy
+    policy: Timing
     keypair: Keypair
     scheduler: Scheduler
     journal: JournalThread

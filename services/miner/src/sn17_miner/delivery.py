@@ -180,7 +180,7 @@ def _assignment(task: Task) -> Assignment:
 
 
 def _reason(skip: Skip | None) -> str:
-    """What the client is told: words of a closed list."""
+    """What the client is told: one of a fixed set of words."""
     if skip is None:
         return "no result"
     return (skip.reason.value if skip.reason else skip.outcome.value).replace("_", " ")

@@ -28,11 +28,11 @@ def gauges(miner: Miner) -> Iterable[Row]:
         if at is not None:
             yield Metric.NEXT_PULL, "When the validator is asked next.", name, at
         learned = lane.learned
-        mark = learned.outlook(now).break_even
+        least = learned.outlook(now).break_even
         threshold = (
-            mark
+            least
             if context.scorer is None
-            else gate.lowest_score(learned.evidence, threshold=learned.threshold, mark=mark, now=now)
+            else gate.lowest_score(learned.evidence, threshold=learned.threshold, least=least, now=now)
         )
         yield Metric.GATE_THRESHOLD, "Below it a result is not submitted.", name, threshold
     for phase in Phase:

@@ -83,7 +83,7 @@ def _node_view(node: Node, open_tasks: int) -> NodeView:
 
 
 @dataclass(slots=True)
-class Place:
+class MinerHandle:
     """Where the routes find the journal, and the miner once it is there: they are made before it."""
 
     journal: Path
@@ -96,10 +96,10 @@ class Place:
         return self.miner
 
 
-def routes(place: Place, kept: KeptAssets) -> APIRouter:
+def routes(handle: MinerHandle, kept: KeptAssets) -> APIRouter:
     """Routes behind the admin token; the ops port serves them on a thread of its own."""
     router = APIRouter(prefix="/v1")
-    journal = place.journal
+    journal = handle.journal
 
     @router.get("/tasks")
     def tasks(
@@ -109,7 +109,7 @@ def routes(place: Place, kept: KeptAssets) -> APIRouter:
         task_id: str | None = Query(None, max_length=128),
         door: str | None = Query(None, max_length=64),
     ) -> TaskList:
-        place.ready()
+        handle.ready()
         found = list_tasks(
             journal,
             limit=limit,
@@ -122,7 +122,7 @@ def routes(place: Place, kept: KeptAssets) -> APIRouter:
 
     @router.get("/tasks/{n}")
     def task(n: int) -> TaskView:
-        place.ready()
+        handle.ready()
         view = open_story(journal, n)
         if view is None:
             raise Problem(Code.NOT_FOUND, f"the journal has no task {n}; it may have been pruned")
@@ -130,7 +130,7 @@ def routes(place: Place, kept: KeptAssets) -> APIRouter:
 
     @router.get("/validators")
     def validators() -> ValidatorList:
-        miner = place.ready()
+        miner = handle.ready()
         now, clock = miner.context.monotonic(), miner.context.clock()
         fleet = miner.context.pool.fleet
         workers = [

@@ -14,7 +14,7 @@ from sn17_service import ServiceSettings
 
 from sn17_miner.core.lanes import FastLane
 from sn17_miner.core.sources import Source
-from sn17_miner.core.timing import Policy
+from sn17_miner.core.timing import Timing
 
 Words = Annotated[tuple[str, ...], NoDecode]
 
@@ -234,9 +234,9 @@ class MinerSettings(ServiceSettings):
             raise ValueError("set SN17_WORKERS or SN17_WORKERS_DNS, one of the two")
         return self
 
-    def policy(self) -> Policy:
+    def policy(self) -> Timing:
         """Time constants as these settings want them."""
-        policy = Policy(
+        policy = Timing(
             stall=self.stall_seconds,
             worker_rest=self.worker_rest_seconds,
             min_stake=self.min_stake,

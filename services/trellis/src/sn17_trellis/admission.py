@@ -7,7 +7,7 @@ from typing import Final
 from sn17_contract.http import Code, WorkerState
 from sn17_service import Problem, Service
 
-from sn17_trellis.degradation import Trust
+from sn17_trellis.degradation import Degradation
 from sn17_trellis.guard import Guard
 from sn17_trellis.jobs import Jobs
 from sn17_trellis.metrics import RecentTasks
@@ -23,14 +23,14 @@ class Admission:
         self,
         service: Service,
         guard: Guard,
-        trust: Trust,
+        degradation: Degradation,
         jobs: Jobs,
         recent: RecentTasks,
         lives: Lives,
     ) -> None:
         self._service = service
         self._guard = guard
-        self._trust = trust
+        self._degradation = degradation
         self._jobs = jobs
         self._recent = recent
         self._lives = lives
@@ -46,7 +46,7 @@ class Admission:
                 Code.DRAINING: WorkerState.DRAINING,
                 Code.MEMORY_REFUSED: WorkerState.REFUSING,
             }.get(refusal.code, WorkerState.DEGRADED)
-        if self._trust.degraded is not None:
+        if self._degradation.degraded is not None:
             return WorkerState.DEGRADED
         return WorkerState.READY if refusal is None else WorkerState.BUSY
 
@@ -61,8 +61,8 @@ class Admission:
             return Problem(Code.DEGRADED, f"{self._lives.failing}; use another worker")
         if not self._lives.ready:
             return Problem(Code.WARMING_UP, "the model process is starting anew", retry_after_seconds=10)
-        if self._trust.fatal and self._trust.degraded is not None:
-            return Problem(Code.DEGRADED, f"{self._trust.degraded.reason}; use another worker")
+        if self._degradation.fatal and self._degradation.degraded is not None:
+            return Problem(Code.DEGRADED, f"{self._degradation.degraded.reason}; use another worker")
         if self._guard.refusing_since is not None:
             return Problem(Code.MEMORY_REFUSED, "memory is nearly full; use another worker")
         if self._jobs.full:

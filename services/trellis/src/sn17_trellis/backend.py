@@ -120,7 +120,7 @@ class GenerationError(Exception):
 
 
 class BadPrompt(GenerationError):  # noqa: N818
-    """The prompt can not be turned into anything by this backend."""
+    """The prompt cannot be turned into anything by this backend."""
 
     code = Code.BAD_PROMPT
 
@@ -206,7 +206,7 @@ class Backend(Protocol):
 
         Raises:
             ModelMissing: a person must supply weights.
-            Exception: the worker can not start; the message names file and key.
+            Exception: the worker cannot start; the message names file and key.
         """
         ...
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class BackendUnavailable(RuntimeError):  # noqa: N818
-    """The chosen backend can not be had in this installation; the message says how to get it."""
+    """The chosen backend cannot be had in this installation; the message says how to get it."""
 
 
 def create_backend(settings: WorkerSettings) -> Backend:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sn17_contract.admin import Canary
-from sn17_contract.metrics import CANARY_DRIFT_MARK
+from sn17_contract.metrics import CANARY_DRIFT_THRESHOLD
 from sn17_files import write_atomically
 
 from sn17_trellis.quality import Finding, Quality, drift
@@ -72,7 +72,7 @@ class CanaryBook:
             return CanaryVerdict(passed, 0.0, True, True, quality.gaussians, quality.findings)
         first, first_digest = baseline
         amount = drift(quality, first)
-        passed = amount <= CANARY_DRIFT_MARK and quality.usable
+        passed = amount <= CANARY_DRIFT_THRESHOLD and quality.usable
         return CanaryVerdict(
             passed, amount, False, digest == first_digest, quality.gaussians, quality.findings
         )

@@ -15,7 +15,7 @@ from sn17_trellis.quality import Quality
 
 SUSPECT_OUTPUTS_TO_DEGRADE: Final = 3
 
-log = logging.getLogger("sn17.trellis.trust")
+log = logging.getLogger("sn17.trellis.degradation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Degraded:
         return self.kind is DegradedReason.DEVICE_SUSPECT
 
 
-class Trust:
+class Degradation:
     """Evidence from outputs and canaries; a passed canary clears everything but a fatal device error."""
 
     def __init__(self, canaries: CanaryBook, metrics: WorkerMetrics) -> None:

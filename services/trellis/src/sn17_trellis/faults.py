@@ -144,5 +144,5 @@ class AnswerFaults:
         return None
 
 
-def _after(mark: int | None, count: int) -> bool:
-    return mark is not None and count > mark
+def _after(start: int | None, count: int) -> bool:
+    return start is not None and count > start

@@ -42,7 +42,7 @@ KNOWN_FIELDS: Final = (*GenerateForm.model_fields, "prompt_image_file")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Wish:
+class CheckedRequest:
     """A checked request; ``asked_seed`` is -1 where any seed will do."""
 
     job: Job
@@ -72,7 +72,7 @@ async def read_form(request: Request, settings: WorkerSettings) -> tuple[Generat
         await form.close()
 
 
-def job_of(form: GenerateForm, picture: bytes | None, settings: WorkerSettings) -> Wish:
+def job_of(form: GenerateForm, picture: bytes | None, settings: WorkerSettings) -> CheckedRequest:
     """The job that a form asks for; its picture is not decoded yet.
 
     Raises:
@@ -91,7 +91,7 @@ def job_of(form: GenerateForm, picture: bytes | None, settings: WorkerSettings) 
         if form.prompt:
             raise Problem(Code.BAD_REQUEST, "send either prompt or prompt_image_file, not both")
         check_picture(picture, settings.max_image_pixels)
-        return Wish(Job(GenerationKind.TASK, seed, picture=picture, sampling=sampling), form.seed)
+        return CheckedRequest(Job(GenerationKind.TASK, seed, picture=picture, sampling=sampling), form.seed)
     prompt = (form.prompt or "").strip()
     if not prompt:
         raise Problem(Code.BAD_PROMPT, "send a prompt (text) or a prompt_image_file")
@@ -102,7 +102,7 @@ def job_of(form: GenerateForm, picture: bytes | None, settings: WorkerSettings) 
         )
     if "\0" in prompt:
         raise Problem(Code.BAD_PROMPT, "the prompt holds a NUL character")
-    return Wish(Job(GenerationKind.TASK, seed, prompt=prompt, sampling=sampling), form.seed)
+    return CheckedRequest(Job(GenerationKind.TASK, seed, prompt=prompt, sampling=sampling), form.seed)
 
 
 def check_picture(data: bytes, max_pixels: int) -> None:

@@ -18,19 +18,19 @@ log = logging.getLogger("sn17.trellis.guard")
 
 
 @dataclass(frozen=True, slots=True)
-class Marks:
-    """Shares of the limit, judged on memory that can not be reclaimed."""
+class Thresholds:
+    """Shares of the limit, judged on memory that cannot be reclaimed."""
 
     cleanup: float
     refuse: float
 
 
 class Guard:
-    """Clean up from the first mark on, refuse from the second on. Unknown memory never refuses."""
+    """Clean up from the first threshold on, refuse from the second on. Unknown memory never refuses."""
 
     def __init__(
         self,
-        marks: Marks,
+        thresholds: Thresholds,
         *,
         enabled: bool,
         read: Callable[[], MemoryReading | None],
@@ -38,7 +38,7 @@ class Guard:
         monotonic: Callable[[], float],
         resting: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._marks = marks
+        self._thresholds = thresholds
         self._resting = resting
         self._enabled = enabled
         self._read = read
@@ -65,19 +65,23 @@ class Guard:
         if not self._enabled or self._resting():
             return None
         ratio = self._ratio()
-        if clean and ratio >= self._marks.cleanup:
+        if clean and ratio >= self._thresholds.cleanup:
             self._cleanup()
             before, ratio = ratio, self._ratio()
             log.info("cleaned up", extra={"ratio_before": round(before, 3), "ratio": round(ratio, 3)})
-        if ratio < self._marks.refuse:
+        if ratio < self._thresholds.refuse:
             if self._refusing_since is not None:
                 log.info("takes work again", extra={"ratio": round(ratio, 3)})
             self._refusing_since = None
             return None
         if self._refusing_since is None:
             self._refusing_since = self._monotonic()
-            log.warning("refuses work", extra={"ratio": round(ratio, 3), "mark": self._marks.refuse})
-        return f"{ratio:.0%} of the memory limit cannot be reclaimed (threshold: {self._marks.refuse:.0%})"
+            log.warning(
+                "refuses work", extra={"ratio": round(ratio, 3), "threshold": self._thresholds.refuse}
+            )
+        return (
+            f"{ratio:.0%} of the memory limit cannot be reclaimed (threshold: {self._thresholds.refuse:.0%})"
+        )
 
     def _ratio(self) -> float:
         reading = self._read()
@@ -136,7 +140,7 @@ class SelfRecycle:
             return 0, None
 
 
-class Peak:
+class Headroom:
     """The growth of unreclaimable memory over a generation, by looking at each step."""
 
     def __init__(self, read: Callable[[], MemoryReading | None]) -> None:
@@ -158,6 +162,8 @@ class Peak:
         worst = refuse_ratio + self._growth / reading.limit
         extra = {"growth_bytes": self._growth, "limit_bytes": reading.limit, "worst_ratio": round(worst, 3)}
         if worst >= 1:
-            log.warning("a generation can pass the memory limit from below the refusing mark", extra=extra)
+            log.warning(
+                "a generation can pass the memory limit from below the refusal threshold", extra=extra
+            )
         else:
-            log.info("a generation fits above the refusing mark", extra=extra)
+            log.info("a generation fits above the refusal threshold", extra=extra)

@@ -24,11 +24,11 @@ from sn17_contract.http import (
 )
 from sn17_contract.leave_alone import HEADER_LEAVE_ALONE
 from sn17_contract.metrics import Metric
-from sn17_contract.worker import JobStatus, WorkerStatus
+from sn17_contract.worker import JobStatus, WorkerStatus, WorkerVersion
 from sn17_service import Problem, Service, memory_status
 
 from sn17_trellis.faults import AnswerFaults
-from sn17_trellis.generate_form import FORM_OVERHEAD_BYTES, GenerateForm, Wish, job_of, read_form
+from sn17_trellis.generate_form import FORM_OVERHEAD_BYTES, CheckedRequest, GenerateForm, job_of, read_form
 from sn17_trellis.jobs import Running, fingerprint
 from sn17_trellis.prompt_tokens import CountCut, count_cut_of
 from sn17_trellis.settings import Faults, WorkerSettings
@@ -52,7 +52,7 @@ class JobAnswer(BaseModel):
 
 
 @dataclass(slots=True)
-class _Door:
+class _DataPort:
     service: Service
     settings: WorkerSettings
     worker: Worker
@@ -64,15 +64,17 @@ class _Door:
     """Forms being read or decoded."""
 
 
-def build_app(service: Service, settings: WorkerSettings, worker: Worker) -> FastAPI:
-    """The data port's application."""
+def build_app(
+    service: Service, settings: WorkerSettings, worker: Worker, *, driver: str | None = None
+) -> FastAPI:
+    """The data port's application. ``driver`` is the version of the GPU's, None without one."""
     app = service.new_app("sn17 TRELLIS worker", settings.max_image_bytes + FORM_OVERHEAD_BYTES)
     tokens_cut = Counter(
         Metric.PROMPT_TOKENS_CUT,
         "Tokens of prompts that the text model did not read.",
         registry=service.registry,
     )
-    door = _Door(
+    port = _DataPort(
         service,
         settings,
         worker,
@@ -83,7 +85,7 @@ def build_app(service: Service, settings: WorkerSettings, worker: Worker) -> Fas
     )
 
     async def generate(request: Request) -> Response:
-        return await _generate(door, request)
+        return await _generate(port, request)
 
     for path in GENERATE:
         app.add_api_route(
@@ -101,20 +103,22 @@ def build_app(service: Service, settings: WorkerSettings, worker: Worker) -> Fas
     async def health() -> dict[str, str]:
         return {"status": "healthy"}
 
-    @app.get("/version")
-    async def version() -> dict[str, Any]:
-        return {
-            "service": service.name,
-            "version": service.version,
-            "backend": settings.backend,
-            "models": list(worker.models),
-            "faults": settings.faults != Faults(),
-        }
+    @app.get("/version", summary="What makes the assets: versions, device, digests of the weights")
+    async def version() -> WorkerVersion:
+        return WorkerVersion(
+            service=service.name,
+            version=service.version,
+            backend=settings.backend,
+            models=worker.models,
+            faults=settings.faults != Faults(),
+            identity=worker.backend.identity,
+            driver=driver,
+        )
 
     @app.get("/v1/worker", summary="What the worker is doing and whether it takes work")
     async def state(request: Request) -> WorkerStatus:
         worker.left_alone.heard(request.headers.get(HEADER_LEAVE_ALONE))
-        return _state(door)
+        return _state(port)
 
     @app.delete("/v1/jobs/{key:path}", summary="Cancel a job, or drop its kept result")
     async def cancel(key: str) -> JobAnswer:
@@ -126,8 +130,8 @@ def build_app(service: Service, settings: WorkerSettings, worker: Worker) -> Fas
     return app
 
 
-def _state(door: _Door) -> WorkerStatus:
-    worker = door.worker
+def _state(port: _DataPort) -> WorkerStatus:
+    worker = port.worker
     refusal = worker.refusal()
     active = worker.active
     reason = refusal.detail if refusal is not None and refusal.code is not Code.BUSY else worker.degraded
@@ -141,14 +145,14 @@ def _state(door: _Door) -> WorkerStatus:
             progress_at=active.progress_at,
         )
     return WorkerStatus(
-        worker=door.settings.worker_name,
-        version=door.service.version,
-        boot_id=door.service.boot_id,
+        worker=port.settings.worker_name,
+        version=port.service.version,
+        boot_id=port.service.boot_id,
         life_id=worker.lives.life_id,
         state=worker.state,
         reason=reason,
         job=job,
-        memory=memory_status(door.service.read_memory()),
+        memory=memory_status(port.service.read_memory()),
         models=worker.models,
         gaussians_mean=worker.recent.read().gaussians_mean,
         model_processes=worker.lives.processes,
@@ -159,35 +163,35 @@ def _state(door: _Door) -> WorkerStatus:
     )
 
 
-async def _generate(door: _Door, request: Request) -> Response:
+async def _generate(port: _DataPort, request: Request) -> Response:
     key = _key(request)
-    if key is None or door.worker.find(key) is None:
-        _refuse_early(door)
-    wish = await _wish(door, request)
-    asked = fingerprint(wish.job, seed=wish.asked_seed)
-    found = door.worker.find(key) if key is not None else None
+    if key is None or port.worker.find(key) is None:
+        _refuse_early(port)
+    checked = await _read_form(port, request)
+    asked = fingerprint(checked.job, seed=checked.asked_seed)
+    found = port.worker.find(key) if key is not None else None
     if found is not None and found.fingerprint != asked:
         raise Problem(
             Code.CONFLICT, f"this {HEADER_IDEMPOTENCY_KEY} belongs to another request; use a new key"
         )
-    cut = None if wish.job.prompt is None else door.count_cut(wish.job.prompt)
+    cut = None if checked.job.prompt is None else port.count_cut(checked.job.prompt)
     if isinstance(found, StoredResult):
-        return _told(await _answer(door, found, request), cut)
+        return _told(await _answer(port, found, request), cut)
     running = found
     if running is None:
-        running = Running(wish.job, asked, door.service.clock(), key)
-        door.worker.submit(running)
-        _count(door, cut)
+        running = Running(checked.job, asked, port.service.clock(), key)
+        port.worker.submit(running)
+        _count(port, cut)
     stored = await _outcome(running, request)
     if stored is None:
         return Response(status_code=CALLER_GONE)
-    return _told(await _answer(door, stored, request), cut)
+    return _told(await _answer(port, stored, request), cut)
 
 
-def _count(door: _Door, cut: int | None) -> None:
+def _count(port: _DataPort, cut: int | None) -> None:
     if cut:
-        door.tokens_cut.inc(cut)
-        door.service.log.warning(
+        port.tokens_cut.inc(cut)
+        port.service.log.warning(
             "the prompt is longer than the text model reads; its end is ignored", extra={"tokens_cut": cut}
         )
 
@@ -199,26 +203,26 @@ def _told(answer: Response, cut: int | None) -> Response:
     return answer
 
 
-async def _wish(door: _Door, request: Request) -> Wish:
+async def _read_form(port: _DataPort, request: Request) -> CheckedRequest:
     """Read and check the form: a few at a time, and one decoded picture at a time, to bound memory.
 
     Raises:
         Problem: too many callers are sending forms, or this one is bad.
     """
-    if door.forms >= MAX_FORMS:
+    if port.forms >= MAX_FORMS:
         raise Problem(Code.OVERLOADED, "too many requests at once; use another worker", retry_after_seconds=1)
-    door.forms += 1
+    port.forms += 1
     try:
-        form, picture = await read_form(request, door.settings)
-        async with door.decoding:
-            return await asyncio.to_thread(job_of, form, picture, door.settings)
+        form, picture = await read_form(request, port.settings)
+        async with port.decoding:
+            return await asyncio.to_thread(job_of, form, picture, port.settings)
     finally:
-        door.forms -= 1
+        port.forms -= 1
 
 
-def _refuse_early(door: _Door) -> None:
+def _refuse_early(port: _DataPort) -> None:
     """Before the body is read: a busy worker must not be kept busy with uploads."""
-    refusal = door.worker.refusal()
+    refusal = port.worker.refusal()
     if refusal is not None:
         raise refusal
 
@@ -256,7 +260,7 @@ def _discard(done: Any) -> None:
         done.result().discard()
 
 
-async def _answer(door: _Door, stored: StoredResult, request: Request) -> Response:
+async def _answer(port: _DataPort, stored: StoredResult, request: Request) -> Response:
     try:
         file = await asyncio.to_thread(stored.path.open, "rb")
     except OSError as error:
@@ -268,10 +272,10 @@ async def _answer(door: _Door, stored: StoredResult, request: Request) -> Respon
         HEADER_SEED: str(stored.seed),
         HEADER_GAUSSIANS: str(stored.gaussians),
         HEADER_LANE: stored.lane,
-        HEADER_WORKER: door.settings.worker_name,
+        HEADER_WORKER: port.settings.worker_name,
     }
     return StreamingResponse(
-        _pieces(file, stored.size, door.faults.next()),
+        _pieces(file, stored.size, port.faults.next()),
         media_type=MEDIA_PLY if MEDIA_PLY in accepts else MEDIA_BYTES,
         headers=headers,
     )

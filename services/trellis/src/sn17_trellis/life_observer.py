@@ -9,7 +9,7 @@ from sn17_contract.metrics import GenerationKind, GenerationOutcome
 from sn17_service import Service
 
 from sn17_trellis.canary import CanaryVerdict
-from sn17_trellis.degradation import Trust
+from sn17_trellis.degradation import Degradation
 from sn17_trellis.guard import Guard
 from sn17_trellis.metrics import RecentTasks, WorkerMetrics
 from sn17_trellis.quality import Quality
@@ -25,28 +25,28 @@ class LifeObserver:
         self,
         service: Service,
         recent: RecentTasks,
-        trust: Trust,
+        degradation: Degradation,
         guard: Guard,
         upkeep: Upkeep,
         metrics: WorkerMetrics,
     ) -> None:
         self._service = service
         self._recent = recent
-        self._trust = trust
+        self._degradation = degradation
         self._guard = guard
         self._upkeep = upkeep
         self._metrics = metrics
 
     def judge(self, identity: str, quality: Quality, digest: str, *, proves: bool) -> CanaryVerdict:
-        """As :meth:`Trust.judge`."""
-        return self._trust.judge(identity, quality, digest, proves=proves)
+        """As :meth:`Degradation.judge`."""
+        return self._degradation.judge(identity, quality, digest, proves=proves)
 
     def new_life(self, life_id: str, take: Callable[[], None]) -> None:
         """What is told of a life changes at once, between two scrapes."""
         with self._service.scrape_lock:
             take()
             self._recent.new_life()
-            self._trust.new_life()
+            self._degradation.new_life()
             self._guard.new_life()
             self._upkeep.policy.new_life()
         log.info("another model process serves", extra={"life_id": life_id})
@@ -54,7 +54,7 @@ class LifeObserver:
     def canary_ran(self, verdict: CanaryVerdict, digest: str) -> None:
         """The canary of the life that serves."""
         self._metrics.count(GenerationKind.CANARY, GenerationOutcome.OK)
-        self._trust.heard(verdict, digest)
+        self._degradation.heard(verdict, digest)
 
     def failed(self, reason: str) -> None:
         """No model process can be started any more."""
@@ -62,4 +62,4 @@ class LifeObserver:
 
     def device_suspect(self, reason: str) -> None:
         """A model process does not end although it was killed."""
-        self._trust.device_suspect(reason)
+        self._degradation.device_suspect(reason)

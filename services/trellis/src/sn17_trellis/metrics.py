@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from sn17_contract.metrics import (
-    CANARY_DRIFT_MARK,
+    CANARY_DRIFT_THRESHOLD,
     RECENT_WINDOW_SECONDS,
     DegradedReason,
     GenerationKind,
@@ -185,7 +185,7 @@ class _States(Collector):
             ),
             (
                 MetricName.CANARY_DRIFT,
-                f"Last canary against the first; above {CANARY_DRIFT_MARK:g} is drift.",
+                f"Last canary against the first; above {CANARY_DRIFT_THRESHOLD:g} is drift.",
                 self._metrics.canary_drift,
             ),
         )
@@ -209,7 +209,7 @@ class _States(Collector):
             reasons.append(DegradedReason.MODEL_FAILING)
         if reasons:
             degraded = GaugeMetricFamily(
-                MetricName.DEGRADED, "The worker does not trust itself.", labels=["reason"]
+                MetricName.DEGRADED, "The worker calls itself degraded.", labels=["reason"]
             )
             for reason in reasons:
                 degraded.add_metric([reason.value], 1.0)

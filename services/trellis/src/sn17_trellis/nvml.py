@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Sequence
 from typing import Any, Final, Protocol, cast
 
@@ -26,6 +27,7 @@ ERROR_GPU_IS_LOST: Final = 15
 """``NVML_ERROR_GPU_IS_LOST``: it has fallen off the bus or cannot be reached."""
 ERROR_RESET_REQUIRED: Final = 16
 """``NVML_ERROR_RESET_REQUIRED``: it works again only after a reset."""
+log = logging.getLogger("sn17.trellis.device")
 _NAMED: Final = ("GPU-", "MIG-")
 
 
@@ -36,6 +38,8 @@ class Nvml(Protocol):
     """
 
     def nvmlInit(self) -> None: ...  # noqa: N802
+
+    def nvmlSystemGetDriverVersion(self) -> str: ...  # noqa: N802
 
     def nvmlDeviceGetHandleByUUID(self, uuid: str) -> Any: ...  # noqa: N802
 
@@ -62,6 +66,19 @@ class Nvml(Protocol):
     def nvmlDeviceRegisterEvents(self, handle: Any, eventTypes: int, eventSet: Any) -> None: ...  # noqa: N802
 
     def nvmlEventSetWait_v2(self, eventSet: Any, timeoutms: int) -> Any: ...  # noqa: N802
+
+
+def driver_version(library: Nvml | None) -> str | None:
+    """Such as ``580.65.06``; None without a driver, and where nobody knows."""
+    if library is None:
+        return None
+    try:
+        library.nvmlInit()
+        return library.nvmlSystemGetDriverVersion()
+    except Exception as error:
+        # The binding's errors have no base class but Exception; a machine without a GPU is no fault.
+        log.info("the driver's version is not known: %s", error)
+        return None
 
 
 def installed_library() -> Nvml | None:

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Final
 
 import numpy as np
-from sn17_contract.metrics import CANARY_DRIFT_MARK
+from sn17_contract.metrics import CANARY_DRIFT_THRESHOLD
 from sn17_splats import Splats
 from sn17_splats.convention import MAX_TRANSPARENT_SHARE, MIN_GAUSSIANS, SH_C0, TRANSPARENT_LOGIT
 
@@ -69,7 +69,7 @@ def measure(splats: Splats) -> Quality:
     n = len(splats)
     finite = ~np.isnan(splats.opacity_logits)
     for columns in (splats.positions, splats.log_scales, splats.rotations, splats.f_dc):
-        # A row's sum is finite unless one of its values is not; float32 can not overflow from sane ones.
+        # A row's sum is finite unless one of its values is not; float32 cannot overflow from sane ones.
         with np.errstate(over="ignore", invalid="ignore"):
             finite &= np.isfinite(columns.sum(axis=1))
     good = splats if finite.all() else splats.select(finite)
@@ -102,10 +102,10 @@ def digest(ply: bytes) -> str:
 
 
 def drift(now: Quality, first: Quality) -> float:
-    """How far a canary is from the first: 0 is equal, above ``CANARY_DRIFT_MARK`` is drift.
+    """How far a canary is from the first: 0 is equal, above ``CANARY_DRIFT_THRESHOLD`` is drift.
 
     The relative difference of the counts, or a statistic's difference as a share of its tolerance times
-    the mark, whichever is larger; anything missing or not a number is infinitely far.
+    the threshold, whichever is larger; anything missing or not a number is infinitely far.
     """
     if first.gaussians == 0:
         return math.inf
@@ -113,4 +113,4 @@ def drift(now: Quality, first: Quality) -> float:
     for name, tolerance in TOLERANCES.items():
         difference = abs(now.statistics.get(name, math.nan) - first.statistics.get(name, math.nan))
         worst = max(worst, math.inf if math.isnan(difference) else difference / tolerance)
-    return worst * CANARY_DRIFT_MARK
+    return worst * CANARY_DRIFT_THRESHOLD

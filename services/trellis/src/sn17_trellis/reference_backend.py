@@ -70,7 +70,7 @@ class ReferenceBackend:
         name = job.sampling.preset or self._preset
         if name not in PRESETS:
             raise BadSampling(f"no preset {name[:40]!r}: choose one of {', '.join(PRESETS)}")
-        preset, wish = PRESETS[name], job.sampling
+        preset, asked = PRESETS[name], job.sampling
         progress("all", 0, 1)
         started = time.perf_counter()
         try:
@@ -79,12 +79,12 @@ class ReferenceBackend:
                 seed=job.seed,
                 formats=["gaussian"],
                 sparse_structure_sampler_params={
-                    "steps": _chosen(wish.structure_steps, preset.structure_steps),
-                    "cfg_strength": _chosen(wish.structure_guidance, preset.structure_cfg),
+                    "steps": _chosen(asked.structure_steps, preset.structure_steps),
+                    "cfg_strength": _chosen(asked.structure_guidance, preset.structure_cfg),
                 },
                 slat_sampler_params={
-                    "steps": _chosen(wish.latent_steps, preset.latent_steps),
-                    "cfg_strength": _chosen(wish.latent_guidance, preset.latent_cfg),
+                    "steps": _chosen(asked.latent_steps, preset.latent_steps),
+                    "cfg_strength": _chosen(asked.latent_guidance, preset.latent_cfg),
                 },
             )
         except RuntimeError as error:
@@ -125,8 +125,8 @@ class ReferenceBackend:
         self._pipelines.clear()
 
 
-def _chosen(wish: float | None, preset: float) -> float:
-    return preset if wish is None else wish
+def _chosen(asked: float | None, preset: float) -> float:
+    return preset if asked is None else asked
 
 
 def create_backend(settings: WorkerSettings) -> ReferenceBackend:

@@ -29,7 +29,7 @@ from sn17_trellis.model_process.meter import Meter
 from sn17_trellis.model_process.metrics import LivesCollector, ModelMetrics
 from sn17_trellis.model_process.process_backend import ProcessBackend
 from sn17_trellis.model_process.swap import replace, swap
-from sn17_trellis.nvml import Nvml, installed_library, visible_device
+from sn17_trellis.nvml import Nvml, driver_version, installed_library, visible_device
 from sn17_trellis.settings import Faults, WorkerSettings
 from sn17_trellis.worker import Worker
 
@@ -53,7 +53,7 @@ def serve(argv: Sequence[str]) -> int:
         log.error("%s", error)
         return 1
     connect(service, settings, worker)
-    return service.main(build_app(service, settings, worker))
+    return service.main(build_app(service, settings, worker, driver=driver_version(installed_library())))
 
 
 def new_worker(
@@ -127,8 +127,8 @@ def watch_device(service: Service, library: Nvml | None, device: Callable[[], st
 def connect(service: Service, settings: WorkerSettings, worker: Worker) -> None:
     """Tie a worker to the life, the probes and the admin routes of its service."""
     if settings.guard == "on":
-        service.memory_marks["cleanup"] = settings.guard_cleanup_ratio
-        service.memory_marks["refuse"] = settings.guard_refuse_ratio
+        service.memory_thresholds["cleanup"] = settings.guard_cleanup_ratio
+        service.memory_thresholds["refuse"] = settings.guard_refuse_ratio
     service.add_ops_router(recycle_router(service, worker), admin=True)
     service.readiness.add("worker", worker.not_ready)
     service.on_cleanup(worker.cleanup)

@@ -140,7 +140,7 @@ class TorchBackend:
         runner: Runner = FastRunner() if on_gpu else EagerRunner()
         repositories = Repositories(self._config.model_roots)
         shared: dict[Path, nn.Module] = {}
-        marks, verified = [], set[Path]()
+        contents, verified = [], set[Path]()
         for kind, directory in self._directories.items():
             if directory is None:
                 continue
@@ -162,10 +162,10 @@ class TorchBackend:
                 raise ValueError(f"{directory} is a checkpoint for {pipeline.kind}, not for {kind}")
             self._pipelines[kind] = pipeline
             content = fingerprint(directory, repositories)
-            marks.append(f"{kind}={content}")
+            contents.append(f"{kind}={content}")
             self._read_lane(kind, directory, content)
         hardware = torch.cuda.get_device_name(self._device) if on_gpu else "cpu"
-        self._identity = f"torch/{torch.__version__} {hardware} preset={self._preset} {' '.join(marks)}"
+        self._identity = f"torch/{torch.__version__} {hardware} preset={self._preset} {' '.join(contents)}"
         self._weights = torch.cuda.memory_allocated(self._device) if on_gpu else 0
 
     def _remover(self) -> BackgroundRemover | None:
@@ -266,9 +266,9 @@ class TorchBackend:
 
     def _request(self, job: Job, pipeline: Pipeline) -> tuple[Request, Lane]:
         """What the engine is asked for, and in which lane. Raises BadSampling."""
-        wish, name = job.sampling, job.sampling.preset or self._preset
+        asked, name = job.sampling, job.sampling.preset or self._preset
         preset = PRESETS.get(name)
-        lane: Lane = "fast" if (wish.lane or (preset.lane if preset else "exact")) == "fast" else "exact"
+        lane: Lane = "fast" if (asked.lane or (preset.lane if preset else "exact")) == "fast" else "exact"
         if lane == "exact":
             structure, latents = self._parameters(job, pipeline)
             return Request(job.seed, structure, latents, prompt=job.prompt, image=job.image), lane
@@ -278,7 +278,7 @@ class TorchBackend:
                 f"no fast lane: this worker's {job.model} checkpoint has no calibration; "
                 "ask for the lane 'exact', or run sn17-trellis calibrate"
             )
-        if (name.removesuffix("-fast-lane"), *wish.steps_and_guidance) != (calibration.preset, *[None] * 4):
+        if (name.removesuffix("-fast-lane"), *asked.steps_and_guidance) != (calibration.preset, *[None] * 4):
             raise BadSampling(
                 f"the fast lane was calibrated for the preset {calibration.preset!r} "
                 "with steps and guidance of its own: ask for no others"
@@ -295,8 +295,8 @@ class TorchBackend:
         ), lane
 
     def _parameters(self, job: Job, pipeline: Pipeline) -> tuple[SamplerParams, SamplerParams]:
-        wish, (structure, latents) = job.sampling, pipeline.defaults
-        name = wish.preset or self._preset
+        asked, (structure, latents) = job.sampling, pipeline.defaults
+        name = asked.preset or self._preset
         if name != FROM_CHECKPOINT:
             if name not in PRESETS:
                 known = ", ".join((*PRESETS, FROM_CHECKPOINT))
@@ -305,8 +305,8 @@ class TorchBackend:
             structure = _overridden(structure, preset.structure_steps, preset.structure_cfg)
             latents = _overridden(latents, preset.latent_steps, preset.latent_cfg)
         return (
-            _overridden(structure, wish.structure_steps, wish.structure_guidance),
-            _overridden(latents, wish.latent_steps, wish.latent_guidance),
+            _overridden(structure, asked.structure_steps, asked.structure_guidance),
+            _overridden(latents, asked.latent_steps, asked.latent_guidance),
         )
 
 

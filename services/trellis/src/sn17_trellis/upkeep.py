@@ -12,7 +12,7 @@ from sn17_contract.kubernetes import EXIT_CODE_RECYCLE
 from sn17_contract.worker import RecycleHow
 from sn17_service import Problem, Service
 
-from sn17_trellis.degradation import Trust
+from sn17_trellis.degradation import Degradation
 from sn17_trellis.guard import Guard, SelfRecycle
 from sn17_trellis.left_alone import LeftAlone
 from sn17_trellis.model_process.lives import Lives
@@ -41,7 +41,7 @@ class Upkeep:
         service: Service,
         settings: WorkerSettings,
         guard: Guard,
-        trust: Trust,
+        degradation: Degradation,
         lives: Lives,
         recycles: SelfRecycle,
         *,
@@ -50,7 +50,7 @@ class Upkeep:
         self._service = service
         self._settings = settings
         self._guard = guard
-        self._trust = trust
+        self._degradation = degradation
         self._lives = lives
         self._recycles = recycles
         self._renewed = False
@@ -98,12 +98,12 @@ class Upkeep:
         self.last_canary = self._service.monotonic()
 
     def _canary_due(self) -> bool:
-        """Every so many tasks, and again and again while degraded: what passes heals the worker."""
+        """Every so many tasks, and again and again while degraded: a pass ends the degradation."""
         every = self._settings.canary_every
         if every and self.tasks_since_canary >= every:
             return True
         seconds = self._service.monotonic() - self.last_canary
-        return self._trust.degraded is not None and seconds >= CANARY_RETRY_SECONDS
+        return self._degradation.degraded is not None and seconds >= CANARY_RETRY_SECONDS
 
     def _swap_if_due(self, *, idle_for: float, job_next: bool = False) -> None:
         lives = self._lives
@@ -143,7 +143,7 @@ class Upkeep:
         lives, held = self._lives, self._service.drain.draining
         if not lives.separate or held or lives.recycling is not None or self._service.stopping is not None:
             return False
-        dead = self._trust.fatal
+        dead = self._degradation.fatal
         why = "a fatal device error" if dead else self._full()
         if why is None:
             return False
@@ -171,7 +171,7 @@ class Upkeep:
         since = self._guard.refusing_since
         last = max(since or 0.0, self._last_job_end, self._service.last_admin_call or 0.0)
         alone = self._service.monotonic() - last
-        if self._recycles.due(alone, refusing=since is not None or self._trust.fatal):
+        if self._recycles.due(alone, refusing=since is not None or self._degradation.fatal):
             self._service.stop(EXIT_CODE_RECYCLE, "self_recycle")
 
     def _recycle(self, how: RecycleHow, reason: str) -> bool:

@@ -26,9 +26,9 @@ from sn17_trellis.backend import (
     UnusableOutput,
 )
 from sn17_trellis.canary import CanaryBook, not_run
-from sn17_trellis.degradation import Trust
+from sn17_trellis.degradation import Degradation
 from sn17_trellis.encode import Encoded, encode, keep
-from sn17_trellis.guard import Guard, Marks, Peak, SelfRecycle
+from sn17_trellis.guard import Guard, Headroom, SelfRecycle, Thresholds
 from sn17_trellis.jobs import Jobs, Running
 from sn17_trellis.life_observer import LifeObserver
 from sn17_trellis.metrics import RecentTasks, WorkerMetrics
@@ -59,7 +59,7 @@ class Worker:
     ) -> None:
         self._service = service
         self._settings = settings
-        self._backend = backend
+        self.backend = backend
         self._log = logging.getLogger("sn17.trellis")
         self._jobs = Jobs()
         self.lives: Lives = lives or OneLife(service.boot_id)
@@ -87,7 +87,7 @@ class Worker:
             clock=service.clock,
         )
         self._guard = Guard(
-            Marks(settings.guard_cleanup_ratio, settings.guard_refuse_ratio),
+            Thresholds(settings.guard_cleanup_ratio, settings.guard_refuse_ratio),
             enabled=settings.guard == "on",
             read=service.read_memory,
             cleanup=self._free,
@@ -102,21 +102,21 @@ class Worker:
             jobs_in_flight=lambda: self._jobs.count,
             failing=lambda: self.lives.failing is not None,
         )
-        self._trust = Trust(CanaryBook(settings.spool_dir / "canary"), self._metrics)
-        self._admission = Admission(service, self._guard, self._trust, self._jobs, self.recent, self.lives)
+        self._judge = Degradation(CanaryBook(settings.spool_dir / "canary"), self._metrics)
+        self._admission = Admission(service, self._guard, self._judge, self._jobs, self.recent, self.lives)
         self._upkeep = Upkeep(
-            service, settings, self._guard, self._trust, self.lives, recycles, random=random.random
+            service, settings, self._guard, self._judge, self.lives, recycles, random=random.random
         )
         self.left_alone = self._upkeep.left_alone
         self.lives.watch(
-            LifeObserver(service, self.recent, self._trust, self._guard, self._upkeep, self._metrics)
+            LifeObserver(service, self.recent, self._judge, self._guard, self._upkeep, self._metrics)
         )
 
     # --- what others see --------------------------------------------------------------------------
 
     @property
     def models(self) -> tuple[str, ...]:
-        return self._backend.models if self._admission.started else ()
+        return self.backend.models if self._admission.started else ()
 
     @property
     def active(self) -> Running | None:
@@ -130,7 +130,7 @@ class Worker:
 
     @property
     def degraded(self) -> str | None:
-        return self._trust.degraded.reason if self._trust.degraded else None
+        return self._judge.degraded.reason if self._judge.degraded else None
 
     @property
     def state(self) -> WorkerState:
@@ -164,10 +164,10 @@ class Worker:
             Problem: it is refused.
         """
         refusal = self.refusal()
-        if refusal is None and running.job.model not in self._backend.models:
+        if refusal is None and running.job.model not in self.backend.models:
             refusal = Problem(
                 Code.BAD_REQUEST,
-                f"this worker has no {running.job.model} model, only: {', '.join(self._backend.models)}",
+                f"this worker has no {running.job.model} model, only: {', '.join(self.backend.models)}",
             )
         if refusal is not None:
             raise refusal
@@ -214,17 +214,17 @@ class Worker:
     def _start(self) -> None:
         clock = self._service.monotonic
         started = clock()
-        self._backend.load()
+        self.backend.load()
         loaded = clock()
-        self._metrics.model = self._backend.identity
-        self._backend.warmup(self._progress_of(None), lambda: self._service.stopping is not None)
+        self._metrics.model = self.backend.identity
+        self.backend.warmup(self._progress_of(None), lambda: self._service.stopping is not None)
         self._metrics.count(GenerationKind.WARMUP, GenerationOutcome.OK)
         self._log.info(
             "backend loaded",
             extra={
-                "backend": self._backend.name,
-                "identity": self._backend.identity,
-                "models": ",".join(self._backend.models),
+                "backend": self.backend.name,
+                "identity": self.backend.identity,
+                "models": ",".join(self.backend.models),
                 "load_seconds": round(loaded - started, 3),
                 "warmup_seconds": round(clock() - loaded, 3),
             },
@@ -269,7 +269,7 @@ class Worker:
             job = (
                 running.job if self.lives.separate else decoded(running.job, self._settings.max_image_pixels)
             )
-            return self._backend.generate(job, self._progress_of(running), running.cancel.is_set)
+            return self.backend.generate(job, self._progress_of(running), running.cancel.is_set)
         except Exception as error:
             raise self._failed(running, error) from error
 
@@ -281,12 +281,12 @@ class Worker:
 
     def run_canary(self) -> Canary:
         """On the worker thread, beside no job."""
-        running = Running(self._backend.canary(), "", self._service.clock())
+        running = Running(self.backend.canary(), "", self._service.clock())
         if not self._claim(running):
             return not_run("a job came first")
         self._upkeep.canary_ran()
         started = self._service.monotonic()
-        peak = Peak(self._service.read_memory)
+        headroom = Headroom(self._service.read_memory)
         try:
             generation = self._generate(running)
             encoded = self._encode(running, generation)
@@ -295,12 +295,12 @@ class Worker:
             return not_run(problem.detail)
         finally:
             self._jobs.drop()
-        peak.look()
+        headroom.look()
         self._observe(running.job, generation, started)
         self._metrics.count(GenerationKind.CANARY, GenerationOutcome.OK)
         if self._settings.guard == "on":
-            peak.say(self._settings.guard_refuse_ratio)
-        verdict = self._trust.canary(self._backend.identity, encoded.quality, encoded.content_digest)
+            headroom.say(self._settings.guard_refuse_ratio)
+        verdict = self._judge.canary(self.backend.identity, encoded.quality, encoded.content_digest)
         encoded.discard()
         return verdict.answer()
 
@@ -313,11 +313,11 @@ class Worker:
         try:
             return encode(generation)
         except UnusableOutput as error:
-            self._trust.canary_unusable()
+            self._judge.canary_unusable()
             raise self._failed(running, error) from error
 
     def _free(self) -> None:
-        self._backend.cleanup()
+        self.backend.cleanup()
         return_heap()
 
     # --- on the tail thread -----------------------------------------------------------------------
@@ -328,7 +328,7 @@ class Worker:
                 raise Cancelled
             running.stage = "encode"
             encoded = encode(generation)
-            self._trust.output(encoded.quality)
+            self._judge.output(encoded.quality)
             stored = keep(self.spool, running, encoded, generation.lane)
         except Exception as error:
             problem = self._failed(running, error)
@@ -360,9 +360,9 @@ class Worker:
         problem, outcome = failure(error)
         self._metrics.count(running.job.kind, outcome)
         if isinstance(error, DeviceError):
-            self._trust.device_failed(error.kind)
+            self._judge.device_failed(error.kind)
         elif isinstance(error, UnusableOutput):
-            self._trust.suspect()
+            self._judge.suspect()
         elif isinstance(error, GpuOutOfMemory | MemoryError):
             self._free()
         elif isinstance(error, Cancelled):

@@ -1,4 +1,4 @@
-"""Where the loader looks for files, and what it says about files that it can not use."""
+"""Where the loader looks for files, and what it says about files that it cannot use."""
 
 from __future__ import annotations
 

@@ -44,11 +44,11 @@ def load(kind: Any, checkpoint: Path) -> Any:
 def test_text_states_are_those_of_the_padded_prompt_without_a_mask(text: Path) -> None:
     """Eight places, padded with the end token: every one of them is attended to."""
     model = transformers.CLIPTextModel.from_pretrained(text / "condition").eval()
-    cond, neg = load(TextConditioner, text).condition("a red cube")
+    cond, uncond = load(TextConditioner, text).condition("a red cube")
     a, red, cube, end = 2, 3, 5, 0
     ids = torch.tensor([[a, red, cube, end, end, end, end, end]])
     torch.testing.assert_close(cond, model(input_ids=ids).last_hidden_state)
-    torch.testing.assert_close(neg, model(input_ids=torch.full((1, 8), end)).last_hidden_state)
+    torch.testing.assert_close(uncond, model(input_ids=torch.full((1, 8), end)).last_hidden_state)
     assert cond.shape == (1, 8, 32)
     normed = model.text_model.final_layer_norm if hasattr(model, "text_model") else model.final_layer_norm
     plain = model(input_ids=ids, output_hidden_states=True).hidden_states[-1]
@@ -92,15 +92,15 @@ def test_image_states_come_before_the_last_norm(image: Path) -> None:
     model = transformers.Dinov2WithRegistersModel.from_pretrained(image / "condition").eval()
     torch.nn.init.normal_(model.layernorm.weight)
     pixels = picture((100, 100), (20, 30, 60, 90))
-    cond, neg = load(ImageConditioner, image).condition(pixels)
+    cond, uncond = load(ImageConditioner, image).condition(pixels)
     x = torch.from_numpy(preprocess(pixels))[None]
     before = model(pixel_values=x, output_hidden_states=True).hidden_states[-1]
     centred = before - before.mean(-1, keepdim=True)
     expected = centred / torch.sqrt(before.var(-1, keepdim=True, correction=0) + 1e-5)
     torch.testing.assert_close(cond, expected)
     assert cond.shape == (1, 1 + 4 + 37 * 37, 32)
-    assert not neg.any()
-    assert neg.shape == cond.shape
+    assert not uncond.any()
+    assert uncond.shape == cond.shape
 
 
 def picture(size: tuple[int, int], box: tuple[int, int, int, int], alpha: int = 255) -> Any:

@@ -22,11 +22,11 @@ def relative(got: Any, expected: Any) -> float:
 
 def test_fast_equals_plain(golden: Any) -> None:
     fast, plain = FastRunner(graphs=False), EagerRunner()
-    cond, neg = golden.tensor("cond"), golden.tensor("neg_cond")
+    cond, uncond = golden.tensor("cond"), golden.tensor("neg_cond")
     params = SamplerParams(**golden.meta["sampler"]["ss"])
     noise = golden.tensor("ss_noise")
     out = [
-        sample(runner.structure(golden.flow, params, cond, neg), noise, params) for runner in (fast, plain)
+        sample(runner.structure(golden.flow, params, cond, uncond), noise, params) for runner in (fast, plain)
     ]
     assert relative(*out) < 2e-5
     params = SamplerParams(**golden.meta["sampler"]["slat"])
@@ -34,7 +34,7 @@ def test_fast_equals_plain(golden: Any) -> None:
         voxels = Voxels(golden.tensor(name), golden.meta["grid"])
         noise = torch.randn(len(voxels), 8, generator=torch.Generator().manual_seed(5))
         out = [
-            sample(runner.latents(golden.latent_flow, params, cond, neg, voxels), noise, params)
+            sample(runner.latents(golden.latent_flow, params, cond, uncond, voxels), noise, params)
             for runner in (fast, plain)
         ]
         assert relative(*out) < 2e-5
@@ -94,7 +94,7 @@ def test_a_recording_that_fails_before_the_work_has_run_is_made_up_for() -> None
         def record(self, work: Any) -> tuple[Any, Any]:
             if not self.recorded:
                 self.recorded += 1
-                raise RuntimeError("a kernel can not be loaded now")
+                raise RuntimeError("a kernel cannot be loaded now")
             return super().record(work)
 
     device, x = Refuses(), torch.zeros(2)
@@ -106,7 +106,7 @@ def test_a_recording_that_fails_before_the_work_has_run_is_made_up_for() -> None
     device.recorded = 0
     replays = Replays(device)
     replays.run(1, lambda: x + 1)
-    with pytest.raises(RuntimeError, match="can not be loaded"):
+    with pytest.raises(RuntimeError, match="cannot be loaded"):
         replays.run(1, lambda: x + 1)
 
 

@@ -104,11 +104,11 @@ def test_where_guidance_ends_nothing_is_carried_on() -> None:
 
 def test_fast_and_plain_leave_out_the_same(golden: Any) -> None:
     params = SamplerParams(**golden.meta["sampler"]["ss"]).override(steps=6)
-    cond, neg, noise = (golden.tensor(name) for name in ("cond", "neg_cond", "ss_noise"))
+    cond, uncond, noise = (golden.tensor(name) for name in ("cond", "neg_cond", "ss_noise"))
     ends = []
     for savings in (EXACT, Savings(full_steps=(0, 3)), Savings(full_steps=(0, 2), unconditional_every=2)):
         out = [
-            sample(runner.structure(golden.flow, params, cond, neg), noise, params, savings=savings)
+            sample(runner.structure(golden.flow, params, cond, uncond), noise, params, savings=savings)
             for runner in (FastRunner(graphs=False), EagerRunner())
         ]
         assert float((out[0] - out[1]).norm() / out[1].norm()) < 2e-5

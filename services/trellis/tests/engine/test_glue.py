@@ -73,8 +73,8 @@ def test_a_request_is_the_reference_from_its_seed_to_its_gaussians(golden: Any) 
 def test_latents_leave_the_sampler_in_the_decoders_scale(golden: Any) -> None:
     pipeline = pipeline_of(golden)
     grid = Voxels(golden.tensor("coords"), golden.meta["grid"])
-    cond, neg = golden.tensor("cond"), golden.tensor("neg_cond")
-    out = pipeline.sample_latents(golden.tensor("slat_noise"), cond, neg, grid, params_of(golden, "slat"))
+    cond, uncond = golden.tensor("cond"), golden.tensor("neg_cond")
+    out = pipeline.sample_latents(golden.tensor("slat_noise"), cond, uncond, grid, params_of(golden, "slat"))
     golden.check("slat_sampled", out)
 
 
@@ -87,11 +87,11 @@ def test_a_voxel_is_occupied_from_a_logit_above_zero(golden: Any) -> None:
 
 def test_a_second_request_with_other_steps_has_its_own_times(golden: Any) -> None:
     fast, plain = FastRunner(graphs=False), EagerRunner()
-    cond, neg = golden.tensor("cond"), golden.tensor("neg_cond")
+    cond, uncond = golden.tensor("cond"), golden.tensor("neg_cond")
     noise = golden.tensor("ss_noise")
     for params in (SamplerParams(steps=3), SamplerParams(steps=3, rescale_t=3.0), SamplerParams(steps=2)):
         fast_out, plain_out = (
-            sample(runner.structure(golden.flow, params, cond, neg), noise, params)
+            sample(runner.structure(golden.flow, params, cond, uncond), noise, params)
             for runner in (fast, plain)
         )
         assert float((fast_out - plain_out).norm() / plain_out.norm()) < 2e-5

@@ -152,9 +152,9 @@ def test_latents_and_gaussians_of_any_size(latents: Any, decoder: Any, count: in
     fast, eager = FastRunner(), EagerRunner()
     voxels = shell(count, 64, GPU)
     noise = torch.randn(len(voxels), 8, device=GPU)
-    cond, neg = condition(3)
+    cond, uncond = condition(3)
     params = SamplerParams(steps=4, cfg_strength=1.0, cfg_interval=(0.8, 1.0), rescale_t=3.0)
-    out = [sample(r.latents(latents, params, cond, neg, voxels), noise, params) for r in (fast, eager)]
+    out = [sample(r.latents(latents, params, cond, uncond, voxels), noise, params) for r in (fast, eager)]
     assert relative(*out) < 3e-3
     raw = [r.gaussians(decoder, out[0], voxels) for r in (fast, eager)]
     assert raw[0].shape == (len(voxels), 448)
@@ -164,12 +164,12 @@ def test_latents_and_gaussians_of_any_size(latents: Any, decoder: Any, count: in
 @torch.inference_mode()
 def test_graphs_end_with_their_request_and_their_memory_is_used_again(latents: Any) -> None:
     runner = FastRunner()
-    cond, neg = condition(3)
+    cond, uncond = condition(3)
 
     def run(count: int) -> None:
         voxels = shell(count, 64, GPU)
         noise = torch.randn(len(voxels), 8, device=GPU)
-        sample(runner.latents(latents, PARAMS, cond, neg, voxels), noise, PARAMS)
+        sample(runner.latents(latents, PARAMS, cond, uncond, voxels), noise, PARAMS)
 
     run(20_000)
     held = torch.cuda.memory_reserved()

@@ -22,7 +22,7 @@ from sn17_trellis.torch_backend import bundled_checkpoint
 
 @pytest.fixture
 def ended(tmp_path: Path) -> Callable[..., tuple[int, str, str]]:
-    """Runs a worker that can not start; its exit code, the words it leaves to the kubelet, and its log."""
+    """Runs a worker that cannot start; its exit code, the words it leaves to the kubelet, and its log."""
 
     def run(**settings: str) -> tuple[int, str, str]:
         words = tmp_path / "termination-log"

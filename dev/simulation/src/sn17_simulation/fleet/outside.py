@@ -31,7 +31,7 @@ class Crash(BaseException):
     """The operator's process ended here."""
 
 
-class SimHost:
+class SimCluster:
     """The API server: versions, conflicts, evictions. ``crash_after`` outside calls the operator dies."""
 
     def __init__(self, world: World) -> None:
@@ -173,7 +173,7 @@ class SimHost:
 class SimAdmin:
     """The workers' admin endpoints, with crashes on both sides of each effect."""
 
-    def __init__(self, world: World, host: SimHost) -> None:
+    def __init__(self, world: World, host: SimCluster) -> None:
         self.world = world
         self.host = host
         self.locked = False

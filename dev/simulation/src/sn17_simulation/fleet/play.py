@@ -13,7 +13,7 @@ from sn17_operator.core.model import UserCordon
 from sn17_operator.telemetry import Telemetry
 
 from sn17_simulation.fleet.cluster import World
-from sn17_simulation.fleet.outside import Crash, SimAdmin, SimHost
+from sn17_simulation.fleet.outside import Crash, SimAdmin, SimCluster
 from sn17_simulation.fleet.scrape import SimMetrics
 from sn17_simulation.fleet.worker import SimWorker
 
@@ -33,7 +33,7 @@ class Simulation:
         lives: bool = False,
     ) -> None:
         self.world = World(count, spec or SPEC, guard=guard, lives=lives)
-        self.host = SimHost(self.world)
+        self.host = SimCluster(self.world)
         self.admin = SimAdmin(self.world, self.host)
         self.operator = operator
         self.crashes = 0

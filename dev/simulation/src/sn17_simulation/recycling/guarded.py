@@ -12,8 +12,8 @@ from sn17_contract.http import Code, WorkerState
 from sn17_contract.worker import RecycleHow, RecycleOutcome
 from sn17_service import MemoryReading, Problem, Service
 from sn17_service.drain import DrainLease
-from sn17_trellis.degradation import Trust
-from sn17_trellis.guard import Guard, Marks, SelfRecycle
+from sn17_trellis.degradation import Degradation
+from sn17_trellis.guard import Guard, SelfRecycle, Thresholds
 from sn17_trellis.model_process.lives import Lives
 from sn17_trellis.model_process.room import Measures, Terms, job_must_wait, no_room, not_worth_it
 from sn17_trellis.settings import WorkerSettings
@@ -220,11 +220,11 @@ class Core:
 
     def __init__(self, world: World, machine: Machine, book: Path) -> None:
         self._world, self._machine = world, machine
-        self.trust = Doubts()
+        self.degradation = Doubts()
         self.lives = Lifetimes(world, machine)
         self.lives.belongs(self)
         self.guard = Guard(
-            Marks(SETTINGS.guard_cleanup_ratio, SETTINGS.guard_refuse_ratio),
+            Thresholds(SETTINGS.guard_cleanup_ratio, SETTINGS.guard_refuse_ratio),
             enabled=True,
             read=self.read_memory,
             cleanup=lambda: None,
@@ -243,7 +243,7 @@ class Core:
 
     def renew(self) -> None:
         """Another service process."""
-        self.trust.fatal = False
+        self.degradation.fatal = False
         self.drain = DrainLease(self.monotonic)
         self.exiting = False
         self.guard.new_life()
@@ -251,7 +251,7 @@ class Core:
             cast(Service, self),
             SETTINGS,
             self.guard,
-            cast(Trust, self.trust),
+            cast(Degradation, self.degradation),
             cast(Lives, self.lives),
             self._recycles,
             random=self._random,
@@ -274,7 +274,7 @@ class Core:
         self.exiting = True
 
     def new_life(self) -> None:
-        self.trust.fatal = False
+        self.degradation.fatal = False
         self.guard.new_life()
         self.upkeep.policy.new_life()
 
@@ -296,7 +296,7 @@ class Core:
             return WorkerState.DRAINING
         if self.lives.recycling is RecycleHow.REPLACE:
             return WorkerState.WARMING
-        if self.trust.fatal:
+        if self.degradation.fatal:
             return WorkerState.DEGRADED
         return WorkerState.READY if self.guard.refusing_since is None else WorkerState.REFUSING
 
@@ -308,8 +308,8 @@ class Guarded(Caretaker):
 
     def begin(self, world: World) -> None:
         super().begin(world)
-        self._books = tempfile.TemporaryDirectory()
-        folder = Path(self._books.name)
+        self._canaries = tempfile.TemporaryDirectory()
+        folder = Path(self._canaries.name)
         self.cores = [Core(world, m, folder / str(m.index)) for m in world.machines]
 
     def state(self, machine: Machine) -> WorkerState:
@@ -363,7 +363,7 @@ class Guarded(Caretaker):
 
     def device_full(self, machine: Machine) -> None:
         """The device's error is fatal to the model process; the service says so and takes no more jobs."""
-        self.cores[machine.index].trust.fatal = True
+        self.cores[machine.index].degradation.fatal = True
         self.world.tell(machine)
 
     def hangs(self, machine: Machine) -> None:

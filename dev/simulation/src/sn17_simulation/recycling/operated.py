@@ -17,7 +17,7 @@ from sn17_operator.core.plan import Act, Plan, Step
 from sn17_operator.core.planner import plan
 from sn17_operator.core.policy import judge_all
 from sn17_operator.core.readings import Monitoring, Signal
-from sn17_operator.tracker import Note, Notes
+from sn17_operator.tracker import PodRecord, Tracker
 from sn17_service import Problem
 from sn17_trellis.model_process.room import Measures
 
@@ -52,13 +52,13 @@ class Scraped:
             kept = self.series[signal] = deque(maxlen=int(SPANS[signal] / TICK) + 1)
         kept.append((at, value))
 
-    def mark(self, marks: dict[str, Kept], signal: Signal, name: str, at: float) -> None:
+    def see(self, seen: dict[str, Kept], signal: Signal, name: str, at: float) -> None:
         """A sample of an information series."""
-        if name not in marks:
-            for old in list(marks)[:-1]:
-                del marks[old]
-            marks[name] = deque(maxlen=int(SPANS[signal] / TICK) + 1)
-        marks[name].append((at, 1.0))
+        if name not in seen:
+            for old in list(seen)[:-1]:
+                del seen[old]
+            seen[name] = deque(maxlen=int(SPANS[signal] / TICK) + 1)
+        seen[name].append((at, 1.0))
 
     def raw(self, now: float) -> Raw:
         """What the operator's queries give."""
@@ -84,7 +84,7 @@ class Operated(Guarded):
         super().begin(world)
         self.pods = {m.index: self._pod(m) for m in world.machines}
         self.scraped = {m.index: Scraped() for m in world.machines}
-        self.notes = Notes()
+        self.tracker = Tracker()
         self.known = Fleet((), WORKERS)
         self.told: dict[str, float] = {}
         """Words that people hear, and when they first did, seconds after the start."""
@@ -137,18 +137,20 @@ class Operated(Guarded):
             pod = self.pods[machine.index] = replace(pod, ready=ready and core.guard.refusing_since is None)
             evidence = attribute(self.scraped[machine.index].raw(world.now), pod.started_at, {})
             seen.append((pod, evidence))
-        workers = tuple(self.notes.worker(*each, world.now) for each in judge_all(SPEC, seen, monitoring))
+        workers = tuple(self.tracker.worker(*each, world.now) for each in judge_all(SPEC, seen, monitoring))
         self.known = replace(self.known, workers=workers)
-        thought = plan(SPEC, self.known, world.now)
-        self.known = replace(self.known, evictions=thought.evictions, storm_at=thought.storm_at)
-        self._hear(thought)
-        for step in thought.steps:
+        planned = plan(SPEC, self.known, world.now)
+        self.known = replace(
+            self.known, evictions=planned.evictions, short_circuit_at=planned.short_circuit_at
+        )
+        self._hear(planned)
+        for step in planned.steps:
             self._take(step)
         self._count_taken()
 
-    def _hear(self, thought: Plan) -> None:
+    def _hear(self, planned: Plan) -> None:
         at = self.world.now
-        for word in {str(b.reason) for b in thought.blocked} | {str(s.reason) for s in thought.steps}:
+        for word in {str(b.reason) for b in planned.blocked} | {str(s.reason) for s in planned.steps}:
             self.told.setdefault(word, at)
 
     def _scrape(self, machine: Machine) -> None:
@@ -160,8 +162,8 @@ class Operated(Guarded):
         if not up:
             scraped.canary = None
             return
-        scraped.mark(scraped.boots, Signal.BOOT, machine.boot_id, now)
-        scraped.mark(scraped.lives, Signal.LIFE, machine.life_id, now)
+        scraped.see(scraped.boots, Signal.BOOT, machine.boot_id, now)
+        scraped.see(scraped.lives, Signal.LIFE, machine.life_id, now)
         terms = core.lives.terms()
         add(Signal.MODEL_PROCESSES, now, 2.0 if machine.second else 1.0)
         if terms is not None:
@@ -183,7 +185,7 @@ class Operated(Guarded):
         add(Signal.DRAINING_USER, now, 0.0)
         card = "card" if machine.bad_card else f"{machine.canary_factor:.3f}"
         scraped.canary = f"model/{card}"
-        scraped.doubt = DegradedReason.DEVICE_ERROR.value if core.trust.fatal else None
+        scraped.doubt = DegradedReason.DEVICE_ERROR.value if core.degradation.fatal else None
 
     def _count_taken(self) -> None:
         for machine in self.world.machines:
@@ -197,7 +199,7 @@ class Operated(Guarded):
         machine = next(m for m in self.world.machines if self.pods[m.index].uid == step.uid)
         pod = self.pods[machine.index]
         pod = self.pods[machine.index] = replace(pod, intent=step.intent, history=step.history)
-        note, core = self.notes.of(pod), self.cores[machine.index]
+        note, core = self.tracker.of(pod), self.cores[machine.index]
         if not step.silent:
             self.world.result.note(f"operator: {step.reason}")
         if step.act is Act.EVICT:
@@ -205,7 +207,7 @@ class Operated(Guarded):
         elif machine.state is State.UP:
             self._act(step, machine, core, note)
 
-    def _act(self, step: Step, machine: Machine, core: Core, note: Note) -> None:
+    def _act(self, step: Step, machine: Machine, core: Core, note: PodRecord) -> None:
         now = self.world.now
         match step.act:
             case Act.CORDON | Act.RENEW:
@@ -237,14 +239,14 @@ class Operated(Guarded):
             case _:
                 pass
 
-    def _lease(self, machine: Machine, core: Core, note: Note) -> None:
+    def _lease(self, machine: Machine, core: Core, note: PodRecord) -> None:
         self._taken.add(machine.index)
         core.drain.hold(LeaseOwner.OPERATOR, "", LEASE)
         note.asked_at = self.world.now if note.asked_at is None else note.asked_at
         note.leased, note.drained = True, machine.job is None
         self.world.tell(machine)
 
-    def _canary_ran(self, note: Note, passed: bool) -> None:
+    def _canary_ran(self, note: PodRecord, passed: bool) -> None:
         note.canary = CanaryResult(self.world.now, passed)
 
     def _out_of_grace(self, machine: Machine, version: int) -> None:
@@ -252,7 +254,7 @@ class Operated(Guarded):
             self.world.interrupt(machine)
             self.leave(machine)
 
-    def _recycle(self, step: Step, machine: Machine, core: Core, note: Note) -> None:
+    def _recycle(self, step: Step, machine: Machine, core: Core, note: PodRecord) -> None:
         intent, lives = step.intent, core.lives
         assert intent is not None
         assert intent.life_id is not None

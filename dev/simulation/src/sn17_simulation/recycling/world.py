@@ -70,7 +70,7 @@ class Caretaker:
         """A job will never end."""
 
     def device_full(self, machine: Machine) -> None:
-        """A job ended for want of device memory; a single process ends with it."""
+        """A job ended without enough device memory; a single process ends with it."""
         self.world.kill(machine, "device")
 
 

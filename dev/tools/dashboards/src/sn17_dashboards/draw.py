@@ -43,7 +43,7 @@ LINES_IN_LEGEND = 9
 LEGEND_COLUMNS = 5
 """Of the board's 24, at the right of a graph."""
 TICKS = (5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400)
-"""Distances of the time axis's marks, in seconds."""
+"""Distances of the time axis's ticks, in seconds."""
 DAY = 86400.0
 NAN = float("nan")
 
@@ -90,7 +90,7 @@ def _draw(
         rows, 24, left=0.045, right=0.995, top=1 - 0.5 / height, bottom=0.005, hspace=0, wspace=0
     )
     figure.suptitle(board["title"], color=INK, fontsize=13, x=0.01, ha="left", y=1 - 0.1 / height, va="top")
-    marks = _moments(board, client, variables, window)
+    moments = _moments(board, client, variables, window)
     for index, annotation in enumerate(board["annotations"]["list"]):
         said = f"\u250a {annotation['name'].lower()}"
         place = {"x": 0.99 - 0.09 * index, "y": 1 - 0.15 / height, "ha": "right", "va": "top"}
@@ -118,7 +118,7 @@ def _draw(
             now = window.end - 2 * window.step
             _numbers(axes, panel, [line for line in lines if line[0].samples[-1][0] >= now])
         else:
-            _graph(axes, panel, lines, window, marks)
+            _graph(axes, panel, lines, window, moments)
     name = board["uid"].removeprefix("sn17-")
     _save(figure, into / f"{name}.png")
     return empty

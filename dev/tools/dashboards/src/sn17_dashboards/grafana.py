@@ -120,7 +120,7 @@ def _target(query: Query, index: int, *, instant: bool) -> prometheus.Dataquery:
 def _thresholds(panel: Panel) -> dashboards.ThresholdsConfig:
     steps = [models.Threshold(value=None, color=panel.base)]
     # The encoder writes a threshold of the chart as text, which the chart turns into a number.
-    steps += [models.Threshold(value=cast(float, mark.value), color=mark.colour) for mark in panel.marks]
+    steps += [models.Threshold(value=cast(float, step.value), color=step.colour) for step in panel.steps]
     return dashboards.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(steps)
 
 
@@ -133,7 +133,7 @@ def _number(panel: Panel) -> stat.Panel:
         .unit(panel.unit)
         .no_value("no data")
         .thresholds(_thresholds(panel))
-        .color_mode(common.BigValueColorMode.VALUE if panel.marks else common.BigValueColorMode.NONE)
+        .color_mode(common.BigValueColorMode.VALUE if panel.steps else common.BigValueColorMode.NONE)
         .graph_mode(common.BigValueGraphMode.NONE)
         .text_mode(common.BigValueTextMode.VALUE_AND_NAME)
         .reduce_options(common_builders.ReduceDataOptions().calcs(["lastNotNull"]))
@@ -170,7 +170,7 @@ def _table(panel: Panel) -> table.Panel:
         target = _target(query, index, instant=True).format(PromQueryFormat.TABLE)
         builder = builder.with_target(target)
         settings = [DynamicConfigValue(id_val="unit", value=query.unit or panel.unit)]
-        if panel.marks and (query.unit or panel.unit) == panel.unit:
+        if panel.steps and (query.unit or panel.unit) == panel.unit:
             settings.append(DynamicConfigValue(id_val="custom.cellOptions", value={"type": "color-text"}))
         builder = builder.override_by_name(query.legend, settings)
     return builder

@@ -49,7 +49,7 @@ class Threshold:
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class ColourStep:
     """From ``value`` on, in the panel's unit, things have this colour."""
 
     value: float | Threshold
@@ -58,7 +58,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One picture. ``marks`` begin at the second colour: below the first mark stands ``base``.
+    """One picture. ``steps`` begin at the second colour: below the first step stands ``base``.
 
     A table has a row per label set and a column per query, named by the query's legend; its first column
     shows the label ``key``.
@@ -70,7 +70,7 @@ class Panel:
     queries: tuple[Query, ...]
     kind: Literal["lines", "bars", "number", "table"] = "lines"
     base: Literal["green", "red", "text"] = "text"
-    marks: tuple[Mark, ...] = ()
+    steps: tuple[ColourStep, ...] = ()
     minimum: float | None = 0
     maximum: float | None = None
     width: int = 12

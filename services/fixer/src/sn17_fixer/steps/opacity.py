@@ -1,4 +1,4 @@
-"""Repairs of the opacity column, each for one kind of damage that leaves its own mark."""
+"""Repairs of the opacity column, each for one kind of damage that leaves its own pattern."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from sn17_fixer.impute import local_logits
 from sn17_fixer.model import CLAMP_LOGIT, Repair, Step
 from sn17_fixer.rows import good_rows
 
-#: The least log-scale that SPZ stores; stands in for a thickness of exactly zero.
+#: The least log-scale that SPZ stores; replaces a thickness of exactly zero.
 LOWEST_LOG_SCALE = -10.0
 
 

@@ -25,8 +25,8 @@ from sn17_gateway.storage.rows import (
 #: For the column ``free_at`` of a complete task; any time beyond all others.
 _FAR: Final = 1e15
 _SWEEP_AT_ONCE: Final = 500
-_TASK_MARKS: Final = ", ".join("?" for _ in TASK_COLUMNS.split(", "))
-_DELIVERY_MARKS: Final = ", ".join("?" for _ in DELIVERY_COLUMNS.split(", "))
+_TASK_PLACEHOLDERS: Final = ", ".join("?" for _ in TASK_COLUMNS.split(", "))
+_DELIVERY_PLACEHOLDERS: Final = ", ".join("?" for _ in DELIVERY_COLUMNS.split(", "))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Store:
             usage = await _usage(tx, allowance, task)
             limit = admit(allowance, usage)
             if limit is None:
-                sql = f"INSERT INTO tasks ({TASK_COLUMNS}, free_at) VALUES ({_TASK_MARKS}, 0)"
+                sql = f"INSERT INTO tasks ({TASK_COLUMNS}, free_at) VALUES ({_TASK_PLACEHOLDERS}, 0)"
                 await tx.fetch(sql, *task_values(task))
             if limit is None and request is not None:
                 await tx.fetch("INSERT INTO requests VALUES (?, ?, ?)", request.name, request.digest, task.id)
@@ -117,7 +117,9 @@ class Store:
                     continue
                 changed = hand_out(task, worker, self._new_token(), now, lease_seconds)
                 delivery = changed.deliveries[-1]
-                sql = f"INSERT INTO deliveries ({DELIVERY_COLUMNS}, task) VALUES ({_DELIVERY_MARKS}, ?)"
+                sql = (
+                    f"INSERT INTO deliveries ({DELIVERY_COLUMNS}, task) VALUES ({_DELIVERY_PLACEHOLDERS}, ?)"
+                )
                 await tx.fetch(sql, *delivery_values(delivery), task.id)
                 await _save_times(tx, changed, now)
                 given.append((changed, delivery))

@@ -186,7 +186,7 @@ class WorkerClient:
         )
 
     async def cancel(self, url: str, key: str) -> None:
-        """Ask it to stop a job that nobody waits for; if it can not be reached it does not matter."""
+        """Ask it to stop a job that nobody waits for; if it cannot be reached it does not matter."""
         with contextlib.suppress(aiohttp.ClientError, OSError, asyncio.TimeoutError):
             async with self._session.delete(
                 f"{url}/v1/jobs/{quote(key)}", timeout=within(self._poll_timeout), allow_redirects=False

@@ -122,12 +122,12 @@ def break_even(rate: float, penalty: float) -> float:
 def choose(s: Situation, outlook: Outlook, evidence: Evidence) -> Choice:
     """Submit, try another seed, or skip."""
     belief = evidence.belief(s.signal, threshold=s.threshold, now=s.now)
-    mark = outlook.break_even
-    hopeless = evidence.surely_below(s.signal, mark, threshold=s.threshold, now=s.now)
+    least = outlook.break_even
+    hopeless = evidence.surely_below(s.signal, least, threshold=s.threshold, now=s.now)
     recent = evidence.recent(s.signal)
-    better = hopeless and recent >= mark
+    better = hopeless and recent >= least
     figures = (
-        f"{s.signal}: chance {belief.mean:.2f} ({belief.weight:.0f} verdicts), pays from {mark:.2f} at"
+        f"{s.signal}: chance {belief.mean:.2f} ({belief.weight:.0f} verdicts), pays from {least:.2f} at"
         f" {outlook.rate * 3600:.1f} accepted an hour"
     )
     seen = evidence.classes.get(s.signal)
@@ -165,11 +165,11 @@ def _try_every(seen: Seen | None) -> int:
     return int(min(TRY_EVERY, 2.0 ** min(10, rejections + 1)))
 
 
-def lowest_score(evidence: Evidence, *, threshold: float, mark: float, now: float) -> float:
+def lowest_score(evidence: Evidence, *, threshold: float, least: float, now: float) -> float:
     """The lowest validation score that is handed in for sure as things stand (1 for none)."""
     good = (
         score
         for score, signal in score_signals()
-        if not evidence.surely_below(signal, mark, threshold=threshold, now=now)
+        if not evidence.surely_below(signal, least, threshold=threshold, now=now)
     )
     return min(good, default=1.0)

@@ -10,7 +10,7 @@ from typing import Any, Final
 from sn17_miner.core.clock_offset import Offset
 from sn17_miner.core.evidence import Evidence
 from sn17_miner.core.gate import Outlook
-from sn17_miner.core.timing import Policy
+from sn17_miner.core.timing import Timing
 
 _BLEND: Final = 0.2
 _LONGEST_IDLE: Final = 10.0
@@ -39,7 +39,7 @@ class Learned:
     """What the quality gate saw of this validator."""
 
     @classmethod
-    def fresh(cls, policy: Policy) -> Learned:
+    def fresh(cls, policy: Timing) -> Learned:
         """Nothing learned yet: the defaults validators are shipped with."""
         evidence = Evidence(policy.evidence_half_life)
         return cls(policy.throttle, 0.6, policy.base_cooldown, policy.penalty, evidence=evidence)
@@ -105,7 +105,7 @@ class Learned:
         return json.dumps(values)
 
     @classmethod
-    def load(cls, text: str, policy: Policy) -> Learned:
+    def load(cls, text: str, policy: Timing) -> Learned:
         """Read what ``dump`` wrote; an unreadable or foreign text is as good as nothing learned."""
         try:
             values: dict[str, Any] = json.loads(text)

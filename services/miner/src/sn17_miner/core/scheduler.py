@@ -15,7 +15,7 @@ from sn17_contract.tasks import Phase
 from sn17_protocol import Neuron
 
 from sn17_miner.core.learning import Learned
-from sn17_miner.core.timing import Policy
+from sn17_miner.core.timing import Timing
 from sn17_miner.core.verdict import Standing
 
 _WAITING = frozenset({Phase.COOLING, Phase.RESTING})
@@ -95,7 +95,7 @@ class SyncReport:
 class Scheduler:
     """See the module. ``miner_hotkey`` is never asked; ``always`` are asked whatever their stake."""
 
-    policy: Policy
+    policy: Timing
     rng: Random
     miner_hotkey: str
     quarantine: frozenset[str] = frozenset()

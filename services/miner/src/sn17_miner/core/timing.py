@@ -1,4 +1,4 @@
-"""The miner's time constants and marks, in one place, scalable by one factor."""
+"""The miner's time constants and thresholds, in one place, scalable by one factor."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _UNSCALED: Final = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class Timing:
     """Seconds, except where a name says otherwise. The first group repeats what validators are configured
     with by default; the miner learns the real values from their answers as far as those tell them.
     """
@@ -45,7 +45,7 @@ class Policy:
     jitter: float = 0.2
     max_seeds: int = 3
 
-    def scaled(self, factor: float) -> Policy:
+    def scaled(self, factor: float) -> Timing:
         """The constants of the protocol multiplied by ``factor``: for a network that runs in fast motion."""
         times = {f.name: getattr(self, f.name) * factor for f in fields(self) if f.name not in _UNSCALED}
         return replace(self, **times)

@@ -45,8 +45,8 @@ class JournalWriter(JournalReader):
 
     def _save(self, record: ValidatorRecord) -> None:
         values = tuple(getattr(record, f.name) for f in fields(ValidatorRecord))
-        marks = ", ".join("?" * len(values))
-        self._db.execute(f"INSERT OR REPLACE INTO validators VALUES ({marks})", values)  # noqa: S608
+        placeholders = ", ".join("?" * len(values))
+        self._db.execute(f"INSERT OR REPLACE INTO validators VALUES ({placeholders})", values)  # noqa: S608
 
     def _expect_attempt(self, attempt: Attempt, state: AttemptState) -> None:
         if self._attempt(attempt.task, attempt.number).state is not state:

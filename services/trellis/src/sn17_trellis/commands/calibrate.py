@@ -46,7 +46,7 @@ class Sample:
     """One prompt under way: its condition and absence, and the noise of both stages."""
 
     cond: Tensor
-    neg: Tensor
+    uncond: Tensor
     noise: Tensor
     generator: torch.Generator
 
@@ -108,7 +108,7 @@ class _Recorder:
 
     def __init__(self, pipeline: Pipeline, of: Sample, params: SamplerParams) -> None:
         self._flow, self._times = pipeline.flow, timesteps(params, of.noise.device)
-        self._conditions = (of.cond, of.neg)
+        self._conditions = (of.cond, of.uncond)
         self.seen: list[Tensor] = []
 
     def branches(self, x: Tensor, step: int, count: int, *, cached: bool = False) -> tuple[Tensor, ...]:
@@ -155,13 +155,13 @@ def calibrate(
     assert isinstance(pipeline.conditioner, TextConditioner)
     samples = []
     for seed, prompt in enumerate(prompts):
-        cond, neg = pipeline.conditioner.condition(prompt)
+        cond, uncond = pipeline.conditioner.condition(prompt)
         generator = torch.Generator().manual_seed(seed)
-        samples.append(Sample(cond, neg, pipeline.structure_noise(generator), generator))
+        samples.append(Sample(cond, uncond, pipeline.structure_noise(generator), generator))
 
     def structures(params: SamplerParams, savings: Savings) -> list[Tensor]:
         return [
-            pipeline.sample_structure(each.noise, each.cond, each.neg, params, savings=savings)
+            pipeline.sample_structure(each.noise, each.cond, each.uncond, params, savings=savings)
             for each in samples
         ]
 
@@ -173,7 +173,7 @@ def calibrate(
 
     def slats(params: SamplerParams, savings: Savings) -> list[Tensor]:
         return [
-            pipeline.sample_latents(noise, each.cond, each.neg, grid, params, savings=savings)
+            pipeline.sample_latents(noise, each.cond, each.uncond, grid, params, savings=savings)
             for each, noise, grid in zip(samples, noises, voxels, strict=True)
         ]
 

@@ -35,10 +35,10 @@ class _Blocks:
     def __init__(self, flow: StructureFlow | LatentFlow) -> None:
         self._t_embedder = flow.t_embedder
         self._blocks = [FusedBlock(block) for block in flow.blocks if isinstance(block, ModulatedBlock)]
-        self.dtype = flow.torso
+        self.dtype = flow.transformer_dtype
 
     def time_embeddings(self, times: Tensor) -> Tensor:
-        """[steps, C] in the torso's dtype."""
+        """[steps, C] in the transformer's dtype."""
         out: Tensor = self._t_embedder(times).to(self.dtype)
         return out
 
@@ -93,14 +93,14 @@ class _StructureState:
         self._table: Tensor | None = None
         self._table_key: SamplerParams | None = None
 
-    def bind(self, params: SamplerParams, cond: Tensor, neg: Tensor) -> _StructureVelocity:
+    def bind(self, params: SamplerParams, cond: Tensor, uncond: Tensor) -> _StructureVelocity:
         """Tables of one request. The order of branches is condition, absence."""
         if self._table is None or self._table_key != params:
             self._table = self._blocks.modulations(
                 self._blocks.time_embeddings(timesteps(params, cond.device))
             )
             self._table_key = params
-        fresh = self._blocks.keys_values(torch.cat([cond, neg]))
+        fresh = self._blocks.keys_values(torch.cat([cond, uncond]))
         held = self._keys_values
         if held and held[0][0].shape == fresh[0][0].shape:
             for (key, value), (new_key, new_value) in zip(held, fresh, strict=True):
@@ -165,7 +165,7 @@ class _LatentVelocity:
     """One request: one object's voxels, one condition, one time sequence."""
 
     def __init__(
-        self, state: _LatentState, params: SamplerParams, cond: Tensor, neg: Tensor, voxels: Voxels
+        self, state: _LatentState, params: SamplerParams, cond: Tensor, uncond: Tensor, voxels: Voxels
     ) -> None:
         self._state = state
         blocks, flow = state.blocks, state.flow
@@ -174,7 +174,7 @@ class _LatentVelocity:
         scales = [block.emb_layers(t_emb) for block in (*state.input_blocks, *state.out_blocks)]
         self._widths = [scale.shape[1] for scale in scales]
         self._embeddings = torch.cat(scales, dim=1)
-        self._keys_values = blocks.keys_values(torch.cat([cond, neg]))
+        self._keys_values = blocks.keys_values(torch.cat([cond, uncond]))
         grids = flow.levels(voxels)
         self._coarse: list[Coarsening] = [grid.coarse for grid in grids[:-1]]
         self._tables = [LevelTables.of(grid, has_coarse=grid is not grids[-1]) for grid in grids]
@@ -233,19 +233,19 @@ class FastRunner:
         self._latents: dict[LatentFlow, _LatentState] = {}
         self._decoders: dict[GaussianDecoder, FusedGaussianDecoder] = {}
 
-    def structure(self, flow: StructureFlow, params: SamplerParams, cond: Tensor, neg: Tensor) -> Velocity:
+    def structure(self, flow: StructureFlow, params: SamplerParams, cond: Tensor, uncond: Tensor) -> Velocity:
         """Velocity of the structure latent; one request per flow at a time."""
         if flow not in self._structure:
             self._structure[flow] = _StructureState(flow, self._memory)
-        return self._structure[flow].bind(params, cond, neg)
+        return self._structure[flow].bind(params, cond, uncond)
 
     def latents(
-        self, flow: LatentFlow, params: SamplerParams, cond: Tensor, neg: Tensor, voxels: Voxels
+        self, flow: LatentFlow, params: SamplerParams, cond: Tensor, uncond: Tensor, voxels: Voxels
     ) -> Velocity:
         """Velocity of the structured latents of one object."""
         if flow not in self._latents:
             self._latents[flow] = _LatentState(flow, self._memory)
-        return _LatentVelocity(self._latents[flow], params, cond, neg, voxels)
+        return _LatentVelocity(self._latents[flow], params, cond, uncond, voxels)
 
     def gaussians(self, decoder: GaussianDecoder, latents: Tensor, voxels: Voxels) -> Tensor:
         """Raw channels of each voxel's gaussians."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sn17_trellis.engine import fused
 from sn17_trellis.engine.gaussians import GaussianDecoder, WindowBlock
-from sn17_trellis.engine.layers import HeadNorm, position_embedding, torso_dtype
+from sn17_trellis.engine.layers import HeadNorm, position_embedding, transformer_dtype
 from sn17_trellis.engine.voxels import Voxels, window_ids
 
 
@@ -64,7 +64,7 @@ class FusedGaussianDecoder:
     def __init__(self, decoder: GaussianDecoder) -> None:
         self._decoder = decoder
         self._blocks = [_FusedWindowBlock(b) for b in decoder.blocks if isinstance(b, WindowBlock)]
-        self._dtype = torso_dtype(decoder.blocks)
+        self._dtype = transformer_dtype(decoder.blocks)
         width = decoder.config.model_channels
         self._zeros = torch.zeros(width, device=decoder.offset_perturbation.device)
 

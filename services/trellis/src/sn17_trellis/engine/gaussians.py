@@ -15,7 +15,7 @@ from sn17_trellis.engine.layers import (
     LayerNorm32,
     SelfAttention,
     position_embedding,
-    torso_dtype,
+    transformer_dtype,
 )
 from sn17_trellis.engine.voxels import Padding, Voxels, window_ids
 
@@ -160,7 +160,7 @@ class GaussianDecoder(nn.Module):
 
     def forward(self, latents: Tensor, voxels: Voxels) -> Tensor:
         h = self.input_layer(latents) + position_embedding(voxels.coords[:, 1:], self.config.model_channels)
-        h = h.to(torso_dtype(self.blocks))
+        h = h.to(transformer_dtype(self.blocks))
         windows = self.windows(voxels)
         for index, block in enumerate(self.blocks):
             h = block(h, windows[index % 2])

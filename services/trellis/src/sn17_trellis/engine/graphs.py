@@ -18,7 +18,7 @@ from torch import Tensor
 class GraphMemory:
     """Device memory that graphs made one after the other share.
 
-    A graph of its own keeps the memory in use while no other does: the allocator can not take up again a pool
+    A graph of its own keeps the memory in use while no other does: the allocator cannot take up again a pool
     that has gone idle. `free` lets go of it; graphs alive then keep what they need.
     """
 
@@ -99,7 +99,7 @@ class Graph(Protocol):
 class Replays:
     """One piece of work per key, recorded when it is wanted a second time; the first time it simply runs.
 
-    The first run compiles kernels, which can not be recorded. `seen` holds the keys that have run before: who
+    The first run compiles kernels, which cannot be recorded. `seen` holds the keys that have run before: who
     hands it on to the next of these has it record at once. The work reads tensors that stay in place. Without
     memory for graphs it simply runs every time.
     """

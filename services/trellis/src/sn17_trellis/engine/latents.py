@@ -7,7 +7,7 @@ import torch.nn.functional as fn
 from torch import Tensor, nn
 
 from sn17_trellis.engine.config import LatentFlowConfig
-from sn17_trellis.engine.layers import ModulatedBlock, TimestepEmbedder, position_embedding, torso_dtype
+from sn17_trellis.engine.layers import ModulatedBlock, TimestepEmbedder, position_embedding, transformer_dtype
 from sn17_trellis.engine.sparse import SparseResBlock
 from sn17_trellis.engine.voxels import Padding, Voxels
 
@@ -48,9 +48,9 @@ class LatentFlow(nn.Module):
         self.out_layer = nn.Linear(levels[0] if levels else channels, config.out_channels)
 
     @property
-    def torso(self) -> torch.dtype:
+    def transformer_dtype(self) -> torch.dtype:
         """Dtype of the transformer's weights and tokens."""
-        return torso_dtype(self.blocks)
+        return transformer_dtype(self.blocks)
 
     def levels(self, voxels: Voxels) -> list[Voxels]:
         """The voxels of every level, finest first; the last is the transformer's."""
@@ -61,15 +61,15 @@ class LatentFlow(nn.Module):
 
     def position(self, voxels: Voxels) -> Tensor:
         """Position embedding of the transformer's tokens, in its dtype."""
-        return position_embedding(voxels.coords[:, 1:], self.config.model_channels).to(self.torso)
+        return position_embedding(voxels.coords[:, 1:], self.config.model_channels).to(self.transformer_dtype)
 
     def head(self, h: Tensor) -> Tensor:
-        """The final norm stays in the torso's dtype; the output is float32."""
+        """The final norm stays in the transformer's dtype; the output is float32."""
         out: Tensor = self.out_layer(fn.layer_norm(h, h.shape[-1:]).float())
         return out
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor, voxels: Voxels) -> Tensor:
-        h = self.input_layer(x).to(self.torso)
+        h = self.input_layer(x).to(self.transformer_dtype)
         t_emb, cond = self.t_embedder(t).to(h.dtype), cond.to(h.dtype)
         grids = self.levels(voxels)
         level, skips = 0, []

@@ -187,6 +187,6 @@ def position_embedding(coords: Tensor, channels: int) -> Tensor:
     return fn.pad(out, (0, channels - out.shape[1]))
 
 
-def torso_dtype(blocks: nn.ModuleList) -> torch.dtype:
+def transformer_dtype(blocks: nn.ModuleList) -> torch.dtype:
     """The dtype a transformer's blocks keep their tokens in: that of their large weights."""
     return blocks[0].get_parameter("mlp.mlp.0.weight").dtype

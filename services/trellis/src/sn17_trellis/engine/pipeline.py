@@ -123,17 +123,17 @@ class Pipeline:
         # Of times 1, 0.9, 0.75 and 0.5 two are guided: what is recorded is recorded at its second run.
         params = SamplerParams(steps=4, cfg_strength=1.0, cfg_interval=(0.8, 1.0), rescale_t=3.0)
         generator = torch.Generator().manual_seed(0)
-        cond, neg = self.conditioner.example()
+        cond, uncond = self.conditioner.example()
 
         def progress(*_: object) -> None:
             pause()
 
         noise = self.structure_noise(generator)
-        latent = self.sample_structure(noise, cond, neg, params, progress=progress)
+        latent = self.sample_structure(noise, cond, uncond, params, progress=progress)
         self.decoder(latent)
         pause()
         noise = self.latent_noise(generator, voxels)
-        latents = self.sample_latents(noise, cond, neg, voxels, params, progress=progress)
+        latents = self.sample_latents(noise, cond, uncond, voxels, params, progress=progress)
         pause()
         raw = self.runner.gaussians(self.gaussian_decoder, latents, voxels)
         self.to_host(self.gaussian_decoder.represent(raw, voxels).pack())
@@ -158,10 +158,10 @@ class Pipeline:
         seconds: dict[str, float] = {}
         generator = torch.Generator().manual_seed(request.seed)
         with self._timed("condition", seconds, progress):
-            cond, neg = self.condition(request)
+            cond, uncond = self.condition(request)
         with self._timed("structure", seconds):
             latent = self.sample_structure(
-                *(self.structure_noise(generator), cond, neg, request.structure),
+                *(self.structure_noise(generator), cond, uncond, request.structure),
                 progress=progress,
                 savings=request.structure_savings,
             )
@@ -170,7 +170,7 @@ class Pipeline:
         with self._timed("latents", seconds):
             noise = self.latent_noise(generator, voxels)
             latents = self.sample_latents(
-                *(noise, cond, neg, voxels, request.latents),
+                *(noise, cond, uncond, voxels, request.latents),
                 progress=progress,
                 savings=request.latent_savings,
             )
@@ -206,14 +206,14 @@ class Pipeline:
         self,
         noise: Tensor,
         cond: Tensor,
-        neg: Tensor,
+        uncond: Tensor,
         params: SamplerParams,
         *,
         progress: Progress = lambda *_: None,
         savings: Savings = EXACT,
     ) -> Tensor:
         """Structure latent [1, C, r, r, r]."""
-        velocity = self.runner.structure(self.flow, params, cond, neg)
+        velocity = self.runner.structure(self.flow, params, cond, uncond)
         return sample(
             velocity, noise, params, lambda step, steps: progress("structure", step, steps), savings
         )
@@ -234,7 +234,7 @@ class Pipeline:
         self,
         noise: Tensor,
         cond: Tensor,
-        neg: Tensor,
+        uncond: Tensor,
         voxels: Voxels,
         params: SamplerParams,
         *,
@@ -242,7 +242,7 @@ class Pipeline:
         savings: Savings = EXACT,
     ) -> Tensor:
         """Structured latents [N, C], in the decoder's scale."""
-        velocity = self.runner.latents(self.latent_flow, params, cond, neg, voxels)
+        velocity = self.runner.latents(self.latent_flow, params, cond, uncond, voxels)
         out = sample(velocity, noise, params, lambda step, steps: progress("latents", step, steps), savings)
         return out * out.new_tensor(self.normalization.std) + out.new_tensor(self.normalization.mean)
 

@@ -18,12 +18,12 @@ from sn17_trellis.engine.voxels import Voxels
 class Runner(Protocol):
     """Makes velocities out of the two flows of one pipeline."""
 
-    def structure(self, flow: StructureFlow, params: SamplerParams, cond: Tensor, neg: Tensor) -> Velocity:
+    def structure(self, flow: StructureFlow, params: SamplerParams, cond: Tensor, uncond: Tensor) -> Velocity:
         """Velocity of the structure latent."""
         ...
 
     def latents(
-        self, flow: LatentFlow, params: SamplerParams, cond: Tensor, neg: Tensor, voxels: Voxels
+        self, flow: LatentFlow, params: SamplerParams, cond: Tensor, uncond: Tensor, voxels: Voxels
     ) -> Velocity:
         """Velocity of the structured latents of one object."""
         ...
@@ -50,12 +50,12 @@ class _EagerVelocity:
         flow: StructureFlow | LatentFlow,
         times: Tensor,
         cond: Tensor,
-        neg: Tensor,
+        uncond: Tensor,
         voxels: Voxels | None,
     ) -> None:
         self._flow = flow
         self._times = times
-        self._conditions = (cond, neg)
+        self._conditions = (cond, uncond)
         self._voxels = voxels
         self._deep = (DeepBlocks(), DeepBlocks())
 
@@ -75,16 +75,16 @@ class _EagerVelocity:
 class EagerRunner:
     """Calls the modules as they are.
 
-    Several objects at a time: one row of `cond` and `neg` for each, and their voxels in one set.
+    Several objects at a time: one row of `cond` and `uncond` for each, and their voxels in one set.
     """
 
-    def structure(self, flow: StructureFlow, params: SamplerParams, cond: Tensor, neg: Tensor) -> Velocity:
-        return _EagerVelocity(flow, timesteps(params, cond.device), cond, neg, None)
+    def structure(self, flow: StructureFlow, params: SamplerParams, cond: Tensor, uncond: Tensor) -> Velocity:
+        return _EagerVelocity(flow, timesteps(params, cond.device), cond, uncond, None)
 
     def latents(
-        self, flow: LatentFlow, params: SamplerParams, cond: Tensor, neg: Tensor, voxels: Voxels
+        self, flow: LatentFlow, params: SamplerParams, cond: Tensor, uncond: Tensor, voxels: Voxels
     ) -> Velocity:
-        return _EagerVelocity(flow, timesteps(params, cond.device), cond, neg, voxels)
+        return _EagerVelocity(flow, timesteps(params, cond.device), cond, uncond, voxels)
 
     def gaussians(self, decoder: GaussianDecoder, latents: Tensor, voxels: Voxels) -> Tensor:
         out: Tensor = decoder(latents, voxels)

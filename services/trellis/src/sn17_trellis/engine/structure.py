@@ -14,7 +14,7 @@ from sn17_trellis.engine.layers import (
     ModulatedBlock,
     TimestepEmbedder,
     position_embedding,
-    torso_dtype,
+    transformer_dtype,
 )
 
 
@@ -54,14 +54,14 @@ class StructureFlow(nn.Module):
         self.register_buffer("pos_emb", position_embedding(grid, channels))
 
     @property
-    def torso(self) -> torch.dtype:
+    def transformer_dtype(self) -> torch.dtype:
         """Dtype of the transformer's weights and tokens."""
-        return torso_dtype(self.blocks)
+        return transformer_dtype(self.blocks)
 
     def embed(self, x: Tensor) -> Tensor:
         """Latent grid to tokens [B, r^3, C], x-major, with positions."""
         tokens: Tensor = self.input_layer(x.flatten(2).transpose(1, 2)) + self.pos_emb
-        return tokens.to(self.torso)
+        return tokens.to(self.transformer_dtype)
 
     def head(self, h: Tensor) -> Tensor:
         """Tokens back to a grid, in float32."""

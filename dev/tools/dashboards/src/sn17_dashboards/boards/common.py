@@ -1,4 +1,4 @@
-"""Marks and annotations that several boards share."""
+"""Thresholds and annotations that several boards share."""
 
 from __future__ import annotations
 
@@ -11,35 +11,43 @@ from sn17_dashboards.boards.thresholds import (
     SUCCESS_GOOD,
     SUCCESS_LEAST,
 )
-from sn17_dashboards.model import Annotation, Colour, Mark, Query, Threshold, increase, selected
+from sn17_dashboards.model import Annotation, Colour, ColourStep, Query, Threshold, increase, selected
 
 TARGETS = {"least": SUCCESS_LEAST, "expected": SUCCESS_EXPECTED, "good": SUCCESS_GOOD}
 TARGET_COLOURS: tuple[Colour, ...] = ("orange", "yellow", "green")
-TARGET_MARKS = tuple(Mark(at, colour) for at, colour in zip(TARGETS.values(), TARGET_COLOURS, strict=True))
+TARGET_STEPS = tuple(
+    ColourStep(at, colour) for at, colour in zip(TARGETS.values(), TARGET_COLOURS, strict=True)
+)
 TARGET_LINES = tuple(
-    Query(f"vector({mark.value})", f"{name} target", mark.colour)
-    for name, mark in zip(TARGETS, TARGET_MARKS, strict=True)
+    Query(f"vector({step.value})", f"{name} target", step.colour)
+    for name, step in zip(TARGETS, TARGET_STEPS, strict=True)
 )
 
 WORKERS = 'job="trellis"'
 LIMIT = f"max({selected(Metric.MEMORY_LIMIT, WORKERS)})"
-GUARD_MARKS: dict[str, Colour] = {"refuse": "purple", "cleanup": "blue"}
-OPERATOR_MARKS: dict[str, tuple[Threshold, Colour]] = {
+GUARD_THRESHOLDS: dict[str, Colour] = {"refuse": "purple", "cleanup": "blue"}
+OPERATOR_THRESHOLDS: dict[str, tuple[Threshold, Colour]] = {
     "emergency": (EMERGENCY, "orange"),
     "high": (CORDON, "yellow"),
 }
 """Shares of the limit at which the operator acts (the SN17Miner's rules.memory)."""
 
 
-def _guard_mark(name: str) -> str:
+def _guard_threshold(name: str) -> str:
     ratio = selected(Metric.MEMORY_MARK_RATIO, f'{WORKERS},mark="{name}"')
     return f"max({ratio}) * scalar({LIMIT})"
 
 
-WALL = (
+MEMORY_LIMITS = (
     Query(LIMIT, "memory limit", "red"),
-    *(Query(f"{at} * {LIMIT}", f"operator: {name}", colour) for name, (at, colour) in OPERATOR_MARKS.items()),
-    *(Query(_guard_mark(name), f"worker's guard: {name}", colour) for name, colour in GUARD_MARKS.items()),
+    *(
+        Query(f"{at} * {LIMIT}", f"operator: {name}", colour)
+        for name, (at, colour) in OPERATOR_THRESHOLDS.items()
+    ),
+    *(
+        Query(_guard_threshold(name), f"worker's guard: {name}", colour)
+        for name, colour in GUARD_THRESHOLDS.items()
+    ),
 )
 
 ACTIONS = f"{Metric.ACTIONS}_total"

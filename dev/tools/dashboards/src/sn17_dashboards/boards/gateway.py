@@ -5,7 +5,7 @@ from __future__ import annotations
 from sn17_contract.metrics import Metric
 
 from sn17_dashboards.boards.thresholds import GATEWAY_WAIT
-from sn17_dashboards.model import Board, Mark, Panel, Query, increase, quantile, selected
+from sn17_dashboards.model import Board, ColourStep, Panel, Query, increase, quantile, selected
 
 TASKS = f"{Metric.GATEWAY_TASKS}_total"
 RESULTS = f"{Metric.GATEWAY_RESULTS}_total"
@@ -24,7 +24,7 @@ GATEWAY = Board(
             (Query(f"sum({selected(Metric.READY, GATEWAY_JOB)})", "replicas"),),
             kind="number",
             base="red",
-            marks=(Mark(1, "green"),),
+            steps=(ColourStep(1, "green"),),
             width=6,
             height=5,
         ),
@@ -35,7 +35,7 @@ GATEWAY = Board(
             (Query(f"max({selected(Metric.GATEWAY_OLDEST_WAIT)})", "wait"),),
             kind="number",
             base="green",
-            marks=(Mark(GATEWAY_WAIT, "red"),),
+            steps=(ColourStep(GATEWAY_WAIT, "red"),),
             width=6,
             height=5,
         ),
@@ -53,7 +53,7 @@ GATEWAY = Board(
                 Query(quantile(0.5, Metric.GATEWAY_WAIT, "release"), "p50"),
                 Query(quantile(0.95, Metric.GATEWAY_WAIT, "release"), "p95"),
             ),
-            marks=(Mark(GATEWAY_WAIT, "red"),),
+            steps=(ColourStep(GATEWAY_WAIT, "red"),),
         ),
         Panel(
             "From pull to result",

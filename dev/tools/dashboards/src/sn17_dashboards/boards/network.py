@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from sn17_contract.metrics import Metric
 
-from sn17_dashboards.model import VALIDATORS_DOOR, Board, Mark, Panel, Query, increase, quantile, selected
+from sn17_dashboards.model import (
+    VALIDATORS_DOOR,
+    Board,
+    ColourStep,
+    Panel,
+    Query,
+    increase,
+    quantile,
+    selected,
+)
 
 GATEWAYS = VALIDATORS_DOOR.replace("=", "!=")
 
@@ -20,7 +29,7 @@ NETWORK = Board(
             (Query(f"max({selected(Metric.REGISTERED)})", "registered"),),
             kind="number",
             base="red",
-            marks=(Mark(1, "green"),),
+            steps=(ColourStep(1, "green"),),
             width=5,
             height=5,
         ),
@@ -40,7 +49,7 @@ NETWORK = Board(
             (Query(f"max({selected(Metric.PRUNE_POSITION)})", "miners"),),
             kind="number",
             base="red",
-            marks=(Mark(5, "yellow"), Mark(20, "green")),
+            steps=(ColourStep(5, "yellow"), ColourStep(20, "green")),
             width=5,
             height=5,
         ),
@@ -74,11 +83,11 @@ NETWORK = Board(
             "s",
             (Query(f"max({selected(Metric.CHAIN_SNAPSHOT_AGE)})", "age"),),
             base="green",
-            marks=(Mark(1800, "yellow"), Mark(3600, "red")),
+            steps=(ColourStep(1800, "yellow"), ColourStep(3600, "red")),
         ),
         Panel(
             "Scores of accepted tasks",
-            "Half of them score above the line.",
+            "The median of the window.",
             "none",
             (Query(quantile(0.5, Metric.TASK_SCORE, "validator"), "{{validator}}"),),
             maximum=1,
@@ -118,7 +127,7 @@ NETWORK = Board(
                 Query(quantile(0.95, Metric.COOLDOWN_IDLE, "validator"), "{{validator}} p95"),
             ),
             base="green",
-            marks=(Mark(1, "yellow"), Mark(5, "red")),
+            steps=(ColourStep(1, "yellow"), ColourStep(5, "red")),
         ),
         Panel(
             "Tasks in the journal",

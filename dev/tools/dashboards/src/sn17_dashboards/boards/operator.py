@@ -5,7 +5,7 @@ from __future__ import annotations
 from sn17_contract.metrics import Metric
 
 from sn17_dashboards.boards.common import ACTIONS, RECYCLES, RESTARTS
-from sn17_dashboards.model import Board, Mark, Panel, Query, increase, quantile, selected
+from sn17_dashboards.model import Board, ColourStep, Panel, Query, increase, quantile, selected
 
 OTHERS = 'job!="trellis"'
 
@@ -70,7 +70,7 @@ OPERATOR = Board(
             "s",
             (Query(f"max by (pod) ({selected(Metric.TICK_AGE)})", "{{pod}}"),),
             base="green",
-            marks=(Mark(30, "yellow"), Mark(60, "red")),
+            steps=(ColourStep(30, "yellow"), ColourStep(60, "red")),
         ),
         Panel(
             "Tick duration",

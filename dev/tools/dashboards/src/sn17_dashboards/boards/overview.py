@@ -6,12 +6,12 @@ from sn17_contract.metrics import Metric
 
 from sn17_dashboards.boards.common import (
     CHECKPOINTS,
+    MEMORY_LIMITS,
     RECYCLES,
     RESTARTS,
     TARGET_LINES,
-    TARGET_MARKS,
+    TARGET_STEPS,
     UPGRADES,
-    WALL,
     WORKERS,
 )
 from sn17_dashboards.boards.thresholds import ACCEPTANCE_GAUSSIANS, DEGRADED_GAUSSIANS
@@ -20,7 +20,7 @@ from sn17_dashboards.model import (
     VALIDATORS_DOOR,
     Board,
     Colour,
-    Mark,
+    ColourStep,
     Panel,
     Query,
     increase,
@@ -87,7 +87,7 @@ OVERVIEW = Board(
             kind="table",
             key="validator",
             base="red",
-            marks=TARGET_MARKS,
+            steps=TARGET_STEPS,
             minimum=None,
             width=24,
             height=6,
@@ -98,7 +98,7 @@ OVERVIEW = Board(
             "percentunit",
             (Query(SUCCESS, "{{validator}}"), *TARGET_LINES),
             base="red",
-            marks=TARGET_MARKS,
+            steps=TARGET_STEPS,
             maximum=1,
         ),
         Panel(
@@ -138,7 +138,7 @@ OVERVIEW = Board(
                 Query("vector(30)", "free of cost below", "gray"),
             ),
             base="green",
-            marks=(Mark(30, "yellow"), Mark(60, "red")),
+            steps=(ColourStep(30, "yellow"), ColourStep(60, "red")),
         ),
         Panel(
             "Memory against the limit",
@@ -149,7 +149,7 @@ OVERVIEW = Board(
                     f"max by (pod) ({selected(Metric.MEMORY_UNRECLAIMABLE, WORKERS)})",
                     "{{pod}}",
                 ),
-                *WALL,
+                *MEMORY_LIMITS,
             ),
         ),
         Panel(
@@ -163,7 +163,7 @@ OVERVIEW = Board(
                 Query(f"vector({ACCEPTANCE_GAUSSIANS})", "acceptance mean", "green"),
             ),
             base="red",
-            marks=(Mark(DEGRADED_GAUSSIANS, "yellow"), Mark(ACCEPTANCE_GAUSSIANS, "green")),
+            steps=(ColourStep(DEGRADED_GAUSSIANS, "yellow"), ColourStep(ACCEPTANCE_GAUSSIANS, "green")),
         ),
         Panel(
             "Workers",

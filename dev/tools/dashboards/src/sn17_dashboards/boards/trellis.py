@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from sn17_contract.metrics import Metric
 
-from sn17_dashboards.boards.common import CHECKPOINTS, RECYCLES, RESTARTS, WALL, WORKERS
+from sn17_dashboards.boards.common import CHECKPOINTS, MEMORY_LIMITS, RECYCLES, RESTARTS, WORKERS
 from sn17_dashboards.boards.thresholds import ACCEPTANCE_SECONDS, CANARY_DRIFT
-from sn17_dashboards.model import Board, Mark, Panel, Query, increase, quantile, selected
+from sn17_dashboards.model import Board, ColourStep, Panel, Query, increase, quantile, selected
 
 TASK = 'kind="task"'
 GENERATIONS = selected(f"{Metric.GENERATIONS}_total", TASK)
@@ -37,7 +37,7 @@ TRELLIS = Board(
                 Query(f"vector({ACCEPTANCE_SECONDS})", "acceptance limit", "red"),
             ),
             base="green",
-            marks=(Mark(ACCEPTANCE_SECONDS, "red"),),
+            steps=(ColourStep(ACCEPTANCE_SECONDS, "red"),),
         ),
         Panel(
             "Gaussians of an asset",
@@ -64,7 +64,10 @@ TRELLIS = Board(
             "Unreclaimable memory",
             "By worker, against the limit and the thresholds below it.",
             "bytes",
-            (Query(f"max by (pod) ({selected(Metric.MEMORY_UNRECLAIMABLE, WORKERS)})", "{{pod}}"), *WALL),
+            (
+                Query(f"max by (pod) ({selected(Metric.MEMORY_UNRECLAIMABLE, WORKERS)})", "{{pod}}"),
+                *MEMORY_LIMITS,
+            ),
         ),
         Panel(
             "Working set",
@@ -74,14 +77,14 @@ TRELLIS = Board(
         ),
         Panel(
             "Canary drift",
-            "The worker's fixed-seed canary against its first one; every statistic is scaled to the mark.",
+            "The worker's fixed-seed canary against its first one, scaled to one threshold.",
             "percentunit",
             (
                 Query(f"max by (pod) ({selected(Metric.CANARY_DRIFT)})", "{{pod}}"),
                 Query(f"vector({CANARY_DRIFT})", "drift", "red"),
             ),
             base="green",
-            marks=(Mark(CANARY_DRIFT, "red"),),
+            steps=(ColourStep(CANARY_DRIFT, "red"),),
         ),
         Panel(
             "Out of service",

@@ -1,4 +1,4 @@
-"""The cluster as host of the workers: SN17Miners, Deployments, pods, evictions, Events."""
+"""The cluster in which the workers run: SN17Miners, Deployments, pods, evictions, Events."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COMPONENT = "sn17-operator"
 RELIST_TICKS = 20
 
 
-class KubeHost:
+class KubeCluster:
     """API calls per tick: one Deployment per SN17Miner, what is written, and every 20th tick two lists."""
 
     def __init__(
@@ -86,8 +86,10 @@ class KubeHost:
 
     async def target(self, miner: Miner, now: float) -> Target:
         """The Deployment's workers, its progress, and what a person must still supply."""
-        mates = self._mates(miner)
-        miner_pods = tuple(sorted(raw["metadata"]["name"] for raw in mates if _component(raw) == "miner"))
+        release_pods = self._release_pods(miner)
+        miner_pods = tuple(
+            sorted(raw["metadata"]["name"] for raw in release_pods if _component(raw) == "miner")
+        )
         try:
             deployment = await self._api.request(
                 "GET", self._path("apis/apps/v1", "deployments", miner.spec.target_ref.name)
@@ -95,7 +97,7 @@ class KubeHost:
         except ApiError as error:
             if error.status != 404:
                 raise
-            return Target((), None, None, await self._missing(miner, mates, (), now), miner_pods)
+            return Target((), None, None, await self._missing(miner, release_pods, (), now), miner_pods)
         selector = (deployment.get("spec") or {}).get("selector") or {}
         pods = tuple(
             sorted(
@@ -109,7 +111,7 @@ class KubeHost:
             )
         )
         progress = objects.rollout(deployment)
-        missing = await self._missing(miner, mates, pods, now)
+        missing = await self._missing(miner, release_pods, pods, now)
         made = int((deployment.get("status") or {}).get("replicas") or 0)
         return Target(
             pods, progress.replicas, progress, missing, miner_pods, made, objects.selector_text(selector)
@@ -128,7 +130,7 @@ class KubeHost:
                 )
         return known[1]
 
-    def _mates(self, miner: Miner) -> list[dict[str, Any]]:
+    def _release_pods(self, miner: Miner) -> list[dict[str, Any]]:
         """Pods of the same release."""
         if miner.instance is None:
             return []
@@ -139,12 +141,12 @@ class KubeHost:
         ]
 
     async def _missing(
-        self, miner: Miner, mates: Sequence[Mapping[str, Any]], pods: Sequence[Pod], now: float
+        self, miner: Miner, release_pods: Sequence[Mapping[str, Any]], pods: Sequence[Pod], now: float
     ) -> Missing | None:
-        for raw in mates:
+        for raw in release_pods:
             if (found := objects.missing_in_status(raw)) is not None and not _is_ready(raw):
                 return found
-        for raw in mates:
+        for raw in release_pods:
             if _component(raw) != "miner" or _is_ready(raw):
                 continue
             words = objects.waits_for_configuration(raw)
