@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from kubectl_fake import fake_kubectl, reaches
 from sn17.up.gateway import KEY_FILE
 from sn17_http import own_request
 from sn17_splats import read_splat
@@ -269,6 +270,24 @@ def test_the_gateway_of_a_run_on_this_machine_is_found_with_its_key(
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
     assert len(read_splat((tmp_path / "a-red-cube.ply").read_bytes())) == 64
+
+
+def test_the_gateway_of_a_release_is_reached_by_a_port_forward(
+    gateway: GatewayProcess, tmp_path: Path
+) -> None:
+    fake_kubectl(tmp_path, tmp_path / "asked", gateway.ports["port"])
+    where = {**reaches(tmp_path), "SN17_GATEWAY_URL": ""}
+    with Worker(gateway, lambda prompt: splat_bytes()) as worker:
+        command = ["a red cube", "--release", "sn17", "-o", "cube.spz"]
+        code, out, error = run(gateway, tmp_path, *command, **where)
+        assert code == 0, error
+        assert "64 gaussians" in out
+        code, _, error = run(gateway, tmp_path, "a cube", "--release", "nowhere", **where)
+        assert (code, error.count("\n")) == (2, 1)
+    asked = [json.loads(line) for line in (tmp_path / "asked").read_text().splitlines()]
+    assert "app.kubernetes.io/instance=sn17,app.kubernetes.io/component=gateway" in asked[0]
+    assert asked[1][:5] == ["port-forward", "--namespace", "ns-own", "pod/sn17-0", ":8404"]
+    assert len(worker.seen) == 1
 
 
 def test_what_a_worker_makes_that_is_no_splat_is_not_written(gateway: GatewayProcess, tmp_path: Path) -> None:

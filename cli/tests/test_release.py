@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
-import stat
 import subprocess
 import sys
 import threading
@@ -16,31 +14,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kubectl_fake import fake_kubectl, reaches
 from sn17_contract.tasks import Outcome, TaskKind
 from sn17_miner.journal.journal import Journal
 from sn17_miner.journal.views import list_tasks, open_story
 from sn17_splats import Splats, encode_spz, read_splat
-
-KUBECTL = """#!{python}
-# Answers as kubectl does for one release, and notes what it was asked.
-import json, os, signal, sys
-with open({log!r}, "a") as log:
-    log.write(json.dumps(sys.argv[1:]) + "\\n")
-pod = {{"metadata": {{"name": "sn17-miner-0"}}}}
-mount = {{"name": "admin-token", "secret": {{"secretName": "sn17-admin-token"}}}}
-words = sys.argv[1:]
-if words[0] == "port-forward":
-    print("Forwarding from 127.0.0.1:{port} -> 9090", flush=True)
-    signal.pause()
-elif "nowhere" in " ".join(words):
-    print(json.dumps({{"items": []}}))
-elif words[1] == "pods":
-    print(json.dumps({{"items": [pod]}}))
-elif words[1] == "secret":
-    print(json.dumps({{"data": {{"token": {token!r}}}}}))
-else:
-    print(json.dumps({{"items": [{{"spec": {{"template": {{"spec": {{"volumes": [mount]}}}}}}}}]}}))
-"""
 
 
 def spz() -> bytes:
@@ -93,24 +71,10 @@ class Release:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        kubectl = folder / "bin" / "kubectl"
-        kubectl.parent.mkdir()
-        token = base64.b64encode(b"secret").decode()
-        port = self.server.server_port
-        kubectl.write_text(KUBECTL.format(python=sys.executable, log=str(self.log), port=port, token=token))
-        kubectl.chmod(kubectl.stat().st_mode | stat.S_IXUSR)
-        for name in ("own", "other"):
-            context = {"name": name, "context": {"cluster": "k", "user": "u", "namespace": f"ns-{name}"}}
-            config = {"current-context": name, "contexts": [context], "clusters": [], "users": []}
-            (folder / f"{name}.yaml").write_text(json.dumps(config))
+        fake_kubectl(folder, self.log, self.server.server_port)
 
     def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        env = {
-            **os.environ,
-            "PATH": f"{self.folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
-            "KUBECONFIG": str(self.folder / "own.yaml"),
-            **environment,
-        }
+        env = {**os.environ, **reaches(self.folder), **environment}
         command = [sys.executable, "-m", "sn17", *arguments]
         return subprocess.run(
             command, env=env, cwd=self.folder, capture_output=True, text=True, timeout=120, check=False

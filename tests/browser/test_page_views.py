@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from page_miner import NOW, splats, task, worker
-from page_rig import Rig
+from page_rig import WAIT_MS, Rig
 from page_steps import complaints, download, look, shown, until_it_looks_other, until_text
 from sn17_bench.browser import renderer_mib
 from sn17_splats import decode_spz, encode_spz, read_ply
@@ -170,6 +170,7 @@ async def test_two_hundred_assets_are_listed_and_drawn_as_they_come_into_sight(
 async def test_seven_hundred_thousand_gaussians_are_shown(browser: Browser, page: Page, served: Rig) -> None:
     served.miner.tasks = [task(1)]
     served.miner.assets = {1: encode_spz(splats(700_000))}
+    page.set_default_timeout(3 * WAIT_MS)
     await page.emulate_media(reduced_motion="reduce")
     await page.goto(served.url)
     assert await shown(page, drawn=False) == "700,000"

@@ -7,7 +7,9 @@ no KEDA run here. SN17_SCALE_DOWNS says how many scale-downs there are: few by d
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+from datetime import datetime
 
 import pytest
 from sn17_cluster.client import CommandError
@@ -51,16 +53,34 @@ def lost(stack: Stack) -> list[object]:
 
 
 def interrupted(release: Release) -> list[object]:
-    """Workers that did not end by themselves, and generations that the miner lost with theirs."""
-    ends = [
-        (pod["metadata"]["name"], end["exitCode"], end["reason"])
-        for pod in release.pods.objects()
-        if pod["metadata"]["labels"].get("app.kubernetes.io/component") == "trellis"
-        for end in terminations(pod)
-        if end["exitCode"] != 0
-    ]
+    """Workers that did not end by themselves, and generations that were cut off.
+
+    A worker may end between the miner's last look at it and the task it was chosen for; the miner then finds
+    nobody there and moves the task, which interrupts no job.
+    """
+    killed, ends = set(), set()
+    for pod in release.pods.objects():
+        if pod["metadata"]["labels"].get("app.kubernetes.io/component") != "trellis":
+            continue
+        for end in terminations(pod):
+            ends.add((pod["status"].get("podIP", ""), datetime.fromisoformat(end["finishedAt"]).timestamp()))
+            if end["exitCode"] != 0:
+                killed.add((pod["metadata"]["name"], end["exitCode"], end["reason"]))
     log = release.stack.cluster.kubectl("logs", "sn17-miner-0", "-n", release.stack.namespace)
-    return [*ends, *(line for line in log.splitlines() if "generation failed" in line)]
+    pulled: dict[int, float] = {}
+    cut = []
+    for line in log.splitlines():
+        if '"task"' not in line:
+            continue
+        said = json.loads(line)
+        at = datetime.fromisoformat(said["time"]).timestamp()
+        if said["message"] == "task pulled":
+            pulled[said["task"]] = at
+        elif said["message"].startswith("generation failed"):
+            since = pulled[said["task"]]
+            if any(ip and ip in said["worker"] and since < end + 1 <= at for ip, end in ends):
+                cut.append(said["message"])
+    return [*killed, *cut]
 
 
 def all_ended(stack: Stack, before: int) -> bool:

@@ -25,3 +25,24 @@ def test_commit_and_date_are_those_of_the_file() -> None:
         source = (found.get("rows") or [{}])[0] if name.startswith("chaos-") else found
         assert commit == (source.get("commit", "")[:7] or "-"), name
         assert date == (source.get("date", "")[:10] or "-"), name
+
+
+def kill_sentence() -> str:
+    """What docs/gateway.md says of the run in which everything is killed."""
+    found = json.loads((BENCH / "results/gateway-kills.json").read_text())
+    kills = found["kills"]
+    workers = [count for name, count in kills.items() if name.startswith("worker ")]
+    journal = found["journal"]
+    return (
+        f"{found['tasks']:,} tasks through a gateway on Postgres, a miner and {len(workers)} workers, with"
+        f" `kill -9` for the gateway {kills['gateway']} times, Postgres {kills['postgres']}, the miner"
+        f" {kills['miner']} and workers {sum(workers)} times: {found['lost']} lost;"
+        f" {journal['tasks_sent_more_than_once']} were delivered more than once, each time the same bytes;"
+        f" {found['answers_with_other_bytes']} of {found['fetched_again']:,} repeated answers differed"
+        f" (`gateway-kills.json`)."
+    )
+
+
+def test_the_docs_say_of_the_kill_run_what_its_file_says() -> None:
+    text = " ".join((BENCH.parents[1] / "docs/gateway.md").read_text().split())
+    assert kill_sentence() in text, f"docs/gateway.md should say: {kill_sentence()}"

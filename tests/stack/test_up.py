@@ -13,7 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from sn17_http import own_request
+from PIL import Image, ImageDraw
+from sn17_splats import read_splat
 
 #: Proxies that nothing answers at, of a kind that no client can use: local runs must not look at them.
 PROXIES = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy"), "socks5://127.0.0.1:9")
@@ -60,29 +61,71 @@ def test_a_leaking_model_process_is_renewed_at_work_and_no_task_is_lost(tmp_path
     assert sick["memory_peak_bytes"] < sick["memory_limit_bytes"]
 
 
-@pytest.mark.timeout(240)
+def _generate(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "sn17", "generate", *arguments, "--state-dir", str(folder / "run")]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def _generated(folder: Path, *arguments: str) -> tuple[int, str, str]:
+    done = _generate(folder, *arguments)
+    out, error = done.communicate(timeout=400)
+    return done.returncode, out, error
+
+
+def _generates(folder: Path) -> None:
+    """The command's ways, against a stack whose miner does the work."""
+    prompts = ["a red cube", "two small blue stars on a plate", "a wooden treasure chest"]
+    (folder / "prompts").write_text("\n".join(prompts))
+    code, out, error = _generated(folder, "--prompts", "prompts", "-o", "made", "--spz", "--seed", "7")
+    assert (code, out) == (0, "3 of 3 made\n"), error
+    assert "made (3 of 3)" in error
+    made = sorted((folder / "made").iterdir())
+    assert [path.name[:3] for path in made] == ["001", "002", "003"]
+    assert all(len(read_splat(path.read_bytes())) >= 7_168 for path in made)
+
+    picture = Image.new("RGBA", (128, 128))
+    ImageDraw.Draw(picture).ellipse((24, 24, 104, 104), fill="red")
+    picture.save(folder / "disc.png")
+    code, out, error = _generated(folder, "--image", "disc.png", "-o", "disc.ply")
+    assert code == 0, error
+    assert len(read_splat((folder / "disc.ply").read_bytes())) >= 7_168
+
+    code, _, error = _generated(folder, "no _ lines")
+    assert code == 2
+    assert "the prompt may hold letters" in error
+
+    stopped = _generate(folder, prompts[0], "--seed", "7", "-o", "again.spz")
+    assert stopped.stderr is not None
+    while "waits for a worker" not in (line := stopped.stderr.readline()):
+        assert line
+    stopped.send_signal(signal.SIGINT)
+    _, error = stopped.communicate(timeout=100)
+    assert stopped.returncode == 130
+    task = error.partition("again.spz: task ")[2].split()[0]
+    code, _, error = _generated(folder, prompts[0], "--seed", "7", "-o", "again.spz")
+    assert code == 0, error
+    assert f"picks up task {task}" in error
+    assert (folder / "again.spz").read_bytes() == made[0].read_bytes()
+
+
+@pytest.mark.timeout(1200)
 def test_the_gateway_takes_prompts_and_all_children_die_with_a_killed_parent(tmp_path: Path) -> None:
     state = tmp_path / "run"
     parent = subprocess.Popen([*UP, "--state-dir", str(state)], stdout=subprocess.DEVNULL)
     names = ("validators", "fixer", "trellis-1", "trellis-2", "gateway", "miner")
     files = [state / "run" / f"{name}.json" for name in names]
-    _until(lambda: all(file.exists() for file in files), 120)
-    pids = [int(json.loads(file.read_text())["pid"]) for file in files]
-    assert all(_alive(pid) for pid in pids)
-
-    port = json.loads((state / "run" / "gateway.json").read_text())["port"]
-    body = {"prompt": "a red cube"}
-    headers = {"x-api-key": (state / "gateway-key").read_text()}
-    taken = own_request("POST", f"http://127.0.0.1:{port}/add_task", json=body, headers=headers, timeout=30)
-    assert taken.status_code == 200, taken.text
-    where = {"url": f"http://127.0.0.1:{port}/get_status", "params": {"id": taken.json()["id"]}}
-    _until(lambda: own_request("GET", **where, timeout=30).json()["status"] == "Success", 120)
-    status = [sys.executable, "-m", "sn17", "status", "--state-dir", str(state)]
-    told = subprocess.run(status, capture_output=True, text=True, timeout=60, check=False)
-    assert f"gateway: http://127.0.0.1:{port}" in told.stdout, told.stdout + told.stderr
-
-    parent.send_signal(signal.SIGKILL)
-    parent.wait()
+    try:
+        _until(lambda: all(file.exists() for file in files), 600)
+        pids = [int(json.loads(file.read_text())["pid"]) for file in files]
+        assert all(_alive(pid) for pid in pids)
+        _generates(tmp_path)
+        port = json.loads((state / "run" / "gateway.json").read_text())["port"]
+        status = [sys.executable, "-m", "sn17", "status", "--state-dir", str(state)]
+        told = subprocess.run(status, capture_output=True, text=True, timeout=60, check=False)
+        assert f"gateway: http://127.0.0.1:{port}" in told.stdout, told.stdout + told.stderr
+    finally:
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
     _until(lambda: not any(_alive(pid) for pid in pids), 30)
 
 

@@ -16,6 +16,9 @@ from gateway_process import DEADLINE, GUEST, GatewayProcess
 
 PAUSE = 0.02
 AT_ONCE = 30
+#: A client that found so many of its oldest tasks not made yet asks again later.
+NOT_YET = 10
+LATER = 0.2
 #: Share of the tasks with which a worker dies: it is never heard of again.
 DYING = 0.03
 #: The client waits when so many of its tasks are not there yet.
@@ -165,12 +168,16 @@ class Flow:
             turn += 1
             mine = list(self.seen.ids)[number::2]
             missing = [task for task in mine if task not in self.seen.got][:AT_ONCE]
-            for task in [*missing, *rng.sample(mine, min(len(mine), 2))]:
+            not_yet = 0
+            for task in [*rng.sample(mine, min(len(mine), 2)), *missing]:
                 answer = self._asked(lambda url, task=task: clients[url].result(task), turn)
                 if answer is None or answer.status_code == 404:
                     if answer is not None and answer.text.startswith("Task failed"):
                         self.seen.failed[task] = answer.text
                         self.seen.ended.set()
+                    not_yet += 1
+                    if not_yet >= NOT_YET:
+                        break
                     continue
                 assert answer.status_code == 200, answer.text
                 with self.seen.lock:
@@ -183,7 +190,7 @@ class Flow:
                 self.seen.ended.set()
                 with self.seen.moved:
                     self.seen.moved.notify_all()
-            self.seen.ended.wait(PAUSE)
+            self.seen.ended.wait(LATER if not_yet else PAUSE)
 
 
 def check(seen: Seen, gateways: Sequence[GatewayProcess]) -> None:

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-DEADLINE = 60.0
+DEADLINE = 300.0
 GUEST = "6f1c2a34-5b6d-4e7f-8a9b-0c1d2e3f4a5b"
 TOKEN = "correct horse"
 

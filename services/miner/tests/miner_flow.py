@@ -25,7 +25,7 @@ from sn17_miner.journal.journal import Journal
 from sn17_protocol import ChainSnapshot
 from sn17_protocol.wallet import write_hotkey
 
-DEADLINE = 60.0
+DEADLINE = 300.0
 WORKERS = 4
 DOOR = "home"
 
@@ -104,7 +104,7 @@ class Fleet:
             "time_scale": 0.01,
             "stall_seconds": 2,
             "worker_rest_seconds": 0.2,
-            "worker_poll_seconds": 0.2,
+            "worker_poll_seconds": 0.5,
             "worker_discover_seconds": 0.5,
             "memory_source": "process",
             "die_with_parent": 1,

@@ -137,6 +137,17 @@ def test_what_is_held_back_is_tried_now_and_then_and_taken_up_when_it_is_accepte
     assert tried[-20:] == list(range(3 * TRY_EVERY - 20, 3 * TRY_EVERY))
 
 
+def test_good_verdicts_in_a_row_take_a_class_up_again_before_all_of_its_history_does() -> None:
+    evidence = told(healthy=(60, 10), repaired=(0, 40))
+    for _ in range(6):
+        evidence.judged("repaired", accepted=True, now=0.0)
+    situation, outlook = replace(CALM, signal="repaired", seeds_left=0), outlook_of(evidence)
+    assert evidence.surely_below("repaired", outlook.break_even, threshold=0.6, now=0.0)
+    choice = choose(situation, outlook, evidence)
+    assert choice.step is Step.SUBMIT
+    assert "better than before" in choice.detail
+
+
 def test_a_try_to_learn_waits_for_the_seeds_that_are_left() -> None:
     """Handed in at once it earned 1 to 2.5 % less than after another seed."""
     evidence = told(healthy=(60, 10), repaired=(0, 40))

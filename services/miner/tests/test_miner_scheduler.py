@@ -178,6 +178,25 @@ def test_who_has_waited_longest_goes_first_and_at_first_the_larger_stake() -> No
     assert one(made.plan(START + 41, FREE)).hotkey == "validator2"
 
 
+def test_who_drops_task_after_task_is_asked_less_and_less() -> None:
+    made, now, rests = scheduler(neuron(1)), START, []
+    for number in range(4):
+        one(made.plan(now, FREE))
+        made.on_task(now, "validator1", str(number))
+        made.on_dropped(now, "validator1")
+        rests.append(made.lanes["validator1"].wake_at - now)
+        now = made.lanes["validator1"].wake_at
+    assert rests[3] > 3 * rests[0]
+
+
+def test_an_absurd_cooldown_is_obeyed_for_a_day() -> None:
+    made = scheduler(neuron(1))
+    one(made.plan(START, FREE))
+    made.on_task(START, "validator1", "t")
+    made.on_finished(START, "validator1", START + 1e8)
+    assert made.lanes["validator1"].wake_at == START + POLICY.longest_cooldown + POLICY.cooldown_margin
+
+
 # --- model ----------------------------------------------------------------------------------------
 
 

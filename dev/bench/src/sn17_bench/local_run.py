@@ -99,7 +99,7 @@ def figures(setup: Setup, outcomes: Outcomes) -> Live:
         seconds=outcomes.seconds,
         tasks=len(tasks),
         handed_in=sum(t.submitted_attempt is not None for t in tasks),
-        idle=median([t.idle for t in tasks if t.idle is not None]),
+        idle=median([t.idle for t in tasks if t.idle]),
         cycle=fmean(cycles),
         acceptance=sum(t.outcome == Outcome.ACCEPTED for t in judged) / max(1, len(judged)),
         generation=fmean(made),

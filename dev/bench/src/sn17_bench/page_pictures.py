@@ -66,7 +66,7 @@ async def _choose_accepted(page: Page) -> None:
     await page.locator("#list button").filter(has_text="accepted (score").first.click()
     await page.locator("#facts").filter(has_text="accepted (score").wait_for()
     await page.wait_for_selector("#save-ply:not([disabled])")
-    await page.wait_for_function(f"{_CANVAS}.length > 20000")
+    await page.wait_for_function(f"() => {_CANVAS}.length > 20000")
     await _settled(page)
 
 
@@ -114,7 +114,7 @@ async def _animation(browser: Browser, url: str, target: Path) -> None:
         frames.append((await _frame(page), STEP_MS))
     await page.locator("#steps").filter(has_text="ready after").wait_for()
     await page.wait_for_selector("#save-ply:not([disabled])")
-    await page.wait_for_function(f"{_CANVAS}.length > 20000")
+    await page.wait_for_function(f"() => {_CANVAS}.length > 20000")
     await page.focus("#view")
     for _ in range(TURN_FRAMES):
         await page.keyboard.press("ArrowRight")

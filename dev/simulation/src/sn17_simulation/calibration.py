@@ -27,7 +27,7 @@ class Live:
     tasks: int
     handed_in: int
     idle: float
-    """Median time from a cooldown's end to the plan to pull, while a worker was free, as journalled."""
+    """Median time from a cooldown's end to the plan to pull, where a worker was free by then."""
     cycle: float
     """Mean time from pull to pull of one validator."""
     acceptance: float
@@ -58,7 +58,7 @@ def simulated(live: Live, seeds: int) -> Found:
     results: list[Result] = [play(scene, Conduct(max_seeds=1), seed) for seed in range(seeds)]
     accepted, rejected = (sum(r.accepted for r in results), sum(r.rejected for r in results))
     return Found(
-        idle=median([idle for result in results for idle in result.idle]) - CALL,
+        idle=median([idle for result in results for idle in result.idle if idle > CALL]) - CALL,
         cycle=fmean([cycle for result in results for cycle in result.cycles]),
         acceptance=accepted / (accepted + rejected),
         violations=sum(result.violations for result in results),
