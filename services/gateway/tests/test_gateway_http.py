@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -135,6 +136,12 @@ def test_keys_are_made_listed_and_revoked_by_the_admin(make: Make) -> None:
 
 def test_the_guests_key_is_a_uuid_in_any_case(make: Make) -> None:
     assert make().client(GUEST.upper()).add().status_code == 200
+
+
+def test_the_guests_key_may_stand_in_a_file(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "guests").write_text(f"{GUEST}\n")
+    gateway = make(generic_key=None, generic_key_file=tmp_path / "guests")
+    assert gateway.client(GUEST).add().status_code == 200
 
 
 def test_without_a_generic_key_there_are_no_guests(make: Make) -> None:

@@ -110,6 +110,8 @@ def ends(**settings: str) -> tuple[int, str]:
     ("settings", "code", "named"),
     [
         ({"generic_key": "abc"}, 2, "SN17_GENERIC_KEY"),
+        ({"generic_key_file": "/nowhere"}, 2, "SN17_GENERIC_KEY_FILE"),
+        ({"generic_key_file": "/dev/null"}, 2, "UUID"),
         ({"models": '["404-3dgs","nonsense"]'}, 2, "SN17_MODELS"),
         ({"worker_hotkeys": '["5abc"]'}, 2, "SN17_WORKER_HOTKEYS"),
         ({"trusted_proxies": '["nowhere"]'}, 2, "SN17_TRUSTED_PROXIES"),

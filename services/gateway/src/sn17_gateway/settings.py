@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from sn17_contract.gateway import DEFAULT_MODEL, GATEWAY_PORT, MODELS
@@ -47,6 +47,7 @@ class GatewaySettings(ServiceSettings):
     check_assets: bool = Field(True, description="decode a result before it counts as a success")
 
     generic_key: SecretStr | None = Field(None, description="key that all guests share; none = no guests")
+    generic_key_file: Path | None = Field(None, description="file with the guests' key, instead")
     key_secret_file: Path | None = Field(None, description="secret of key hashes; none = made in data_dir")
     guest_concurrent: Count = Field(2, description="open tasks of all guests; 0 = no limit")
     guest_daily: Count = Field(250, description="tasks of all guests in 24 hours; 0 = no limit")
@@ -65,12 +66,8 @@ class GatewaySettings(ServiceSettings):
     rate_get_status: Count = Field(1000, description="calls a minute and address; 0 = no limit")
     rate_get_result: Count = Field(600, description="calls a minute and address; 0 = no limit")
     rate_get_tasks: Count = Field(6000, description="calls a minute and address; 0 = no limit")
-    rate_results: Count = Field(
-        120, description="add_result, get_load, get_leader: calls a minute and address; 0 = no limit"
-    )
-    unauthorized_daily: Count = Field(
-        1200, description="add_task without a key, a day and address; 0 = no limit"
-    )
+    rate_results: Count = Field(120, description="workers' other calls a minute and address; 0 = no limit")
+    unauthorized_daily: Count = Field(1200, description="add_task without a key, a day and address; 0 = any")
     unknown_key_limit: Count = Field(50, description="unknown keys that block an address; 0 = never")
     unknown_key_seconds: Seconds = Field(600.0, description="within which unknown keys are counted")
     unknown_key_block_seconds: Seconds = Field(300.0, description="that look-ups are blocked")
@@ -85,9 +82,7 @@ class GatewaySettings(ServiceSettings):
     node_name: str = Field("sn17", max_length=64, description="name that workers are told")
     node_domain: str = Field("localhost", max_length=253, description="host name that workers are told")
     node_ip: str = Field("127.0.0.1", max_length=45, description="address that workers are told")
-    node_port: int | None = Field(
-        None, ge=1, le=65535, description="port that workers are told; none = the data port"
-    )
+    node_port: int | None = Field(None, ge=1, le=65535, description="port workers are told; none = data port")
 
     @field_validator("models")
     @classmethod
@@ -96,6 +91,15 @@ class GatewaySettings(ServiceSettings):
         if unknown:
             raise ValueError(f"unknown model; known: {', '.join(MODELS)}")
         return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _guests(cls, values: dict[str, Any]) -> dict[str, Any]:
+        try:
+            file = values.get("generic_key_file")
+            return values if file is None else values | {"generic_key": Path(file).read_text().strip()}
+        except OSError as error:
+            raise ValueError(f"SN17_GENERIC_KEY_FILE: {error.strerror}") from error
 
     @field_validator("generic_key")
     @classmethod
