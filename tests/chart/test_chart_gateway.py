@@ -65,9 +65,10 @@ def test_the_laptops_guests_have_a_key_without_limits(rendered: Callable[[str], 
     release = rendered("laptop")
     key = base64.b64decode(release.one("Secret", f"{NAME}-guests")["data"]["key"]).decode()
     assert str(uuid.UUID(key)) == key
-    settings = env(release.pod("gateway"))
-    assert settings["SN17_GENERIC_KEY"]["secretKeyRef"] == {"name": f"{NAME}-guests", "key": "key"}
-    assert settings["SN17_GUEST_DAILY"] == "0"
+    pod = release.pod("gateway")
+    assert env(pod)["SN17_GENERIC_KEY_FILE"] == "/var/run/sn17/guests/key"
+    assert volumes(pod)["guests"]["secret"]["secretName"] == f"{NAME}-guests"
+    assert env(pod)["SN17_GUEST_DAILY"] == "0"
 
 
 def test_several_replicas_share_postgres_and_a_volume(rendered: Callable[[str], Any]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,14 +47,17 @@ def test_services_know_their_settings(rendered: Callable[[str], Any], variant: s
     ],
 )
 def test_services_take_their_settings(
-    rendered: Callable[[str], Any], case: str, component: str, monkeypatch: pytest.MonkeyPatch
+    rendered: Callable[[str], Any], case: str, component: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The values parse: the settings class of each service accepts the environment as rendered."""
     pod = rendered(case).pod(component)
     for entry in pod["spec"]["containers"][0]["env"]:
         if entry["name"].startswith("SN17_"):
-            unknown = str(uuid.UUID(int=0)) if entry["name"] == "SN17_GENERIC_KEY" else "192.0.2.1"
-            monkeypatch.setenv(entry["name"], entry.get("value", unknown))
+            monkeypatch.setenv(entry["name"], entry.get("value", "192.0.2.1"))
+    guests = tmp_path / "guests"
+    guests.write_text(str(uuid.UUID(int=0)))
+    if "SN17_GENERIC_KEY_FILE" in os.environ:
+        monkeypatch.setenv("SN17_GENERIC_KEY_FILE", str(guests))
     settings = SERVICES[component]()  # type: ignore[call-arg,unused-ignore]
     assert settings.host == "any"
     assert settings.log_format == "json"
