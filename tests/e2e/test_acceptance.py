@@ -204,7 +204,7 @@ def test_acceptance_as_the_owner_of_a_gpu_runs_it(product: Release, output: Path
             *("make", "--old-file=sync", "gpu-acceptance", f"NAMESPACE={stack.namespace}"),
             f"RESULT={record}",
             f"ACCEPT=--generations 6 --report {accepted}",
-            f"WATCH=--submissions 3 --period-seconds 1 --report {watched}",
+            f"WATCH=--submissions 12 --period-seconds 1 --report {watched}",
         ],
         cwd=REPOSITORY,
         env=on_path(stack),
