@@ -162,4 +162,5 @@ def test_a_lasting_bar_gives_the_cursor_back(tmp_path: Path, hanging_up: str) ->
     assert terminal.wait(60) == 130
     assert terminal.raw.count("\x1b[?25l") == terminal.raw.count("\x1b[?25h")
     assert "stopped: 0 under way; 1 not begun" in terminal.text
-    assert os.listdir(tmp_path) == []
+    # The key of the request is all that stays: the same command goes on with the same task.
+    assert os.listdir(tmp_path) == [".a-red-cube.ply.sn17-task"]
