@@ -261,7 +261,9 @@ def test_monitoring_objects_come_when_their_kinds_are_there(cluster: Cluster, na
     names = [f"{plural}.monitoring.coreos.com" for plural in kinds]
     try:
         cluster.wait_established(*names)
-        cluster.helm("install", "sn17", str(CHART), "-n", namespace, *PRELOADED)
+        # The bundled Prometheus brings its rules along: a second copy would send every alert twice.
+        outside = ("--set", "prometheus.url=http://prometheus.monitoring:9090")
+        cluster.helm("install", "sn17", str(CHART), "-n", namespace, *PRELOADED, *outside)
         assert cluster.get("podmonitors", "sn17", namespace=namespace)
         assert cluster.get("prometheusrules", "sn17", namespace=namespace)["spec"]["groups"]
         cluster.helm("uninstall", "sn17", "-n", namespace)
@@ -408,7 +410,8 @@ def test_admission_policies_refuse_a_second_of_what_there_must_be_one(
         # The API server takes a new policy up within a second or so.
         wait_until("the refusal", lambda: _refused(cluster, namespace, second), timeout=60)
         assert "two would remediate" in _refused(cluster, namespace, second)
-        other = {**second, "spec": {"targetRef": {"name": "of-another-release"}}}
+        target = {"targetRef": {"name": "of-another-release"}}
+        other = {**workers, "metadata": {"name": "other"}, "spec": target}
         cluster.apply(other, namespace=namespace)
         with pytest.raises(CommandError, match="one miner signs with one hotkey"):
             cluster.kubectl("scale", "statefulset/sn17-miner", "--replicas=2", "-n", namespace)
