@@ -308,8 +308,8 @@ def test_a_registry_that_asks_for_a_login_is_answered_with_the_pull_secret(
     doctor: Doctor, registry: SmallRegistry
 ) -> None:
     use_registry(doctor, registry.host)
-    for repository in ("sn17/miner", "sn17/fixer", "sn17/trellis", "sn17/operator", "prometheus"):
-        registry.private.add(repository)
+    ours = ("miner", "fixer", "trellis", "operator", "gateway")
+    registry.private.update({"prometheus", *(f"sn17/{name}" for name in ours)})
     found = doctor.one("images")
     assert found["outcome"] == "failed"
     assert "asks for a login" in found["said"]

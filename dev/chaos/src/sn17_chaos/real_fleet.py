@@ -27,6 +27,7 @@ from sn17_chaos.waiting import wait_for
 CRD = Path(__file__).resolve().parents[4] / "charts/sn17/crds/sn17miners.sn17.io.yaml"
 
 TOKEN = "a-token-for-tests"
+RELEASE_LABELS = {"part-of": "sn17", "instance": "t", "component": "trellis"}
 LIMIT = 12 * 1024**3
 SCRAPE_SECONDS = 1.0
 
@@ -253,7 +254,7 @@ class Fleet:
         self._uids: dict[str, str] = {}
 
     def deploy(self, replicas: int, *, name: str = "workers") -> None:
-        labels = {"app.kubernetes.io/part-of": "sn17", "app.kubernetes.io/instance": "t", "w": name}
+        labels = {f"app.kubernetes.io/{key}": value for key, value in RELEASE_LABELS.items()} | {"w": name}
         container = {"name": "trellis", "image": "none"}
         self.cluster.apply(
             {
