@@ -162,10 +162,11 @@ def main() -> int:
     options = parser.parse_args()
     if why := missing():
         parser.error(why)
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(command, capture_output=True, text=True, check=False)
     found = {
         "commit": commit.stdout.strip(),
-        "date": dt.datetime.now(tz=dt.UTC).isoformat(timespec="seconds"),
+        "date": dt.datetime.now(tz=dt.UTC).date().isoformat(),
         **asyncio.run(measure(options.assets, options.repeat)),
     }
     print("| what | measured | goal and baseline |\n|---|---|---|")
