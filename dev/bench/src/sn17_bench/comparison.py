@@ -18,14 +18,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[4]
-
+from sn17_bench.stamp import stamp
 
 COLUMNS = {
     "accepted_per_hour": "accepted per hour",
@@ -115,10 +112,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     from sn17_chaos.cluster_bed import bed
     from sn17_chaos.cluster_compare import Scene, compare
 
-    commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True)
     found: dict[str, Any] = {
-        "commit": commit.strip(),
-        "date": datetime.now(UTC).date().isoformat(),
+        **stamp(),
         "points": [],
     }
     with bed(archives=options.archives) as on:

@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 from collections.abc import Iterator
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +23,7 @@ from sn17_bench.ablation_fixer import fixer_rows
 from sn17_bench.ablation_operator import operator_rows
 from sn17_bench.ablation_page import page
 from sn17_bench.ablation_scenes import ablations
-
-ROOT = Path(__file__).resolve().parents[4]
+from sn17_bench.stamp import stamp
 
 
 def miner_rows(seeds: int, days: float | None, only: str) -> Iterator[Row]:
@@ -46,8 +43,7 @@ class Found:
         if path is not None and path.exists():
             known = json.loads(path.read_text())
             self.rows = {part: known[part] for part in self.rows}
-        commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True)
-        self.stamp = {"commit": commit.strip(), "date": datetime.now(UTC).date().isoformat()}
+        self.stamp = stamp()
 
     def add(self, part: str, row: dict[str, Any]) -> None:
         """Take a row in the place of the one that was there."""

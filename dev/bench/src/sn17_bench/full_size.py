@@ -12,10 +12,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import subprocess
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,7 @@ from sn17_cluster.release import values
 from sn17_cluster.stack import Stack, ready, terminations
 from sn17_contract.kubernetes import EXIT_CODE_RECYCLE
 
-ROOT = Path(__file__).resolve().parents[4]
+from sn17_bench.stamp import stamp
 
 LIMIT = 12 << 30
 SPARE = 1 << 30
@@ -112,8 +110,7 @@ def main() -> int:
         return 2
     with bed(1, archives=options.archives) as on:
         found = run(on, options.leak_mib)
-    commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True)
-    found |= {"commit": commit.strip(), "date": datetime.now(UTC).date().isoformat()}
+    found |= stamp()
     for key, value in found.items():
         if key != "trace":
             print(f"{key.ljust(26)} {value}")

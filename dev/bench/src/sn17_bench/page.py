@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import datetime as dt
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,6 +27,7 @@ from sn17_splats import encode_spz
 
 from sn17_bench.browser import missing, opened, renderer_mib
 from sn17_bench.page_stack import local_stack
+from sn17_bench.stamp import stamp
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page
@@ -162,11 +161,8 @@ def main() -> int:
     options = parser.parse_args()
     if why := missing():
         parser.error(why)
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(command, capture_output=True, text=True, check=False)
     found = {
-        "commit": commit.stdout.strip(),
-        "date": dt.datetime.now(tz=dt.UTC).date().isoformat(),
+        **stamp(),
         **asyncio.run(measure(options.assets, options.repeat)),
     }
     print("| what | measured | goal and baseline |\n|---|---|---|")

@@ -18,10 +18,8 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import subprocess
 import time
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,8 +37,8 @@ from sn17_simulation.recycling.score import (
 )
 
 from sn17_bench.recycling_page import draw, edges, table
+from sn17_bench.stamp import stamp
 
-ROOT: Final = Path(__file__).resolve().parents[4]
 LOADS: Final = (0.5, 0.8, 1.0)
 LOAD_SECONDS: Final = (4.0, 25.0, 60.0)
 JOB_SECONDS: Final = (20.0, 3.0)
@@ -156,10 +154,8 @@ def main() -> None:
         faults = [Fault(name) for name in options.faults] if options.faults else list(Fault)
         began = time.process_time()
         cases = run(faults, options.seeds or (2 if options.quick else 4), quick=options.quick)
-        commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True)
         found = {
-            "commit": commit.strip(),
-            "date": datetime.now(UTC).date().isoformat(),
+            **stamp(),
             "workers": WORKERS,
             "jobs_per_worker_at_full_load": JOBS,
             "cpu_seconds": round(time.process_time() - began, 1),

@@ -17,10 +17,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import re
-import subprocess
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx2
@@ -29,7 +27,7 @@ from sn17_chaos.cluster_release import SPEED, VALIDATORS
 from sn17_chaos.cluster_world import ClusterWorld
 from sn17_chaos.trend import Trend, table, trend, write
 
-ROOT = Path(__file__).resolve().parents[4]
+from sn17_bench.stamp import stamp
 
 SAMPLE_SECONDS = 10.0
 MIB = 1 << 20
@@ -104,7 +102,6 @@ def main() -> int:
         f" {days:.0%} of a day by the clock, {tasks / DAY_TASKS:.0%} by the tasks"
     )
     if options.json:
-        commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True)
         write(
             options.json,
             trends,
@@ -116,8 +113,7 @@ def main() -> int:
             days_by_tasks=round(tasks / DAY_TASKS, 3),
             tasks=tasks,
             recycles=recycles,
-            commit=commit.strip(),
-            date=datetime.now(UTC).date().isoformat(),
+            **stamp(),
         )
     return int(not all(each.flat for each in trends if each.name != "journal MiB"))
 

@@ -23,10 +23,10 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from sn17_bench.stamp import stamp
 from sn17_bench.swap_worker import (
     Job,
     Load,
@@ -38,7 +38,6 @@ from sn17_bench.swap_worker import (
     started,
 )
 
-ROOT = Path(__file__).resolve().parents[4]
 AIM = 1.15
 """Most that p95 during swaps may be of p95 outside of them."""
 PHASES = ("spawn", "load", "warm-up", "canary", "switch", "reap")
@@ -234,11 +233,9 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     text = checkpoint(options, folder)
     env = environment(options, text)
     form = {"prompt": options.prompt}
-    commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True)
     result: dict[str, Any] = {
         "backend": options.backend,
-        "commit": commit.strip(),
-        "date": datetime.now(UTC).date().isoformat(),
+        **stamp(),
         "processors": os.cpu_count(),
         "load": os.getloadavg()[0],
         "checkpoint": "text-xlarge shapes, random values" if text and not options.checkpoint else str(text),

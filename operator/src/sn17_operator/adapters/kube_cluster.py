@@ -204,12 +204,7 @@ class KubeCluster:
         return self._pod(miner, self._store.pods[pod.uid])
 
     async def evict(self, miner: Miner, pod: Pod) -> None:
-        body = {
-            "apiVersion": "policy/v1",
-            "kind": "Eviction",
-            "metadata": {"name": pod.name, "namespace": self._namespace},
-            "deleteOptions": {"preconditions": {"uid": pod.uid}},
-        }
+        body = objects.eviction(self._namespace, pod.name, pod.uid)
         try:
             await self._api.request("POST", self._path("api/v1", "pods", pod.name, "eviction"), body=body)
         except ApiError as error:

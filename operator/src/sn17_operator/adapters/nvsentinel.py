@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from sn17_operator.adapters.kube import MERGE_PATCH, ApiError, KubeApi
+from sn17_operator.adapters.objects import eviction
 from sn17_operator.core.drains import DrainRequest, answer
 from sn17_operator.status.resource import rfc3339
 
@@ -125,12 +126,7 @@ class Drains:
 
     async def _evict(self, pod: Mapping[str, Any]) -> None:
         meta = pod["metadata"]
-        body = {
-            "apiVersion": "policy/v1",
-            "kind": "Eviction",
-            "metadata": {"name": meta["name"], "namespace": self._namespace},
-            "deleteOptions": {"preconditions": {"uid": meta["uid"]}},
-        }
+        body = eviction(self._namespace, meta["name"], meta["uid"])
         path = f"/api/v1/namespaces/{self._namespace}/pods/{meta['name']}/eviction"
         try:
             await self._api.request("POST", path, body=body)

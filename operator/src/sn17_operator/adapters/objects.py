@@ -22,6 +22,16 @@ CONTAINER = ("name", "containerID", "restartCount", "state", "lastState", "ready
 HEALTHS = frozenset(DeviceHealth)
 
 
+def eviction(namespace: str, name: str, uid: str) -> dict[str, Any]:
+    """The body that asks a pod to leave; another pod of the same name is left alone."""
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": {"name": name, "namespace": namespace},
+        "deleteOptions": {"preconditions": {"uid": uid}},
+    }
+
+
 def trim(raw: Json) -> dict[str, Any]:
     """The parts of a pod that are looked at: a fleet's full pods would be many megabytes."""
     meta, spec, status = raw.get("metadata") or {}, raw.get("spec") or {}, raw.get("status") or {}

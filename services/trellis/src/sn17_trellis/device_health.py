@@ -170,13 +170,7 @@ class DeviceWatch:
             kind: ask("nvmlDeviceGetTotalEccErrors", number, nvml.VOLATILE)
             for kind, number in (("corrected", nvml.CORRECTED), ("uncorrected", nvml.UNCORRECTED))
         }
-        pages = {
-            cause: ask("nvmlDeviceGetRetiredPages", number)
-            for cause, number in (
-                ("single_bit", nvml.SINGLE_BIT_PAGES),
-                ("double_bit", nvml.DOUBLE_BIT_PAGES),
-            )
-        }
+        pages = {cause: ask("nvmlDeviceGetRetiredPages", number) for cause, number in PAGES.items()}
         retiring = ask("nvmlDeviceGetRetiredPagesPendingStatus")
         rows = ask("nvmlDeviceGetRemappedRows")
         bits = ask("nvmlDeviceGetCurrentClocksThrottleReasons")

@@ -19,6 +19,7 @@ from sn17_contract.http import (
     HEADER_PROMPT_TOKENS_CUT,
     HEADER_SEED,
     HEADER_WORKER,
+    IDEMPOTENCY_KEY,
     MEDIA_PLY,
     Code,
 )
@@ -40,7 +41,7 @@ MAX_FORMS: Final = 8
 CALLER_GONE: Final = 499
 """Status for the log only: nobody is there to read it."""
 MEDIA_BYTES: Final = "application/octet-stream"
-KEY: Final = re.compile(r"[\x21-\x7e]{1,200}")
+KEY: Final = re.compile(IDEMPOTENCY_KEY)
 GENERATE: Final = ("/generate", "/generate/")
 
 

@@ -10,7 +10,7 @@ from typing import Final
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from sn17_contract.gateway import HEADER_ORIGIN, HEADER_RESULT, MODELS, ORIGINS, StatusBody, TaskId
-from sn17_contract.http import HEADER_IDEMPOTENCY_KEY
+from sn17_contract.http import HEADER_IDEMPOTENCY_KEY, IDEMPOTENCY_KEY
 from sn17_service.streams import pieces, spooled, zip_of
 from sn17_splats import Limits
 
@@ -24,7 +24,7 @@ from sn17_gateway.http.guard import Caller, Guard
 from sn17_gateway.http.task_form import Wish, check_model, read_wish
 from sn17_gateway.storage.store import Earlier, QueueFull
 
-_KEY: Final = re.compile(r"[\x21-\x7e]{1,200}")
+_KEY: Final = re.compile(IDEMPOTENCY_KEY)
 _YES: Final = frozenset({"1", "true", "yes", "on"})
 _NO: Final = frozenset({"0", "false", "no", "off"})
 _LIMIT_RETRY_SECONDS: Final = 30.0

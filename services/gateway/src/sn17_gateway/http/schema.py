@@ -18,7 +18,7 @@ from sn17_contract.gateway import (
     StatusBody,
     TaskId,
 )
-from sn17_contract.http import HEADER_IDEMPOTENCY_KEY
+from sn17_contract.http import HEADER_IDEMPOTENCY_KEY, IDEMPOTENCY_KEY
 
 from sn17_gateway.http.result_form import ASSET, LIMITS, REQUIRED
 from sn17_gateway.http.task_form import PART_LIMITS
@@ -39,7 +39,7 @@ _KEY: Final = {
 }  # fmt: skip
 _REPEAT: Final = {
     "name": HEADER_IDEMPOTENCY_KEY, "in": "header", "required": False,
-    "schema": {"type": "string", "pattern": r"^[\x21-\x7e]{1,200}$"},
+    "schema": {"type": "string", "pattern": f"^{IDEMPOTENCY_KEY}$"},
 }  # fmt: skip
 _ID: Final = {"name": "id", "in": "query", "required": True, "schema": {"type": "string", "format": "uuid"}}
 
