@@ -79,6 +79,9 @@ def problem(status: int, code: str, **more: Any) -> web.Response:
     return web.json_response(body, status=status, content_type="application/problem+json")
 
 
+LOADS_SECONDS = 1.0
+
+
 @dataclass
 class FakeWorker(Server):
     """``script``: what the next generations do; then they work. ``hold`` makes them wait for ``go``."""
@@ -180,6 +183,9 @@ class FakeWorker(Server):
             return problem(422, step)
         if step == "reset":
             return reset(request)
+        if step == "restart":
+            self._restart()
+            return reset(request)
         if step == "garbage":
             return web.Response(body=b"\x00" * 100)
         if step == "hang":
@@ -195,6 +201,16 @@ class FakeWorker(Server):
             await self.on_generate("generated")
         headers = {"SN17-Seed": str(form["seed"]), "SN17-Gaussians": "60000", "SN17-Lane": lane}
         return web.Response(body=body, headers=headers)
+
+    def _restart(self) -> None:
+        """Another boot that names no models while it loads them."""
+        models = self.models
+
+        def loaded() -> None:
+            self.state, self.models = "ready", models
+
+        self.boot_id, self.state, self.models = f"{self.boot_id} again", "warming", ()
+        asyncio.get_running_loop().call_later(LOADS_SECONDS, loaded)
 
     async def _result(self, key: str) -> bytes:
         """The kept result; or the running job's; or a new one, which a broken connection does not stop."""

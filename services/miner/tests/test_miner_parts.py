@@ -24,7 +24,7 @@ from sn17_contract.worker import JobStatus, MemoryStatus, WorkerStatus
 from sn17_miner.clients.web import new_session
 from sn17_miner.clients.worker import DiskError, JobInput, WorkerClient
 from sn17_miner.core.clock_offset import Offset
-from sn17_miner.core.fleet import Fleet
+from sn17_miner.core.fleet import STARTS_WITHIN, Fleet
 from sn17_miner.core.images import image_bytes
 from sn17_miner.core.learning import Learned
 from sn17_miner.core.timing import Timing
@@ -222,7 +222,7 @@ def status(
 
 def test_who_is_free_and_why_not() -> None:
     fleet = Fleet(stale_after=5.0)
-    fleet.discovered(["a", "b", "c"], forget=True)
+    fleet.discovered(["a", "b", "c"], 0.0, forget=True)
     assert fleet.free(0.0) == []
     fleet.observe("a", status("a", memory=9), 0.0)
     fleet.observe("b", status("b", memory=3), 0.0)
@@ -245,7 +245,7 @@ def test_who_is_free_and_why_not() -> None:
 
 def test_a_refusal_is_believed_until_the_worker_speaks_again() -> None:
     fleet = Fleet(stale_after=5.0)
-    fleet.discovered(["a"], forget=True)
+    fleet.discovered(["a"], 0.0, forget=True)
     fleet.observe("a", status(), 0.0)
     fleet.refused("a", WorkerState.REFUSING, 0.1)
     assert fleet.free(0.2) == []
@@ -253,9 +253,47 @@ def test_a_refusal_is_believed_until_the_worker_speaks_again() -> None:
     assert len(fleet.free(1.0)) == 1
 
 
+WARMING = {"state": WorkerState.WARMING, "models": ()}
+TEXT_ONLY = {"models": ("text",)}
+
+
+@pytest.mark.parametrize(
+    ("said", "now", "serves"),
+    [
+        pytest.param([], 0.0, True, id="nobody has been asked"),
+        pytest.param([("a", WARMING)], 900.0, True, id="all that is known is being loaded"),
+        pytest.param([("a", {}), ("a", WARMING)], 900.0, True, id="what it did before its restart"),
+        pytest.param(
+            [("a", TEXT_ONLY), ("a", WARMING)], 900.0, False, id="so a text worker after its restart"
+        ),
+        pytest.param([("a", TEXT_ONLY), ("b", WARMING)], 900.0, True, id="beside one that is being loaded"),
+        pytest.param([("a", TEXT_ONLY)], 10.0, True, id="beside one that has not answered yet"),
+        pytest.param([("a", TEXT_ONLY)], 900.0, False, id="beside one that never answers"),
+        pytest.param([("a", TEXT_ONLY), ("b", TEXT_ONLY)], 10.0, False, id="nobody does it"),
+        pytest.param([("a", TEXT_ONLY), ("b", {}), ("b", None)], 900.0, True, id="it is out of reach"),
+    ],
+)
+def test_what_a_fleet_serves_outlives_restarts_of_its_workers(
+    said: list[tuple[str, dict[str, Any] | None]], now: float, serves: bool
+) -> None:
+    """A worker that loads its models names none: no task may end for that."""
+    fleet = Fleet(stale_after=5.0)
+    fleet.discovered(["a", "b"], 0.0, forget=True)
+    if now > STARTS_WITHIN:
+        fleet.unreachable("b", "refused", now)
+    for url, change in said:
+        if change is None:
+            fleet.unreachable(url, "refused", now)
+        else:
+            fleet.observe(url, status(url).model_copy(update=change), now)
+    if said == [("a", WARMING)] or said[1:] == [("a", WARMING)]:
+        fleet.discovered(["a"], now, forget=True)
+    assert fleet.serves("image", now) is serves
+
+
 def test_progress_is_a_change_of_the_job() -> None:
     fleet = Fleet(stale_after=5.0)
-    fleet.discovered(["a"], forget=True)
+    fleet.discovered(["a"], 0.0, forget=True)
     for now, step in ((0.0, 1), (1.0, 1), (2.0, 2), (3.0, 2)):
         fleet.observe(
             "a",
@@ -272,7 +310,7 @@ def test_workers_of_release_0_1_0_are_used_as_those_of_today() -> None:
     """The answers were recorded from commit de55a71."""
     recorded = json.loads((Path(__file__).parent / "data/worker-0.1.0.json").read_text())
     fleet, seen = Fleet(stale_after=5.0), []
-    fleet.discovered(["a"], forget=True)
+    fleet.discovered(["a"], 0.0, forget=True)
     for now, answer in enumerate(recorded):
         said = WorkerStatus.model_validate_json(json.dumps(answer))
         assert (said.life_id, said.model_processes, said.recycling) == (said.boot_id, 1, None)
@@ -287,12 +325,12 @@ def test_workers_of_release_0_1_0_are_used_as_those_of_today() -> None:
 
 def test_workers_in_use_outlive_their_discovery() -> None:
     fleet = Fleet(stale_after=5.0)
-    fleet.discovered(["a", "b"], forget=True)
+    fleet.discovered(["a", "b"], 0.0, forget=True)
     fleet.hold("a", "task 1", 0.0)
-    assert fleet.discovered(["b"], forget=True) == ([], [])
+    assert fleet.discovered(["b"], 0.0, forget=True) == ([], [])
     fleet.release("a", 1.0)
-    assert fleet.discovered(["b"], forget=True) == ([], ["a"])
-    assert fleet.discovered([], forget=False) == ([], [])
+    assert fleet.discovered(["b"], 0.0, forget=True) == ([], ["a"])
+    assert fleet.discovered([], 0.0, forget=False) == ([], [])
     assert list(fleet.workers) == ["b"]
 
 
@@ -357,7 +395,7 @@ async def test_tasks_that_wait_get_workers_in_the_order_they_asked() -> None:
         client = WorkerClient(session, timeout=1.0, poll_timeout=1.0, max_bytes=1)
         fleet = Fleet(stale_after=1e9)
         pool = Pool(fleet, client, nobody, lambda: 0.0, 1.0, 1.0)
-        fleet.discovered(["a"], forget=True)
+        fleet.discovered(["a"], 0.0, forget=True)
         done = asyncio.Event()
 
         async def work(n: int) -> str | None:
@@ -391,10 +429,9 @@ async def test_a_lease_keeps_what_is_held_already_unless_it_does_not_serve() -> 
         client = WorkerClient(session, timeout=1.0, poll_timeout=1.0, max_bytes=1)
         fleet = Fleet(stale_after=1e9)
         pool = Pool(fleet, client, nobody, lambda: 0.0, 1.0, 1.0)
-        fleet.discovered(["a"], forget=True)
-        assert fleet.serves("image"), "nobody has said yet what it does"
+        fleet.discovered(["a"], 0.0, forget=True)
         fleet.observe("a", status().model_copy(update={"models": ("text",)}), 0.0)
-        assert not fleet.serves("image")
+        assert not fleet.serves("image", 0.0)
         held = fleet.hold("a", "task 1", 0.0)
         async with pool.lease("task 1", "text", 0.0, held=held) as worker:
             assert worker is held

@@ -582,6 +582,20 @@ async def test_an_image_task_of_a_text_fleet_is_handed_back_at_once(harness: Har
     assert any("known workers does image tasks" in event.detail for event in harness.events(first.n))
 
 
+@pytest.mark.parametrize("kind", ["text", "image"])
+async def test_a_task_waits_for_the_only_worker_while_that_loads_its_models(
+    harness: Harness, kind: str
+) -> None:
+    """It was given up within milliseconds: a worker that loads names no models."""
+    worker, validator = await harness.worker(), await harness.validator()
+    if kind == "image":
+        validator.tasks.append(ImageTask(type="image", id="i1", prompt=base64.b64encode(b"PNG").decode()))
+    worker.script.append("restart")
+    await harness.run()
+    assert (harness.task().outcome, harness.task().reason) == ("accepted", None)
+    assert validator.outcomes() == ["accepted"]
+
+
 @pytest.mark.parametrize("prompt", ["data:image/png;base64,UE5H", "UE5H\n", "UE5H====", "_-8"])
 async def test_an_image_in_another_dialect_of_base64_reaches_the_worker(
     harness: Harness, prompt: str

@@ -32,5 +32,6 @@ def inject_all(world: Any, register: Register[Any], plan: Sequence[Sequence[str]
             break
     print(table(list(rows.values())))
     print("\n".join(world.log[-60:]))
-    assert [str(breach) for found in done for breach in found.breaches] == []
+    breaches = [f"{found.name}: {breach}" for found in done for breach in found.breaches]
+    assert not breaches, "\n".join(breaches)
     return done

@@ -100,7 +100,7 @@ class World:
         self.scheduler = self._scheduler()
         self.fleet = Fleet(stale_after=1e12)
         self.models = {f"http://w{n}": model for n, model in enumerate(scene.workers)}
-        self.fleet.discovered(self.models, forget=True)
+        self.fleet.discovered(self.models, 0.0, forget=True)
         for url in self.models:
             self._report(url)
 

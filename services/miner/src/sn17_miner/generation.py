@@ -113,7 +113,7 @@ class Generation:
             )
         if task.rounds >= context.policy.max_seeds:
             raise GiveUpError(GivenUpReason.EMPTY_STRUCTURE, f"{task.rounds} seeds gave no usable splat")
-        if not context.pool.fleet.serves(task.kind):
+        if not context.pool.fleet.serves(task.kind, context.monotonic()):
             raise GiveUpError(
                 GivenUpReason.NO_WORKER,
                 f"none of {len(context.pool.fleet.workers)} known workers does {task.kind} tasks",

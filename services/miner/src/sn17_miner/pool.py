@@ -74,7 +74,7 @@ class Pool:
                 self.discovery_error = None
                 # A name that resolves to nothing is a hiccup of DNS more often than an empty fleet:
                 # workers that are really gone stop answering.
-                new, gone = self.fleet.discovered(urls, forget=bool(urls))
+                new, gone = self.fleet.discovered(urls, self.monotonic(), forget=bool(urls))
                 for url in new:
                     _log.info("worker found", extra={"worker": url})
                     supervise(f"poll {url}", partial(self._poll_forever, url))

@@ -106,7 +106,7 @@ class World:
         self.machines = [Machine(case, index, started_at=START, progress=START) for index in range(WORKERS)]
         self.fleet = Fleet(stale_after=inf)
         self._by_url = {f"http://w{m.index}": m for m in self.machines}
-        self.fleet.discovered(self._by_url, forget=True)
+        self.fleet.discovered(self._by_url, 0.0, forget=True)
         self._spread()
         caretaker.begin(self)
         for machine in self.machines:

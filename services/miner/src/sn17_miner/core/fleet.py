@@ -5,18 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from sn17_contract.http import WorkerState
 from sn17_contract.worker import WorkerStatus
 
+STARTS_WITHIN: Final = 300.0
+"""Seconds for which a worker that has never answered counts as one that is being started."""
+
 
 @dataclass(slots=True)
 class Worker:
-    """One worker, known by its address."""
+    """One worker, known by its address. ``models``: what it did when it last said so; a worker that loads
+    them names none.
+    """
 
     url: str
+    found_at: float = -math.inf
     status: WorkerStatus | None = None
+    models: tuple[str, ...] = ()
     seen_at: float | None = None
     free_since: float | None = None
     rest_until: float = 0.0
@@ -39,12 +46,12 @@ class Fleet:
     stale_after: float
     workers: dict[str, Worker] = field(default_factory=dict)
 
-    def discovered(self, urls: Iterable[str], *, forget: bool) -> tuple[list[str], list[str]]:
+    def discovered(self, urls: Iterable[str], now: float, *, forget: bool) -> tuple[list[str], list[str]]:
         """Take over a list of addresses; (new ones, dropped ones). One in use stays until it is released."""
         wanted = dict.fromkeys(urls)
         new = [url for url in wanted if url not in self.workers]
         for url in new:
-            self.workers[url] = Worker(url)
+            self.workers[url] = Worker(url, now)
         gone = [url for url, w in self.workers.items() if url not in wanted and w.held_by is None]
         if not forget:
             return new, []
@@ -61,6 +68,7 @@ class Fleet:
         if moved != worker.moved:
             worker.moved, worker.moved_at = moved, now
         worker.status, worker.seen_at, worker.last_error = status, now, None
+        worker.models = status.models or worker.models
         self._refresh(worker, now)
 
     def unreachable(self, url: str, reason: str, now: float) -> None:
@@ -109,10 +117,15 @@ class Fleet:
             usable = [w for w in usable if w.status and kind in w.status.models]
         return sorted(usable, key=_preference)
 
-    def serves(self, kind: str) -> bool:
-        """Whether any worker does ``kind``, busy or out of reach; True while none has said what it does."""
-        said = [w.status.models for w in self.workers.values() if w.status is not None]
-        return not said or any(kind in models for models in said)
+    def serves(self, kind: str, now: float) -> bool:
+        """Whether any worker does ``kind``, busy or out of reach. True also while one that is being started
+        has not said what it does, and while none is known.
+        """
+        workers = self.workers.values()
+        return not workers or any(kind in w.models if w.models else self._may_start(w, now) for w in workers)
+
+    def _may_start(self, worker: Worker, now: float) -> bool:
+        return worker.last_error is None or now - worker.found_at <= STARTS_WITHIN
 
     def usable(self, now: float) -> int:
         """Workers that take work now or after their present job."""
