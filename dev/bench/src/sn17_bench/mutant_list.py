@@ -62,7 +62,7 @@ LADDER: Final = Core(
 GUARD: Final = Core(
     "guard",
     *_TRELLIS,
-    "services/trellis/tests/test_worker_parts.py -k 'Guard or guard or recycle or book or clock'",
+    "services/trellis/tests/test_guard.py",
 )
 REPAIR: Final = Core(
     "repair",
