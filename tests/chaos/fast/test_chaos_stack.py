@@ -14,7 +14,7 @@ from sn17_chaos.stack_faults import STACK
 from sn17_chaos.stack_world import StackWorld
 from sn17_contract.http import HEADER_IDEMPOTENCY_KEY
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
 
 PLAN = [
     ["worker killed in mid-generation", "validator's answers lost"],
@@ -29,8 +29,18 @@ PLAN = [
     ["writes refused", "admin token rotated"],
     ["worker crashes in a generation", "validator slow"],
     ["worker leaks memory"],
+    ["model process killed", "gateway killed"],
+    ["swap", "miner stopped politely"],
+    ["worker killed in a swap", "validator's answers lost"],
+    ["old model process killed in a swap", "miner killed"],
+    ["new model process killed in a swap", "fixer hung"],
+    ["model process paused", "gateway paused"],
+    ["disk full under gateway", "validator slow"],
+    ["fixer gone", "gateway killed"],
+    ["model process killed", "validator restarted"],
+    ["model process leaks memory"],
 ]
-"""22 faults."""
+"""41 faults."""
 
 
 @pytest.fixture
@@ -61,7 +71,9 @@ def test_without_patience_and_kept_results_tasks_are_lost_and_that_is_seen(tmp_p
         "miner": {"SN17_TASK_DEADLINE_SECONDS": "5", "SN17_WORKER_REST_SECONDS": "0.1"},
         "trellis-1": {"SN17_RESULT_TTL_SECONDS": "0.001"},
     }
-    world = StackWorld(tmp_path / "run", seed=11, workers=1, validators=2, operated=False, settings=settings)
+    world = StackWorld(
+        tmp_path / "run", seed=11, workers=1, validators=2, operated=False, gateway=False, settings=settings
+    )
     world.folder.mkdir()
     try:
         world.start()

@@ -10,6 +10,16 @@ from sn17_chaos.history import Assigned, Span
 
 
 @dataclass(slots=True)
+class Position:
+    """Where a trial starts: what lies before it is no part of its history."""
+
+    at: float
+    acts: int
+    recycles: int
+    completed: int
+
+
+@dataclass(slots=True)
 class Look:
     """What a worker said of itself last."""
 

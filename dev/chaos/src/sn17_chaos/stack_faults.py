@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import secrets
 import signal
 from collections.abc import Mapping
 from random import Random
 
-from sn17_chaos.disks import allow_writes, forbid_writes, running
-from sn17_chaos.faults import CannotInjectError, Register, Undo, ends_by_itself
+from sn17_chaos.disks import allow_writes, forbid_writes
+from sn17_chaos.faults import CannotInjectError, Undo, ends_by_itself
+from sn17_chaos.stack_levers import busy_worker, resume_process, send
+from sn17_chaos.stack_model_faults import STACK
 from sn17_chaos.stack_settings import SLOW_SECONDS
 from sn17_chaos.stack_world import StackWorld
 
-STACK: Register[StackWorld] = Register("stack")
-BUSY_SECONDS = 15.0
+__all__ = ["STACK"]
+
 NEW_LIFE_SECONDS = 90.0
 SKEW_SECONDS = 30.0
 
@@ -24,67 +25,37 @@ SKEW_SECONDS = 30.0
 # --- workers ----------------------------------------------------------------------------------------
 
 
-def _busy_worker(world: StackWorld, rng: Random) -> str:
-    """A worker with a job at work, a random part of it done; any worker when none comes to work."""
-    names = world.worker_names()
-    rng.shuffle(names)
-    part = rng.uniform(0.0, 0.4)
-    with contextlib.suppress(TimeoutError):
-        found = world.wait(
-            "a busy worker",
-            lambda: [name for name in names if world.looks[name].job is not None],
-            BUSY_SECONDS,
-        )
-        world.live(part)
-        return str(found[0])
-    return names[0]
-
-
-def _signal(world: StackWorld, name: str, number: signal.Signals) -> int:
-    pid = world.pid(name)
-    if pid:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
-    return pid
-
-
-def _resume(pid: int) -> None:
-    if pid and running(pid):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
-
-
 @STACK.add("worker killed in mid-generation")
 def worker_killed(world: StackWorld, rng: Random) -> Undo:
     """SIGKILL while a job is at work."""
-    _signal(world, _busy_worker(world, rng), signal.SIGKILL)
+    send(world, busy_worker(world, rng), signal.SIGKILL)
     return ends_by_itself
 
 
 @STACK.add("all workers killed")
 def workers_killed(world: StackWorld, rng: Random) -> Undo:
     """SIGKILL of every worker at once."""
-    _busy_worker(world, rng)
+    busy_worker(world, rng)
     for name in world.worker_names():
-        _signal(world, name, signal.SIGKILL)
+        send(world, name, signal.SIGKILL)
     return ends_by_itself
 
 
 @STACK.add("worker paused", seconds=(1.0, 4.0), weight=3)
 def worker_paused(world: StackWorld, rng: Random) -> Undo:
     """SIGSTOP, later SIGCONT: a worker that is starved for some seconds."""
-    name = _busy_worker(world, rng)
+    name = busy_worker(world, rng)
     world.causes[name, world.looks[name].boot_id] = "paused"
-    pid = _signal(world, name, signal.SIGSTOP)
-    return lambda: _resume(pid)
+    pid = send(world, name, signal.SIGSTOP)
+    return lambda: resume_process(pid)
 
 
 @STACK.add("worker hung for good", pairs=False)
 def worker_hung(world: StackWorld, rng: Random) -> Undo:
     """SIGSTOP without an end: only the operator can help."""
-    name = _busy_worker(world, rng)
+    name = busy_worker(world, rng)
     world.causes[name, world.looks[name].boot_id] = "hung"
-    _signal(world, name, signal.SIGSTOP)
+    send(world, name, signal.SIGSTOP)
     return ends_by_itself
 
 
@@ -185,7 +156,7 @@ def empty_structures(world: StackWorld, rng: Random) -> Undo:
 def miner_killed(world: StackWorld, rng: Random) -> Undo:
     """SIGKILL at a random moment; it comes back with its state folder."""
     world.live(rng.uniform(0.0, 1.5))
-    _signal(world, "miner", signal.SIGKILL)
+    send(world, "miner", signal.SIGKILL)
     return ends_by_itself
 
 
@@ -193,7 +164,7 @@ def miner_killed(world: StackWorld, rng: Random) -> Undo:
 def miner_terminated(world: StackWorld, rng: Random) -> Undo:
     """SIGTERM: what a rollout or a drained node does."""
     world.live(rng.uniform(0.0, 1.5))
-    _signal(world, "miner", signal.SIGTERM)
+    send(world, "miner", signal.SIGTERM)
     return ends_by_itself
 
 
@@ -201,15 +172,15 @@ def miner_terminated(world: StackWorld, rng: Random) -> Undo:
 def miner_paused(world: StackWorld, rng: Random) -> Undo:
     """SIGSTOP, later SIGCONT."""
     world.live(rng.uniform(0.0, 1.5))
-    pid = _signal(world, "miner", signal.SIGSTOP)
-    return lambda: _resume(pid)
+    pid = send(world, "miner", signal.SIGSTOP)
+    return lambda: resume_process(pid)
 
 
 @STACK.add("fixer killed")
 def fixer_killed(world: StackWorld, rng: Random) -> Undo:
     """SIGKILL at a random moment."""
     world.live(rng.uniform(0.0, 1.5))
-    _signal(world, "fixer", signal.SIGKILL)
+    send(world, "fixer", signal.SIGKILL)
     return ends_by_itself
 
 
@@ -225,8 +196,8 @@ def fixer_gone(world: StackWorld, rng: Random) -> Undo:
 def fixer_hung(world: StackWorld, rng: Random) -> Undo:
     """SIGSTOP, later SIGCONT."""
     world.live(rng.uniform(0.0, 1.0))
-    pid = _signal(world, "fixer", signal.SIGSTOP)
-    return lambda: _resume(pid)
+    pid = send(world, "fixer", signal.SIGSTOP)
+    return lambda: resume_process(pid)
 
 
 @STACK.add("validator restarted", weight=3)
@@ -307,6 +278,32 @@ def token_rotated(world: StackWorld, rng: Random) -> Undo:
     return finish
 
 
+# --- the gateway ------------------------------------------------------------------------------------
+
+
+@STACK.add("gateway killed", weight=2)
+def gateway_killed(world: StackWorld, rng: Random) -> Undo:
+    """SIGKILL at a random moment, while a client waits for an asset; it comes back with its database."""
+    world.live(rng.uniform(0.0, 1.5))
+    send(world, "gateway", signal.SIGKILL)
+    return ends_by_itself
+
+
+@STACK.add("gateway paused", seconds=(1.0, 5.0), weight=2)
+def gateway_paused(world: StackWorld, rng: Random) -> Undo:
+    """SIGSTOP, later SIGCONT."""
+    world.live(rng.uniform(0.0, 1.5))
+    pid = send(world, "gateway", signal.SIGSTOP)
+    return lambda: resume_process(pid)
+
+
+@STACK.add("disk full under gateway", seconds=(1.0, 5.0), weight=2)
+def gateway_disk_full(world: StackWorld, rng: Random) -> Undo:
+    """No byte is free where the gateway keeps its database and the results."""
+    world.live(rng.uniform(0.0, 1.0))
+    return _full(world, "gateway")
+
+
 # --- disks and clocks -------------------------------------------------------------------------------
 
 
@@ -328,7 +325,7 @@ def journal_disk_full(world: StackWorld, rng: Random) -> Undo:
 @STACK.add("disk full under spool", seconds=(1.0, 5.0), weight=3)
 def spool_disk_full(world: StackWorld, rng: Random) -> Undo:
     """No byte is free where a worker keeps its results."""
-    name = _busy_worker(world, rng)
+    name = busy_worker(world, rng)
     world.causes[name, world.looks[name].boot_id] = "disk"
     return _full(world, name)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
@@ -13,8 +14,10 @@ from sn17_miner.journal.journal import Journal
 from sn17_operator.adapters.local import LocalEvent, LocalOperator
 from sn17_operator.adapters.local_scrape import LocalWorker
 
-from sn17_chaos.history import Journalled
+from sn17_chaos.history import Completed, Journalled
 from sn17_chaos.stack_settings import quick_spec
+
+_GENERATED = re.compile(r"sn17\.trellis: generated key=(\S+)")
 
 
 def operator_over(
@@ -42,6 +45,11 @@ def operator_over(
         tick_seconds=1.0,
         scrape_seconds=0.8,
     )
+
+
+def completed(worker: str, log: str) -> list[Completed]:
+    """The generations that this part of a worker's log tells of."""
+    return [Completed(key, worker) for key in _GENERATED.findall(log)]
 
 
 def journalled(path: Path) -> list[Journalled]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from sn17.up.health import local_spec
@@ -38,9 +38,12 @@ def shifted_clock(file: Path) -> dict[str, str]:
 
 
 def quick_settings(
-    names: Sequence[str], clock_file: Callable[[str], Path], token_file: Callable[[str], Path]
+    workers: int,
+    clock_file: Callable[[str], Path],
+    token_file: Callable[[str], Path],
+    more: Mapping[str, Mapping[str, str]],
 ) -> dict[str, dict[str, str]]:
-    """Environment of the stack's processes by name."""
+    """Environment of the stack's processes by name; ``more`` comes on top of it."""
     worker = {
         "SN17_SELF_RECYCLE_AFTER_SECONDS": "20",
         "SN17_SELF_RECYCLE_INTERVAL_SECONDS": "0",
@@ -56,9 +59,13 @@ def quick_settings(
         "SN17_CHAIN__INTERVAL_SECONDS": "5",
         "SN17_DISK_MIN_FREE_BYTES": str(1 << 20),
     }
+    # A task that was handed out and never arrived is handed out again after its lease.
+    gateway = {"SN17_LEASE_SECONDS": "15", "SN17_SWEEP_SECONDS": "0.5"}
+    by_name = {"miner": miner, "gateway": gateway}
+    names = ("validators", "fixer", "miner", "gateway", *(f"trellis-{n}" for n in range(1, workers + 1)))
     found: dict[str, dict[str, str]] = {}
     for name in names:
         token = {"SN17_ADMIN_TOKEN_FILE": str(token_file(name))} if name != "validators" else {}
-        more = worker if name.startswith("trellis") else miner if name == "miner" else {}
-        found[name] = {**shifted_clock(clock_file(name)), **more, **token}
+        own = worker if name.startswith("trellis") else by_name.get(name, {})
+        found[name] = {**shifted_clock(clock_file(name)), **own, **token, **more.get(name, {})}
     return found

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import sqlite3
 import threading
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx2
+from sn17.up.gateway import KEY_FILE
 from sn17.up.health import under_way
 from sn17.up.process import ManagedProcess
 from sn17.up.stack import Stack, StackOptions
@@ -29,26 +29,16 @@ from sn17_operator.core.plan import Reason
 from sn17_chaos.disks import SmallDisk
 from sn17_chaos.faults import CannotInjectError
 from sn17_chaos.history import OPEN, Act, Assigned, Completed, History, Journalled, Recycle, Span
-from sn17_chaos.looks import Look, handed_out, seen
+from sn17_chaos.looks import Look, Position, handed_out, seen
 from sn17_chaos.new_lines import NewLines
-from sn17_chaos.stack_parts import journalled, open_tasks, operator_over
+from sn17_chaos.stack_clients import Clients
+from sn17_chaos.stack_parts import completed, journalled, open_tasks, operator_over
 from sn17_chaos.stack_settings import MAX_GAUSSIANS, SLOW_SECONDS, quick_settings
 
 T = TypeVar("T")
 
 POLL_SECONDS = 0.25
 WORKING = ("ready", "busy")
-_GENERATED = re.compile(r"sn17\.trellis: generated key=(\S+)")
-
-
-@dataclass(slots=True)
-class Position:
-    """Where a trial starts: what lies before it is no part of its history."""
-
-    at: float
-    acts: int
-    recycles: int
-    completed: int
 
 
 @dataclass(slots=True)
@@ -61,6 +51,8 @@ class StackWorld:
     validators: int = 3
     operated: bool = True
     """Run the operator."""
+    gateway: bool = True
+    """Run a gateway, and somebody who asks it for assets."""
     settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """More environment of single processes, by name."""
     name: str = "stack"
@@ -78,6 +70,7 @@ class StackWorld:
     stack: Stack = field(init=False)
     operator: LocalOperator = field(init=False)
     http: httpx2.Client = field(init=False)
+    clients: Clients | None = field(init=False, default=None)
     _loop: asyncio.AbstractEventLoop = field(init=False)
     _thread: threading.Thread = field(init=False)
     _client: httpx2.AsyncClient = field(init=False)
@@ -97,9 +90,13 @@ class StackWorld:
         self.run(self._start())
         self.wait("the first accepted task", lambda: self._accepted_since(0.0), 60.0)
         self.cut = time.time()
+        if self.gateway:
+            self.clients = Clients(self._gateway_url, (self.folder / KEY_FILE).read_text().strip())
 
     def close(self) -> None:
         """Stop everything; leaves the folder with its logs."""
+        if self.clients is not None:
+            self.clients.close()
         with contextlib.suppress(Exception):
             self.run(self._close())
         for process in self.processes().values():
@@ -141,7 +138,7 @@ class StackWorld:
 
     def processes(self) -> dict[str, ManagedProcess]:
         stack = self.stack
-        found = [stack.devnet, stack.fixer, stack.miner, *stack.workers]
+        found = [stack.devnet, stack.fixer, stack.miner, stack.gateway, *stack.workers]
         return {process.spec.name: process for process in found if process is not None}
 
     def pid(self, name: str) -> int:
@@ -186,9 +183,11 @@ class StackWorld:
                 return f"{name} is {self.looks[name].state}"
         if self.operated and under_way(self.operator):
             return "the operator is still at work"
-        for name in ("fixer", "miner"):
+        for name in ("fixer", "miner", *(("gateway",) if self.gateway else ())):
             if not self._answers(name):
                 return f"the {name} does not answer"
+        if self.clients is not None and (left := self.clients.open_since(since)):
+            return f"a client waits for task {left[0].task_id[:8]}"
         ledger = self.ledger()
         for validator in ledger["validators"]:
             if not validator["up"]:
@@ -216,7 +215,8 @@ class StackWorld:
 
     def history(self, position: Position, until: float, unrecovered: str) -> History:
         """Everything since that position; tasks handed out up to ``until``, when the fault was over."""
-        assigned = [t for t in handed_out(self.ledger()) if self.cut < t.assigned_at <= until]
+        tasks = handed_out(self.ledger()) + (self.clients.handed_out() if self.clients else [])
+        assigned = [task for task in tasks if self.cut < task.assigned_at <= until]
         self.cut = until
         known = {task.task_id for task in assigned}
         return History(
@@ -251,10 +251,11 @@ class StackWorld:
 
     def _read_completed(self) -> list[Completed]:
         for name in self.worker_names():
-            path = self.processes()[name].log_path
-            keys = _GENERATED.findall(self._logs.new(path))
-            self._completed += [Completed(key, name) for key in keys]
+            self._completed += completed(name, self._logs.new(self.processes()[name].log_path))
         return list(self._completed)
+
+    def _gateway_url(self) -> str:
+        return f"http://127.0.0.1:{self.processes()['gateway'].ready.port}"
 
     def _answers(self, name: str) -> bool:
         port = self.processes()[name].ready.ops_port
@@ -267,7 +268,7 @@ class StackWorld:
 
     def _mount(self) -> None:
         try:
-            for name in ("miner", *(f"trellis-{n}" for n in range(1, self.workers + 1))):
+            for name in ("miner", "gateway", *(f"trellis-{n}" for n in range(1, self.workers + 1))):
                 self.disks[name] = SmallDisk(self.folder / name, 64)
         except CannotInjectError as error:
             self.no_disks = str(error)
@@ -280,11 +281,6 @@ class StackWorld:
         """The admin token as this process knows it."""
         return self.folder / f"{name}.token"
 
-    def _settings(self) -> dict[str, dict[str, str]]:
-        names = ["validators", "fixer", "miner", *(f"trellis-{n}" for n in range(1, self.workers + 1))]
-        chosen = quick_settings(names, self.clock_file, self.token_file)
-        return {name: {**env, **self.settings.get(name, {})} for name, env in chosen.items()}
-
     async def _start(self) -> None:
         self._client = own_async_client(timeout=1.0)
         options = StackOptions(
@@ -295,9 +291,10 @@ class StackWorld:
             max_gaussians=MAX_GAUSSIANS,
             memory_limit_bytes=512 << 20,
             faults={"slow_seconds": SLOW_SECONDS},
-            settings=self._settings(),
+            settings=quick_settings(self.workers, self.clock_file, self.token_file, self.settings),
             forgiven_after=4.0,
             start_timeout=150.0,
+            gateway=self.gateway,
         )
         self.stack = Stack(options, self.say, self._client)
         for name in (*options.settings, "operator"):
