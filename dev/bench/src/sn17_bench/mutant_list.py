@@ -56,8 +56,8 @@ DEVICES: Final = Core("devices", *_OPERATOR, "operator/tests/test_operator_devic
 LADDER: Final = Core(
     "ladder",
     *_OPERATOR,
-    "operator/tests/test_operator_simulation.py operator/tests/test_operator_swaps.py"
-    " operator/tests/test_operator_people.py",
+    "operator/tests/test_operator_ladder.py operator/tests/test_operator_simulation.py"
+    " operator/tests/test_operator_swaps.py operator/tests/test_operator_people.py",
 )
 GUARD: Final = Core(
     "guard",
