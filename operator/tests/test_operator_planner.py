@@ -130,3 +130,11 @@ def test_a_replacement_that_is_swapped_again_has_not_recovered() -> None:
     for pod, recovered in ((worker(0), True), (but(worker(0), intent=intent), False)):
         (record,) = settle(SPEC, Fleet((pod, *healthy(1)), 2, evictions=(evicted,)), NOW)
         assert record.recovered == recovered
+
+
+def test_a_worker_that_a_person_keeps_out_of_service_is_left_to_the_person() -> None:
+    """Whoever looks at a hung worker does not want it restarted under their hands."""
+    kept = cordoned(worker(0, HUNG), lift=False, ready=False)
+    found = plan(SPEC, Fleet((kept, *healthy(1, 2, 3, 4)), 5), NOW)
+    assert [step.act for step in found.steps] == [Act.USER_CORDON], "only its own cordon is asserted"
+    assert [blocked.reason for blocked in found.blocked] == [Reason.USER_CORDONED]
