@@ -46,11 +46,12 @@ test-long: sync ## The long forms of the tests that need Python only
 test-cluster: sync tools ## Chart and operator on a real API server, Prometheus and helm (needs Go, no root)
 	@SN17_REQUIRE_CLUSTER=1 .venv/bin/python -m pytest -m "cluster and not node and not slow"
 
-lint: sync ## ruff, mypy --strict, import-linter, licences, links, documentation site
+lint: sync ## ruff, mypy --strict, import-linter, shellcheck, licences, links, documentation site
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
+	@.venv/bin/shellcheck $$(git ls-files '*.sh' .ci/run)
 	@.venv/bin/python dev/tools/licences.py
 	@.venv/bin/python dev/tools/links.py
 	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet --strict
