@@ -47,8 +47,8 @@ MORE: Final = {
 
 
 def sentence(error: BaseException) -> str:
-    """What went wrong, and with which file, in words: Python's own text of an OSError has a number before it, and
-    a second name that may be None behind it.
+    """What went wrong, and with which file, in words: Python's own text of an OSError has a number before
+    it, and a second name that may be None behind it.
     """
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror

@@ -224,8 +224,8 @@ def _read(file: str, source_format: str | None) -> tuple[Splats, _Format, int]:
 
 
 def _say(lost: list[str]) -> None:
-    for sentence in lost:
-        say(f"sn17 splat: {sentence}", error=True)
+    for line in lost:
+        say(f"sn17 splat: {line}", error=True)
 
 
 def _target(output: str, to: str | None) -> _Format:

@@ -161,7 +161,7 @@ def _save(frames: list[tuple[Image.Image, int]], target: Path) -> None:
     raise RuntimeError(f"{target} is larger than {MOST_BYTES} bytes")
 
 
-PICTURES: Final = {"workers": _workers, "desk": _desk, "phone": _phone, "animation": _animation}
+PICTURES: Final = {"workers": _workers, "desk": _desk, "animation": _animation, "phone": _phone}
 
 
 def main() -> None:
