@@ -19,6 +19,6 @@ test-wheels: $(UV) ## Run the tests against the wheels in dist/ instead of the s
 	@$(UV) pip install -q --python .venv-wheels/bin/python -r dist/requirements.txt dist/*.whl
 	@.venv-wheels/bin/python -m pytest -m "not cluster and not slow" -n $(JOBS) --dist loadfile $(TESTS)
 
-lint-workflows: $(UV) ## Check the GitHub workflows with actionlint and zizmor (needs Go)
-	@go run $(ACTIONLINT)
+lint-workflows: sync ## Check the GitHub workflows with actionlint and zizmor, their scripts with shellcheck (needs Go)
+	@go run $(ACTIONLINT) -shellcheck .venv/bin/shellcheck
 	@$(UV) tool run -q --from $(ZIZMOR) zizmor --offline --no-progress .github

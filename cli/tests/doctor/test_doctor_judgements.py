@@ -320,3 +320,17 @@ def test_what_nodes_say_of_pods_is_read() -> None:
     assert seen["r.io/b:1"].answer is Answer.RUNNING
     assert unscheduled([pod]) == [("w", "Insufficient gpu")]
     assert models_missing([pod]) == [("w", "a/b lacks x")]
+
+
+def test_a_worker_that_has_found_its_model_since_a_restart_misses_none() -> None:
+    """What it said before stays in ``lastState`` for as long as the pod lives."""
+    pod = {
+        "metadata": {"name": "w"},
+        "status": {
+            "conditions": [{"type": "Ready", "status": "False"}],
+            "containerStatuses": [{"lastState": {"terminated": {"message": "ModelMissing: a/b lacks x"}}}],
+        },
+    }
+    assert models_missing([pod]) == [("w", "a/b lacks x")]
+    pod["status"]["conditions"][0]["status"] = "True"
+    assert models_missing([pod]) == []

@@ -226,6 +226,19 @@ def test_only_overwritten_opacities_are_imputed() -> None:
     assert repair.splats.opacity_logits[lost].mean() == pytest.approx(3.86, abs=0.1)
 
 
+def test_imputed_opacities_are_like_those_around_them() -> None:
+    """Glass beside stone stays glass: the mean of the whole would be wrong for both."""
+    splats = shell(n=32_000, std=0.5)
+    glass = splats.positions[:, 0] < 0
+    original = np.where(glass, np.float32(-2), np.float32(4)) + splats.opacity_logits - 3.86
+    lost = np.arange(32_000) % 3 == 0
+    damaged = with_logits(splats, np.where(lost, np.float32(-9.2103404), original))
+    filled = impute_clamped(damaged, value=float(np.float32(-9.2103404))).splats.opacity_logits
+    inside = np.abs(splats.positions[:, 0]) > 0.1
+    assert filled[lost & inside & glass].mean() == pytest.approx(-2, abs=0.3)
+    assert filled[lost & inside & ~glass].mean() == pytest.approx(4, abs=0.3)
+
+
 @settings(max_examples=30, deadline=None)
 @given(mean=st.floats(-9, 1), std=st.floats(0.1, 9))
 def test_matching_keeps_ranks_and_meets_the_reference(mean: float, std: float) -> None:

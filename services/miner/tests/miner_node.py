@@ -39,7 +39,8 @@ class FakeNode(Server):
     node_id: int = 1
     clock_shift: float = 0.0
     """Seconds by which this node's clock is ahead of ours."""
-    listed: list[dict[str, Any]] = field(default_factory=list)
+    listed: list[dict[str, Any]] | None = None
+    """Nodes that it tells of; None: itself."""
     waiting: deque[dict[str, Any]] = field(default_factory=deque)
     given: dict[str, dict[str, Any]] = field(default_factory=dict)
     stored: dict[str, bytes | None] = field(default_factory=dict)
@@ -104,7 +105,9 @@ class FakeNode(Server):
             task = self.waiting.popleft() | {"assignment_token": str(uuid.uuid4())}
             self.given[task["id"]] = {**task, "worker_id": body["worker_id"]}
             tasks.append(task)
-        return web.json_response({"tasks": tasks, "gateways": self.listed or [self.info()]})
+        return web.json_response(
+            {"tasks": tasks, "gateways": [self.info()] if self.listed is None else self.listed}
+        )
 
     async def add_result(self, request: web.Request) -> web.Response:
         form = await request.post()

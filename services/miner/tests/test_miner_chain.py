@@ -135,6 +135,25 @@ async def test_the_last_good_snapshot_is_served_with_its_age_and_survives_a_rest
     assert third.age is None
 
 
+async def test_a_subnet_that_has_lost_all_neurons_at_once_is_not_believed(tmp_path: Path) -> None:
+    """A node that has just started may answer so: validators and their cooldowns would be forgotten."""
+    store, seen = tmp_path / "snapshot.json", list[int]()
+    empty = SNAPSHOT.model_copy(update={"block": 101, "neurons": ()})
+    after = SNAPSHOT.model_copy(update={"block": 102})
+    source = Scripted(empty.model_copy(update={"block": 99}), SNAPSHOT, empty, after, empty)
+    feed = ChainFeed(
+        source, store, 17, 0.01, lambda: 1600.0, Random(1), lambda snapshot: seen.append(snapshot.block)
+    )
+    running = asyncio.create_task(feed.run())
+    async with asyncio.timeout(10):
+        await source.empty.wait()
+    running.cancel()
+    assert seen == [99, 100, 102], "a subnet without anybody is believed as long as nobody was seen on it"
+    assert feed.error is not None
+    assert "block 101 names no neuron" in feed.error
+    assert parse_snapshot(store.read_bytes(), 17).block == 102
+
+
 # --- the reader -----------------------------------------------------------------------------------
 
 

@@ -22,6 +22,7 @@ from sn17_miner.chain.source import FileSource
 from sn17_miner.clients.gateway import Account, GatewayClient, Result
 from sn17_miner.clients.web import new_session
 from sn17_miner.core.receipt import GatewayError
+from sn17_miner.miner import Miner
 from sn17_protocol import ChainSnapshot
 
 DOOR = "home"
@@ -138,6 +139,34 @@ async def test_g17_a_node_that_is_down_keeps_nobody_from_the_others(harness: Har
     await harness.run(3, gateways=gateway_settings(one.url))
     assert len(one.stored) == 3
     assert harness.metric("sn17_gateway_polls_total", door=DOOR, answer="failed") >= 1
+
+
+async def test_g17_a_node_that_lists_nobody_does_not_end_the_others(harness: Harness) -> None:
+    """A gateway that has just started knows of no node yet; what it listed before is asked on."""
+    await harness.worker()
+    one, two = FakeNode(), FakeNode(node_id=2)
+    await harness.add(one)
+    await harness.add(two)
+    one.listed = two.listed = [one.info(), two.info()]
+    one.task()
+
+    def restarts(miner: Miner) -> None:
+        count = miner.gateways.counted
+
+        def counted() -> None:
+            count()
+            one.listed = two.listed = []
+            miner.spawn("find", found(miner))
+
+        miner.gateways.counted = counted
+
+    async def found(miner: Miner) -> None:
+        (source,) = miner.gateways.sources.values()
+        await miner.gateways.find(source)
+        two.task()
+
+    await harness.run(2, gateways=gateway_settings(one.url), prepare=restarts)
+    assert len(one.stored) == len(two.stored) == 1
 
 
 async def test_several_gateways_have_doors_of_their_own(harness: Harness) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import io
 import json
 import os
 from pathlib import Path
+from typing import IO
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +18,8 @@ from miner_fakes import SPZ
 from miner_harness import Harness
 from sn17_http import own_async_client
 from sn17_miner.kept import KeptAssets
+from sn17_miner.miner import Miner
+from sn17_miner.spool import Spool, is_disk_full
 
 
 def put(folder: Path, size: int) -> Path:
@@ -56,6 +61,63 @@ def test_a_disk_that_is_short_of_room_keeps_none(tmp_path: Path) -> None:
     kept = KeptAssets(tmp_path / "submitted", 5, 1_000, min_free_bytes=1 << 60)
     kept.keep(1, "a", put(tmp_path, 10))
     assert list((tmp_path / "submitted").iterdir()) == []
+
+
+def test_a_disk_that_others_fill_takes_the_room_of_what_is_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "submitted"
+    KeptAssets(folder, 5, 1_000).keep(1, "a", put(tmp_path, 10))
+    KeptAssets(folder, 5, 1_000).prune()
+    assert len(list(folder.iterdir())) == 1
+    KeptAssets(folder, 5, 1_000, min_free_bytes=1 << 60).prune()
+    assert list(folder.iterdir()) == []
+
+
+class CrowdedSpool(Spool):
+    """A disk that has no room for files of a kind as long as assets are kept on it."""
+
+    kept: Path
+    kind: str
+
+    def create(self, name: str) -> IO[bytes]:
+        fits = not name.endswith(self.kind) or not any(self.kept.iterdir())
+        return super().create(name) if fits else FullDisk()
+
+
+class FullDisk(io.BytesIO):
+    def write(self, data: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("kind", [".ply", ".spz"])
+async def test_kept_assets_give_way_to_the_work_when_the_disk_is_full(harness: Harness, kind: str) -> None:
+    """They were dropped after the next submission only, which never came; and the fixer was blamed."""
+    worker, validator = await harness.worker(), await harness.validator()
+
+    def crowd(miner: Miner) -> None:
+        miner.context.kept.keep(99, "earlier", put(harness.folder, 10))
+        spool = CrowdedSpool(miner.context.spool.folder, 1 << 30)
+        spool.kept, spool.kind = miner.context.kept.folder, kind
+        miner.context.spool = spool
+
+    await harness.run(prepare=crowd)
+    assert validator.outcomes() == ["accepted"]
+    assert len({asked["key"] for asked in worker.asked}) == 1, "no generation is lost by it"
+
+
+@pytest.mark.parametrize(
+    ("error", "full"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), True),
+        (OSError(errno.EACCES, "Permission denied"), False),
+        (ValueError("no"), False),
+    ],
+)
+def test_a_full_disk_is_known_by_its_error_however_deep(error: Exception, full: bool) -> None:
+    assert is_disk_full(error) is full
+    outer = RuntimeError("the result cannot be written")
+    outer.__cause__ = error
+    assert is_disk_full(outer) is full
 
 
 def test_a_folder_that_cannot_be_used_stops_no_task(tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ from picture_corpus import Sample, samples
 from pydantic import ValidationError
 from sn17_contract.http import WorkerState
 from sn17_contract.worker import JobStatus, MemoryStatus, WorkerStatus
-from sn17_miner.clients.web import new_session
-from sn17_miner.clients.worker import DiskError, JobInput, WorkerClient
+from sn17_miner.clients.web import DiskError, new_session
+from sn17_miner.clients.worker import JobInput, WorkerClient
 from sn17_miner.core.clock_offset import Offset
 from sn17_miner.core.fleet import STARTS_WITHIN, Fleet
 from sn17_miner.core.images import image_bytes

@@ -1,4 +1,4 @@
-"""The pure and small parts of the worker: guard, self-recycle, quality, canaries, spool, thread."""
+"""The pure and small parts of the worker: quality, canaries, spool, thread."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from sn17_contract.metrics import CANARY_DRIFT_THRESHOLD, GenerationKind
 from sn17_service import MemoryReading, return_heap
 from sn17_service.memory import ProcessMemory
@@ -19,7 +18,6 @@ from sn17_trellis.backend import Generation, Job
 from sn17_trellis.canary import CanaryBook
 from sn17_trellis.encode import UnusableOutput, encode
 from sn17_trellis.faults import FaultyBackend
-from sn17_trellis.guard import Guard, SelfRecycle, Thresholds
 from sn17_trellis.procedural import ProceduralBackend
 from sn17_trellis.quality import Finding, Quality, drift, measure
 from sn17_trellis.settings import Faults
@@ -38,135 +36,6 @@ def asset(n: int = 8_000, seed: int = 0) -> Splats:
         opacity_logits=rng.normal(3.9, 2.7, n).astype(np.float32),
         f_dc=rng.normal(0, 0.5, (n, 3)).astype(np.float32),
     )
-
-
-# --- guard ------------------------------------------------------------------------------------------
-
-
-class GuardMachine(RuleBasedStateMachine):
-    """Memory that leaks, is cached and is freed, at any level, with checks at any time."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = 0.0
-        self.leaked = 100
-        self.cached = 0
-        self.cleanups = 0
-        self.guard = Guard(
-            Thresholds(0.75, 0.88),
-            enabled=True,
-            read=lambda: MemoryReading(self.leaked + self.cached, 0, LIMIT, {}),
-            cleanup=self.clean,
-            monotonic=lambda: self.now,
-        )
-
-    def clean(self) -> None:
-        self.cleanups += 1
-        self.cached = 0
-
-    @rule(amount=st.integers(-300, 300))
-    def leak(self, amount: int) -> None:
-        self.leaked = max(0, self.leaked + amount)
-
-    @rule(amount=st.integers(0, 500))
-    def cache(self, amount: int) -> None:
-        self.cached += amount
-
-    @rule(seconds=st.floats(0, 100))
-    def wait(self, seconds: float) -> None:
-        self.now += seconds
-
-    @rule(clean=st.booleans())
-    def check(self, clean: bool) -> None:
-        level, cleanups = (self.leaked + self.cached) / LIMIT, self.cleanups
-        since = self.guard.refusing_since
-        refused = self.guard.check(clean=clean)
-        assert (self.cleanups > cleanups) == (clean and level >= 0.75)
-        assert (refused is not None) == ((self.leaked + self.cached) / LIMIT >= 0.88)
-        if refused is not None:
-            assert self.guard.refusing_since == (since if since is not None else self.now)
-
-    @invariant()
-    def time_is_sane(self) -> None:
-        assert self.guard.refusing_since is None or self.guard.refusing_since <= self.now
-
-
-TestGuard = GuardMachine.TestCase
-TestGuard.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
-
-
-@pytest.mark.parametrize(
-    ("enabled", "reading"),
-    [
-        (True, None),
-        (True, MemoryReading(10**12, 0, None, {})),
-        (False, MemoryReading(LIMIT, 0, LIMIT, {})),
-    ],
-)
-def test_unknown_memory_no_limit_and_a_guard_that_is_off_never_refuse(
-    enabled: bool, reading: MemoryReading | None
-) -> None:
-    guard = Guard(
-        Thresholds(0.75, 0.88),
-        enabled=enabled,
-        read=lambda: reading,
-        cleanup=lambda: None,
-        monotonic=lambda: 0,
-    )
-    assert guard.check() is None
-
-
-def test_a_guard_without_a_limit_says_that_it_does_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    limits = [None, None, LIMIT, LIMIT, None]
-    guard = Guard(
-        Thresholds(0.75, 0.88),
-        enabled=True,
-        read=lambda: MemoryReading(1, 0, limits.pop(0), {}),
-        cleanup=lambda: None,
-        monotonic=lambda: 0,
-    )
-    with caplog.at_level("INFO", "sn17.trellis.guard"):
-        while limits:
-            guard.check()
-    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO", "WARNING"]
-    assert "SN17_MEMORY_LIMIT_BYTES" in caplog.records[0].message
-
-
-def test_a_self_recycle_waits_and_happens_once_per_interval_across_restarts(tmp_path: Path) -> None:
-    now = [10_000.0]
-
-    def book() -> SelfRecycle:
-        return SelfRecycle(
-            tmp_path / "book.json", after_seconds=600, interval_seconds=1800, clock=lambda: now[0]
-        )
-
-    first = book()
-    assert not first.due(599, refusing=True)
-    assert not first.due(9999, refusing=False)
-    assert first.due(600, refusing=True)
-    again = book()
-    assert again.count == 1
-    assert not again.due(600, refusing=True)
-    now[0] += 1799
-    assert not again.due(600, refusing=True)
-    now[0] += 1
-    assert again.due(600, refusing=True)
-    assert book().count == 2
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"count": "x", "last": 1}', '{"count": 3}'])
-def test_a_damaged_book_is_started_anew(tmp_path: Path, content: str) -> None:
-    path = tmp_path / "book.json"
-    path.write_text(content)
-    book = SelfRecycle(path, after_seconds=1, interval_seconds=1800, clock=lambda: 0.0)
-    assert book.count == 0
-    assert book.due(2, refusing=True)
-
-
-def test_a_clock_that_jumped_back_does_not_forbid_for_ever(tmp_path: Path) -> None:
-    path = tmp_path / "book.json"
-    path.write_text('{"count": 1, "last": 999999999999}')
-    assert SelfRecycle(path, after_seconds=1, interval_seconds=1800, clock=lambda: 0.0).due(2, refusing=True)
 
 
 # --- quality and canary -----------------------------------------------------------------------------

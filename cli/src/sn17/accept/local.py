@@ -30,6 +30,8 @@ def local_stack(backend: str) -> Iterator[tuple[tuple[str, ...], str]]:
         StackError: one of them does not start, or ends; the message has the end of its log.
     """
     common = {"SN17_PORT": "0", "SN17_OPS_PORT": "0", "SN17_MEMORY_SOURCE": "process"}
+    # Threads of torch that wait in a loop take the processors from each other on a busy machine.
+    common["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
     with tempfile.TemporaryDirectory(prefix="sn17-accept-") as name, _loop() as wait:
         folder = Path(name)
         limit = os.environ.get("SN17_MEMORY_LIMIT_BYTES", str(MEMORY_LIMIT_BYTES))
@@ -40,12 +42,20 @@ def local_stack(backend: str) -> Iterator[tuple[tuple[str, ...], str]]:
             urls = [f"http://127.0.0.1:{wait(each.start(START_SECONDS)).port}" for each in (worker, fixer)]
             yield (urls[0],), urls[1]
         except StackError as error:
-            raise StackError(f"{error}\n{worker.tail()}") from error
+            raise StackError(f"{error}\n{_said(worker)}") from error
         except ProcessFailedError as error:
             raise StackError(str(error)) from error
         finally:
             for each in (worker, fixer):
                 wait(each.stop())
+
+
+def _said(worker: ManagedProcess) -> str:
+    """The end of its log, without the lines of our own questions, and whether it had ended."""
+    lines = [line for line in worker.tail(10_000).splitlines() if ".access: " not in line][-15:]
+    if worker.restarts:
+        lines.append(f"the worker ended {worker.restarts} times, last with exit code {worker.last_exit_code}")
+    return "\n".join(lines)
 
 
 @contextmanager

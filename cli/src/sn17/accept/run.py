@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
+from sn17_contract.http import WorkerState
+from sn17_contract.worker import WorkerStatus
 from sn17_splats import SplatError, read_splat
 
 from sn17.accept.measure import coverage_kept, logit_std
 from sn17.accept.prompts import acceptance_prompts
-from sn17.accept.stack import BusyError, Generation, Stack, StackError, memory_ratio, ready
+from sn17.accept.stack import BusyError, Generation, NoAnswerError, Stack, StackError, memory_ratio, ready
 from sn17.accept.verdict import Sample
 
 IDLE_POLL_SECONDS = 0.5
@@ -95,21 +97,37 @@ class AcceptanceRun:
 
     def _generated(self, url: str, prompt: str, seed: int) -> Generation:
         deadline = self.monotonic() + self.idle_seconds
+        known: tuple[object, ...] = ()
+        why: StackError
         while True:
-            status = self.stack.worker(url)
-            if ready(status):
-                try:
-                    return self.stack.generate(url, prompt, seed)
-                except BusyError:
-                    pass  # somebody else came first
+            status = None
+            try:
+                status = self.stack.worker(url)
+            except NoAnswerError as error:
+                why = error  # it starts anew, perhaps
+            if status is not None:
+                why = StackError(self._not_idle(status))
+                if ready(status):
+                    try:
+                        return self.stack.generate(url, prompt, seed)
+                    except BusyError:
+                        pass  # somebody else came first
+                # Without a GPU the first load takes minutes: as long as it gets on, it is waited for.
+                if status.state is WorkerState.WARMING and (seen := _progress(status)) != known:
+                    deadline, known = self.monotonic() + self.idle_seconds, seen
             if self.monotonic() > deadline:
-                why = f" ({status.reason})" if status.reason else ""
-                raise StackError(
-                    f"worker {status.worker} was not idle for {self.idle_seconds:.0f} s, its state is "
-                    f"{status.state}{why}: stop the miner for the acceptance run "
-                    "(kubectl scale statefulset/sn17-miner --replicas=0)"
-                )
+                raise why
             self.sleep(IDLE_POLL_SECONDS)
+
+    def _not_idle(self, status: WorkerStatus) -> str:
+        reason = f" ({status.reason})" if status.reason else ""
+        said = f"for {self.idle_seconds:.0f} s, its state is {status.state}{reason}"
+        if status.state is WorkerState.WARMING:
+            return f"worker {status.worker} made no progress {said}"
+        return (
+            f"worker {status.worker} was not idle {said}: stop the miner for the acceptance run "
+            "(kubectl scale statefulset/sn17-miner --replicas=0)"
+        )
 
     @contextmanager
     def _watching(self, url: str, watch: MemoryWatch) -> Iterator[None]:
@@ -130,3 +148,9 @@ class AcceptanceRun:
         finally:
             done.set()
             thread.join()
+
+
+def _progress(status: WorkerStatus) -> tuple[object, ...]:
+    """What differs when a worker that loads its models has got on."""
+    job = (status.job.stage, status.job.step) if status.job else None
+    return (status.boot_id, status.life_id, status.phase, job)

@@ -23,6 +23,10 @@ class StackError(Exception):
     """A service is not there or refused; the message says which, what it said, and what to do."""
 
 
+class NoAnswerError(StackError):
+    """Nobody listens, or the connection broke off: a worker that starts anew is there again in a moment."""
+
+
 @dataclass(frozen=True, slots=True)
 class Generation:
     """A prompt's answer: the PLY as it came, and how long a caller waited for it."""
@@ -126,7 +130,7 @@ class HttpStack:
         try:
             answer = self._client.request(method, url, **arguments)
         except httpx2.HTTPError as error:
-            raise StackError(f"the {who} at {url} did not answer: {error}") from error
+            raise NoAnswerError(f"the {who} at {url} did not answer: {error}") from error
         if answer.is_success:
             return answer
         try:

@@ -49,20 +49,20 @@ SCHEDULER: Final = Core("scheduler", *_MINER, "services/miner/tests/test_miner_s
 PLANNER: Final = Core(
     "planner",
     *_OPERATOR,
-    "operator/tests/test_operator_people.py operator/tests/test_operator_simulation.py"
-    " operator/tests/test_operator_swaps.py operator/tests/test_operator_planner.py",
+    "operator/tests/test_operator_planner.py operator/tests/test_operator_people.py"
+    " operator/tests/test_operator_simulation.py operator/tests/test_operator_swaps.py",
 )
 DEVICES: Final = Core("devices", *_OPERATOR, "operator/tests/test_operator_devices.py")
 LADDER: Final = Core(
     "ladder",
     *_OPERATOR,
-    "operator/tests/test_operator_simulation.py operator/tests/test_operator_swaps.py"
-    " operator/tests/test_operator_people.py",
+    "operator/tests/test_operator_ladder.py operator/tests/test_operator_simulation.py"
+    " operator/tests/test_operator_swaps.py operator/tests/test_operator_people.py",
 )
 GUARD: Final = Core(
     "guard",
     *_TRELLIS,
-    "services/trellis/tests/test_worker_parts.py -k 'Guard or guard or recycle or book or clock'",
+    "services/trellis/tests/test_guard.py",
 )
 REPAIR: Final = Core(
     "repair",

@@ -1,6 +1,6 @@
 """One-line faults put into a copy of the cores: which of them do the tests notice?
 
-    python -m sn17_bench.mutants [--only CORE] [--json FILE]
+    python -m sn17_bench.mutants [--only CORE] [--json FILE] [--again]
 
 Each is applied to a copy that stands before the package on the path, and its core's tests are run until the
 first failure; without a fault they must pass. Exit status 1 where one survives that has no reason in
@@ -109,6 +109,7 @@ def main() -> int:
     )
     parser.add_argument("--only", default="", help="one core: gate, verdict, scheduler, planner, ...")
     parser.add_argument("--json", type=Path, help="rows of cores that are not run stay as they are")
+    parser.add_argument("--again", action="store_true", help="only what FILE calls a survivor, or lacks")
     options = parser.parse_args()
     for library in _LIBRARIES:
         importlib.import_module(library)
@@ -116,6 +117,8 @@ def main() -> int:
     found: dict[str, Any] = {}
     if options.json is not None and options.json.exists():
         found = json.loads(options.json.read_text())["mutants"]
+    if options.again:
+        wanted = [mutant for mutant in wanted if found.get(mutant.key, {"survives": True})["survives"]]
     known, unexplained, tested = reasons(), 0, set()
     commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True).strip()
     with tempfile.TemporaryDirectory() as name:

@@ -104,6 +104,15 @@ class Context:
                     extra={"validator": label(hotkey)},
                 )
 
+    def disk_full(self) -> str | None:
+        """Why no further task should be taken on, or None. What is kept for people to look at gives way
+        first. Blocks on the disk.
+        """
+        if self.spool.full() is None:
+            return None
+        self.kept.prune()
+        return self.spool.full()
+
     def left(self, task: Task) -> float:
         """Seconds in which a result of this task is still worth having."""
         if task.assignment is not None:

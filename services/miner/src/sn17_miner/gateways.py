@@ -149,17 +149,22 @@ class Gateways:
     async def _find_forever(self, source: Source) -> None:
         """Ask for the list of nodes where the settings point to, or else at any node that is known."""
         while True:
-            known = [node.url for node in self.nodes.nodes.values() if node.door == source.door]
-            for url in dict.fromkeys([source.url, *known]):
-                try:
-                    answer = await self.client.pull(url, self.accounts[source.door], 0)
-                except GatewayError as error:
-                    _log.info("no list of nodes: %s", error, extra={"door": source.door, "node": url})
-                    continue
-                self._unreadable(source.door, answer)
-                self._listed(source, answer.nodes)
-                break
+            await self.find(source)
             await asyncio.sleep(_FIND_SECONDS)
+
+    async def find(self, source: Source) -> None:
+        """Ask once. Who lists nobody, as a node that has just started, says nothing of the others."""
+        known = [node.url for node in self.nodes.nodes.values() if node.door == source.door]
+        for url in dict.fromkeys([source.url, *known]):
+            try:
+                answer = await self.client.pull(url, self.accounts[source.door], 0)
+            except GatewayError as error:
+                _log.info("no list of nodes: %s", error, extra={"door": source.door, "node": url})
+                continue
+            self._unreadable(source.door, answer)
+            if answer.nodes:
+                self._listed(source, answer.nodes)
+                return
 
     def _listed(self, source: Source, nodes: Sequence[GatewayInfo]) -> None:
         if nodes:

@@ -44,8 +44,29 @@ class KeptAssets:
         except OSError as error:
             _log.warning("a submitted asset is not kept: %s", error.strerror, extra={"task": n})
 
+    def prune(self) -> None:
+        """Drop what the limits no longer allow, as when others have filled the disk since."""
+        try:
+            self._prune()
+        except OSError as error:
+            _log.warning("submitted assets are not pruned: %s", error.strerror)
+
+    def clear(self) -> int:
+        """Drop all of them, since the work needs their room; how many there were."""
+        files = self._files()
+        for path in files:
+            path.unlink(missing_ok=True)
+        return len(files)
+
+    def _files(self) -> list[Path]:
+        if not self.count or not self.folder.is_dir():
+            return []
+        return [path for path in self.folder.iterdir() if _NAME.fullmatch(path.name)]
+
     def _prune(self) -> None:
-        files = [path for path in self.folder.iterdir() if _NAME.fullmatch(path.name)]
+        files = self._files()
+        if not files:
+            return
         newest_first = sorted(files, key=lambda path: path.stat().st_mtime_ns, reverse=True)
         sizes = [path.stat().st_size for path in newest_first]
         short = self.min_free_bytes - shutil.disk_usage(self.folder).free

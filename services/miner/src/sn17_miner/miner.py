@@ -169,7 +169,7 @@ class Miner:
         context = self.context
         while True:
             self.spool_bytes = await asyncio.to_thread(context.spool.used)
-            self.spool_full = await asyncio.to_thread(context.spool.full)
+            self.spool_full = await asyncio.to_thread(context.disk_full)
             await context.journal(
                 Journal.prune, max_age=self.limits.keep_seconds, max_tasks=self.limits.keep_tasks
             )

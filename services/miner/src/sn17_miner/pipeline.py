@@ -18,7 +18,7 @@ from sn17_miner.delivery import Delivery
 from sn17_miner.generation import Generation, GiveUpError, holder
 from sn17_miner.journal.journal import Journal
 from sn17_miner.prompts import Enhancer
-from sn17_miner.spool import SpoolError
+from sn17_miner.spool import SpoolError, is_disk_full
 from sn17_miner.submission import Submission
 
 _log = logging.getLogger("sn17.miner.pipeline")
@@ -48,7 +48,10 @@ class Pipeline:
             except Exception as error:
                 failures += 1
                 context.metrics.errors.labels("task").inc()
-                _log.exception("task failed and is resumed", extra={"task": n})
+                if is_disk_full(error):
+                    await self._make_room(n, error)
+                else:
+                    _log.exception("task failed and is resumed", extra={"task": n})
                 await self._tell(n, error)
             worker = None
             await asyncio.sleep(_AGAIN.seconds(failures))
@@ -115,11 +118,22 @@ class Pipeline:
         _log.error("%s", error, extra={"task": n})
         return await self.context.journal(Journal.attempt_failed, attempt, Failure.LOST, str(error))
 
+    async def _make_room(self, n: int, error: Exception) -> None:
+        """What is kept for people to look at must not stop the work."""
+        dropped = await asyncio.to_thread(self.context.kept.clear)
+        _log.error(
+            "the disk is full, the task is tried again; %d kept assets are dropped: %s",
+            dropped,
+            error,
+            extra={"task": n},
+        )
+
     async def _tell(self, n: int, error: Exception) -> None:
         try:
             await self.context.journal(Journal.note, n, "internal error", type(error).__name__)
-        except Exception:
-            _log.exception("the journal does not take notes", extra={"task": n})
+        except Exception as failed:
+            if not is_disk_full(failed):
+                _log.exception("the journal does not take notes", extra={"task": n})
 
 
 def _skip(task: Task) -> Skip:

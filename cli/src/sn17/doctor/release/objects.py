@@ -98,9 +98,11 @@ def unscheduled(pods: Iterable[Manifest]) -> list[tuple[str, str]]:
 
 
 def models_missing(pods: Iterable[Manifest]) -> list[tuple[str, str]]:
-    """Workers that ended because nobody gave them weights, or damaged ones, each with its last words."""
+    """Workers that ended because nobody gave them weights, or damaged ones, each with its last words. One
+    that is ready has found them since, whatever it said before its restart.
+    """
     found = []
-    for pod in pods:
+    for pod in (pod for pod in pods if not ready(pod)):
         for status in _statuses(pod):
             for state in ("state", "lastState"):
                 words = ((status.get(state) or {}).get("terminated") or {}).get("message") or ""

@@ -52,7 +52,7 @@ class ChainFeed:
         regular = Backoff(self.interval, self.interval, _JITTER)
         while True:
             try:
-                snapshot = await self.source.read()
+                snapshot = self._believed(await self.source.read())
                 await asyncio.to_thread(write_atomically, self.store, snapshot.model_dump_json().encode())
             except (ChainError, OSError) as error:
                 failures += 1
@@ -70,6 +70,14 @@ class ChainFeed:
     def age(self) -> float | None:
         """Seconds since the snapshot was taken; None before the first."""
         return None if self.snapshot is None else max(0.0, self.clock() - self.snapshot.taken_at)
+
+    def _believed(self, snapshot: ChainSnapshot) -> ChainSnapshot:
+        """Raises ChainError for a subnet that has lost all its neurons at once: that is a node which has just
+        started. Believing it would forget every validator's cooldown.
+        """
+        if not snapshot.neurons and self.snapshot is not None and self.snapshot.neurons:
+            raise ChainError(f"the snapshot of block {snapshot.block} names no neuron, the one before did")
+        return snapshot
 
     def _take(self, snapshot: ChainSnapshot) -> None:
         self.snapshot = snapshot

@@ -10,7 +10,7 @@ import aiohttp
 from sn17_contract.fixer import FixReport, ReportError
 from sn17_contract.http import HEADER_REPORT, MEDIA_PLY, MEDIA_SPZ
 
-from sn17_miner.clients.web import read_bounded, short, within
+from sn17_miner.clients.web import read_bounded, short, within, write_part
 
 _SMALL: Final = 1 << 20
 
@@ -41,6 +41,7 @@ class FixerClient:
             FixerBusyError: no usable answer; one without a complete report is none, for nothing is known
                 about its splat.
             SplatRefusedError: the fixer cannot read this splat.
+            DiskError: our own disk does not take the answer.
         """
         try:
             with ply.open("rb") as source:
@@ -74,6 +75,6 @@ class FixerClient:
             size += len(part)
             if size > self._max_bytes:
                 raise SplatRefusedError(f"the SPZ is larger than {self._max_bytes} bytes")
-            file.write(part)
+            write_part(file, part)
         if size == 0:
             raise FixerBusyError("empty answer")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import IO
+
 import aiohttp
 
 CONNECT_SECONDS = 10.0
@@ -35,6 +37,18 @@ async def read_bounded(response: aiohttp.ClientResponse, limit: int) -> bytes:
             raise aiohttp.ClientPayloadError(f"the answer is larger than {limit} bytes")
         parts.append(part)
     return b"".join(parts)
+
+
+class DiskError(Exception):
+    """Our own disk does not take an answer. Whoever sent it is not to blame, and sends it again."""
+
+
+def write_part(file: IO[bytes], part: bytes) -> None:
+    """Write a part of an answer down. Raises DiskError."""
+    try:
+        file.write(part)
+    except OSError as error:
+        raise DiskError(f"the result cannot be written: {error.strerror}") from error
 
 
 def never_sent(error: BaseException) -> bool:

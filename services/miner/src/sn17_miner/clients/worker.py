@@ -23,7 +23,7 @@ from sn17_contract.tasks import Lane
 from sn17_contract.worker import WorkerStatus
 from sn17_service.problems import ProblemBody
 
-from sn17_miner.clients.web import read_bounded, short, within
+from sn17_miner.clients.web import read_bounded, short, within, write_part
 
 _SMALL: Final = 1 << 20
 _STATES: Final = {
@@ -55,10 +55,6 @@ class SeedFailedError(WorkerError):
 
 class PromptRefusedError(WorkerError):
     """No worker will ever take this prompt."""
-
-
-class DiskError(Exception):
-    """Our own disk does not take the result. No worker is to blame, and the same key brings it again."""
 
 
 class WorkerLostError(WorkerError):
@@ -168,10 +164,7 @@ class WorkerClient:
             size += len(part)
             if size > self._max_bytes:
                 raise WorkerBrokenError(f"the splat is larger than {self._max_bytes} bytes")
-            try:
-                file.write(part)
-            except OSError as error:
-                raise DiskError(f"the result cannot be written: {error.strerror}") from error
+            write_part(file, part)
         if not start.startswith(b"ply\n"):
             raise WorkerBrokenError("the answer is no PLY file")
         declared = response.headers.get("Content-Length")
