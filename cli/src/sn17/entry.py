@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn, TextIO
 
 from sn17 import interrupts
-from sn17.exits import Exit
+from sn17.exits import Exit, sentence
 
 TRACEBACK = "SN17_TRACEBACK"
 """Environment variable with which a fault shows where it is."""
@@ -65,8 +65,7 @@ def _failed(error: BaseException) -> int:
 
         _complain(traceback.format_exc())
     if isinstance(error, OSError) and error.strerror:
-        about = f"{error.filename}: " if error.filename else ""
-        _complain(f"sn17: {about}{error.strerror}")
+        _complain(f"sn17: {sentence(error)}")
         return Exit.CANNOT
     said = " ".join(str(error).split())
     _complain(f"sn17: a fault of sn17: {type(error).__name__}: {said} ({TRACEBACK}=1 shows where)")

@@ -46,6 +46,15 @@ MORE: Final = {
 """Codes that only some commands have, by their names."""
 
 
+def sentence(error: BaseException) -> str:
+    """What went wrong, and with which file, in words: Python's own text of an OSError has a number before
+    it, and a second name that may be None behind it.
+    """
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
+
+
 def codes_of(command: str) -> tuple[Exit, ...]:
     """The codes of one command, such as ``splat inspect``; all there are for the empty name."""
     return tuple(sorted((*_COMMON, *MORE.get(command, ())))) if command else tuple(Exit)

@@ -14,7 +14,7 @@ from sn17_http import ProxyUnusableError, async_client_for
 from sn17 import interrupts as signals
 from sn17.cluster.access import Access, ClusterError
 from sn17.console import print_json, say
-from sn17.exits import Exit
+from sn17.exits import Exit, sentence
 from sn17.generate.client import GatewayClient, RefusedError
 from sn17.generate.progress import Progress
 from sn17.generate.run import Failed, Made, Run
@@ -83,8 +83,7 @@ def generate(
     except (WishError, NoGatewayError, ClusterError, RefusedError, ProxyUnusableError) as error:
         raise _stop(str(error)) from error
     except OSError as error:
-        name = f"{error.filename}: " if error.filename else ""
-        raise _stop(f"{name}{error.strerror or error}") from error
+        raise _stop(sentence(error)) from error
     raise typer.Exit(code)
 
 

@@ -14,7 +14,7 @@ import typer
 from sn17_contract.text import neutralise
 
 from sn17.console import new_console, say
-from sn17.exits import Exit
+from sn17.exits import Exit, sentence
 from sn17.options import Json
 
 if TYPE_CHECKING:
@@ -224,8 +224,8 @@ def _read(file: str, source_format: str | None) -> tuple[Splats, _Format, int]:
 
 
 def _say(lost: list[str]) -> None:
-    for sentence in lost:
-        say(f"sn17 splat: {sentence}", error=True)
+    for line in lost:
+        say(f"sn17 splat: {line}", error=True)
 
 
 def _target(output: str, to: str | None) -> _Format:
@@ -258,10 +258,7 @@ def _errors() -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, MissingLibraryError) as error:
-        told = str(error)
-        if isinstance(error, OSError) and error.strerror:
-            told = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-        say(f"sn17 splat: {told}", error=True)
+        say(f"sn17 splat: {sentence(error)}", error=True)
         raise typer.Exit(Exit.CANNOT) from error
 
 

@@ -17,7 +17,7 @@ from sn17_splats import SplatError
 from sn17.cluster.access import Access, cannot
 from sn17.cluster.release import Release
 from sn17.console import new_console, print_json, say
-from sn17.exits import Exit
+from sn17.exits import Exit, sentence
 from sn17.given import address_of, secret_of
 from sn17.options import Context, Json, Kubeconfig, Namespace, ReleaseName, TokenFile
 from sn17.splat.formats import STDIO
@@ -161,7 +161,7 @@ def get(
             asset = source.asset(n)
         made = save(asset, output, kind)
     except (OSError, SplatError) as error:
-        say(f"sn17 tasks: {error}", error=True)
+        say(f"sn17 tasks: {sentence(error)}", error=True)
         raise typer.Exit(Exit.CANNOT) from error
     told = {"task": n, "file": output, "format": str(kind), "bytes": made.size, "gaussians": made.gaussians}
     if json and output != STDIO:

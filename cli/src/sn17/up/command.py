@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.live import Live
 from sn17.console import live, new_console, say
-from sn17.exits import Exit
+from sn17.exits import Exit, sentence
 from sn17.options import Json, ReportFile
 from sn17.report_file import ReportError, ReportTarget
 from sn17.up import folder
@@ -110,7 +110,10 @@ def up(
     except folder.FolderError as error:
         raise _stop(str(error)) from error
     except (ProcessFailedError, WrongShapeError, OSError) as error:
-        raise _stop(f"{error}\nLogs: {place / 'logs'}") from error
+        if isinstance(error, OSError) and error.strerror and not error.filename:
+            # What fails while a file is open has no name: it is one below this folder.
+            error.filename = str(place)
+        raise _stop(f"{sentence(error)}\nLogs: {place / 'logs'}") from error
     except InterruptedRunError as error:
         say(f"Stopped before everything had started. Logs: {place / 'logs'}", error=True)
         raise typer.Exit(Exit.INTERRUPTED) from error

@@ -34,7 +34,9 @@ def write_atomically(path: Path, content: bytes, *, mode: int | None = None) -> 
         _write(part, target, content, mode)
     except OSError as error:
         # The name that the caller gave, not the one beside it.
-        error.filename, error.filename2 = str(path), None
+        error.filename = str(path)
+        # None would be shown: "-> None".
+        del error.filename2
         raise
 
 
