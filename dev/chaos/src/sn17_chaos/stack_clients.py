@@ -56,11 +56,11 @@ class Clients:
     def _one(self, http: httpx2.Client, number: int) -> None:
         body = {"prompt": f"{1 + number % 3} large blue domes on a red plate"}
         headers = {HEADER_IDEMPOTENCY_KEY: f"chaos-{number}"}
-        asked_at = time.time()
         answer = self._answered(lambda: http.post(self.url() + Route.ADD_TASK, json=body, headers=headers))
         if answer is None:
             return
-        task = Assigned(TaskId.model_validate_json(answer.content).id, NO_VALIDATOR, asked_at)
+        # As with a validator's task its time begins when it is there, not when it was first asked for.
+        task = Assigned(TaskId.model_validate_json(answer.content).id, NO_VALIDATOR, time.time())
         self.tasks.append(task)
         place, query = len(self.tasks) - 1, {"id": task.task_id}
         while not self._over.wait(POLL_SECONDS):
