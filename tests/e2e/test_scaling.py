@@ -2,6 +2,7 @@
 
 The count is set as an autoscaler sets it, through the SN17Miner's scale subresource; no metrics adapter and
 no KEDA run here. SN17_SCALE_DOWNS says how many scale-downs there are: few by default, 100 in the long form.
+SN17_RESULTS names a folder for the figures.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ import contextlib
 import json
 import os
 from datetime import datetime
+from pathlib import Path
 
 import pytest
+from sn17_bench.stamp import stamp
 from sn17_cluster.client import CommandError
 from sn17_cluster.release import Install, Release, values
 from sn17_cluster.stack import Stack, terminations, wait_until
@@ -122,7 +125,18 @@ def test_scale_downs_under_load_interrupt_no_job_and_lose_no_task(release: Relea
             busy += len(before - left)
             downs += 1
     wait_until("all tasks to end", lambda: all_ended(stack, len(stack.tasks())), timeout=300)
-    print(f"{downs} scale-downs, {busy} of workers with a job; {len(stack.tasks())} tasks handed out")
+    found = {
+        "schema": "sn17.scale-downs/v1",
+        **stamp(),
+        "scale_downs": downs,
+        "of_workers_with_a_job": busy,
+        "tasks": len(stack.tasks()),
+        "lost": len(lost(stack)),
+        "interrupted": len(interrupted(release)),
+    }
+    print(json.dumps(found, indent=1))
+    if folder := os.environ.get("SN17_RESULTS"):
+        (Path(folder) / "scale-downs.json").write_text(json.dumps(found, indent=1) + "\n")
     assert lost(stack) == []
     assert interrupted(release) == []
 

@@ -28,7 +28,7 @@ FROM = os.environ.get("SN17_UPGRADE_FROM", "")
 CRD = "sn17miners.sn17.io"
 LOST = {"unvalidated", "skipped", "expired", "given_up", "dropped"}
 LITTLE: dict[str, Any] = {"resources": {"requests": {"cpu": "10m"}}}
-COMPONENTS = ("trellis", "fixer", "miner", "operator")
+COMPONENTS = ("trellis", "fixer", "miner", "operator", "tools")
 
 pytestmark = [
     pytest.mark.cluster,
@@ -91,8 +91,7 @@ def values() -> dict[str, Any]:
     }
     for component in COMPONENTS:
         tag = f"{FROM}-procedural" if component == "trellis" else FROM
-        chosen[component] = {**chosen[component], "image": {"tag": tag}}
-    chosen["localValidators"] = {**chosen["localValidators"], "image": {"tag": FROM}}
+        chosen[component] = {**chosen.get(component, {}), "image": {"tag": tag}}
     return chosen
 
 
