@@ -12,7 +12,9 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from sn17_cluster.client import Cluster
 from sn17_cluster.release import PROMETHEUS, PROMETHEUS_TAG
 from sn17_cluster.requirements import REPOSITORY
 from sn17_cluster.stack import CHART, Stack, wait_until
+from sn17_miner.journal.migrations import SCHEMA_VERSION
 
 FROM = os.environ.get("SN17_UPGRADE_FROM", "")
 CRD = "sn17miners.sn17.io"
@@ -72,7 +75,11 @@ def values() -> dict[str, Any]:
             "replicas": 2,
             "memory": {"limit": "1Gi"},
             "cpu": {"request": "10m"},
-            "settings": {"SN17_PROCEDURAL_MAX_GAUSSIANS": 30_000},
+            # Long jobs, so that some are under way at every moment.
+            "settings": {
+                "SN17_PROCEDURAL_MAX_GAUSSIANS": 30_000,
+                "SN17_FAULTS": json.dumps({"slow_seconds": 5}),
+            },
         },
         "localValidators": {"count": 4, "timeScale": 0.05, **LITTLE},
         "operator": {"settings": {"SN17_TICK_SECONDS": 3}, **LITTLE},
@@ -106,22 +113,59 @@ def open_tasks(stack: Stack) -> set[str]:
     return {task["task_id"] for task in stack.tasks() if task["outcome"] == "open"}
 
 
-def journal(stack: Stack) -> dict[str, str]:
-    """Outcomes by task, as the miner's journal has them."""
-    code = (
-        "import sqlite3; s = sqlite3.connect('file:/var/lib/sn17/journal.sqlite?mode=ro', uri=True);"
-        "print(*(f'{a}={b}' for a, b in s.execute('select task_id, outcome from tasks')))"
-    )
-    said = stack.cluster.kubectl("exec", "-n", stack.namespace, "sn17-miner-0", "--", "python", "-c", code)
-    pairs = [pair.split("=") for pair in said.split()]
-    assert len(pairs) == len({task for task, _ in pairs}), "a task stands in the journal twice"
-    return dict(pairs)
+class WithOlderValidators(Stack):
+    """Their ledger had another path in 0.1.0."""
+
+    def tasks(self) -> list[Any]:
+        books = json.loads(self._proxy("services", f"{self.release}-validators", 8099, "/books"))
+        return [task for validator in books["validators"] for task in validator["tasks"]]
+
+
+JOURNAL = """
+import json, sqlite3
+db = sqlite3.connect("file:/var/lib/sn17/journal.sqlite?mode=ro", uri=True)
+tasks = db.execute(
+    "select task_id, submits, (select count(*) from attempts where task = n and state in"
+    " ('generated', 'fixed', 'submitted')) from tasks"
+).fetchall()
+print(json.dumps({"version": db.execute("pragma user_version").fetchone()[0], "tasks": tasks}))
+"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A task as the miner's journal has it: how often it was handed in, how often its asset was made."""
+
+    task_id: str
+    submits: int
+    made: int
+
+
+def journal(stack: Stack) -> tuple[int, list[Entry]]:
+    """The journal's schema, and its tasks."""
+    python = ("exec", "-n", stack.namespace, "sn17-miner-0", "--", "python", "-c", JOURNAL)
+    said = json.loads(stack.cluster.kubectl(*python))
+    return said["version"], [Entry(*task) for task in said["tasks"]]
+
+
+def twice(entries: Sequence[Entry]) -> list[str]:
+    """Tasks that were taken, made or handed in more than once."""
+    taken = Counter(entry.task_id for entry in entries)
+    return [e.task_id for e in entries if taken[e.task_id] > 1 or e.submits > 1 or e.made > 1]
+
+
+def test_what_is_done_twice_is_seen() -> None:
+    """The control of the count below."""
+    good = [Entry("a", 1, 1), Entry("b", 0, 0)]
+    assert twice(good) == []
+    for bad in (Entry("c", 2, 1), Entry("c", 1, 2), Entry("a", 1, 1)):
+        assert bad.task_id in twice([*good, bad])
 
 
 def test_an_upgrade_from_the_last_release_loses_and_doubles_no_task(
     loaded: Cluster, older: Path, namespace: str, tmp_path: Path
 ) -> None:
-    stack, file = Stack(loaded, namespace), tmp_path / "values.json"
+    stack, file = WithOlderValidators(loaded, namespace), tmp_path / "values.json"
     crd = (older / "charts" / "sn17" / "crds" / f"{CRD}.yaml").read_text()
     loaded.apply(yaml.safe_load(crd))
     file.write_text(json.dumps(values()))
@@ -142,7 +186,7 @@ def test_an_upgrade_from_the_last_release_loses_and_doubles_no_task(
     for command in (crds, *upgrade):
         argv = command.replace("--set ...", f"{tags} --set image.preloaded=true").split()
         argv += ["-n", namespace] if argv[0] == "helm" else []
-        program = {"helm": loaded.helm, "kubectl": loaded.kubectl}[argv[0]]
+        program = loaded.helm if argv[0] == "helm" else loaded.kubectl
         program(*(str(CHART.parent.parent / arg) if arg.startswith("charts/") else arg for arg in argv[1:]))
     wait_until("the new miner", lambda: _is_new(stack, "miner"), timeout=300)
     wait_until("the new fixer", lambda: _is_new(stack, "fixer"), timeout=300)
@@ -157,8 +201,8 @@ def test_an_upgrade_from_the_last_release_loses_and_doubles_no_task(
     wait_until("the operator's verdict", lambda: stack.status() == "Healthy", timeout=120)
     tasks = [task for task in stack.tasks() if task["task_id"] in first]
     lost = [(task["task_id"], task["outcome"], task["reason"]) for task in tasks if task["outcome"] in LOST]
-    doubled = [task["task_id"] for task in tasks if task.get("submits", 1) > 1]
-    known = journal(stack)
+    version, entries = journal(stack)
+    doubled, known = twice(entries), {entry.task_id for entry in entries}
     found = {
         "schema": "sn17.upgrade/v1",
         **stamp(),
@@ -169,8 +213,9 @@ def test_an_upgrade_from_the_last_release_loses_and_doubles_no_task(
         "tasks": len(tasks),
         "accepted": sum(task["outcome"] == "accepted" for task in tasks),
         "lost": len(lost),
-        "submitted_twice": len(doubled),
-        "unknown_to_the_journal": len(before - set(known)),
+        "twice": len(doubled),
+        "unknown_to_the_journal": len(before - known),
+        "journal_schema": version,
         "seconds": round(seconds, 1),
     }
     print(json.dumps(found, indent=1))
@@ -178,7 +223,9 @@ def test_an_upgrade_from_the_last_release_loses_and_doubles_no_task(
         (Path(folder) / "upgrade.json").write_text(json.dumps(found, indent=1) + "\n")
     assert lost == []
     assert doubled == []
-    assert before <= set(known)
+    assert before <= known
+    assert version == SCHEMA_VERSION
+    assert stack.miner()["spec"]["strategy"] == "RestartContainer", "an object keeps what is stored in it"
     assert "Swaps" in str(loaded.get("crd", CRD)["spec"]["versions"][0]["additionalPrinterColumns"])
 
 

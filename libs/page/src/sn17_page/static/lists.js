@@ -111,7 +111,8 @@ function stateOf(worker) {
     return worker.job.steps ? `${worker.job.stage} ${worker.job.step} of ${worker.job.steps}` : worker.job.stage;
   }
   // Of a worker that is ready, the reason says for whom the miner holds it.
-  return worker.state === "ready" ? "ready" : [worker.state ?? "no answer", worker.reason].filter(Boolean).join(": ");
+  if (worker.state === "ready") return "ready";
+  return [...new Set([worker.state ?? "no answer", worker.reason])].filter(Boolean).join(": ");
 }
 
 function memoryOf(worker) {
