@@ -70,9 +70,15 @@ def test_another_ones_jobs_are_not_waited_for_though_they_get_on() -> None:
         run(*[status(WorkerState.BUSY, step) for step in range(20)], status(WorkerState.READY))
 
 
+REFUSED = NoAnswerError("the worker at http://w did not answer: connection refused")
+
+
 def test_a_worker_that_starts_anew_may_refuse_connections_for_a_moment() -> None:
-    refused = NoAnswerError("the worker at http://w did not answer: connection refused")
     with pytest.raises(AskedError):
-        run(refused, refused, status(WorkerState.READY))
+        run(status(WorkerState.WARMING), REFUSED, status(WorkerState.READY))
+
+
+def test_a_worker_that_was_never_there_is_said_at_once() -> None:
+    """It was waited for, ten minutes long, where an address was mistyped."""
     with pytest.raises(NoAnswerError, match="connection refused"):
-        run(refused)
+        run(REFUSED, status(WorkerState.READY))

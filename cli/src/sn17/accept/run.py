@@ -56,6 +56,8 @@ class AcceptanceRun:
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     samples: list[Sample] = field(default_factory=list)
+    _met: set[str] = field(default_factory=set)
+    """Workers that have answered: one that never did is not there, and is not waited for."""
 
     def run(self) -> list[Sample]:
         """All samples.
@@ -104,7 +106,11 @@ class AcceptanceRun:
             try:
                 status = self.stack.worker(url)
             except NoAnswerError as error:
+                if url not in self._met:
+                    raise
                 why = error  # it starts anew, perhaps
+            else:
+                self._met.add(url)
             if status is not None:
                 why = StackError(self._not_idle(status))
                 if ready(status):
