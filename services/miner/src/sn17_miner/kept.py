@@ -52,11 +52,17 @@ class KeptAssets:
             _log.warning("submitted assets are not pruned: %s", error.strerror)
 
     def clear(self) -> int:
-        """Drop all of them, since the work needs their room; how many there were."""
-        files = self._files()
-        for path in files:
-            path.unlink(missing_ok=True)
-        return len(files)
+        """Drop all of them, since the work needs their room; how many there were. What cannot be dropped is
+        logged: the task that needs the room goes on being tried.
+        """
+        dropped = 0
+        try:
+            for path in self._files():
+                path.unlink(missing_ok=True)
+                dropped += 1
+        except OSError as error:
+            _log.warning("submitted assets are not dropped: %s", error.strerror)
+        return dropped
 
     def _files(self) -> list[Path]:
         if not self.count or not self.folder.is_dir():
