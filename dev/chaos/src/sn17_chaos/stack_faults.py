@@ -152,6 +152,13 @@ def empty_structures(world: StackWorld, rng: Random) -> Undo:
 # --- miner, fixer, validators, operator -------------------------------------------------------------
 
 
+def _paused(world: StackWorld, rng: Random, name: str, within: float) -> Undo:
+    """SIGSTOP at a random moment of the next ``within`` seconds, later SIGCONT."""
+    world.live(rng.uniform(0.0, within))
+    pid = send(world, name, signal.SIGSTOP)
+    return lambda: resume_process(pid)
+
+
 @STACK.add("miner killed")
 def miner_killed(world: StackWorld, rng: Random) -> Undo:
     """SIGKILL at a random moment; it comes back with its state folder."""
@@ -171,9 +178,7 @@ def miner_terminated(world: StackWorld, rng: Random) -> Undo:
 @STACK.add("miner paused", seconds=(1.0, 5.0), weight=3)
 def miner_paused(world: StackWorld, rng: Random) -> Undo:
     """SIGSTOP, later SIGCONT."""
-    world.live(rng.uniform(0.0, 1.5))
-    pid = send(world, "miner", signal.SIGSTOP)
-    return lambda: resume_process(pid)
+    return _paused(world, rng, "miner", 1.5)
 
 
 @STACK.add("fixer killed")
@@ -195,9 +200,7 @@ def fixer_gone(world: StackWorld, rng: Random) -> Undo:
 @STACK.add("fixer hung", seconds=(2.0, 6.0), weight=3)
 def fixer_hung(world: StackWorld, rng: Random) -> Undo:
     """SIGSTOP, later SIGCONT."""
-    world.live(rng.uniform(0.0, 1.0))
-    pid = send(world, "fixer", signal.SIGSTOP)
-    return lambda: resume_process(pid)
+    return _paused(world, rng, "fixer", 1.0)
 
 
 @STACK.add("validator restarted", weight=3)
@@ -292,9 +295,7 @@ def gateway_killed(world: StackWorld, rng: Random) -> Undo:
 @STACK.add("gateway paused", seconds=(1.0, 5.0), weight=2)
 def gateway_paused(world: StackWorld, rng: Random) -> Undo:
     """SIGSTOP, later SIGCONT."""
-    world.live(rng.uniform(0.0, 1.5))
-    pid = send(world, "gateway", signal.SIGSTOP)
-    return lambda: resume_process(pid)
+    return _paused(world, rng, "gateway", 1.5)
 
 
 @STACK.add("disk full under gateway", seconds=(1.0, 5.0), weight=2)
