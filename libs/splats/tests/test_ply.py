@@ -46,6 +46,33 @@ def test_pieces_are_put_together_in_order(count: int) -> None:
     assert header_and_body(write_ply(splats))[1] == table.tobytes()
 
 
+@pytest.mark.parametrize("normals", [True, False])
+@pytest.mark.parametrize(
+    ("spoil", "order"),
+    [
+        pytest.param(None, [0, 10, 13, 9, 6], id="the rows of a PLY"),
+        pytest.param("normals", [0, 10, 13, 9, 6], id="with something in the normals' columns"),
+        pytest.param("rows", [0, 10, 13, 9, 6], id="every second row"),
+        pytest.param("big", [0, 10, 13, 9, 6], id="of the other byte order"),
+        pytest.param(None, [6, 10, 13, 9, 0], id="colours and positions exchanged"),
+        pytest.param(None, [0, 9, 13, 12, 6], id="columns moved by one"),
+    ],
+)
+def test_columns_of_one_table_are_written_as_any_others(
+    spoil: str | None, order: list[int], normals: bool
+) -> None:
+    table = np.random.default_rng(3).normal(size=(9, 17)).astype("<f4")
+    table[:, 3:6] = 0.5 if spoil == "normals" else 0
+    table = {"rows": table[::2], "big": table.astype(">f4")}.get(spoil or "", table)
+    widths = (3, 3, 4, None, 3)
+    views = [
+        table[:, start] if width is None else table[:, start : start + width]
+        for start, width in zip(order, widths, strict=True)
+    ]
+    apart = [np.array(view, np.float32) for view in views]
+    assert write_ply(Splats(*views), normals=normals) == write_ply(Splats(*apart), normals=normals)
+
+
 def test_layout_is_what_the_strict_parser_of_the_subnet_takes() -> None:
     head, body = header_and_body(write_ply(make_splats(7)))
     lines = head.decode().splitlines()

@@ -178,6 +178,8 @@ class Load:
             if answer.is_success:
                 break
             self.refused[answer.json()["code"]] += 1
+            if answer.status_code != httpx2.codes.SERVICE_UNAVAILABLE:
+                raise WorkerError(f"the worker does not take the job: {answer.text}")
             time.sleep(0.2)
         else:
             return

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -124,8 +125,14 @@ def _ended(state: dict[str, Any], before: Any) -> bool:
     return state["recycling"] is None and state["last_recycle"] != before
 
 
-def swaps(worker: Worker, form: dict[str, str], count: int, between: int) -> dict[str, Any]:
-    """``count`` swaps under load, ``between`` whole jobs before, between and after them."""
+def swaps(
+    worker: Worker, form: dict[str, str], count: int, between: int, seconds: float = math.inf
+) -> dict[str, Any]:
+    """``count`` swaps under load, ``between`` whole jobs before, between and after them.
+
+    None begins more than ``seconds`` after the first: a machine may be lent for a limited time.
+    """
+    latest = time.monotonic() + seconds
     outcomes: Counter[str] = Counter()
     windows: list[Window] = []
     with Watch(worker) as watch, Load(worker, form) as load:
@@ -138,6 +145,8 @@ def swaps(worker: Worker, form: dict[str, str], count: int, between: int) -> dic
 
         rest()
         for number in range(count):
+            if time.monotonic() > latest:
+                break
             outcome, window = swap_once(worker, worker.state()["last_recycle"])
             outcomes[outcome] += 1
             if window[1] > window[0]:
@@ -151,7 +160,7 @@ def swaps(worker: Worker, form: dict[str, str], count: int, between: int) -> dic
 
     done = metric("sn17_swap_device_seconds_count")
     return {
-        "asked": count,
+        "asked": sum(outcomes.values()),
         "outcomes": dict(outcomes),
         "jobs": compared(load.jobs, windows),
         "seconds": described([end - begin for begin, end in windows]),
@@ -196,7 +205,7 @@ def checkpoint(options: argparse.Namespace, folder: Path) -> Path | None:
         return options.checkpoint  # type: ignore[no-any-return]
     code = (
         "import sys; from pathlib import Path; from sn17_bench.trellis_checkpoint import make_checkpoints;"
-        "make_checkpoints(Path(sys.argv[1]))"
+        "make_checkpoints(Path(sys.argv[1]), hollow=True)"
     )
     subprocess.run([sys.executable, "-c", code, str(folder)], check=True)
     return folder / "bench" / "text"
@@ -244,7 +253,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         result["start_seconds"] = worker.wait_ready()
         result["limit"] = note.read_text() if note.exists() else "no memory limit"
         if options.swaps:
-            result["swaps"] = swaps(worker, form, options.swaps, options.between)
+            result["swaps"] = swaps(worker, form, options.swaps, options.between, options.seconds)
         if options.generations:
             result["generations"] = generations(worker, form, options.generations)
     return result
@@ -295,6 +304,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--prompt", default="a small red cube")
     parser.add_argument("--swaps", type=int, default=20)
     parser.add_argument("--between", type=int, default=4, help="whole jobs between two swaps")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="no swap begins later than that")
     parser.add_argument("--generations", type=int, default=0, help="so many jobs without swaps afterwards")
     parser.add_argument("--limit-gib", type=int, help="memory limit of a cgroup for the worker")
     parser.add_argument("--job-seconds", type=float, default=3.0)

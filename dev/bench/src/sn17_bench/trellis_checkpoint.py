@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from sn17_trellis.engine.checkpoint import ModelPath, build, fill
 from sn17_trellis.engine.config import SamplerParams
 from sn17_trellis.engine.runners import EagerRunner
@@ -86,8 +86,12 @@ def flows(kind: str) -> dict[str, tuple[str, dict[str, Any]]]:
     }
 
 
-def make_checkpoints(root: Path) -> tuple[Path, Path]:
-    """`root/bench/text` and `root/bench/image`; the image one has the decoders of both, as released."""
+def make_checkpoints(root: Path, *, hollow: bool = False) -> tuple[Path, Path]:
+    """`root/bench/text` and `root/bench/image`; the image one has the decoders of both, as released.
+
+    Voxels lie scattered, about `VOXELS` of them, or form a `hollow` box of always 16,128: scattered ones have
+    four times the coarse tokens of an object with as many.
+    """
     text, image = root / "bench" / "text", root / "bench" / "image"
     for directory, kind, title in ((text, "text", "Text"), (image, "image", "Image")):
         (directory / "ckpts").mkdir(parents=True)
@@ -115,7 +119,10 @@ def make_checkpoints(root: Path) -> tuple[Path, Path]:
         )
     write_clip(text / "condition")
     write_dino(image / "condition")
-    set_threshold(text, image)
+    if hollow:
+        make_hollow(image / "ckpts" / "sparse_structure_decoder.safetensors")
+    else:
+        set_threshold(text, image)
     return text, image
 
 
@@ -179,6 +186,20 @@ def write_dino(directory: Path) -> None:
     with torch.device("cuda"):
         model = Dinov2WithRegistersModel(config)
     model.cpu().save_pretrained(directory)
+
+
+def make_hollow(decoder: Path) -> None:
+    """Let a structure decoder mark four sides of its cube, whatever its latent grid is.
+
+    The last layer sees the same feature everywhere and sums it over 3 x 3 neighbours: fewer at the sides.
+    """
+    state = load_file(decoder)
+    state["out_layer.0.weight"].zero_()
+    state["out_layer.0.bias"].fill_(1.0)
+    weight = state["out_layer.2.weight"].zero_()
+    weight[0, :, 1] = -1 / (9 * weight.shape[1])
+    state["out_layer.2.bias"].fill_(7.5 / 9 * float(torch.nn.functional.silu(torch.tensor(1.0))))
+    save_file(state, decoder)
 
 
 def set_threshold(text: Path, image: Path) -> None:

@@ -238,6 +238,8 @@ def _columns(table: NDArray[Any], names: tuple[str, ...]) -> Float32:
 
 
 _ROWS_AT_ONCE: Final = 4096
+_NORMALS: Final = 1
+"""Which group of columns is the normals, which a splat has none of."""
 
 
 def write_ply(splats: Splats, *, normals: bool = True) -> bytes:
@@ -259,6 +261,9 @@ def write_ply(splats: Splats, *, normals: bool = True) -> bytes:
         splats.log_scales,
         splats.rotations,
     ]
+    rows = _rows_of(columns)
+    if rows is not None:
+        return b"".join([head, rows.data.cast("B")])
     # Piece by piece through a table that stays in the processor's cache, into memory that becomes the result.
     out = io.BytesIO(head)
     out.seek(len(head))
@@ -268,3 +273,28 @@ def write_ply(splats: Splats, *, normals: bool = True) -> bytes:
         np.concatenate([column[start : start + len(part)] for column in columns], axis=1, out=part)
         out.write(part.data)
     return out.getvalue()
+
+
+def _rows_of(columns: list[Float32]) -> NDArray[Any] | None:
+    """The table [N, C] whose columns these are, where there is one; the normals are its own.
+
+    An engine that packs its gaussians as a PLY's rows needs no second table then.
+    """
+    first, ends = columns[0], np.cumsum([column.shape[1] for column in columns]).tolist()
+    table = first.base
+    if not isinstance(table, np.ndarray) or table.shape != (len(first), ends[-1]):
+        return None
+    if table.dtype != np.dtype("<f4") or not table.flags.c_contiguous:
+        return None
+    for number, (column, end) in enumerate(zip(columns, ends, strict=True)):
+        place = table[:, end - column.shape[1] : end]
+        if number == _NORMALS:
+            if place.any():
+                return None
+        elif (
+            column.ctypes.data != place.ctypes.data
+            or column.strides[0] != table.strides[0]
+            or (column.shape[1] > 1 and column.strides[1] != table.strides[1])
+        ):
+            return None
+    return table
