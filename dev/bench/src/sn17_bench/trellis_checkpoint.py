@@ -189,7 +189,7 @@ def write_dino(directory: Path) -> None:
 
 
 def make_hollow(decoder: Path) -> None:
-    """Let a structure decoder mark four sides of its cube, whatever its latent grid is.
+    """Let a structure decoder give four sides of its cube, whatever its latent grid is.
 
     The last layer sees the same feature everywhere and sums it over 3 x 3 neighbours: fewer at the sides.
     """
