@@ -41,13 +41,24 @@ def full_size() -> list[str]:
 
 
 def comparison() -> list[str]:
-    arms = {arm["arm"]: arm for arm in result("comparison")["arms"]}
+    points = {
+        point["leak_mib"]: {arm["arm"]: arm for arm in point["arms"]}
+        for point in result("comparison")["points"]
+    }
+    arms, quick = points[15.0], points[51.0]
     threshold, ours = arms["restart at a threshold (PM2)"], arms["sn17"]
+
+    def times(arms: dict[str, Any], rival: str) -> str:
+        return f"{arms['sn17']['accepted_per_hour'] / arms[rival]['accepted_per_hour']:.2f}"
+
     return [
-        f"interrupted a job in {threshold['killed_at_work']} of {threshold['restarts']} restarts,"
-        f" the operator in {ours['killed_at_work']} of {ours['restarts']}.",
+        f"{threshold['restarts']} restarts at a threshold interrupted {threshold['killed_at_work']} jobs,"
+        f" {sum(ours['recycles'].values())} recycles by sn17 interrupted {ours['killed_at_work']}.",
         f"Accepted per hour: {threshold['accepted_per_hour']:,} with the threshold,"
-        f" {ours['accepted_per_hour']:,} with the operator",
+        f" {ours['accepted_per_hour']:,} with sn17, {arms['no leak']['accepted_per_hour']:,} without a leak",
+        f"at 1.5 % sn17 made {times(arms, 'restart at a threshold (PM2)')} times what restarts at a threshold"
+        f" made, at 5 % {times(quick, 'restart at a threshold (PM2)')} times,"
+        f" and there {times(quick, 'self-exit after a job')} of what workers made that exit after a job",
     ]
 
 

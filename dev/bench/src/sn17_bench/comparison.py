@@ -36,10 +36,8 @@ COLUMNS = {
 }
 PANELS = {
     "accepted_per_hour": "accepted per hour",
-    "lost_percent": "lost, % of tasks",
     "oom_kills": "OOM kills",
     "killed_at_work": "jobs broken off",
-    "mean_gaussians": "mean gaussians",
 }
 
 
@@ -52,29 +50,40 @@ def show(rows: list[dict[str, Any]]) -> None:
             print("|" + "|".join("-" * (width + 2) for width in widths) + "|")
 
 
-def draw(rows: list[dict[str, Any]], path: Path, about: str) -> None:
+def draw(found: dict[str, Any], path: Path) -> None:
+    """A row of panels for each leak; the points' arms are the same."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    rows = [{**row, "lost_percent": round(100 * row["lost"] / max(1, row["tasks"]))} for row in rows]
-    names = [row["arm"].replace(", ", ",\n").replace(" (", "\n(") for row in rows]
-    colours = ["#2f6fb5" if row["arm"] == "sn17" else "#b9bec6" for row in rows]
-    figure, axes = plt.subplots(1, len(PANELS), figsize=(12, 3.4), sharey=True)
-    for axis, (key, title) in zip(axes, PANELS.items(), strict=True):
-        values = [row[key] for row in rows]
-        bars = axis.barh(names, values, color=colours, height=0.62)
-        axis.bar_label(bars, labels=[f"{value:,}" for value in values], padding=4, fontsize=9)
-        axis.set_title(title, fontsize=11, loc="left")
-        axis.set_xlim(0, max(values) * 1.3 or 1)
-        axis.xaxis.set_visible(False)
-        axis.spines[["top", "right", "bottom"]].set_visible(False)
-        axis.tick_params(axis="y", length=0, labelsize=9)
-    axes[0].invert_yaxis()
-    figure.text(0.005, 0.01, about, fontsize=7.5, color="#555")
-    figure.tight_layout(rect=(0, 0.05, 1, 1))
-    figure.savefig(path, dpi=150)
+    points = found["points"]
+    figure, axes = plt.subplots(
+        len(points), len(PANELS), figsize=(11, 2.3 * len(points) + 0.4), squeeze=False
+    )
+    for number, (row, point) in enumerate(zip(axes, points, strict=True)):
+        names = [arm["arm"].replace(" (", "\n(").replace(", ", ",\n") for arm in point["arms"]]
+        colours = ["#2f6fb5" if arm["arm"] == "sn17" else "#b9bec6" for arm in point["arms"]]
+        for axis, (key, title) in zip(row, PANELS.items(), strict=True):
+            values = [arm[key] for arm in point["arms"]]
+            largest = max(arm[key] for each in points for arm in each["arms"])
+            bars = axis.barh(names, values, color=colours, height=0.68)
+            axis.bar_label(bars, labels=[f"{value:,}" for value in values], padding=4, fontsize=9)
+            axis.set_xlim(0, largest * 1.2 or 1)
+            axis.xaxis.set_visible(False)
+            axis.spines[["top", "right", "bottom"]].set_visible(False)
+            axis.tick_params(axis="y", length=0, labelsize=8.5, labelleft=axis is row[0])
+            axis.invert_yaxis()
+            if number == 0:
+                axis.set_title(title, fontsize=11, loc="left")
+        row[0].set_ylabel(f"{point['leak_mib']:g} MiB\na generation", fontsize=10)
+    about = (
+        f"2 workers of 1Gi for each way, {points[0]['arms'][0]['minutes']:g} minutes at 1:20 on one cluster;"
+        f" {found['date']}, {found['commit']}"
+    )
+    figure.text(0.005, 0.005, about, fontsize=8, color="#555")
+    figure.tight_layout(rect=(0, 0.02, 1, 1))
+    figure.savefig(path, dpi=130)
 
 
 def main() -> None:
@@ -97,13 +106,7 @@ def main() -> None:
         print(f"\n{point['leak_mib']:g} MiB a generation, weights load in {point['load_seconds']:g} s")
         show(point["arms"])
     if options.png:
-        point = found["points"][len(found["points"]) // 2]
-        about = (
-            f"the same leak of {point['leak_mib']:g} MiB a generation, 2 workers of 1Gi each,"
-            f" {point['arms'][0]['minutes']:g} minutes at 1:20 on one cluster;"
-            f" {found['date']}, {found['commit']}"
-        )
-        draw(point["arms"], options.png, about)
+        draw(found, options.png)
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
