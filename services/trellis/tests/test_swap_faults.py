@@ -320,6 +320,33 @@ def test_a_killed_process_that_does_not_end_says_device_suspect_and_the_worker_g
     assert bench.live.metric("sn17_degraded", reason="device_suspect") == 1, "another life does not clear it"
 
 
+@pytest.mark.parametrize("how", [RecycleHow.SWAP, RecycleHow.REPLACE])
+@pytest.mark.parametrize("canary", [True, False])
+def test_a_life_that_need_not_prove_itself_runs_no_canary_and_the_last_one_holds(
+    how: RecycleHow, canary: bool, bench: Bench, wait_until: Any
+) -> None:
+    def told() -> tuple[float | None, float | None]:
+        lines = bench.live.ops("GET", "/metrics").text.splitlines()
+        (info,) = (line for line in lines if line.startswith("sn17_canary_info"))
+        return bench.live.metric("sn17_canary_drift_ratio"), info
+
+    before, life = told(), bench.keeper.life_id
+    runs = bench.live.metric("sn17_generations_total", kind="canary", outcome="ok")
+    bench.keeper.recycle(life, how, "a test", verify=False, canary=canary)
+    wait_until(lambda: bench.keeper.last_recycle is not None and bench.keeper.recycling is None)
+    assert bench.keeper.last_recycle.outcome == "done"
+    assert bench.keeper.life_id != life
+    assert told() == before
+    assert bench.live.metric("sn17_generations_total", kind="canary", outcome="ok") == runs + canary
+    assert bench.live.data("POST", "/generate", data={"prompt": "a red cube"}).status_code == 200
+
+
+def test_a_life_that_has_to_differ_runs_its_canary_whatever_is_asked(bench: Bench, wait_until: Any) -> None:
+    bench.keeper.recycle(bench.keeper.life_id, RecycleHow.SWAP, "a test", verify=True, canary=False)
+    wait_until(lambda: bench.keeper.last_recycle is not None and bench.keeper.recycling is None)
+    assert bench.keeper.last_recycle.outcome == "same_output"
+
+
 def test_a_device_that_takes_one_process_only_is_not_swapped_on(tmp_path: Path, new_live: Any) -> None:
     """A fresh process could not get onto it; the old one goes on, and the reason is said."""
     nvml = FakeNvml({CARD: pynvml.NVML_COMPUTEMODE_EXCLUSIVE_PROCESS})

@@ -33,10 +33,13 @@ class Worker:
     recycling: RecycleHow | None = None
     life_id = "l"
     fatal = False
+    trusted = True
+    degraded = None
 
     def __init__(self, book: Path) -> None:
         self.now, self.used, self.known = 1000.0, 300, TERMS
         self.acts: list[tuple[RecycleHow, str]] = []
+        self.canaries: list[bool] = []
         self.drain = DrainLease(self.monotonic)
         guard = Guard(
             Thresholds(SETTINGS.guard_cleanup_ratio, SETTINGS.guard_refuse_ratio),
@@ -63,11 +66,30 @@ class Worker:
     def after_job(self, gaussians: int | None) -> None:
         pass
 
-    def recycle(self, life_id: str, how: RecycleHow, reason: str, *, verify: bool) -> None:
+    def recycle(self, life_id: str, how: RecycleHow, reason: str, *, verify: bool, canary: bool) -> None:
         self.acts.append((how, reason))
+        self.canaries.append(canary)
 
     def stop(self, code: int, reason: str) -> None:
         self.stopping = reason
+
+
+@pytest.mark.parametrize(
+    ("trusted", "tasks", "canary"),
+    [
+        pytest.param(True, 0, False, id="one passed just now"),
+        pytest.param(True, 49, False, id="one passed within so many tasks"),
+        pytest.param(True, 50, True, id="so many tasks ago"),
+        pytest.param(False, 0, True, id="something speaks against the worker"),
+    ],
+)
+def test_a_life_for_memory_proves_itself_where_no_canary_passed_lately(
+    worker: Worker, trusted: bool, tasks: int, canary: bool
+) -> None:
+    worker.trusted, worker.upkeep.tasks_since_canary = trusted, tasks
+    worker.used = 900
+    worker.upkeep.job_ended(None)
+    assert worker.canaries == [canary]
 
 
 @pytest.fixture

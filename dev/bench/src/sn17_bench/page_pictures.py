@@ -76,6 +76,8 @@ async def _choose_accepted(page: Page) -> None:
     await page.locator("#list button").filter(has_text="accepted (score").first.click()
     await page.locator("#facts").filter(has_text="accepted (score").wait_for()
     await page.wait_for_selector("#save-ply:not([disabled])")
+    # A browser draws no frames of what is out of sight, and on a phone the list is far from the stage.
+    await page.locator("#view").scroll_into_view_if_needed()
     await page.wait_for_function(_DRAWN, polling=300)
     await _settled(page)
 

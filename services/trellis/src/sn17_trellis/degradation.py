@@ -47,12 +47,20 @@ class Degradation:
         self._metrics = metrics
         self._suspects = 0
         self._identity = ""
+        self._canary_passed = False
         self.degraded: Degraded | None = None
 
-    def new_life(self) -> None:
+    @property
+    def trusted(self) -> bool:
+        """Nothing speaks against this worker, and its last canary passed."""
+        return self._canary_passed and self.degraded is None and not self._suspects
+
+    def new_life(self, *, canary_holds: bool) -> None:
         """Another model process serves: nothing is known against it yet."""
         self._suspects = 0
-        self._metrics.canary_drift = self._metrics.canary_output = None
+        if not canary_holds:
+            self._canary_passed = False
+            self._metrics.canary_drift = self._metrics.canary_output = None
         if self.degraded is not None and not self.degraded.lasting:
             self.degraded = self._metrics.degraded = None
 
@@ -87,6 +95,7 @@ class Degradation:
         self._degrade(Degraded(DegradedReason.DEVICE_ERROR, f"fatal device error ({kind})"))
 
     def canary_unusable(self) -> None:
+        self._canary_passed = False
         self._degrade(Degraded(DegradedReason.CANARY_UNUSABLE, "the canary's output was unusable"))
 
     def canary(self, identity: str, quality: Quality, digest: str) -> CanaryVerdict:
@@ -105,6 +114,7 @@ class Degradation:
         model = hashlib.sha256(self._identity.encode()).hexdigest()[:12]
         self._metrics.canary_output = f"{model}/{digest[:16]}"
         self._metrics.canary_drift = verdict.drift
+        self._canary_passed = verdict.passed
         extra = verdict.as_dict()
         if not verdict.passed:
             log.warning("canary failed", extra=extra)

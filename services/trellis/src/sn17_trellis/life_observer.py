@@ -41,12 +41,12 @@ class LifeObserver:
         """As :meth:`Degradation.judge`."""
         return self._degradation.judge(identity, quality, digest, proves=proves)
 
-    def new_life(self, life_id: str, take: Callable[[], None]) -> None:
+    def new_life(self, life_id: str, take: Callable[[], None], *, canary_holds: bool) -> None:
         """What is told of a life changes at once, between two scrapes."""
         with self._service.scrape_lock:
             take()
             self._recent.new_life()
-            self._degradation.new_life()
+            self._degradation.new_life(canary_holds=canary_holds)
             self._guard.new_life()
             self._upkeep.policy.new_life()
         log.info("another model process serves", extra={"life_id": life_id})
@@ -54,6 +54,7 @@ class LifeObserver:
     def canary_ran(self, verdict: CanaryVerdict, digest: str) -> None:
         """The canary of the life that serves."""
         self._metrics.count(GenerationKind.CANARY, GenerationOutcome.OK)
+        self._upkeep.canary_ran()
         self._degradation.heard(verdict, digest)
 
     def failed(self, reason: str) -> None:

@@ -104,7 +104,11 @@ class WorkerSettings(ServiceSettings):
         600, gt=0, description="refusing so long, alone, ends the process"
     )
     self_recycle_interval_seconds: float = Field(900, ge=0, description="at most one of those per interval")
-    canary_every: int = Field(50, ge=0, description="run the canary after so many tasks; 0 = at start only")
+    canary_every: int = Field(
+        50,
+        ge=0,
+        description="run the canary after so many tasks; 0 = only in each fresh life, and in every one",
+    )
     stall_seconds: float = Field(900, gt=0, description="without progress for so long /health fails")
     faults: Faults = Field(Faults(), description="JSON of faults to inject, for tests only")
 

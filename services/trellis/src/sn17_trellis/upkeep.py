@@ -97,6 +97,13 @@ class Upkeep:
         self.tasks_since_canary = 0
         self.last_canary = self._service.monotonic()
 
+    def _canary_holds(self) -> bool:
+        """Whether the next life can do without: a canary that passed lately, nothing suspect since.
+
+        A life that leaks away within minutes would spend a good part of them on proving itself.
+        """
+        return self._degradation.trusted and self.tasks_since_canary < self._settings.canary_every
+
     def _canary_due(self) -> bool:
         """Every so many tasks, and again and again while degraded: a pass ends the degradation."""
         every = self._settings.canary_every
@@ -176,7 +183,8 @@ class Upkeep:
 
     def _recycle(self, how: RecycleHow, reason: str) -> bool:
         try:
-            self._lives.recycle(self._lives.life_id, how, reason, verify=False)
+            life_id = self._lives.life_id
+            self._lives.recycle(life_id, how, reason, verify=False, canary=not self._canary_holds())
         except Problem as problem:
             log.info("no %s: %s", how.value, problem.detail)
             return False

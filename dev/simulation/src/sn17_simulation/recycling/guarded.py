@@ -40,6 +40,7 @@ class Lifetimes:
         self.recycling: RecycleHow | None = None
         self.last: tuple[str, RecycleHow, RecycleOutcome, float] | None = None
         self._verify = False
+        self._canary = CANARY
         self._loaded: float | None = None
         self._began = self._device_seconds = 0.0
         self._version = 0
@@ -91,7 +92,9 @@ class Lifetimes:
         fresh = int(self._machine.second * LIMIT)
         return bool(self._machine.second) and terms is not None and job_must_wait(terms, self.used(), fresh)
 
-    def recycle(self, life_id: str, how: RecycleHow, reason: str, *, verify: bool) -> None:
+    def recycle(
+        self, life_id: str, how: RecycleHow, reason: str, *, verify: bool, canary: bool = True
+    ) -> None:
         """Begin an act. Raises Problem."""
         machine, world = self._machine, self._world
         if life_id != machine.life_id:
@@ -105,12 +108,15 @@ class Lifetimes:
                 self.last = life_id, how, RecycleOutcome.NO_ROOM, world.now
                 raise Problem(Code.NO_ROOM, why)
         self.recycling, self._verify, self._began, self._loaded = how, verify, world.now, None
+        self._canary = CANARY if canary or verify else 0.0
         self._version += 1
         version = self._version
         world.result.note(how.value)
         if how is RecycleHow.SWAP:
             # To be compared, the old process runs its canary anew.
-            self._phases = deque((WARM_UP, CANARY, CANARY) if verify else (WARM_UP, CANARY))
+            self._phases = deque(
+                (WARM_UP, *((CANARY, CANARY) if verify else (self._canary,) if self._canary else ()))
+            )
             self._device_seconds = sum(self._phases)
             machine.second = world.case.ballast
             if machine.over:
@@ -150,7 +156,7 @@ class Lifetimes:
             self.last = life, RecycleHow.REPLACE, RecycleOutcome.DONE, now
             self._serves(now)
 
-        self._world.start(self._machine, SPAWN + case.load_seconds + WARM_UP + CANARY, renew)
+        self._world.start(self._machine, SPAWN + case.load_seconds + WARM_UP + self._canary, renew)
 
     def _has_loaded(self, version: int) -> None:
         if version == self._version:
@@ -195,6 +201,8 @@ class Lifetimes:
         self.measured(self._world.case.load_seconds + SPAWN + WARM_UP + CANARY)
         if self._core is not None:
             self._core.new_life()
+            if self._canary:
+                self._core.upkeep.canary_ran()
 
     def belongs(self, core: Core) -> None:
         """Whose lives they are."""
@@ -210,6 +218,10 @@ class Doubts:
     @property
     def degraded(self) -> str | None:
         return "device" if self.fatal else None
+
+    @property
+    def trusted(self) -> bool:
+        return not self.fatal
 
 
 class Core:

@@ -17,9 +17,10 @@ class TooLate(Exception):  # noqa: N818
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """What is asked for, and of which life."""
+    """What is asked for, and of which life. ``canary``: whether the fresh process has to run it."""
 
     how: RecycleHow
     life_id: str
     reason: str
     verify: bool
+    canary: bool = True

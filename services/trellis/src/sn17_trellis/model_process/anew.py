@@ -33,15 +33,19 @@ def revive(keeper: Keeper) -> None:
     start_anew(keeper, began)
 
 
-def start_anew(keeper: Keeper, began: Callable[[SwapPhase], None]) -> Fresh | None:
-    """Start until one is ready, with a back-off; None when the service ends before."""
+def start_anew(keeper: Keeper, began: Callable[[SwapPhase], None], *, canary: bool = True) -> Fresh | None:
+    """Start until one is ready, with a back-off; None when the service ends before.
+
+    Without ``canary`` the first is believed; one that follows a failed start is not.
+    """
     while not keeper.closing():
         made: list[Life] = []
         try:
-            fresh = keeper.run.bring_up(began, keeper.check_closing, made.append)
+            fresh = keeper.run.bring_up(began, keeper.check_closing, made.append, canary=canary)
         except Exception as error:
             if keeper.closing():
                 break
+            canary = True
             keeper.failed_starts += 1
             keeper.metrics.start_failures.inc()
             wait = BACKOFF.seconds(keeper.failed_starts)

@@ -145,8 +145,10 @@ class Keeper:
         if life is not None:
             self.meter.started(life)
 
-    def recycle(self, life_id: str, how: RecycleHow, reason: str, *, verify: bool) -> None:
-        act = Act(how, life_id, reason, verify)
+    def recycle(
+        self, life_id: str, how: RecycleHow, reason: str, *, verify: bool, canary: bool = True
+    ) -> None:
+        act = Act(how, life_id, reason, verify, canary or verify)
         with self.changed:
             if life_id != self._life_id:
                 raise Problem(
@@ -236,15 +238,16 @@ class Keeper:
             set_oom_score(fresh.handle.pid, OOM_OLD)
         return old
 
-    def tell_life(self, life: Life) -> None:
+    def tell_life(self, fresh: Fresh) -> None:
         """The information changes only here: the old process is gone, and memory is read anew."""
+        life = fresh.life
         self.meter.used()
 
         def take() -> None:
             self._life_id = life.life_id
 
         if self.observer is not None:
-            self.observer.new_life(life.life_id, take)
+            self.observer.new_life(life.life_id, take, canary_holds=fresh.canary is None)
         else:
             take()
 
@@ -349,7 +352,7 @@ class Keeper:
 
     def serve_alone(self, fresh: Fresh) -> None:
         """Let a ready process serve where there was none."""
-        self.tell_life(fresh.life)
+        self.tell_life(fresh)
         self.judge(fresh, proves=False)
         self.measured(fresh)
         self.install(fresh.life)
@@ -357,13 +360,14 @@ class Keeper:
     def measured(self, fresh: Fresh) -> None:
         """A fresh process serves alone: the next one will need what it needed."""
         measures = self.meter.measures
-        measures.canary_seconds = fresh.canary_seconds
-        measures.device_seconds = min(measures.device_seconds, fresh.device_seconds)
+        if fresh.canary is not None:
+            measures.canary_seconds = fresh.canary_seconds
+            measures.device_seconds = min(measures.device_seconds, fresh.device_seconds)
         self.meter.started(fresh.life)
 
     def judge(self, fresh: Fresh, *, proves: bool) -> bool:
         """Tell the worker of the canary of the life that serves now; true if it passed."""
-        if self.observer is None or fresh.life.loaded is None:
+        if self.observer is None or fresh.life.loaded is None or fresh.canary is None:
             return True
         verdict = self.observer.judge(
             fresh.life.loaded.identity, fresh.canary.quality, fresh.canary.digest, proves=proves

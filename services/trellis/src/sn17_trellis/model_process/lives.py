@@ -22,8 +22,11 @@ class Observer(Protocol):
         """Hold a canary against the checkpoint's baseline. With ``proves`` it may not become one itself."""
         ...
 
-    def new_life(self, life_id: str, take: Callable[[], None]) -> None:
-        """From now on everything that is told is of ``life_id``; ``take`` runs at the same moment."""
+    def new_life(self, life_id: str, take: Callable[[], None], *, canary_holds: bool) -> None:
+        """From now on everything that is told is of ``life_id``; ``take`` runs at the same moment.
+
+        What the last canary said still holds, or the canary of this life is told next.
+        """
         ...
 
     def canary_ran(self, verdict: CanaryVerdict, digest: str) -> None:
@@ -116,8 +119,10 @@ class Lives(Protocol):
         """Bytes by process."""
         ...
 
-    def recycle(self, life_id: str, how: RecycleHow, reason: str, *, verify: bool) -> None:
-        """Begin an act.
+    def recycle(
+        self, life_id: str, how: RecycleHow, reason: str, *, verify: bool, canary: bool = True
+    ) -> None:
+        """Begin an act. Without ``canary`` a fresh life need not prove itself: the last canary holds.
 
         Raises:
             Problem: another life serves, something else is being done, or there is no room.
@@ -170,7 +175,9 @@ class OneLife:
     def memory(self) -> Mapping[str, int]:
         return {}
 
-    def recycle(self, life_id: str, how: RecycleHow, reason: str, *, verify: bool) -> None:
+    def recycle(
+        self, life_id: str, how: RecycleHow, reason: str, *, verify: bool, canary: bool = True
+    ) -> None:
         if life_id != self.life_id:
             raise Problem(Code.LIFE_ID_MISMATCH, f"life {self.life_id} serves; the one you mean is gone")
         raise Problem(

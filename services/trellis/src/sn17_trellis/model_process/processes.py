@@ -30,13 +30,13 @@ log = logging.getLogger("sn17.trellis.lives")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fresh:
-    """A process that is ready, with its canary and the seconds that took.
+    """A process that is ready, with its canary, if it ran one, and the seconds that took.
 
     ``device_seconds``: how long warm-up and canary held the device, ``waited_seconds``: waited for it.
     """
 
     life: Life
-    canary: Encoded
+    canary: Encoded | None
     canary_seconds: float
     device_seconds: float
     waited_seconds: float
@@ -101,6 +101,8 @@ class Processes:
         give_up: Callable[[], None],
         hold: Callable[[Life], None],
         turns: Callable[[], Turns] = lambda: ALONE,
+        *,
+        canary: bool = True,
     ) -> Fresh:
         """Start a process and make it ready; ``turns`` says how it shares the device meanwhile.
 
@@ -115,13 +117,16 @@ class Processes:
         life.load(watched)
         began(SwapPhase.WARMUP)
         warm = life.warm_up(lambda *_: None, watched, turns())
+        if not canary:
+            life.cleanup(watched)
+            return Fresh(life, None, 0.0, warm.device_seconds, warm.waited_seconds)
         began(SwapPhase.CANARY)
         began_at = time.monotonic()
-        made, canary = self._canary(life, watched, turns())
+        made, encoded = self._canary(life, watched, turns())
         life.cleanup(watched)
         return Fresh(
             life,
-            canary,
+            encoded,
             time.monotonic() - began_at,
             warm.device_seconds + made.device_seconds,
             warm.waited_seconds + made.waited_seconds,

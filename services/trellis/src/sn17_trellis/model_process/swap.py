@@ -75,7 +75,7 @@ def swap(keeper: Keeper, act: Act) -> None:
 
     with Phases(keeper, act) as phases:
         try:
-            fresh = keeper.run.bring_up(phases.begin, give_up, hold, share)
+            fresh = keeper.run.bring_up(phases.begin, give_up, hold, share, canary=act.canary)
             outcome = _outcome(keeper, act, fresh, _latest(keeper, act, give_up))
         except Closing:
             outcome = RecycleOutcome.FAILED
@@ -94,7 +94,7 @@ def swap(keeper: Keeper, act: Act) -> None:
         phases.begin(SwapPhase.REAP)
         if old is not None:
             keeper.run.end(old, until=max(deadline, time.monotonic() + 1.0))
-        keeper.tell_life(fresh.life)
+        keeper.tell_life(fresh)
         keeper.judge(fresh, proves=False)
         keeper.measured(fresh)
         keeper.metrics.device_seconds.observe(fresh.device_seconds)
@@ -112,7 +112,7 @@ def replace(keeper: Keeper, act: Act) -> None:
         old = keeper.install(None)
         if old is not None:
             keeper.run.end(old, until=deadline)
-        fresh = start_anew(keeper, phases.begin)
+        fresh = start_anew(keeper, phases.begin, canary=act.canary)
         if fresh is None:
             keeper.record(act, RecycleOutcome.FAILED, None)
             return
@@ -152,10 +152,9 @@ def _latest(keeper: Keeper, act: Act, give_up: Callable[[], None]) -> str | None
 
 def _outcome(keeper: Keeper, act: Act, fresh: Fresh, latest: str | None) -> RecycleOutcome:
     """Whether the fresh process may take over, by its canary."""
-    observer, loaded = keeper.observer, fresh.life.loaded
-    if observer is None or loaded is None:
+    observer, loaded, canary = keeper.observer, fresh.life.loaded, fresh.canary
+    if observer is None or loaded is None or canary is None:
         return RecycleOutcome.DONE
-    canary = fresh.canary
     verdict = observer.judge(loaded.identity, canary.quality, canary.digest, proves=True)
     if act.verify:
         differs = canary.digest != latest
