@@ -240,14 +240,13 @@ class Keeper:
 
     def tell_life(self, fresh: Fresh) -> None:
         """The information changes only here: the old process is gone, and memory is read anew."""
-        life = fresh.life
         self.meter.used()
 
         def take() -> None:
-            self._life_id = life.life_id
+            self._life_id = fresh.life.life_id
 
         if self.observer is not None:
-            self.observer.new_life(life.life_id, take, canary_holds=fresh.canary is None)
+            self.observer.new_life(fresh.life.life_id, take, canary_holds=fresh.canary is None)
         else:
             take()
 
