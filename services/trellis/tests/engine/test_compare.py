@@ -20,6 +20,9 @@ pytest.importorskip("transformers", reason="the engine needs the 'torch' extra")
 from sn17_splats import read_ply
 from sn17_trellis.torch_backend import bundled_checkpoint
 
+# Two engines start in processes of their own, which takes a machine with other work minutes.
+pytestmark = pytest.mark.timeout(300)
+
 FAKE = """
 import json, os
 import numpy as np
@@ -84,7 +87,7 @@ def compare(tmp_path: Path) -> Run:
             env={**os.environ, "PYTHONPATH": site, "FAKE_CALLS": str(tmp_path / "calls")},
             capture_output=True,
             text=True,
-            timeout=115,
+            timeout=280,
             check=False,
         )
 
