@@ -325,7 +325,7 @@ def test_a_killed_process_that_does_not_end_says_device_suspect_and_the_worker_g
 def test_a_life_that_need_not_prove_itself_runs_no_canary_and_the_last_one_holds(
     how: RecycleHow, canary: bool, bench: Bench, wait_until: Any
 ) -> None:
-    def told() -> tuple[float | None, float | None]:
+    def told() -> tuple[float | None, str]:
         lines = bench.live.ops("GET", "/metrics").text.splitlines()
         (info,) = (line for line in lines if line.startswith("sn17_canary_info"))
         return bench.live.metric("sn17_canary_drift_ratio"), info

@@ -34,7 +34,6 @@ class Worker:
     life_id = "l"
     fatal = False
     trusted = True
-    degraded = None
 
     def __init__(self, book: Path) -> None:
         self.now, self.used, self.known = 1000.0, 300, TERMS

@@ -58,6 +58,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     points = found["points"]
+    largest = {key: max(arm[key] for point in points for arm in point["arms"]) for key in PANELS}
     figure, axes = plt.subplots(
         len(points), len(PANELS), figsize=(11, 2.3 * len(points) + 0.4), squeeze=False
     )
@@ -66,10 +67,9 @@ def draw(found: dict[str, Any], path: Path) -> None:
         colours = ["#2f6fb5" if arm["arm"] == "sn17" else "#b9bec6" for arm in point["arms"]]
         for axis, (key, title) in zip(row, PANELS.items(), strict=True):
             values = [arm[key] for arm in point["arms"]]
-            largest = max(arm[key] for each in points for arm in each["arms"])
             bars = axis.barh(names, values, color=colours, height=0.68)
             axis.bar_label(bars, labels=[f"{value:,}" for value in values], padding=4, fontsize=9)
-            axis.set_xlim(0, largest * 1.2 or 1)
+            axis.set_xlim(0, largest[key] * 1.2 or 1)
             axis.xaxis.set_visible(False)
             axis.spines[["top", "right", "bottom"]].set_visible(False)
             axis.tick_params(axis="y", length=0, labelsize=8.5, labelleft=axis is row[0])

@@ -40,7 +40,7 @@ class Lifetimes:
         self.recycling: RecycleHow | None = None
         self.last: tuple[str, RecycleHow, RecycleOutcome, float] | None = None
         self._verify = False
-        self._canary = CANARY
+        self._proves = True
         self._loaded: float | None = None
         self._began = self._device_seconds = 0.0
         self._version = 0
@@ -108,15 +108,13 @@ class Lifetimes:
                 self.last = life_id, how, RecycleOutcome.NO_ROOM, world.now
                 raise Problem(Code.NO_ROOM, why)
         self.recycling, self._verify, self._began, self._loaded = how, verify, world.now, None
-        self._canary = CANARY if canary or verify else 0.0
+        self._proves = canary or verify
         self._version += 1
         version = self._version
         world.result.note(how.value)
         if how is RecycleHow.SWAP:
             # To be compared, the old process runs its canary anew.
-            self._phases = deque(
-                (WARM_UP, *((CANARY, CANARY) if verify else (self._canary,) if self._canary else ()))
-            )
+            self._phases = deque((WARM_UP, *[CANARY] * (self._proves + verify)))
             self._device_seconds = sum(self._phases)
             machine.second = world.case.ballast
             if machine.over:
@@ -156,7 +154,7 @@ class Lifetimes:
             self.last = life, RecycleHow.REPLACE, RecycleOutcome.DONE, now
             self._serves(now)
 
-        self._world.start(self._machine, SPAWN + case.load_seconds + WARM_UP + self._canary, renew)
+        self._world.start(self._machine, SPAWN + case.load_seconds + WARM_UP + CANARY * self._proves, renew)
 
     def _has_loaded(self, version: int) -> None:
         if version == self._version:
@@ -201,7 +199,7 @@ class Lifetimes:
         self.measured(self._world.case.load_seconds + SPAWN + WARM_UP + CANARY)
         if self._core is not None:
             self._core.new_life()
-            if self._canary:
+            if self._proves:
                 self._core.upkeep.canary_ran()
 
     def belongs(self, core: Core) -> None:
@@ -293,7 +291,6 @@ class Core:
     def run_canary(self) -> object:
         """The fixed job, while idle."""
         self.upkeep.canary_ran()
-        self.upkeep.tasks_since_canary = 0
         self._machine.turn_until = self._world.now + CANARY
         self._machine.canary_factor = self._machine.factor
         return None
