@@ -73,6 +73,18 @@ def test_columns_of_one_table_are_written_as_any_others(
     assert write_ply(Splats(*views), normals=normals) == write_ply(Splats(*apart), normals=normals)
 
 
+def test_columns_that_only_begin_where_those_of_a_table_do_are_not_taken_for_them() -> None:
+    """Other rows than the table's, and halves of the doubles of a table."""
+    table = np.random.default_rng(3).normal(size=(9, 17)).astype("<f4")
+    table[:, 3:6] = 0
+    doubles = table.astype("<f8")
+    halves = doubles.view("<f4")[:, ::2]
+    for opacity, rows in ((table.reshape(-1)[9:18], table), (halves[:, 9], halves)):
+        views = rows[:, :3], rows[:, 10:13], rows[:, 13:17], opacity, rows[:, 6:9]
+        apart = [np.array(view, np.float32) for view in views]
+        assert write_ply(Splats(*views)) == write_ply(Splats(*apart))
+
+
 def test_layout_is_what_the_strict_parser_of_the_subnet_takes() -> None:
     head, body = header_and_body(write_ply(make_splats(7)))
     lines = head.decode().splitlines()
