@@ -36,6 +36,7 @@ async function show(source, asset) {
   const { signal } = loading;
   setText(at("view-note"), "Loading…");
   facts(asset, null);
+  thumbs.held = true;
   try {
     const [form, viewed] = api.shownAs(source);
     const bytes = await api.asset(source, form, signal);
@@ -53,6 +54,9 @@ async function show(source, asset) {
     at("view").setAttribute("aria-label", "No asset is shown");
     at("save-ply").disabled = at("save-spz").disabled = true;
     setText(at("view-note"), `It cannot be shown: ${error.message}`);
+  } finally {
+    // A newer one that took its place goes on to hold them.
+    if (loading.signal === signal) thumbs.held = false;
   }
 }
 

@@ -6,7 +6,7 @@ const FIELD_OF_VIEW = 40;
 const library = () => import("/page/static/vendor/splat-viewer.js");
 
 export class Stage {
-  #canvas; #renderer; #scene; #camera; #spark; #mesh = null; #size = [0, 0, 0];
+  #canvas; #renderer; #scene; #camera; #spark; #mesh = null; #size = [0, 0, 0]; #fence = null;
 
   constructor(canvas) {
     this.#canvas = canvas;
@@ -19,6 +19,16 @@ export class Stage {
 
   get ready() {
     return this.#mesh !== null;
+  }
+
+  /** Whether the last picture is still being drawn: frames that queue up would delay every click. */
+  get busy() {
+    if (!this.#fence) return false;
+    const gl = this.#renderer.getContext();
+    if (!gl.isContextLost() && gl.getSyncParameter(this.#fence, gl.SYNC_STATUS) === gl.UNSIGNALED) return true;
+    gl.deleteSync(this.#fence);
+    this.#fence = null;
+    return false;
   }
 
   async open() {
@@ -86,5 +96,8 @@ export class Stage {
     );
     this.#camera.lookAt(0, 0, 0);
     this.#renderer.render(this.#scene, this.#camera);
+    const gl = this.#renderer.getContext();
+    this.#fence = gl.fenceSync(gl.SYNC_GPU_COMMANDS_COMPLETE, 0);
+    gl.flush();
   }
 }

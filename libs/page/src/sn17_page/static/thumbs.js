@@ -1,4 +1,4 @@
-/** Pictures of the list's assets: fetched and drawn one after another, only of those that are in sight. */
+/** Pictures of the list's assets: fetched and drawn one after another, only of those in sight, after the stage. */
 
 import * as api from "./api.js";
 
@@ -7,6 +7,7 @@ const AGAIN_MS = 5000;
 
 export class Thumbs {
   #worker = null; #drawn = null; #pictures = new Map(); #watched = new Map(); #waiting = new Set(); #observer; #running = false;
+  #held = false;
 
   constructor(root) {
     this.#observer = new IntersectionObserver((entries) => {
@@ -27,6 +28,12 @@ export class Thumbs {
     else if (picture === undefined) this.#observer.observe(element);
   }
 
+  /** Begin no picture while the stage has something to show. */
+  set held(value) {
+    this.#held = value;
+    if (!value) this.#run();
+  }
+
   forget(element) {
     this.#observer.unobserve(element);
     this.#watched.delete(element);
@@ -41,7 +48,7 @@ export class Thumbs {
   async #run() {
     if (this.#running) return;
     this.#running = true;
-    while (this.#waiting.size && !document.hidden) {
+    while (this.#waiting.size && !document.hidden && !this.#held) {
       const element = this.#waiting.values().next().value;
       this.#waiting.delete(element);
       this.#observer.unobserve(element);

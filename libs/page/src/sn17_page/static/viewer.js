@@ -80,9 +80,9 @@ export class Viewer {
 
   #frame(time) {
     requestAnimationFrame((next) => this.#frame(next));
+    if (document.hidden || !this.#visible || !this.#stage.ready || this.#stage.busy) return;
     const passed = time - this.#last;
     this.#last = time;
-    if (document.hidden || !this.#visible || !this.#stage.ready) return;
     const { clientWidth: width, clientHeight: height } = this.#canvas;
     if (this.turning && !this.#drag) {
       this.#yaw += TURN_PER_SECOND * Math.min(0.1, passed / 1000);
