@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sn17_contract.metrics import Metric
 
-from sn17_dashboards.boards.common import ACTIONS, RECYCLES, RESTARTS
+from sn17_dashboards.boards.common import ACTIONS, RECYCLES, RESTARTS, WORKERS
 from sn17_dashboards.model import Board, ColourStep, Panel, Query, increase, quantile, selected
 
 OTHERS = 'job!="trellis"'
@@ -20,6 +20,15 @@ OPERATOR = Board(
             "At each tick.",
             "short",
             (Query(f"sum by (state) ({selected(Metric.WORKERS)})", "{{state}}"),),
+        ),
+        Panel(
+            "Work for the workers",
+            "What autoscaling counts: tasks that are running, wait, are due or soon due, against ready workers.",
+            "short",
+            (
+                Query(f"sum by (state) ({selected(Metric.WORK_TASKS)})", "{{state}}"),
+                Query(f"sum({selected(Metric.READY, WORKERS)})", "ready workers", "gray"),
+            ),
         ),
         Panel(
             "Actions",
