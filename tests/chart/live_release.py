@@ -231,10 +231,10 @@ class LiveRelease:
                 if name in rendered
             },
         }
-        if "SN17_ADMIN_TOKEN_FILE" in rendered:
-            local["SN17_ADMIN_TOKEN_FILE"] = self._secret("sn17-admin-token", "token")
+        local |= self._files(pod["spec"], rendered)
+        if component == "gateway":
+            local["SN17_MINER_URL"] = f"http://{self.address('miner')}:{OPS_PORT}"
         if component == "miner":
-            local["SN17_HOTKEY_FILE"] = self._secret("sn17-local-hotkey", "hotkey")
             local["SN17_CHAIN__URL"] = f"http://{self.address('validators')}:8099/snapshot"
             local["SN17_FIXER_URL"] = f"http://{self.address('fixer')}:8080"
             (own,) = json.loads(rendered["SN17_GATEWAYS"])
@@ -251,6 +251,21 @@ class LiveRelease:
         if component == "trellis":
             chosen.update(self.settings.get(f"trellis-{index}", {}))
         return {**rendered, **local, **{name: str(value) for name, value in chosen.items()}}
+
+    def _files(self, spec: Mapping[str, Any], rendered: Mapping[str, str]) -> dict[str, str]:
+        """Settings that name a file of a Secret's volume, with a copy of it here."""
+        secrets = {v["name"]: v["secret"]["secretName"] for v in spec["volumes"] if "secret" in v}
+        mounted = {
+            mount["mountPath"]: secrets[mount["name"]]
+            for mount in spec["containers"][0]["volumeMounts"]
+            if mount["name"] in secrets
+        }
+        return {
+            name: self._secret(mounted[folder], key)
+            for name, value in rendered.items()
+            for folder, _, key in [value.rpartition("/")]
+            if folder in mounted
+        }
 
     def _value_from(self, source: Mapping[str, Any], fields: Mapping[str, str]) -> str:
         if reference := source.get("secretKeyRef"):

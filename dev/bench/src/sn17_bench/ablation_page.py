@@ -25,7 +25,7 @@ DEFAULTS: Final = {
     "guard": "on",
     "rule: gaussians": "kept: it sees output that falls while memory is fine (recycling: x 1.5 to 1.9)",
     "guard without an operator": "on",
-    "fixer policy measured": "on (`SN17_FIXER_POLICY`)",
+    "fixer policy measured": "on (`SN17_POLICY` of the fixer)",
     "fixer policy phase1": "a choice",
 }
 
@@ -40,7 +40,7 @@ where the lower end is at least 0.99 everywhere and above 1 somewhere. Every row
 
 **Miner**: accepted assets, in virtual time: the real scheduler, fleet, learning, gate and parsing of answers
 against the local validators' own rules and records, at acceptances from 10 to 90 %. Both meet the same tasks,
-and what luck brought is taken off.
+and differences by chance are subtracted.
 """
 
 _OPERATOR: Final = """

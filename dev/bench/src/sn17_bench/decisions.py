@@ -94,7 +94,7 @@ def main() -> None:
         rows.add("miner", asdict(miner_row))
     if options.missing:
         return
-    for operator_row in operator_rows(options.only):
+    for operator_row in operator_rows(options.only, seeds=options.seeds):
         rows.add("operator", asdict(operator_row))
     for fixer_row in fixer_rows(options.only):
         rows.add("fixer", asdict(fixer_row))

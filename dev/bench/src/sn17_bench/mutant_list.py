@@ -73,7 +73,8 @@ REPAIR: Final = Core(
 ENGINE: Final = Core(
     "engine",
     *_TRELLIS,
-    "services/trellis/tests/engine/test_glue.py services/trellis/tests/engine/test_fast.py",
+    "services/trellis/tests/engine/test_glue.py services/trellis/tests/engine/test_fast.py"
+    " services/trellis/tests/engine/test_fast_lane.py",
 )
 
 _GATE: Final = (

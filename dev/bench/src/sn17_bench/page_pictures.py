@@ -20,7 +20,7 @@ from sn17_bench.page_stack import local_stack
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page
 
-PROMPT: Final = "a yellow wooden chair"
+PROMPT: Final = "three pink pyramids on an orange table"
 WAIT_MS: Final = 300_000
 ASSETS: Final = 10
 WIDTH: Final = 800

@@ -92,6 +92,28 @@ def test_the_second_order_solver_is_of_second_order() -> None:
     assert error(20, "ab2") < error(20, "euler") / 5
 
 
+def test_a_velocity_that_falls_evenly_is_carried_on_exactly_over_steps_of_any_size() -> None:
+    """v = t: from the second step on nothing is left of the error, however unequal the steps are."""
+    params = PARAMS.override(cfg_strength=0, rescale_t=4.0)
+    end = sample(Line(params), torch.zeros(1, dtype=torch.float64), params, savings=Savings(solver="ab2"))
+    first = 1 - plan(params)[1].t
+    assert float(end) == pytest.approx(-(1 + first**2) / 2, rel=1e-12)
+
+
+def test_a_runner_may_hand_out_the_same_buffer_at_every_step() -> None:
+    class Buffer:
+        def __init__(self, *, one: bool) -> None:
+            self.one, self.kept = one, torch.zeros(3, dtype=torch.float64)
+
+        def branches(self, x: Any, step: int, count: int, *, cached: bool = False) -> Any:
+            self.kept = self.kept if self.one else torch.zeros_like(x)
+            return (self.kept.copy_(x),)
+
+    params, noise = PARAMS.override(cfg_strength=0), torch.arange(1, 4, dtype=torch.float64)
+    ends = [sample(Buffer(one=one), noise, params, savings=Savings(solver="ab2")) for one in (True, False)]
+    torch.testing.assert_close(ends[0], ends[1], rtol=0, atol=0)
+
+
 def test_where_guidance_ends_nothing_is_carried_on() -> None:
     class Jump:
         def branches(self, x: Any, step: int, count: int, *, cached: bool = False) -> Any:

@@ -39,6 +39,8 @@ COLOURS = {
     "text": "#ccccdc",
 }
 PAPER, PANEL, INK, FAINT = "#111217", "#181b1f", "#ccccdc", "#3a3d44"
+LETTER = 0.0052
+"""Of the picture's width, at the size of the annotations' names."""
 LINES_IN_LEGEND = 9
 LEGEND_COLUMNS = 5
 """Of the board's 24, at the right of a graph."""
@@ -91,10 +93,12 @@ def _draw(
     )
     figure.suptitle(board["title"], color=INK, fontsize=13, x=0.01, ha="left", y=1 - 0.1 / height, va="top")
     moments = _moments(board, client, variables, window)
-    for index, annotation in enumerate(board["annotations"]["list"]):
+    right = 0.99
+    for annotation in board["annotations"]["list"]:
         said = f"\u250a {annotation['name'].lower()}"
-        place = {"x": 0.99 - 0.09 * index, "y": 1 - 0.15 / height, "ha": "right", "va": "top"}
+        place = {"x": right, "y": 1 - 0.15 / height, "ha": "right", "va": "top"}
         figure.text(s=said, color=COLOURS[annotation["iconColor"]], fontsize=8, **place)
+        right -= 0.02 + LETTER * len(said)
     empty = []
     for panel in panels:
         at = panel["gridPos"]
@@ -148,6 +152,15 @@ def _moments(
     return found
 
 
+def _named(panel: Mapping[str, Any], label: str) -> str:
+    """The colour that the panel gives to a series of this name; empty for one of the palette."""
+    for override in panel["fieldConfig"].get("overrides", []):
+        if override["matcher"] == {"id": "byName", "options": label}:
+            values = {each["id"]: each["value"] for each in override["properties"]}
+            return COLOURS[values["color"]["fixedColor"]] if "color" in values else ""
+    return ""
+
+
 def _constant(panel: Mapping[str, Any], ref: str) -> str:
     """The colour of a line to compare with; empty for data."""
     for override in panel["fieldConfig"].get("overrides", []):
@@ -180,10 +193,11 @@ def _graph(
     shown = 0
     for series, target, constant in lines:
         label = _legend(target["legendFormat"], series.labels)
+        named = _named(panel, label)
         label = label if shown < LINES_IN_LEGEND else "_"
         times = [at / DAY for at, _ in series.samples]
         values = [value for _, value in series.samples]
-        colour = PALETTE[shown % len(PALETTE)]
+        colour = named or PALETTE[shown % len(PALETTE)]
         if constant:
             axes.plot(times, values, color=constant, linewidth=0.9, linestyle=(0, (6, 4)), label=label)
             continue

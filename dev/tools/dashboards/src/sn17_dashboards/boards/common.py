@@ -44,6 +44,7 @@ MEMORY_LIMITS = (
         Query(f"{at} * {LIMIT}", f"operator: {name}", colour)
         for name, (at, colour) in OPERATOR_THRESHOLDS.items()
     ),
+    Query(f"max({selected(Metric.SWAP_THRESHOLD_RATIO, WORKERS)}) * scalar({LIMIT})", "swap due", "gray"),
     *(
         Query(_guard_threshold(name), f"worker's guard: {name}", colour)
         for name, colour in GUARD_THRESHOLDS.items()
@@ -59,6 +60,14 @@ RECYCLES = Annotation(
     colour="purple",
 )
 BOOTS = selected(Metric.BOOT_INFO)
+RENEWALS = Annotation(
+    name="Model processes renewed",
+    expr="sum by (how, pod) ("
+    + increase(f"{Metric.SWAPS}_total", f'{WORKERS},outcome="done"', "$__rate_interval")
+    + ") > 0",
+    title="{{how}}: {{pod}}",
+    colour="yellow",
+)
 UPGRADES = Annotation(
     name="Upgrades",
     expr=f"count by (service, version) ({BOOTS}) unless count by (service, version) ({BOOTS} offset 5m)",

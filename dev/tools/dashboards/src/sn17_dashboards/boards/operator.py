@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sn17_contract.metrics import Metric
 
-from sn17_dashboards.boards.common import ACTIONS, RECYCLES, RESTARTS, WORKERS
+from sn17_dashboards.boards.common import ACTIONS, RECYCLES, RENEWALS, RESTARTS, WORKERS
 from sn17_dashboards.model import Board, ColourStep, Panel, Query, increase, quantile, selected
 
 OTHERS = 'job!="trellis"'
@@ -13,7 +13,7 @@ OPERATOR = Board(
     name="operator",
     title="sn17 / Operator",
     text="Verdicts, actions, and every reason why nothing was done.",
-    annotations=(RECYCLES, RESTARTS),
+    annotations=(RENEWALS, RECYCLES, RESTARTS),
     panels=(
         Panel(
             "Workers by state",
@@ -23,7 +23,7 @@ OPERATOR = Board(
         ),
         Panel(
             "Work for the workers",
-            "What autoscaling counts: tasks that are running, wait, are due or soon due, against ready workers.",
+            "What autoscaling counts: tasks that run, wait, are due or soon due, against ready workers.",
             "short",
             (
                 Query(f"sum by (state) ({selected(Metric.WORK_TASKS)})", "{{state}}"),

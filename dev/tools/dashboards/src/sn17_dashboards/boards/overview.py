@@ -8,6 +8,7 @@ from sn17_dashboards.boards.common import (
     CHECKPOINTS,
     MEMORY_LIMITS,
     RECYCLES,
+    RENEWALS,
     RESTARTS,
     TARGET_LINES,
     TARGET_STEPS,
@@ -60,7 +61,7 @@ OVERVIEW = Board(
     name="overview",
     title="sn17 / Overview",
     text="What each validator accepted, why the rest was not accepted, and whether the workers are healthy.",
-    annotations=(UPGRADES, CHECKPOINTS, RECYCLES, RESTARTS),
+    annotations=(UPGRADES, CHECKPOINTS, RENEWALS, RECYCLES, RESTARTS),
     panels=(
         Panel(
             "Validators",
@@ -142,7 +143,8 @@ OVERVIEW = Board(
         ),
         Panel(
             "Memory against the limit",
-            "Memory that cannot be reclaimed, by worker. Purple: the operator recycled one; red: a restart.",
+            "Memory that cannot be reclaimed, by worker. Yellow: a model process was renewed; "
+            "purple: the operator recycled a container; red: a restart.",
             "bytes",
             (
                 Query(

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from sn17_contract.metrics import Metric
 
-from sn17_dashboards.boards.common import CHECKPOINTS, MEMORY_LIMITS, RECYCLES, RESTARTS, WORKERS
+from sn17_dashboards.boards.common import (
+    CHECKPOINTS,
+    MEMORY_LIMITS,
+    RECYCLES,
+    RENEWALS,
+    RESTARTS,
+    WORKERS,
+)
 from sn17_dashboards.boards.thresholds import ACCEPTANCE_SECONDS, CANARY_DRIFT
 from sn17_dashboards.model import Board, ColourStep, Panel, Query, increase, quantile, selected
 
@@ -15,7 +22,7 @@ TRELLIS = Board(
     name="trellis",
     title="sn17 / TRELLIS and fixer",
     text="Generations, memory, canary and repair, by worker.",
-    annotations=(CHECKPOINTS, RECYCLES, RESTARTS),
+    annotations=(CHECKPOINTS, RENEWALS, RECYCLES, RESTARTS),
     panels=(
         Panel(
             "Generations by outcome",
@@ -67,6 +74,27 @@ TRELLIS = Board(
             (
                 Query(f"max by (pod) ({selected(Metric.MEMORY_UNRECLAIMABLE, WORKERS)})", "{{pod}}"),
                 *MEMORY_LIMITS,
+            ),
+        ),
+        Panel(
+            "Model processes renewed",
+            "A swap has the next one ready before the last one ends; a replacement starts it afterwards.",
+            "short",
+            (
+                Query(
+                    f"sum by (pod, how, outcome) ({increase(f'{Metric.SWAPS}_total')}) > 0",
+                    "{{pod}} {{how}} {{outcome}}",
+                ),
+            ),
+            kind="bars",
+        ),
+        Panel(
+            "Duration of a renewal",
+            "By phase, and for how long the device was held meanwhile.",
+            "s",
+            (
+                Query(quantile(0.5, Metric.SWAP_SECONDS, "phase"), "{{phase}} p50"),
+                Query(quantile(0.95, Metric.SWAP_DEVICE_SECONDS, "pod"), "{{pod}} held the device, p95"),
             ),
         ),
         Panel(
