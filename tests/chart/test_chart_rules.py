@@ -26,6 +26,8 @@ WORKER = f'{HERE},job="trellis",pod="sn17-trellis-a",node="n1",instance="t"'
 OPERATOR = f'{HERE},job="operator",pod="sn17-operator-a",instance="o"'
 GATEWAY = f'{HERE},job="gateway",pod="sn17-gateway-a",instance="g"'
 FIXER = f'{HERE},job="fixer",pod="sn17-fixer-a",instance="f"'
+STRANGER = 'namespace="other",pod="x",instance="x"'
+"""Of another project in the same Prometheus: its jobs may have names of ours, but no label `release`."""
 
 
 @dataclass(frozen=True)
@@ -305,6 +307,18 @@ CASES = (
     Case("SN17OperatorDown", True, up(OPERATOR, "0x300")),
     Case("SN17OperatorDown", True, up(MINER, "1x300"), why="its target is gone altogether"),
     Case("SN17OperatorDown", False, up(OPERATOR, "1x300")),
+    Case(
+        "SN17OperatorDown",
+        True,
+        up(f'{STRANGER},job="operator"', "1x300"),
+        why="another project's operator is not ours",
+    ),
+    Case(
+        "SN17OperatorDown",
+        False,
+        {**up(OPERATOR, "1x300"), **up(f'{STRANGER},job="operator"', "0x300")},
+        why="another project's operator is down",
+    ),
     Case("SN17OperatorDown", False, up(OPERATOR, "1x100 0x2 1x198"), minutes=104, why="a restart"),
     Case("SN17OperatorTickStale", True, gauge("sn17_tick_age_seconds", OPERATOR, 200)),
     Case("SN17OperatorTickStale", False, gauge("sn17_tick_age_seconds", OPERATOR, 12)),
@@ -350,6 +364,12 @@ CASES = (
     ),
     Case("SN17TargetDown", True, up(WORKER, "0x300")),
     Case("SN17TargetDown", False, {**up(WORKER, "1x300"), **up(MINER, "1x300"), **up(FIXER, "1x300")}),
+    Case(
+        "SN17TargetDown",
+        False,
+        {**up(WORKER, "1x300"), **up(f'{STRANGER},job="gateway"', "0x300")},
+        why="another project's gateway",
+    ),
     Case("SN17TargetDown", False, up(WORKER, "1x100 0x4 1x196"), minutes=104, why="a recycle"),
     Case("SN17InternalErrors", True, counter("sn17_internal_errors_total", f'{MINER},where="lane"', 0.1)),
     Case(
