@@ -47,8 +47,11 @@ def test_a_leaking_model_process_is_renewed_at_work_and_no_task_is_lost(tmp_path
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     story = [line.split(": ")[1] for line in done.stdout.splitlines() if "  trellis-2: " in line]
-    # By a swap, a replacement or its guard: which costs least is measured, and differs with the load.
     assert "another model process serves" in (tmp_path / "run" / "logs" / "trellis-2.log").read_text(), story
+    # By a swap or a replacement, of the operator or its guard: what costs least is measured, and differs with
+    # the load. Whoever watches is told.
+    renewed = ("WorkerSwapped", "WorkerReplaced", "swap done", "replace done")
+    assert any(what.startswith(renewed) for what in story), done.stdout
     assert not {"RecycleRequested", "WorkerRecycled", "exited"} & set(story), done.stdout
     neighbour = [line for line in done.stdout.splitlines() if "  trellis-1: " in line]
     taken = ("WorkerCordoned", "WorkerReplaced", "exited")

@@ -12,7 +12,7 @@ from sn17.up.report import TaskRecord, WorkerRecord
 from sn17_contract.local_network import NetworkLedger, Unjudged
 from sn17_contract.metrics import GenerationKind, Metric
 from sn17_contract.tasks import VALIDATORS, TaskView
-from sn17_contract.worker import WorkerStatus
+from sn17_contract.worker import LastRecycle, WorkerStatus
 from sn17_miner.core.records import Task
 from sn17_miner.journal.journal import Journal
 from sn17_miner.journal.reader import JournalError
@@ -36,11 +36,13 @@ class WorkerTally:
     state: str = "starting"
     memory_peak: int = 0
     memory_limit: int | None = None
+    last_recycle: LastRecycle | None = None
     lives: dict[str, Incarnation] = field(default_factory=dict)
 
     def observe(self, worker: WorkerStatus, exposition: str) -> None:
         """Take in one answer of ``GET /v1/worker`` and one of ``GET /metrics``."""
         self.state = worker.state
+        self.last_recycle = worker.last_recycle
         if worker.memory is not None:
             self.memory_peak = max(self.memory_peak, worker.memory.unreclaimable_bytes)
             self.memory_limit = worker.memory.limit_bytes

@@ -21,6 +21,8 @@ from sn17_http import own_async_client
 
 REFRESH_SECONDS = 0.5
 EVENTS_SHOWN = 8
+BY_GUARD = "guard: "
+"""How the reason of a recycle begins that the worker's own guard decided on."""
 
 
 class EventLog:
@@ -56,6 +58,7 @@ class Session:
 
     async def observe(self) -> Report:
         """Ask every worker once and read the journal."""
+        before = [tally.last_recycle for tally in self.tallies]
         await asyncio.gather(
             *(
                 observe_worker(
@@ -67,6 +70,10 @@ class Session:
                 for tally, worker in zip(self.tallies, self.stack.workers, strict=True)
             )
         )
+        for tally, known in zip(self.tallies, before, strict=True):
+            # What the operator asked for it tells itself.
+            if (last := tally.last_recycle) not in (None, known) and last.reason.startswith(BY_GUARD):
+                self.events.say(tally.name, f"{last.how} {last.outcome}, {last.reason}")
         waiting = await self._why_no_tasks()
         if waiting and waiting != self.waiting:
             self.events.say("miner", f"asks for no task: {waiting}")
