@@ -33,7 +33,7 @@ class Terminal:
         cwd: Path | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        self.text, self.raw = "", ""
+        self.command, self.text, self.raw = command, "", ""
         # A read may end within a character or an escape sequence.
         self._decoded, self._begun = codecs.getincrementaldecoder("utf-8")("replace"), ""
         self.pid, self.master = pty.fork()
@@ -42,7 +42,9 @@ class Terminal:
                 os.chdir(cwd)
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
             # Readline, which pytest loads, leaves a size of its own in the environment below Python's.
-            kept = {name: text for name, text in os.environ.items() if name not in ("COLUMNS", "LINES")}
+            # And where coverage is measured, its handler of SIGTERM would come before the command's own.
+            left_out = ("COLUMNS", "LINES", "COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")
+            kept = {name: text for name, text in os.environ.items() if name not in left_out}
             os.execve(command[0], command, {**kept, "TERM": "xterm", **(environment or {})})
 
     def until(self, pattern: str, seconds: float = 150) -> str:

@@ -98,12 +98,19 @@ def test_what_is_piped_is_whole(folder: Path, name: str) -> None:
     assert "\x1b" not in done.stdout
 
 
-def handled(pid: int) -> bool:
-    """Whether the process has taken the signals over: from its first moment in our own code on."""
+def handled(terminal: Terminal) -> bool:
+    """Whether the command has taken the signals over: from its first moment in our own code on.
+
+    Until it is executed the process is a copy of this one, with this one's handlers.
+    """
+    process = Path(f"/proc/{terminal.pid}")
     try:
-        status = Path(f"/proc/{pid}/status").read_text()
+        words = (process / "cmdline").read_bytes().split(b"\0")[:-1]
+        status = (process / "status").read_text()
     except OSError:
         return True
+    if words != [word.encode() for word in terminal.command]:
+        return "State:\tZ" in status
     caught = int(re.search(r"SigCgt:\s*([0-9a-f]+)", status)[1], 16)  # type: ignore[index]
     return bool(caught & (1 << (signal.SIGTERM - 1)))
 
@@ -119,7 +126,7 @@ def test_ctrl_c_at_any_moment_is_one_sentence(
 ) -> None:
     arguments, code = COMMANDS[name]
     terminal = Terminal([*SN17, *arguments], cwd=folder)
-    while not handled(terminal.pid):
+    while not handled(terminal):
         time.sleep(0.002)
     # The moment is what is drawn; nothing is waited for.
     time.sleep(moment)
