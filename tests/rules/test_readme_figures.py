@@ -78,7 +78,11 @@ def sampling() -> list[str]:
 
 
 def recycling() -> list[str]:
-    cases = {(case["fault"], case["load"]): case["arms"] for case in result("recycling")["cases"]}
+    cases = {
+        (case["fault"], case["load"]): case["arms"]
+        for case in result("recycling")["cases"]
+        if (case["load_seconds"], case["job_seconds"]) == (25.0, 20.0)
+    }
 
     def of(fault: str, load: float, arm: str, figure: str) -> float:
         (found,) = (each for each in cases[fault, load] if each["arm"] == arm)
