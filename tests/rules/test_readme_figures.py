@@ -108,7 +108,11 @@ def recycling() -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("sentences", [postmortem, full_size, comparison, sampling, recycling])
+def coverage() -> list[str]:
+    return [f"their own tests run: {result('coverage')['percent']} % of lines and branches"]
+
+
+@pytest.mark.parametrize("sentences", [postmortem, full_size, comparison, sampling, recycling, coverage])
 def test_the_readme_says_what_the_result_file_says(sentences: Any) -> None:
     text = " ".join((ROOT / "README.md").read_text().split())
     for sentence in sentences():
