@@ -15,7 +15,7 @@ $(UV): dev/tools/bootstrap.sh
 	@PYTHON=$(PYTHON) sh dev/tools/bootstrap.sh
 
 BACKEND ?= procedural
-TASKS ?= $(if $(filter torch,$(BACKEND)),9,21)
+TASKS ?= $(if $(filter torch,$(BACKEND)),9,27)
 
 # Arguments first; nothing that an earlier set-up installed is removed; gigabytes come with progress.
 demo: check-demo $(UV) ## From prompt to accepted submission on this machine (BACKEND=procedural|torch, TASKS=n)

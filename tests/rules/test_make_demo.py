@@ -49,7 +49,7 @@ def test_nothing_that_is_installed_is_removed(clone: Path) -> None:
     sync, up = calls
     assert "--inexact" in sync
     assert "--extra" not in sync
-    assert up.endswith("--tasks 21 --backend procedural")
+    assert up.endswith("--tasks 27 --backend procedural")
 
 
 def test_the_download_of_torch_shows_progress(clone: Path) -> None:

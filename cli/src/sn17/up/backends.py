@@ -30,7 +30,7 @@ class Fit:
 
 
 FITS: Final = {
-    "procedural": Fit(0.01, 100_000, 0.2, 1024 * MIB, 120),
+    "procedural": Fit(0.01, 100_000, 0.2, 1024 * MIB, 80),
     # The bundled checkpoint takes prompts only, and about ten seconds of two cores for each.
     "torch": Fit(0.1, 50_000, 0.0, 3072 * MIB, 500),
 }
