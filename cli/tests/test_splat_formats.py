@@ -226,14 +226,14 @@ def test_a_full_disk_leaves_the_original_as_it_was(tmp_path: Path, command: str)
 
     code = "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); from sn17.splat import app; app()"
     # A measurement of coverage writes larger files.
-    measured_by_nobody = {name: text for name, text in os.environ.items() if not name.startswith("COVERAGE_")}
+    environment = {name: text for name, text in os.environ.items() if not name.startswith("COVERAGE_")}
     done = subprocess.run(
         [sys.executable, "-c", code, command, str(source), str(source), "--to", "ply"],
         preexec_fn=small_disk,
         capture_output=True,
         text=True,
         check=False,
-        env={**measured_by_nobody, "PYTHONDONTWRITEBYTECODE": "1", "NUMBA_DISABLE_JIT": "1"},
+        env={**environment, "PYTHONDONTWRITEBYTECODE": "1", "NUMBA_DISABLE_JIT": "1"},
     )
     assert done.returncode == 2, done.stderr
     assert done.stderr.strip().count("\n") == 0, done.stderr

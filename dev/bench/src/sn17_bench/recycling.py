@@ -133,6 +133,13 @@ def merged(path: Path | None, cases: list[dict[str, Any]]) -> list[dict[str, Any
     return sorted(both, key=lambda case: order.index(case["fault"]))
 
 
+def file_text(found: dict[str, Any]) -> str:
+    """As JSON with a line for each case: of hundreds of them, a line for each figure would be a book."""
+    about = {name: value for name, value in found.items() if name != "cases"}
+    cases = ",\n".join(f"  {json.dumps(case)}" for case in found["cases"])
+    return json.dumps(about, indent=1)[:-2] + f',\n "cases": [\n{cases}\n ]\n}}\n'
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -163,7 +170,7 @@ def main() -> None:
         }
         print(f"\n{found['cpu_seconds']} CPU seconds")
         if options.json:
-            options.json.write_text(json.dumps(found, indent=1) + "\n")
+            options.json.write_text(file_text(found))
     if options.png:
         draw(found, options.png)
     if options.markdown:
