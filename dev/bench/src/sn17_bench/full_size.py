@@ -44,6 +44,7 @@ def release_values(leak_mib: float) -> dict[str, Any]:
         rules={"memory": {}, "slow": {"action": "Off"}},
         recycle={"youngSeconds": 0},
         validators={"SN17_QUALITY_THRESHOLD": 0},
+        strategy="Swap",
     )
     chosen["trellis"]["memory"]["limit"] = "12Gi"
     for component in ("trellis", "fixer", "miner", "operator", "localValidators", "prometheus"):
