@@ -42,7 +42,7 @@ def test_every_task_ends_and_healthy_ones_are_accepted_whatever_proxy_is_named(t
 @pytest.mark.timeout(300)
 def test_a_leaking_model_process_is_renewed_at_work_and_no_task_is_lost(tmp_path: Path) -> None:
     report_file = tmp_path / "report.json"
-    command = [*UP[:-2], "--demo", "--validators", "3", "--tasks", "33"]
+    command = [*UP[:-2], "--demo", "--validators", "3", "--tasks", "39"]
     command += ["--state-dir", str(tmp_path / "run"), "--report", str(report_file)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
