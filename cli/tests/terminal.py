@@ -21,6 +21,11 @@ BEGUN = re.compile(r"\x1b(\[[0-9;?]*|[()])?$")
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|\x1b[=>]")
 
 
+def unmeasured() -> dict[str, str]:
+    """This environment without coverage, which brings files and signal handlers into every process."""
+    return {name: text for name, text in os.environ.items() if not name.startswith("COVERAGE_")}
+
+
 class Terminal:
     """A command in a pseudo-terminal of its own, which it has as its controlling terminal."""
 
@@ -42,9 +47,7 @@ class Terminal:
                 os.chdir(cwd)
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
             # Readline, which pytest loads, leaves a size of its own in the environment below Python's.
-            # And where coverage is measured, its handler of SIGTERM would come before the command's own.
-            left_out = ("COLUMNS", "LINES", "COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")
-            kept = {name: text for name, text in os.environ.items() if name not in left_out}
+            kept = {name: text for name, text in unmeasured().items() if name not in ("COLUMNS", "LINES")}
             os.execve(command[0], command, {**kept, "TERM": "xterm", **(environment or {})})
 
     def until(self, pattern: str, seconds: float = 150) -> str:

@@ -20,6 +20,7 @@ from sn17.splat.formats import decode, encode
 from sn17.splat.sniffing import Format, sniff
 from sn17.splat.verification import losses
 from sn17_splats import Limits, SplatError, Splats, SplatTooLarge, encode_spz, read_ply, write_ply
+from terminal import unmeasured
 from typer.testing import CliRunner, Result
 
 WRITTEN = [Format.PLY, Format.SUBNET, Format.NIANTIC, Format.SPLAT]
@@ -225,15 +226,13 @@ def test_a_full_disk_leaves_the_original_as_it_was(tmp_path: Path, command: str)
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 
     code = "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); from sn17.splat import app; app()"
-    # A measurement of coverage writes larger files.
-    environment = {name: text for name, text in os.environ.items() if not name.startswith("COVERAGE_")}
     done = subprocess.run(
         [sys.executable, "-c", code, command, str(source), str(source), "--to", "ply"],
         preexec_fn=small_disk,
         capture_output=True,
         text=True,
         check=False,
-        env={**environment, "PYTHONDONTWRITEBYTECODE": "1", "NUMBA_DISABLE_JIT": "1"},
+        env={**unmeasured(), "PYTHONDONTWRITEBYTECODE": "1", "NUMBA_DISABLE_JIT": "1"},
     )
     assert done.returncode == 2, done.stderr
     assert done.stderr.strip().count("\n") == 0, done.stderr

@@ -23,7 +23,7 @@ from sn17_cluster.client import Cluster
 from sn17_contract.local_network import NetworkLedger
 from sn17_dashboards.__main__ import FOLDER, PICTURES
 from sn17_dashboards.boards.thresholds import filled_in as in_numbers
-from sn17_dashboards.draw import chosen, draw_boards
+from sn17_dashboards.draw import chosen, draw_boards, units
 from sn17_dashboards.prometheus import Window, filled_in, query_range
 from sn17_http import own_client, own_request
 from typer.testing import CliRunner
@@ -190,23 +190,11 @@ def test_shares_stay_shares(client: httpx2.Client, boards: dict[str, Any], windo
     values = chosen(client, window)
     for board in boards.values():
         for panel in board["panels"]:
-            fields = panel["fieldConfig"]
-            if fields["defaults"]["unit"] == "percentunit":
-                for target in panel["targets"]:
-                    if target["legendFormat"] in _of_another_unit(fields["overrides"]):
-                        continue
+            unit, own = panel["fieldConfig"]["defaults"]["unit"], units(panel)
+            for target in panel["targets"]:
+                if own.get(target["legendFormat"], unit) == "percentunit":
                     for series in query_range(client, filled_in(target["expr"], values), window):
                         assert all(0 <= value <= 1 for _, value in series.samples), target["expr"]
-
-
-def _of_another_unit(overrides: list[dict[str, Any]]) -> set[str]:
-    """Names of the queries of a panel of shares that are none."""
-    return {
-        override["matcher"]["options"]
-        for override in overrides
-        for each in override["properties"]
-        if each["id"] == "unit" and each["value"] != "percentunit"
-    }
 
 
 def test_annotations_mark_recycle_and_swap(

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sn17_bench.recycling_page import find
+from sn17_simulation.recycling.case import Fault
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,14 +80,10 @@ def sampling() -> list[str]:
 
 
 def recycling() -> list[str]:
-    cases = {
-        (case["fault"], case["load"]): case["arms"]
-        for case in result("recycling")["cases"]
-        if (case["load_seconds"], case["job_seconds"]) == (25.0, 20.0)
-    }
+    cases = result("recycling")
 
     def of(fault: str, load: float, arm: str, figure: str) -> float:
-        (found,) = (each for each in cases[fault, load] if each["arm"] == arm)
+        (found,) = (each for each in find(cases, Fault(fault), load)["arms"] if each["arm"] == arm)
         return float(found[figure][0])
 
     ours, alone = "sn17", "guard with swaps, no operator"

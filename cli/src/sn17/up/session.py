@@ -17,12 +17,11 @@ from sn17.up.stack import Stack, StackOptions
 from sn17_contract.files import WrongShapeError
 from sn17_contract.local_network import NetworkLedger
 from sn17_contract.text import neutralise
+from sn17_contract.worker import BY_GUARD
 from sn17_http import own_async_client
 
 REFRESH_SECONDS = 0.5
 EVENTS_SHOWN = 8
-BY_GUARD = "guard: "
-"""How the reason of a recycle begins that the worker's own guard decided on."""
 
 
 class EventLog:

@@ -26,6 +26,10 @@ class RecycleHow(StrEnum):
     REPLACE = "replace"
 
 
+BY_GUARD = "guard: "
+"""How the reason of a recycle begins that the worker's own guard decided on."""
+
+
 class RecycleOutcome(StrEnum):
     """How a recycle ended. Everything but ``done`` leaves the old model process at work.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from sn17_contract.worker import BY_GUARD
+
 from sn17_trellis.model_process.room import Terms, no_room, not_worth_it
 
 JITTER: Final = 0.5
@@ -51,14 +53,14 @@ class SwapPolicy:
             if self._above_since is None:
                 self._above_since = now
             if job_next and no_room(terms, used + terms.growth) is not None:
-                return "guard: after one more generation a swap would not fit"
+                return f"{BY_GUARD}after one more generation a swap would not fit"
             if now - self._above_since >= self._patience:
                 why = ", from which on assets get smaller" if terms.due < terms.threshold else ""
-                return f"guard: above the swap threshold{why} for {now - self._above_since:.0f} s"
+                return f"{BY_GUARD}above the swap threshold{why} for {now - self._above_since:.0f} s"
             return None
         self._above_since = None
         quiet = idle_for >= self._idle if alone_for is None else alone_for >= terms.swap_seconds
         if self._idle and not self._idled and idle_for > 0 and quiet and used > terms.half_way:
             self._idled = True
-            return "guard: idle, and above half way to the swap threshold"
+            return f"{BY_GUARD}idle, and above half way to the swap threshold"
         return None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from sn17_contract.kubernetes import EXIT_CODE_RECYCLE
-from sn17_contract.worker import RecycleHow
+from sn17_contract.worker import BY_GUARD, RecycleHow
 from sn17_service import Problem, Service
 
 from sn17_trellis.degradation import Degradation
@@ -138,7 +138,7 @@ class Upkeep:
         terms = None if reading is None or self._service.drain.draining else lives.terms()
         why = None if reading is None or terms is None else too_small(terms, reading.unreclaimable)
         if why is not None:
-            self._recycle(RecycleHow.REPLACE, f"guard: {why}")
+            self._recycle(RecycleHow.REPLACE, f"{BY_GUARD}{why}")
 
     def _renew_if_useless(self) -> bool:
         """Whether no job can be taken; then a new model process at once, or a new container where that did
@@ -158,7 +158,7 @@ class Upkeep:
         if useless and self._recycles.due(math.inf, refusing=True):
             self._service.stop(EXIT_CODE_RECYCLE, "self_recycle")
         elif not self._renewed:
-            self._renewed = self._recycle(RecycleHow.REPLACE, f"guard: {why}")
+            self._renewed = self._recycle(RecycleHow.REPLACE, f"{BY_GUARD}{why}")
         return True
 
     def _service_holds(self) -> bool:

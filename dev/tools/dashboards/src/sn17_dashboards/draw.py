@@ -108,7 +108,7 @@ def _draw(
             grid[at["y"] + 1 : at["y"] + at["h"] - 1, at["x"] : at["x"] + at["w"] - aside]
         )
         lines = [
-            (series, target, _constant(panel, target["refId"]))
+            (series, target, _fixed_colour(panel, target["refId"]))
             for target in panel["targets"]
             for series in query_range(client, filled_in(target["expr"], variables), window)
         ]
@@ -152,22 +152,23 @@ def _moments(
     return found
 
 
-def _named(panel: Mapping[str, Any], label: str) -> str:
-    """The colour that the panel gives to a series of this name; empty for one of the palette."""
+def _fixed_colour(panel: Mapping[str, Any], matched: str) -> str:
+    """The colour that the panel gives to a query (by its letter) or to a series (by its name); else empty."""
     for override in panel["fieldConfig"].get("overrides", []):
-        if override["matcher"] == {"id": "byName", "options": label}:
+        if override["matcher"]["options"] == matched:
             values = {each["id"]: each["value"] for each in override["properties"]}
             return COLOURS[values["color"]["fixedColor"]] if "color" in values else ""
     return ""
 
 
-def _constant(panel: Mapping[str, Any], ref: str) -> str:
-    """The colour of a line to compare with; empty for data."""
-    for override in panel["fieldConfig"].get("overrides", []):
-        if override["matcher"]["options"] == ref:
-            values = {each["id"]: each["value"] for each in override["properties"]}
-            return COLOURS[values["color"]["fixedColor"]]
-    return ""
+def units(panel: Mapping[str, Any]) -> dict[str, str]:
+    """The units of the panel's queries by their names, where they have one of their own."""
+    return {
+        override["matcher"]["options"]: each["value"]
+        for override in panel["fieldConfig"].get("overrides", [])
+        for each in override["properties"]
+        if each["id"] == "unit"
+    }
 
 
 def _frame(axes: Axes, panel: Mapping[str, Any]) -> None:
@@ -193,7 +194,7 @@ def _graph(
     shown = 0
     for series, target, constant in lines:
         label = _legend(target["legendFormat"], series.labels)
-        named = _named(panel, label)
+        named = _fixed_colour(panel, label)
         label = label if shown < LINES_IN_LEGEND else "_"
         times = [at / DAY for at, _ in series.samples]
         values = [value for _, value in series.samples]
@@ -282,16 +283,13 @@ def _table(
     """Rows by the label that the series have in common, a column per query."""
     axes.set_xticks([])
     axes.set_yticks([])
-    units = {
-        each["matcher"]["options"]: next(p["value"] for p in each["properties"] if p["id"] == "unit")
-        for each in panel["fieldConfig"]["overrides"]
-    }
+    unit = units(panel)
     columns = [target["legendFormat"] for target in panel["targets"]]
     cells: dict[str, dict[str, str]] = {}
     for series, target, _ in lines:
         row = cells.setdefault(" ".join(series.labels.values()), {})
         column = target["legendFormat"]
-        row[column] = formatted(series.samples[-1][1], units[column])
+        row[column] = formatted(series.samples[-1][1], unit[column])
     rows = [
         ["", *columns],
         *([name, *(row.get(c, "-") for c in columns)] for name, row in sorted(cells.items())),
