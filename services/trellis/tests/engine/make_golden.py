@@ -237,9 +237,9 @@ def structure(
     velocity = EagerRunner().structure(flow, params, a["cond"], a["neg_cond"])
 
     class Spy:
-        def branches(self, x: Any, step: int, count: int, *, cached: bool = False) -> Any:
+        def branches(self, x: Any, step: int, count: int, deep: Any = None) -> Any:
             states.append(x)
-            return velocity.branches(x, step, count, cached=cached)
+            return velocity.branches(x, step, count, deep)
 
     a["ss_sampled"] = sample(Spy(), a["ss_noise"], params)
     a["ss_step_sub"] = torch.stack([x[0, :, :4, :4, :4] for x in [*states[1:], a["ss_sampled"]]])

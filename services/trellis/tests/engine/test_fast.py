@@ -53,19 +53,38 @@ def test_a_second_request_sees_its_own_condition(golden: Any) -> None:
         assert relative(*out) < 2e-5
 
 
+def working(make: Any) -> Any:
+    """Work that may be cut before its result is made."""
+
+    def work() -> Any:
+        yield
+        return make()
+
+    return work
+
+
+def result(work: Any) -> Any:
+    running = work()
+    while True:
+        try:
+            next(running)
+        except StopIteration as stop:
+            return stop.value
+
+
 class Recorder:
-    """Stands for the device: what is recorded runs again at each replay, into the same memory."""
+    """Stands for the device: what is recorded runs, and runs again at each replay, into the same memory."""
 
     def __init__(self) -> None:
         self.recorded = 0
 
     def record(self, work: Any) -> tuple[Any, Any]:
         self.recorded += 1
-        out = work()
+        out = result(work)
 
         class Graph:
             def replay(self) -> None:
-                out.copy_(work())
+                out.copy_(result(work))
 
         return Graph(), out
 
@@ -75,17 +94,17 @@ def test_work_is_recorded_when_it_is_wanted_a_second_time() -> None:
     replays, x = Replays(device), torch.zeros(2)
     for turn in range(4):
         x.fill_(turn)
-        assert replays.run(1, lambda: x + 1).tolist() == [turn + 1] * 2
+        assert replays.run(1, working(lambda: x + 1)).tolist() == [turn + 1] * 2
         assert device.recorded == min(turn, 1)
-    assert replays.run(2, lambda: x + 2).tolist() == [5.0] * 2
+    assert replays.run(2, working(lambda: x + 2)).tolist() == [5.0] * 2
     assert device.recorded == 1
 
 
 def test_what_ran_before_is_recorded_at_once() -> None:
     device, seen, x = Recorder(), set[int](), torch.zeros(2)
-    Replays(device, seen).run(1, lambda: x + 1)
+    Replays(device, seen).run(1, working(lambda: x + 1))
     following = Replays(device, seen)
-    assert following.run(1, lambda: x + 1).tolist() == [1.0] * 2
+    assert following.run(1, working(lambda: x + 1)).tolist() == [1.0] * 2
     assert device.recorded == 1
 
 
@@ -101,23 +120,23 @@ def test_a_recording_that_fails_before_the_work_has_run_is_made_up_for() -> None
     replays = Replays(device, {1})
     for turn in range(3):
         x.fill_(turn)
-        assert replays.run(1, lambda: x + 1).tolist() == [turn + 1] * 2
+        assert replays.run(1, working(lambda: x + 1)).tolist() == [turn + 1] * 2
     assert device.recorded == 2
     device.recorded = 0
     replays = Replays(device)
-    replays.run(1, lambda: x + 1)
+    replays.run(1, working(lambda: x + 1))
     with pytest.raises(RuntimeError, match="cannot be loaded"):
-        replays.run(1, lambda: x + 1)
+        replays.run(1, working(lambda: x + 1))
 
 
 def test_without_memory_for_graphs_work_simply_runs() -> None:
     runs: list[int] = []
 
-    def work() -> Any:
+    def make() -> Any:
         runs.append(1)
         return torch.zeros(1)
 
     replays = Replays(None)
     for _ in range(3):
-        replays.run(1, work)
+        replays.run(1, working(make))
     assert len(runs) == 3

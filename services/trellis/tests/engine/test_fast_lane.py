@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,13 @@ from sn17_trellis.engine.calibration import (  # noqa: E402
     choose,
     read_calibration,
     schedule,
+    shorter,
 )
 from sn17_trellis.engine.config import EXACT, SamplerParams, Savings  # noqa: E402
 from sn17_trellis.engine.fast import FastRunner  # noqa: E402
 from sn17_trellis.engine.runners import EagerRunner  # noqa: E402
 from sn17_trellis.engine.sampler import forward_count, plan, sample  # noqa: E402
+from sn17_trellis.engine.structure import DeepBlocks  # noqa: E402
 from sn17_trellis.torch_backend import TorchBackend, TorchConfig  # noqa: E402
 
 pytestmark = pytest.mark.timeout(400)
@@ -47,6 +50,33 @@ def test_a_plan_caches_only_what_has_run() -> None:
     assert forward_count(late, Savings(full_steps=(0,))) == 3
 
 
+def test_what_is_carried_on_lies_on_the_line_through_the_last_two_runs() -> None:
+    """In time, not in steps, which are of unequal length; the first run alone is held."""
+    unguided = PARAMS.override(cfg_strength=0)
+    steps = plan(unguided, Savings(full_steps=(0, 2, 3), forecast=1.0))
+    assert [step.deep.carried is None for step in steps] == [True, False, True, True, *[False] * 4]
+    assert steps[1].deep.carried == (0.0,)
+    times = [step.t for step in steps]
+    for step, t in zip(steps[4:], times[4:], strict=True):
+        (slopes,) = step.deep.carried or ()
+        deep = DeepBlocks(before=torch.tensor(times[2]), contribution=torch.tensor(times[3]))
+        assert float(deep.carried(slopes)) == pytest.approx(t)
+    half = plan(unguided, Savings(full_steps=(0, 2, 3), forecast=0.5))
+    assert [2 * slopes for step in half[4:] for slopes in step.deep.carried or ()] == [
+        slopes for step in steps[4:] for slopes in step.deep.carried or ()
+    ]
+
+
+def test_each_branch_is_carried_on_from_its_own_runs() -> None:
+    steps = plan(PARAMS, Savings(full_steps=(0, 1, 2), forecast=1.0, unconditional_every=2))
+    assert [step.branches for step in steps] == [2, 1, 2, 1, 2, 1, 2, 1]
+    t = [step.t for step in steps]
+    assert steps[4].deep.carried == (
+        pytest.approx((t[4] - t[2]) / (t[2] - t[1])),
+        pytest.approx((t[4] - t[2]) / (t[2] - t[0])),
+    )
+
+
 def test_the_branch_without_condition_runs_every_third_guided_step() -> None:
     steps = plan(PARAMS, Savings(unconditional_every=3))
     assert [step.branches for step in steps] == [2, 1, 1, 2, 1, 1, 2, 1]
@@ -60,7 +90,7 @@ class Line:
         self.steps = plan(params)
         self.asked: list[int] = []
 
-    def branches(self, x: Any, step: int, count: int, *, cached: bool = False) -> Any:
+    def branches(self, x: Any, step: int, count: int, deep: Any = None) -> Any:
         self.asked.append(count)
         t = torch.full_like(x, self.steps[step].t)
         return (t, t - 2)[:count]
@@ -79,7 +109,7 @@ def test_the_second_order_solver_is_of_second_order() -> None:
     """x' = x backwards in time from 1: the end is 1/e; halving the steps costs a quarter of the accuracy."""
 
     class Growth:
-        def branches(self, x: Any, step: int, count: int, *, cached: bool = False) -> Any:
+        def branches(self, x: Any, step: int, count: int, deep: Any = None) -> Any:
             return (x,)
 
     def error(steps: int, solver: Any) -> float:
@@ -105,7 +135,7 @@ def test_a_runner_may_hand_out_the_same_buffer_at_every_step() -> None:
         def __init__(self, *, one: bool) -> None:
             self.one, self.kept = one, torch.zeros(3, dtype=torch.float64)
 
-        def branches(self, x: Any, step: int, count: int, *, cached: bool = False) -> Any:
+        def branches(self, x: Any, step: int, count: int, deep: Any = None) -> Any:
             self.kept = self.kept if self.one else torch.zeros_like(x)
             return (self.kept.copy_(x),)
 
@@ -116,7 +146,7 @@ def test_a_runner_may_hand_out_the_same_buffer_at_every_step() -> None:
 
 def test_where_guidance_ends_nothing_is_carried_on() -> None:
     class Jump:
-        def branches(self, x: Any, step: int, count: int, *, cached: bool = False) -> Any:
+        def branches(self, x: Any, step: int, count: int, deep: Any = None) -> Any:
             return (torch.ones_like(x), torch.zeros_like(x))[:count]
 
     noise = torch.zeros(1, dtype=torch.float64)
@@ -128,7 +158,14 @@ def test_fast_and_plain_leave_out_the_same(golden: Any) -> None:
     params = SamplerParams(**golden.meta["sampler"]["ss"]).override(steps=6)
     cond, uncond, noise = (golden.tensor(name) for name in ("cond", "neg_cond", "ss_noise"))
     ends = []
-    for savings in (EXACT, Savings(full_steps=(0, 3)), Savings(full_steps=(0, 2), unconditional_every=2)):
+    ways = (
+        EXACT,
+        Savings(full_steps=(0, 3)),
+        Savings(full_steps=(0, 2), unconditional_every=2),
+        Savings(full_steps=(0, 1, 3), forecast=0.5),
+        Savings(full_steps=(0, 1), forecast=1.0, unconditional_every=3),
+    )
+    for savings in ways:
         out = [
             sample(runner.structure(golden.flow, params, cond, uncond), noise, params, savings=savings)
             for runner in (FastRunner(graphs=False), EagerRunner())
@@ -136,7 +173,8 @@ def test_fast_and_plain_leave_out_the_same(golden: Any) -> None:
         assert float((out[0] - out[1]).norm() / out[1].norm()) < 2e-5
         ends.append(out[1])
     if len(golden.flow.blocks) > 1:
-        assert float((ends[1] - ends[0]).norm()) > 1e-4
+        for one, other in pairwise(ends):
+            assert float((one - other).norm()) > 1e-4
 
 
 def test_a_schedule_runs_the_steps_whose_first_block_changed() -> None:
@@ -155,6 +193,27 @@ def test_the_cheapest_that_drifts_no_further_than_plain_is_chosen() -> None:
     plain = made(40, 0.02)
     assert choose([made(20, 0.021), made(30, 0.02), made(30, 0.01)], plain) == made(30, 0.01)
     assert choose([made(20, 0.03)], plain) == plain
+    # Others than the calibration's prompts drift further or less far: a margin is kept.
+    assert choose([made(20, 0.0185)], plain) == plain
+
+
+def test_a_schedule_is_shortened_step_by_step_while_it_drifts_no_further() -> None:
+    assert shorter((0, 3, 5, 7), switches=[5]) == [(0, 5, 7), (0, 3, 5)]
+    asked: list[tuple[int, ...]] = []
+
+    def run(params: SamplerParams, savings: Savings) -> list[Any]:
+        """Each step that runs is worth 0.01, early ones a little more; plain steps drift by 0.05."""
+        if savings.full_steps is None:
+            return [torch.ones(1) + (0.05 if params.steps == calibrate.PLAIN_STEPS else 0.0)]
+        asked.append(savings.full_steps)
+        return [torch.ones(1) + 0.07 - 0.01 * len(savings.full_steps) + 1e-4 * sum(savings.full_steps)]
+
+    tries = [(PARAMS, Savings(full_steps=(0, 2, 4, 5, 7)))]
+    found = calibrate.calibrate_stage(run, PARAMS, 250, tries, calibrate.shorter_schedules)
+    assert found.chosen.savings.full_steps == (0, 2, 7)
+    assert found.chosen.savings.full_steps in asked
+    # One more was tried and drifted too far.
+    assert found.tried[-1].savings.full_steps == (0, 7)
 
 
 @pytest.fixture(scope="module")

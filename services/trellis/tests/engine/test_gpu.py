@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from sn17_trellis.engine.config import (  # noqa: E402
 from sn17_trellis.engine.errors import DeviceMemoryError  # noqa: E402
 from sn17_trellis.engine.fast import FastRunner  # noqa: E402
 from sn17_trellis.engine.gaussians import GaussianDecoder  # noqa: E402
-from sn17_trellis.engine.graphs import GraphMemory  # noqa: E402
+from sn17_trellis.engine.graphs import GraphMemory, Work  # noqa: E402
 from sn17_trellis.engine.latents import LatentFlow  # noqa: E402
 from sn17_trellis.engine.pipeline import empty_caches, load_pipeline  # noqa: E402
 from sn17_trellis.engine.runners import EagerRunner  # noqa: E402
@@ -216,6 +217,36 @@ def test_memory_is_flat_over_any_order_of_sizes_also_after_a_cleanup() -> None:
     assert found["most"] <= 1.03 * found["warm"] + 32 * 2**20
 
 
+def working(make: Callable[[], Any]) -> Work:
+    """Work that may be cut before its result is made."""
+
+    def work() -> Generator[None, None, Any]:
+        yield
+        return make()
+
+    return work
+
+
+def test_work_recorded_in_pieces_runs_at_once_and_again_at_each_replay() -> None:
+    """What one piece leaves to another keeps its place, and what only one needs may be used by the next."""
+    memory, x = GraphMemory(), torch.zeros(1 << 20, device=GPU)
+
+    def work() -> Generator[None, None, Any]:
+        total = x + 1
+        for _ in range(4):
+            total = total * 2 + torch.cat([x, x])[: len(x)]
+            yield
+        return total + 3
+
+    recording, out = memory.record(work)
+    assert len(recording.pieces) == 5
+    for value in (0.0, 1.0, 5.0):
+        x.fill_(value)
+        if value:
+            recording.replay()
+        assert out.unique().tolist() == [16 * (value + 1) + 15 * value + 3]
+
+
 def test_another_thread_may_compute_while_a_graph_is_recorded() -> None:
     """Whoever draws random numbers on the GPU at that time fails; nothing in the engine does."""
     memory, x = GraphMemory(), torch.ones(64, device=GPU)
@@ -233,10 +264,11 @@ def test_another_thread_may_compute_while_a_graph_is_recorded() -> None:
     thread = threading.Thread(target=other)
     thread.start()
 
-    def work() -> Any:
+    def work() -> Generator[None, None, Any]:
         y = x + 1
         inside.set()
         done.wait(10)
+        yield
         return y * 2
 
     graph, out = memory.record(work)
@@ -249,13 +281,13 @@ def test_another_thread_may_compute_while_a_graph_is_recorded() -> None:
 def test_graphs_that_nobody_holds_any_more_do_not_spoil_a_recording() -> None:
     memory, x = GraphMemory(), torch.ones(64, device=GPU)
     for _ in range(3):
-        left: list[Any] = [memory.record(lambda: x + 1)]
+        left: list[Any] = [memory.record(working(lambda: x + 1))]
         left.append(left)
         del left
     before = gc.get_threshold()
     gc.set_threshold(1, 1, 1)
     try:
-        graph, out = memory.record(lambda: x + sum(len([each]) for each in [[]] * 2000))
+        graph, out = memory.record(working(lambda: x + sum(len([each]) for each in [[]] * 2000)))
     finally:
         gc.set_threshold(*before)
     graph.replay()
@@ -265,12 +297,9 @@ def test_graphs_that_nobody_holds_any_more_do_not_spoil_a_recording() -> None:
 def test_after_a_recording_that_failed_the_next_one_works() -> None:
     memory, x = GraphMemory(), torch.ones(64, device=GPU)
 
-    def fails() -> Any:
-        return x[torch.nonzero(x)]
-
     with pytest.raises(RuntimeError):
-        memory.record(fails)
-    graph, out = memory.record(lambda: x + 1)
+        memory.record(working(lambda: x[torch.nonzero(x)]))
+    graph, out = memory.record(working(lambda: x + 1))
     graph.replay()
     assert out.tolist() == [2.0] * 64
 

@@ -14,7 +14,7 @@ pytest.importorskip("triton")
 SCRIPT = """
 import torch
 from sn17_trellis.engine import fused, triton_kernels as kernels
-from sn17_trellis.engine.triton_attention import attention_kernel
+from sn17_trellis.engine.triton_attention import attention_kernel, described
 from sn17_trellis.engine.triton_cross import cross_attention_kernel
 
 torch.manual_seed(0)
@@ -41,20 +41,23 @@ for modulate in (False, True):
 qkv, gamma = torch.randn(2, 7, 9, 20).half(), torch.randn(6, 20)
 out = torch.full((2, 7, 6, 20), float("nan")).half()
 kernels.head_norm_kernel[(14,)](
-    qkv, gamma, out, qkv.stride(1), 6, 20, 20**0.5, vector_block=8, width_block=32)
+    qkv, gamma, out, qkv.stride(1), 20**0.5, vectors=6, width=20, vector_block=8, main=16, rest=16)
 close(out, fused.head_norm(qkv[:, :, :6], gamma))
 
 for width, main, rest in ((80, 64, 16), (64, 64, 0)):
-    for tokens in (1, 31, 32, 70):
+    for tokens in (1, 31, 32, 64, 70):
         qkv, gammas = torch.randn(2, tokens, 3 * 3, width).half(), 0.5 + 0.8 * torch.rand(6, width)
         v = qkv[:, :, 6:]
         for given in (gammas, fused.bounded_gammas(gammas)):
             qk = fused.head_norm(qkv[:, :, :6], given)
             q, k = qk[:, :, :3], qk[:, :, 3:]
             out = torch.full((2, tokens, 3 * width), float("nan")).half()
+            whole = tokens % 32 == 0
+            keys, values = (described(x, 32, (main, rest)) if whole else (x, x) for x in (k, v))
             attention_kernel[(-(-tokens // 32), 6)](
-                q, k, v, out, q.stride(1), k.stride(1), v.stride(1), tokens, width**-0.5 * fused.LOG2_E,
-                heads=3, main=main, rest=rest, query_block=32, key_block=32, bounded=given is not gammas)
+                q, *keys, *values, out, q.stride(1), k.stride(1), v.stride(1), tokens,
+                width**-0.5 * fused.LOG2_E, heads=3, main=main, rest=rest, query_block=32, key_block=32,
+                bounded=given is not gammas, described=whole)
             qk = fused.head_norm(qkv[:, :, :6].float(), gammas)
             close(out, fused.self_attention(qk[:, :, :3], qk[:, :, 3:], v.float()))
     for keys in (1, 77, 128):

@@ -74,9 +74,9 @@ def test_structure_sampling(golden: Any) -> None:
     states: list[Any] = []
 
     class Spy:
-        def branches(self, x: Any, step: int, count: int, *, cached: bool = False) -> Any:
+        def branches(self, x: Any, step: int, count: int, deep: Any = None) -> Any:
             states.append(x)
-            return velocity.branches(x, step, count, cached=cached)
+            return velocity.branches(x, step, count, deep)
 
     out = sample(Spy(), golden.tensor("ss_noise"), params)
     golden.check("ss_sampled", out)

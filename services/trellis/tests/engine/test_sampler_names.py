@@ -49,7 +49,7 @@ class Analytic:
     def __init__(self, params: SamplerParams) -> None:
         self.times = time_sequence(params)
 
-    def branches(self, x: Any, step: int, count: int, *, cached: bool = False) -> Any:
+    def branches(self, x: Any, step: int, count: int, deep: Any = None) -> Any:
         t = self.times[step]
         both = (conditional(x.numpy(), t), unconditional(x.numpy(), t))
         return tuple(torch.from_numpy(each) for each in both[:count])

@@ -36,7 +36,7 @@ class Still:
     def __init__(self, seen: list[Any]) -> None:
         self.seen = seen
 
-    def branches(self, x: Any, step: int, count: int, *, cached: bool = False) -> Any:
+    def branches(self, x: Any, step: int, count: int, deep: Any = None) -> Any:
         self.seen.append(("run", step))
         return (torch.zeros_like(x),) * count
 

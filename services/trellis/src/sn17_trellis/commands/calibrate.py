@@ -21,6 +21,7 @@ from sn17_trellis.engine.calibration import (
     StageCalibration,
     choose,
     schedule,
+    shorter,
 )
 from sn17_trellis.engine.checkpoint import Repositories, fingerprint
 from sn17_trellis.engine.conditioning import TextConditioner
@@ -29,15 +30,16 @@ from sn17_trellis.engine.errors import EngineError
 from sn17_trellis.engine.fast import FastRunner
 from sn17_trellis.engine.pipeline import Pipeline, load_pipeline
 from sn17_trellis.engine.runners import EagerRunner, Runner, timesteps
-from sn17_trellis.engine.sampler import forward_count, plan, sample
+from sn17_trellis.engine.sampler import RUN, Deep, forward_count, plan, sample
 from sn17_trellis.engine.structure import DeepBlocks
 from sn17_trellis.engine.voxels import Voxels
 
 FROM_CHECKPOINT = "checkpoint"
 PLAIN_STEPS = 25
 """The fast lane may drift as far as so many plain Euler steps do."""
-THRESHOLDS = (0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.16, 0.2, 0.25, 0.3, 0.4)
-LATENT_STEPS = (12, 16, 20, 25)
+THRESHOLDS = (0.01, 0.02, 0.03, 0.05, 0.08, 0.1, 0.12, 0.14, 0.16, 0.2, 0.25, 0.3, 0.4)
+FORECASTS = (0.0, 0.5, 1.0)
+LATENT_STEPS = (10, 11, 12, 13, 14, 15, 16, 20, 25)
 EVERY = (1, 2, 3, 4)
 
 
@@ -63,17 +65,36 @@ def candidate(run: Run, solutions: list[Tensor], params: SamplerParams, savings:
     return Candidate(params=params, savings=savings, forwards=forward_count(params, savings), drift=drift)
 
 
+Try = tuple[SamplerParams, Savings]
+
+
 def calibrate_stage(
-    run: Run, params: SamplerParams, solution_steps: int, tries: Sequence[tuple[SamplerParams, Savings]]
+    run: Run,
+    params: SamplerParams,
+    solution_steps: int,
+    tries: Sequence[Try],
+    refine: Callable[[Candidate], Sequence[Try]] = lambda _: (),
 ) -> StageCalibration:
-    """Measure plain Euler and all tries against the solution; the cheapest as near as plain is chosen."""
+    """Measure plain Euler and all tries against the solution, and choose the cheapest that is near enough.
+
+    `refine` names cheaper ways near the one chosen so far; the best of them is chosen next, if it is good.
+    """
     solutions = run(params.override(steps=solution_steps), EXACT)
-    plain = candidate(run, solutions, params.override(steps=PLAIN_STEPS), EXACT)
-    full = candidate(run, solutions, params, EXACT)
-    tried = [candidate(run, solutions, *each) for each in tries]
-    for each in (full, plain, *tried):
-        sys.stderr.write(describe(each) + "\n")
-    return StageCalibration(chosen=choose(tried, plain), plain=plain, full=full, tried=tuple(tried))
+
+    def measured(params: SamplerParams, savings: Savings) -> Candidate:
+        found = candidate(run, solutions, params, savings)
+        sys.stderr.write(describe(found) + "\n")
+        return found
+
+    full, plain = measured(params, EXACT), measured(params.override(steps=PLAIN_STEPS), EXACT)
+    tried = [measured(*each) for each in tries]
+    chosen = choose(tried, plain)
+    while nearby := refine(chosen):
+        tried.append(min((measured(*each) for each in nearby), key=lambda each: each.drift))
+        before, chosen = chosen, choose(tried, plain)
+        if chosen == before:
+            break
+    return StageCalibration(chosen=chosen, plain=plain, full=full, tried=tuple(tried))
 
 
 def describe(each: Candidate) -> str:
@@ -81,7 +102,7 @@ def describe(each: Candidate) -> str:
     savings = each.savings
     left_out = f"{len(savings.full_steps)} full" if savings.full_steps is not None else "all full"
     return (
-        f"{each.params.steps:4d} steps {savings.solver:5} {left_out:9} "
+        f"{each.params.steps:4d} steps {savings.solver:5} {left_out:9} forecast {savings.forecast:.1f} "
         f"unconditional every {savings.unconditional_every}: "
         f"{each.forwards:4d} forwards, drift {each.drift:.4f}"
     )
@@ -111,29 +132,44 @@ class _Recorder:
         self._conditions = (of.cond, of.uncond)
         self.seen: list[Tensor] = []
 
-    def branches(self, x: Tensor, step: int, count: int, *, cached: bool = False) -> tuple[Tensor, ...]:
-        assert not cached
-        deep = DeepBlocks()
+    def branches(self, x: Tensor, step: int, count: int, deep: Deep = RUN) -> tuple[Tensor, ...]:
+        assert deep == RUN
+        blocks = DeepBlocks()
         t = self._times[step : step + 1]
-        out = [self._flow(x, t, self._conditions[0], deep)]
-        assert deep.first is not None
-        self.seen.append(deep.first.float())
+        out = [self._flow(x, t, self._conditions[0], blocks)]
+        assert blocks.first is not None
+        self.seen.append(blocks.first.float())
         out += [self._flow(x, t, cond) for cond in self._conditions[1:count]]
         return tuple(out)
 
 
-def structure_tries(
-    pipeline: Pipeline, samples: list[Sample], params: SamplerParams
-) -> list[tuple[SamplerParams, Savings]]:
-    """A schedule for each threshold, without doubles."""
-    changes = first_block_changes(pipeline, samples, params)
-    steps = plan(params)
-    switches = [i for i, (a, b) in enumerate(pairwise(steps), 1) if a.branches != b.branches]
+def guidance_switches(params: SamplerParams) -> list[int]:
+    """Steps at which guidance begins or ends."""
+    return [i for i, (a, b) in enumerate(pairwise(plan(params)), 1) if a.branches != b.branches]
+
+
+def structure_tries(pipeline: Pipeline, samples: list[Sample], params: SamplerParams) -> list[Try]:
+    """A schedule for each threshold, without doubles, with each forecast."""
+    changes, switches = first_block_changes(pipeline, samples, params), guidance_switches(params)
     found = dict.fromkeys(schedule(changes, switches, threshold) for threshold in THRESHOLDS)
-    return [(params, Savings(full_steps=full)) for full in found]
+    return [
+        (params, Savings(full_steps=full, forecast=forecast)) for full, forecast in product(found, FORECASTS)
+    ]
 
 
-def latent_tries(params: SamplerParams) -> list[tuple[SamplerParams, Savings]]:
+def shorter_schedules(chosen: Candidate) -> list[Try]:
+    """The chosen schedule with one full step less, in all ways."""
+    savings = chosen.savings
+    if savings.full_steps is None:
+        return []
+    switches = guidance_switches(chosen.params)
+    return [
+        (chosen.params, savings.model_copy(update={"full_steps": full}))
+        for full in shorter(savings.full_steps, switches)
+    ]
+
+
+def latent_tries(params: SamplerParams) -> list[Try]:
     """Each part of the fast lane alone, and all together."""
     kept = [(params, Savings(unconditional_every=every)) for every in EVERY[1:]]
     return kept + [
@@ -166,7 +202,8 @@ def calibrate(
         ]
 
     of_structure = calibrate_stage(
-        structures, structure, solution_steps, structure_tries(pipeline, samples, structure)
+        *(structures, structure, solution_steps, structure_tries(pipeline, samples, structure)),
+        refine=shorter_schedules,
     )
     voxels: list[Voxels] = [pipeline.decode_structure(latent) for latent in structures(structure, EXACT)]
     noises = [pipeline.latent_noise(each.generator, grid) for each, grid in zip(samples, voxels, strict=True)]

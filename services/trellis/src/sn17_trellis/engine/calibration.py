@@ -18,6 +18,8 @@ from sn17_trellis.engine.errors import CheckpointError
 FILE = "sn17-fast-lane.json"
 LOOK_BACK = 16
 """Steps between two full ones at most."""
+MARGIN = 0.9
+"""Of the drift that is allowed, on the prompts of the calibration: others drift further or less far."""
 
 Drift = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -36,7 +38,7 @@ class Candidate(FrozenConfig):
 
 
 class StageCalibration(FrozenConfig):
-    """The cheapest candidate that drifts no further than `plain`, fewer Euler steps; `full` is exact."""
+    """The cheapest candidate well within the drift of `plain`, fewer Euler steps; `full` is exact."""
 
     chosen: Candidate
     plain: Candidate
@@ -72,9 +74,14 @@ def read_calibration(directory: Path) -> Calibration | None:
 
 
 def choose(candidates: Sequence[Candidate], plain: Candidate) -> Candidate:
-    """The fewest forwards at no more drift than `plain`; among equals the least drift."""
-    good = [each for each in (*candidates, plain) if each.drift <= plain.drift]
+    """The fewest forwards well within the drift of `plain`, or that itself; among equals the least drift."""
+    good = [plain, *(each for each in candidates if each.drift <= MARGIN * plain.drift)]
     return min(good, key=lambda each: (each.forwards, each.drift))
+
+
+def shorter(full: Sequence[int], switches: Sequence[int]) -> list[tuple[int, ...]]:
+    """Every schedule with one full step less; the first and those in `switches` stay."""
+    return [tuple(step for step in full if step != left) for left in full[1:] if left not in switches]
 
 
 def schedule(

@@ -200,12 +200,14 @@ class Savings(FrozenConfig):
     `solver` "ab2" carries the velocity's slope on (Adams-Bashforth). `unconditional_every`: the branch
     without the condition runs in every so many-th guided step, in between its last difference serves.
     `full_steps` (structure only): the steps whose blocks all run; in the others the first block runs, and the
-    rest contribute what they did before. None: all steps.
+    rest contribute what they did before. None: all steps. `forecast`: the share of the slope between their
+    last two contributions with which that is carried on in time; 0 holds the last one.
     """
 
     solver: Literal["euler", "ab2"] = "euler"
     unconditional_every: Annotated[int, Field(ge=1, le=50)] = 1
     full_steps: tuple[Annotated[int, Field(ge=0, lt=MAX_STEPS)], ...] | None = None
+    forecast: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
 EXACT = Savings()

@@ -8,6 +8,8 @@ one request.
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 import torch
 from torch import Tensor
 
@@ -20,13 +22,15 @@ from sn17_trellis.engine.graphs import GraphMemory, Replays
 from sn17_trellis.engine.latents import LatentFlow
 from sn17_trellis.engine.layers import ModulatedBlock
 from sn17_trellis.engine.runners import timesteps
-from sn17_trellis.engine.sampler import Velocity
+from sn17_trellis.engine.sampler import RUN, Deep, Velocity
 from sn17_trellis.engine.sparse import SparseResBlock
 from sn17_trellis.engine.structure import StructureFlow
 from sn17_trellis.engine.voxels import Coarsening, Voxels
 
-CACHED = 2
-"""Added to the number of branches, the key of a recording in which only the first block runs."""
+KEPT, CACHED = 2, 4
+"""Added to the number of branches, keys of recordings that keep what the deep blocks contribute or use it."""
+CUTS = frozenset((2, 6, 14))
+"""Blocks after which a recording is cut, so that the GPU runs one piece while the host records the next."""
 
 
 class _Blocks:
@@ -63,7 +67,7 @@ class _Blocks:
         h: Tensor | None = None,
         first: int = 0,
         last: int | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Generator[None, None, tuple[Tensor, Tensor]]:
         """Blocks `first` to `last` over tokens with one step's modulation [blocks + 1, 6, C].
 
         x [1, L, C] becomes [B, L, C], a branch for each of the first B = `batch` conditions: they part at
@@ -75,6 +79,8 @@ class _Blocks:
         for index in range(first, len(self._blocks) if last is None else last):
             key, value = keys_values[index]
             x, h = self._blocks[index](x, h, mods[index], mods[index + 1], (key[:batch], value[:batch]))
+            if index + 1 in CUTS:
+                yield
         return x, h
 
 
@@ -88,7 +94,8 @@ class _StructureState:
         self._replays = Replays(memory)
         self._x: Tensor | None = None
         self._modulation: Tensor | None = None
-        self._contribution: Tensor | None = None
+        self._contributions: Tensor | None = None
+        self._slopes: Tensor | None = None
         self._keys_values: list[KeysValues] = []
         self._table: Tensor | None = None
         self._table_key: SamplerParams | None = None
@@ -115,34 +122,52 @@ class _StructureState:
         """Let go of the graphs; they are made again when they are wanted."""
         self._replays = Replays(self._memory)
 
-    def velocity(self, x: Tensor, step: int, batch: int, *, cached: bool) -> Tensor:
+    def velocity(self, x: Tensor, step: int, batch: int, deep: Deep) -> Tensor:
         """[1, C, r, r, r] to [batch, C, r, r, r]; valid until the next call."""
         assert self._table is not None
         if self._x is None or self._modulation is None:
             self._x, self._modulation = x.clone(), self._table[step].clone()
         held, modulation = self._x.copy_(x), self._modulation.copy_(self._table[step])
-        key = batch + (CACHED if cached else 0)
-        return self._replays.run(key, lambda: self._forward(held, modulation, batch, cached=cached))
+        key = batch
+        if deep.carried is not None:
+            assert self._slopes is not None
+            self._slopes[:batch].copy_(torch.tensor(deep.carried)[:, None, None], non_blocking=True)
+            key += CACHED
+        elif deep.kept:
+            key += KEPT
+        return self._replays.run(key, lambda: self._forward(held, modulation, batch, deep))
 
-    def _forward(self, x: Tensor, modulation: Tensor, batch: int, *, cached: bool) -> Tensor:
+    def _forward(
+        self, x: Tensor, modulation: Tensor, batch: int, deep: Deep
+    ) -> Generator[None, None, Tensor]:
         blocks, tokens = self._blocks, self._flow.embed(x)
-        first, h = blocks.run(tokens, modulation, self._keys_values, batch, last=1)
-        if self._contribution is None:
-            self._contribution = torch.empty((2, *first.shape[1:]), dtype=first.dtype, device=first.device)
-        contribution = self._contribution[:batch]
-        if cached:
-            return self._flow.head(first + contribution)
-        out, _ = blocks.run(first, modulation, self._keys_values, batch, h=h, first=1)
-        torch.sub(out, first, out=contribution)
+        first, h = yield from blocks.run(tokens, modulation, self._keys_values, batch, last=1)
+        if deep.carried is not None:
+            assert self._contributions is not None
+            assert self._slopes is not None
+            before, last = self._contributions[:, :batch]
+            return self._flow.head(first + torch.lerp(before, last, 1 + self._slopes[:batch]))
+        out, _ = yield from blocks.run(first, modulation, self._keys_values, batch, h=h, first=1)
+        if deep.kept:
+            self._keep(out, first)
         return self._flow.head(out)
+
+    def _keep(self, out: Tensor, first: Tensor) -> None:
+        """What the deep blocks contributed, and beside it what they did the time before."""
+        if self._contributions is None or self._slopes is None:
+            self._contributions = first.new_zeros((2, 2, *first.shape[1:]))
+            self._slopes = first.new_zeros((2, 1, 1))
+        before, last = self._contributions[:, : len(first)]
+        before.copy_(last)
+        torch.sub(out, first, out=last)
 
 
 class _StructureVelocity:
     def __init__(self, state: _StructureState) -> None:
         self._state = state
 
-    def branches(self, x: Tensor, step: int, count: int, *, cached: bool = False) -> tuple[Tensor, ...]:
-        out = self._state.velocity(x, step, count, cached=cached)
+    def branches(self, x: Tensor, step: int, count: int, deep: Deep = RUN) -> tuple[Tensor, ...]:
+        out = self._state.velocity(x, step, count, deep)
         return tuple(out[branch : branch + 1] for branch in range(count))
 
 
@@ -159,6 +184,16 @@ class _LatentState:
         self.blocks = _Blocks(flow)
         self.input_blocks = [FusedResBlock(b) for b in flow.input_blocks if isinstance(b, SparseResBlock)]
         self.out_blocks = [FusedResBlock(b) for b in flow.out_blocks if isinstance(b, SparseResBlock)]
+        self._tables: tuple[Tensor, list[Tensor]] | None = None
+        self._tables_of: SamplerParams | None = None
+
+    def tables(self, params: SamplerParams, device: torch.device) -> tuple[Tensor, list[Tensor]]:
+        """All steps' modulation of the transformer's blocks, and scale and shift of each of the others."""
+        if self._tables is None or self._tables_of != params:
+            t_emb = self.blocks.time_embeddings(timesteps(params, device))
+            scales = [block.emb_layers(t_emb) for block in (*self.input_blocks, *self.out_blocks)]
+            self._tables, self._tables_of = (self.blocks.modulations(t_emb), scales), params
+        return self._tables
 
 
 class _LatentVelocity:
@@ -169,9 +204,7 @@ class _LatentVelocity:
     ) -> None:
         self._state = state
         blocks, flow = state.blocks, state.flow
-        t_emb = blocks.time_embeddings(timesteps(params, cond.device))
-        self._modulations = blocks.modulations(t_emb)
-        scales = [block.emb_layers(t_emb) for block in (*state.input_blocks, *state.out_blocks)]
+        self._modulations, scales = state.tables(params, cond.device)
         self._widths = [scale.shape[1] for scale in scales]
         self._embeddings = torch.cat(scales, dim=1)
         self._keys_values = blocks.keys_values(torch.cat([cond, uncond]))
@@ -184,8 +217,8 @@ class _LatentVelocity:
         self._embedding = torch.empty_like(self._embeddings[0])
         self._replays = Replays(state.memory, state.seen)
 
-    def branches(self, x: Tensor, step: int, count: int, *, cached: bool = False) -> tuple[Tensor, ...]:
-        assert not cached
+    def branches(self, x: Tensor, step: int, count: int, deep: Deep = RUN) -> tuple[Tensor, ...]:
+        assert deep == RUN
         return self._run(x, step, count).unbind(0)
 
     def _run(self, x: Tensor, step: int, batch: int) -> Tensor:
@@ -194,7 +227,7 @@ class _LatentVelocity:
         self._embedding.copy_(self._embeddings[step])
         return self._replays.run(batch, lambda: self._forward(batch))
 
-    def _forward(self, batch: int) -> Tensor:
+    def _forward(self, batch: int) -> Generator[None, None, Tensor]:
         flow, state = self._state.flow, self._state
         embeddings = iter(torch.split(self._embedding, self._widths))
         h = flow.input_layer(self._x)[None].to(state.blocks.dtype)
@@ -206,7 +239,7 @@ class _LatentVelocity:
             scale, shift = next(embeddings).chunk(2)
             h = block(h, scale, shift, self._tables[level])
             skips.append(h)
-        h, _ = state.blocks.run(h + self._position, self._modulation, self._keys_values, batch)
+        h, _ = yield from state.blocks.run(h + self._position, self._modulation, self._keys_values, batch)
         for block in state.out_blocks:
             if flow.config.use_skip_connection:
                 h = torch.cat([h, skips.pop().expand(batch, -1, -1)], dim=-1)

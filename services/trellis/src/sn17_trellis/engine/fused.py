@@ -44,12 +44,12 @@ def _triton() -> ModuleType | None:
 
 
 @cache
-def _attention_kernel() -> Any:
+def _attention() -> ModuleType | None:
     try:
-        from sn17_trellis.engine.triton_attention import attention_kernel
+        from sn17_trellis.engine import triton_attention
     except ImportError:
         return None
-    return attention_kernel
+    return triton_attention
 
 
 @cache
@@ -148,16 +148,18 @@ def head_norm(x: Tensor, gamma: Tensor) -> Tensor:
         out: Tensor = fn.normalize(x.float(), dim=-1) * gamma * float(width**0.5)
         return out.to(x.dtype)
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    main = 1 << (width.bit_length() - 1)
     kernels.head_norm_kernel[(x.shape[0] * x.shape[1],)](
         x,
         gamma,
         out,
         x.stride(1),
-        vectors,
-        width,
         float(width**0.5),
+        vectors=vectors,
+        width=width,
         vector_block=_block(vectors),
-        width_block=_block(width),
+        main=main,
+        rest=1 << max(4, (width - main - 1).bit_length()),
         num_warps=4,
     )
     return out
@@ -197,15 +199,17 @@ def _own_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, *, bounded: bo
     """By our kernel, where it serves these tensors; `scale` in base 2."""
     width = q.shape[-1]
     parts = WIDTHS.get(width)
-    kernel = _attention_kernel() if q.is_cuda and q.dtype in _HALF and parts else None
-    if kernel is None or parts is None or not all(_rows_regular(each) for each in (q, k, v)):
+    ours = _attention() if q.is_cuda and q.dtype in _HALF and parts else None
+    if ours is None or parts is None or not all(_rows_regular(each) for each in (q, k, v)):
         return None
     batch, tokens, heads, _ = q.shape
     out = torch.empty((batch, tokens, heads * width), dtype=q.dtype, device=q.device)
-    kernel[(-(-tokens // QUERY_BLOCK), batch * heads)](
+    described = tokens % KEY_BLOCK == 0
+    keys, values = (ours.described(each, KEY_BLOCK, parts) if described else (each, each) for each in (k, v))
+    ours.attention_kernel[(-(-tokens // QUERY_BLOCK), batch * heads)](
         q,
-        k,
-        v,
+        *keys,
+        *values,
         out,
         q.stride(1),
         k.stride(1),
@@ -218,6 +222,7 @@ def _own_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, *, bounded: bo
         query_block=QUERY_BLOCK,
         key_block=KEY_BLOCK,
         bounded=bounded,
+        described=described,
         num_warps=8,
         num_stages=3,
         maxnreg=REGISTERS,

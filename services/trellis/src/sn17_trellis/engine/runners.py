@@ -10,7 +10,7 @@ from torch import Tensor
 from sn17_trellis.engine.config import SamplerParams
 from sn17_trellis.engine.gaussians import GaussianDecoder
 from sn17_trellis.engine.latents import LatentFlow
-from sn17_trellis.engine.sampler import Velocity, time_sequence
+from sn17_trellis.engine.sampler import RUN, Deep, Velocity, time_sequence
 from sn17_trellis.engine.structure import DeepBlocks, StructureFlow
 from sn17_trellis.engine.voxels import Voxels
 
@@ -59,16 +59,17 @@ class _EagerVelocity:
         self._voxels = voxels
         self._deep = (DeepBlocks(), DeepBlocks())
 
-    def branches(self, x: Tensor, step: int, count: int, *, cached: bool = False) -> tuple[Tensor, ...]:
+    def branches(self, x: Tensor, step: int, count: int, deep: Deep = RUN) -> tuple[Tensor, ...]:
         time = self._times[step].expand(len(self._conditions[0]))
-        return tuple(self._run(x, time, branch, cached=cached) for branch in range(count))
+        return tuple(self._run(x, time, branch, deep) for branch in range(count))
 
-    def _run(self, x: Tensor, time: Tensor, branch: int, *, cached: bool) -> Tensor:
+    def _run(self, x: Tensor, time: Tensor, branch: int, deep: Deep) -> Tensor:
         cond, flow = self._conditions[branch], self._flow
         if isinstance(flow, StructureFlow):
-            return flow(x, time, cond, self._deep[branch], cached=cached)  # type: ignore[no-any-return]
+            carried = None if deep.carried is None else deep.carried[branch]
+            return flow(x, time, cond, self._deep[branch], carried=carried)  # type: ignore[no-any-return]
         assert self._voxels is not None
-        assert not cached
+        assert deep == RUN
         return flow(x[None], time, cond, self._voxels)[0]  # type: ignore[no-any-return]
 
 

@@ -25,14 +25,29 @@ STEPS_AHEAD = 2
 """Steps a GPU is given beyond those known to be finished: so it never waits, and yet a caller can leave."""
 
 
+@dataclass(frozen=True, slots=True)
+class Deep:
+    """What the blocks after the first do at a step of the structure flow.
+
+    `kept`: they run, and a later step needs what they contribute. `carried`: they do not run, but contribute
+    for each branch what they did the last time, by so many times the difference from the time before.
+    """
+
+    kept: bool = False
+    carried: tuple[float, ...] | None = None
+
+
+RUN = Deep()
+
+
 class Velocity(Protocol):
     """A flow with its condition bound."""
 
-    def branches(self, x: Tensor, step: int, count: int, *, cached: bool = False) -> tuple[Tensor, ...]:
+    def branches(self, x: Tensor, step: int, count: int, deep: Deep = RUN) -> tuple[Tensor, ...]:
         """Velocity under the condition and, where `count` is 2, without it; valid until the next call.
 
-        `step` indexes the time sequence the velocity was made for. With `cached` (structure only) all blocks
-        but the first contribute what they contributed the last time they ran.
+        `step` indexes the time sequence the velocity was made for; `deep` is another than RUN for the
+        structure only.
         """
         ...
 
@@ -41,15 +56,20 @@ class Velocity(Protocol):
 class Step:
     """One step of a plan, from time `t` to `following`.
 
-    `guided` steps combine both branches; `branches` of them are computed (0 for none but the first block,
-    where `cached`), the difference of the two being that of an earlier step where only one is.
+    `guided` steps combine both branches; `branches` of them are computed, the difference of the two being
+    that of an earlier step where only one is.
     """
 
     t: float
     following: float
     guided: bool
     branches: int
-    cached: bool
+    deep: Deep = RUN
+
+    @property
+    def cached(self) -> bool:
+        """Whether only the first block runs."""
+        return self.deep.carried is not None
 
 
 def time_sequence(params: SamplerParams) -> NDArray[np.float64]:
@@ -67,15 +87,25 @@ def is_guided(params: SamplerParams, t: float) -> bool:
 def plan(params: SamplerParams, savings: Savings = EXACT) -> list[Step]:
     """What each step computes. A step is never cached before as many branches have run in full."""
     steps, guided_steps, in_store = [], 0, 0
+    run_at: tuple[list[float], ...] = ([], [])
     for index, (t, following) in enumerate(pairwise(time_sequence(params).tolist())):
         guided = is_guided(params, t)
         branches = 2 if guided and guided_steps % savings.unconditional_every == 0 else 1
         guided_steps += guided
-        cached = savings.full_steps is not None and index not in savings.full_steps and branches <= in_store
-        if not cached:
+        deep = Deep(kept=savings.full_steps is not None)
+        if savings.full_steps is not None and index not in savings.full_steps and branches <= in_store:
+            deep = Deep(carried=tuple(savings.forecast * _slopes(at, t) for at in run_at[:branches]))
+        else:
             in_store = branches
-        steps.append(Step(t, following, guided, branches, cached))
+            for at in run_at[:branches]:
+                at.append(t)
+        steps.append(Step(t, following, guided, branches, deep))
     return steps
+
+
+def _slopes(run_at: list[float], t: float) -> float:
+    """How far t lies beyond the last of two runs, in distances between the two."""
+    return (t - run_at[-1]) / (run_at[-1] - run_at[-2]) if len(run_at) > 1 else 0.0
 
 
 def forward_count(params: SamplerParams, savings: Savings = EXACT) -> int:
@@ -96,7 +126,7 @@ def sample(
     difference = torch.zeros_like(noise)
     x = noise
     for index, step in enumerate(plan(params, savings)):
-        given = velocity.branches(x, index, step.branches, cached=step.cached)
+        given = velocity.branches(x, index, step.branches, step.deep)
         v = given[0]
         if step.guided and step.branches == 2:
             v = (1 + strength) * given[0] - strength * given[1]

@@ -20,10 +20,22 @@ from sn17_trellis.engine.layers import (
 
 @dataclass(slots=True, eq=False)
 class DeepBlocks:
-    """Of one branch's last full run: the first block's tokens and what the later blocks added, [B, L, C]."""
+    """Of one branch's last full run: the first block's tokens and what the later blocks added, [B, L, C].
+
+    `before`: what they added in the run before that.
+    """
 
     first: Tensor | None = None
     contribution: Tensor | None = None
+    before: Tensor | None = None
+
+    def carried(self, slopes: float) -> Tensor:
+        """The last contribution, carried on by so many times its difference from the one before."""
+        assert self.contribution is not None
+        if not slopes:
+            return self.contribution
+        assert self.before is not None
+        return self.contribution + slopes * (self.contribution - self.before)
 
 
 class StructureFlow(nn.Module):
@@ -71,20 +83,25 @@ class StructureFlow(nn.Module):
         return out
 
     def forward(
-        self, x: Tensor, t: Tensor, cond: Tensor, deep: DeepBlocks | None = None, *, cached: bool = False
+        self,
+        x: Tensor,
+        t: Tensor,
+        cond: Tensor,
+        deep: DeepBlocks | None = None,
+        *,
+        carried: float | None = None,
     ) -> Tensor:
-        """With `cached`, the blocks after the first contribute what `deep` kept of their last run."""
+        """With `carried`, the blocks after the first contribute what `deep` kept, by so many slopes."""
         h = self.embed(x)
         t_emb, cond = self.t_embedder(t).to(h.dtype), cond.to(h.dtype)
         h = first = self.blocks[0](h, t_emb, cond)
-        if cached:
+        if carried is not None:
             assert deep is not None
-            assert deep.contribution is not None
-            return self.head(first + deep.contribution)
+            return self.head(first + deep.carried(carried))
         for block in self.blocks[1:]:
             h = block(h, t_emb, cond)
         if deep is not None:
-            deep.first, deep.contribution = first, h - first
+            deep.first, deep.before, deep.contribution = first, deep.contribution, h - first
         return self.head(h)
 
 

@@ -63,23 +63,33 @@ def head_norm_kernel(
     gamma_ptr,
     out_ptr,
     row_stride,
-    vectors,
-    width,
     scale,
+    vectors: tl.constexpr,
+    width: tl.constexpr,
     vector_block: tl.constexpr,
-    width_block: tl.constexpr,
+    main: tl.constexpr,
+    rest: tl.constexpr,
 ):
-    """All vectors of one token: L2 norm times gamma and scale. x rows may lie apart, out rows do not."""
+    """All vectors of one token: L2 norm times gamma and scale. x rows may lie apart, out rows do not.
+
+    Vectors are read in two parts, of the powers of two `main` and `rest`, so that few threads are idle.
+    """
     token = tl.program_id(0).to(tl.int64)
     vector = tl.arange(0, vector_block)[:, None]
-    column = tl.arange(0, width_block)[None, :]
-    mask = (vector < vectors) & (column < width)
-    place = vector * width + column
-    x = tl.load(x_ptr + token * row_stride + place, mask=mask, other=0.0).to(tl.float32)
-    gamma = tl.load(gamma_ptr + place, mask=mask, other=0.0).to(tl.float32)
-    length = tl.sqrt(tl.sum(x * x, 1))
-    x = x / tl.maximum(length, 1e-12)[:, None] * gamma * scale
-    tl.store(out_ptr + token * vectors * width + place, x.to(out_ptr.dtype.element_ty), mask=mask)
+    known = vector < vectors
+    column, more = tl.arange(0, main)[None, :], main + tl.arange(0, rest)[None, :]
+    mask, mask_more = known & (column < width), known & (more < width)
+    place, place_more = vector * width + column, vector * width + more
+    x_ptr += token * row_stride
+    out_ptr += token * vectors * width
+    x = tl.load(x_ptr + place, mask=mask, other=0.0).to(tl.float32)
+    x_more = tl.load(x_ptr + place_more, mask=mask_more, other=0.0).to(tl.float32)
+    length = tl.sqrt(tl.sum(x * x, 1) + tl.sum(x_more * x_more, 1))
+    shorter = (scale / tl.maximum(length, 1e-12))[:, None]
+    x *= shorter * tl.load(gamma_ptr + place, mask=mask, other=0.0).to(tl.float32)
+    x_more *= shorter * tl.load(gamma_ptr + place_more, mask=mask_more, other=0.0).to(tl.float32)
+    tl.store(out_ptr + place, x.to(out_ptr.dtype.element_ty), mask=mask)
+    tl.store(out_ptr + place_more, x_more.to(out_ptr.dtype.element_ty), mask=mask_more)
 
 
 @triton.jit(do_not_specialize=["rows", "slots_per_branch"])
