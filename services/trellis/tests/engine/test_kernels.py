@@ -14,7 +14,7 @@ pytest.importorskip("triton")
 SCRIPT = """
 import torch
 from sn17_trellis.engine import fused, triton_kernels as kernels
-from sn17_trellis.engine.triton_attention import attention_kernel, described
+from sn17_trellis.engine.triton_attention import attention_kernel
 from sn17_trellis.engine.triton_cross import cross_attention_kernel
 
 torch.manual_seed(0)
@@ -52,12 +52,9 @@ for width, main, rest in ((80, 64, 16), (64, 64, 0)):
             qk = fused.head_norm(qkv[:, :, :6], given)
             q, k = qk[:, :, :3], qk[:, :, 3:]
             out = torch.full((2, tokens, 3 * width), float("nan")).half()
-            whole = tokens % 32 == 0
-            keys, values = (described(x, 32, (main, rest)) if whole else (x, x) for x in (k, v))
             attention_kernel[(-(-tokens // 32), 6)](
-                q, *keys, *values, out, q.stride(1), k.stride(1), v.stride(1), tokens,
-                width**-0.5 * fused.LOG2_E, heads=3, main=main, rest=rest, query_block=32, key_block=32,
-                bounded=given is not gammas, described=whole)
+                q, k, v, out, q.stride(1), k.stride(1), v.stride(1), tokens, width**-0.5 * fused.LOG2_E,
+                heads=3, main=main, rest=rest, query_block=32, key_block=32, bounded=given is not gammas)
             qk = fused.head_norm(qkv[:, :, :6].float(), gammas)
             close(out, fused.self_attention(qk[:, :, :3], qk[:, :, 3:], v.float()))
     for keys in (1, 77, 128):

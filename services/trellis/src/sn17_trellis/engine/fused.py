@@ -44,12 +44,12 @@ def _triton() -> ModuleType | None:
 
 
 @cache
-def _attention() -> ModuleType | None:
+def _attention_kernel() -> Any:
     try:
-        from sn17_trellis.engine import triton_attention
+        from sn17_trellis.engine.triton_attention import attention_kernel
     except ImportError:
         return None
-    return triton_attention
+    return attention_kernel
 
 
 @cache
@@ -199,17 +199,15 @@ def _own_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, *, bounded: bo
     """By our kernel, where it serves these tensors; `scale` in base 2."""
     width = q.shape[-1]
     parts = WIDTHS.get(width)
-    ours = _attention() if q.is_cuda and q.dtype in _HALF and parts else None
-    if ours is None or parts is None or not all(_rows_regular(each) for each in (q, k, v)):
+    kernel = _attention_kernel() if q.is_cuda and q.dtype in _HALF and parts else None
+    if kernel is None or parts is None or not all(_rows_regular(each) for each in (q, k, v)):
         return None
     batch, tokens, heads, _ = q.shape
     out = torch.empty((batch, tokens, heads * width), dtype=q.dtype, device=q.device)
-    described = tokens % KEY_BLOCK == 0
-    keys, values = (ours.described(each, KEY_BLOCK, parts) if described else (each, each) for each in (k, v))
-    ours.attention_kernel[(-(-tokens // QUERY_BLOCK), batch * heads)](
+    kernel[(-(-tokens // QUERY_BLOCK), batch * heads)](
         q,
-        *keys,
-        *values,
+        k,
+        v,
         out,
         q.stride(1),
         k.stride(1),
@@ -222,7 +220,6 @@ def _own_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, *, bounded: bo
         query_block=QUERY_BLOCK,
         key_block=KEY_BLOCK,
         bounded=bounded,
-        described=described,
         num_warps=8,
         num_stages=3,
         maxnreg=REGISTERS,

@@ -12,19 +12,9 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-from triton.tools.tensor_descriptor import TensorDescriptor
 
 TOP = tl.constexpr(14)
 """Bounded weights reach up to 2^14, a quarter of what float16 holds, and are exact down to 2^-14."""
-
-
-def described(x, block, parts):
-    """How the device itself copies blocks of `block` rows of x [B, L, H, D]: both parts of one head each."""
-    shape, strides = [x.shape[0] * x.shape[1], x.shape[2] * x.shape[3]], [x.stride(1), 1]
-    return tuple(
-        TensorDescriptor(x, shape=shape, strides=strides, block_shape=[block, columns or 16])
-        for columns in parts
-    )
 
 
 @triton.jit
@@ -36,11 +26,7 @@ def _keys(
     q_main,
     q_rest,
     k_ptr,
-    k_more,
     v_ptr,
-    v_more,
-    row,
-    place,
     k_stride,
     v_stride,
     start,
@@ -52,19 +38,13 @@ def _keys(
     key_block: tl.constexpr,
     masked: tl.constexpr,
     bounded: tl.constexpr,
-    described: tl.constexpr,
 ):
-    """Keys `start` to `stop` for one block of queries; `masked` where the last of them may not exist.
-
-    Where `described`, blocks of keys and values are copied from the rows after `row`, columns after `place`.
-    """
+    """Keys `start` to `stop` for one block of queries; `masked` where the last of them may not exist."""
     column, more = tl.arange(0, main), main + tl.arange(0, rest if rest > 0 else 16)
     for first in tl.range(start, stop, key_block):
         key = first + tl.arange(0, key_block)
         k_row, v_row = key[:, None] * k_stride, key[:, None] * v_stride
-        if described:
-            k_main, v_main = k_ptr.load([row + first, place]), v_ptr.load([row + first, place])
-        elif masked:
+        if masked:
             there = (key < tokens)[:, None]
             k_main = tl.load(k_ptr + k_row + column[None, :], mask=there, other=0.0)
             v_main = tl.load(v_ptr + v_row + column[None, :], mask=there, other=0.0)
@@ -73,10 +53,7 @@ def _keys(
             v_main = tl.load(v_ptr + v_row + column[None, :])
         logits = tl.dot(q_main, tl.trans(k_main))
         if rest > 0:
-            if described:
-                k_rest = k_more.load([row + first, place + main])
-                v_rest = v_more.load([row + first, place + main])
-            elif masked:
+            if masked:
                 k_rest = tl.load(k_ptr + k_row + more[None, :], mask=there, other=0.0)
                 v_rest = tl.load(v_ptr + v_row + more[None, :], mask=there, other=0.0)
             else:
@@ -108,9 +85,7 @@ def _keys(
 def attention_kernel(
     q_ptr,
     k_ptr,
-    k_more,
     v_ptr,
-    v_more,
     out_ptr,
     q_stride,
     k_stride,
@@ -123,13 +98,11 @@ def attention_kernel(
     query_block: tl.constexpr,
     key_block: tl.constexpr,
     bounded: tl.constexpr,
-    described: tl.constexpr,
 ):
     """One block of queries of one head: q, k, v [B, tokens, heads, main + rest], rows `*_stride` apart.
 
     out [B, tokens, heads, main + rest] is dense; `scale` is the softmax's times log2(e). With `bounded` keys
-    have length 1 and the queries hold all of the scale. Where `described`, keys and values are descriptors of
-    their blocks' main columns and of the rest, and no block is cut short.
+    have length 1 and the queries hold all of the scale.
     """
     width: tl.constexpr = main + rest
     head, branch = tl.program_id(1) % heads, (tl.program_id(1) // heads).to(tl.int64)
@@ -137,10 +110,8 @@ def attention_kernel(
     there = (query < tokens)[:, None]
     column, more = tl.arange(0, main), main + tl.arange(0, rest if rest > 0 else 16)
     q_ptr += branch * tokens * q_stride + head * width
-    row, place = (branch * tokens).to(tl.int32), head * width
-    if not described:
-        k_ptr += branch * tokens * k_stride + head * width
-        v_ptr += branch * tokens * v_stride + head * width
+    k_ptr += branch * tokens * k_stride + head * width
+    v_ptr += branch * tokens * v_stride + head * width
     q_row = query[:, None] * q_stride
     q_main = tl.load(q_ptr + q_row + column[None, :], mask=there, other=0.0)
     q_rest = q_main
@@ -157,17 +128,14 @@ def attention_kernel(
     rest_out = tl.zeros([query_block, rest if rest > 0 else 16], tl.float32)
     whole = tokens // key_block * key_block
     state_max, state_sum, main_out, rest_out = _keys(
-        state_max, state_sum, main_out, rest_out, q_main, q_rest, k_ptr, k_more, v_ptr, v_more, row, place,
-        k_stride, v_stride, 0, whole, tokens, scale, main, rest, key_block, False, bounded, described,
+        state_max, state_sum, main_out, rest_out, q_main, q_rest, k_ptr, v_ptr, k_stride, v_stride,
+        0, whole, tokens, scale, main, rest, key_block, False, bounded,
     )  # fmt: skip
-    # Not one condition: the compiler leaves out what a constant rules out only where that stands alone.
-    if not described:  # noqa: SIM102
-        if whole < tokens:
-            state_max, state_sum, main_out, rest_out = _keys(
-                state_max, state_sum, main_out, rest_out, q_main, q_rest, k_ptr, k_more, v_ptr, v_more, row,
-                place, k_stride, v_stride, whole, tokens, tokens, scale, main, rest, key_block, True, bounded,
-                described,
-            )  # fmt: skip
+    if whole < tokens:
+        state_max, state_sum, main_out, rest_out = _keys(
+            state_max, state_sum, main_out, rest_out, q_main, q_rest, k_ptr, v_ptr, k_stride, v_stride,
+            whole, tokens, tokens, scale, main, rest, key_block, True, bounded,
+        )  # fmt: skip
     inverse = 1.0 / state_sum
     out_ptr += branch * tokens * heads * width + head * width
     out_row = query[:, None] * heads * width
