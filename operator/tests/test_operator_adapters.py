@@ -148,6 +148,8 @@ async def test_counters_by_kind_are_added_up_and_pod_memory_is_found_by_its_cgro
             return success([{"metric": {"id": path}, "values": [[NOW - 5, "7"]]}])
         if query.startswith("max("):
             return success([{"metric": {}, "value": [NOW, "NaN"]}])
+        if query.startswith("count(container_memory"):
+            return success([{"metric": {}, "value": [NOW, "9"]}])
         return success([])
 
     found = await prometheus(answer, namespace="ns").measure(NOW, [SPEC.rules])
@@ -155,6 +157,22 @@ async def test_counters_by_kind_are_added_up_and_pod_memory_is_found_by_its_cgro
     assert raw.series[Signal.GPU_ERRORS] == [((NOW - 5, 3.0),)]
     assert raw.series[Signal.POD_MEMORY] == [((NOW - 5, 7.0),)]
     assert found.monitoring.last_scrape is None
+    assert found.monitoring.pod_memory is True
+
+
+@pytest.mark.parametrize(
+    ("namespace", "answer", "expected"),
+    [
+        ("ns", success([]), False),
+        ("ns", httpx2.Response(503, text="busy"), None),
+        (None, success([]), None),
+    ],
+)
+async def test_whether_cadvisor_is_scraped_is_known_or_not_asked(
+    namespace: str | None, answer: httpx2.Response, expected: bool | None
+) -> None:
+    found = await prometheus(lambda request: answer, namespace=namespace).measure(NOW, [SPEC.rules])
+    assert found.monitoring.pod_memory is expected
 
 
 def test_success_leaves_out_skipped_and_yield_does_not() -> None:

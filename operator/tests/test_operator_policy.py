@@ -86,6 +86,16 @@ def test_memory_high_needs_an_unbroken_run() -> None:
     assert outcome(RuleName.MEMORY_HIGH, MEMORY=broken) is Outcome.DWELL
 
 
+@pytest.mark.parametrize(("seen", "said"), [(False, True), (True, False), (None, False)])
+def test_pod_memory_that_nobody_scrapes_is_said_and_changes_no_verdict(seen: bool | None, said: bool) -> None:
+    verdict = judged(monitoring=Monitoring(NOW, 35, 15, {}, NOW - 5, 10, 155, pod_memory=seen))
+    found = [f for f in verdict.findings if f.rule is RuleName.POD_MEMORY_HIGH]
+    assert [(f.outcome, "cAdvisor is not scraped" in f.message) for f in found] == [
+        (Outcome.IDLE, True)
+    ] * said
+    assert verdict.health is Health.HEALTHY
+
+
 def test_memory_emergency_has_no_dwell() -> None:
     assert outcome(RuleName.MEMORY_EMERGENCY, MEMORY=series(300, 900)) is Outcome.BREACH
     assert outcome(RuleName.MEMORY_EMERGENCY, MEMORY=series(300, 899)) is Outcome.OK

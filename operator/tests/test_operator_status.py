@@ -105,6 +105,17 @@ def test_every_condition_is_there_from_the_first_visit() -> None:
     assert all(c["reason"] and c["observedGeneration"] == 3 for c in status["conditions"])
 
 
+def test_cadvisor_that_is_not_scraped_is_said_without_an_event() -> None:
+    before, after = (
+        render([worker()], monitoring=Monitoring(NOW, 35, pod_memory=seen)) for seen in (True, False)
+    )
+    told = [condition(status, "MetricsAvailable") for status in (before, after)]
+    assert [(each["status"], each["reason"]) for each in told] == [("True", "Fresh")] * 2
+    assert ["cAdvisor is not scraped" in each["message"] for each in told] == [False, True]
+    assert flips(Status.read(after), Status.read(before)) == []
+    assert not worth_writing(Status.read(after), Status.read(before), 10)
+
+
 LOW = breach(RuleName.GAUSSIANS_LOW, RuleClass.QUALITY)
 WAITING = {
     "phase": Phase.PENDING,

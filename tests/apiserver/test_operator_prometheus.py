@@ -137,6 +137,19 @@ async def test_every_signal_is_read(
     assert seen.found.monitoring.coverage > 0
 
 
+async def test_a_prometheus_without_cadvisor_is_known_as_one(
+    prometheus: Prometheus, metrics: PrometheusMetrics, worker: Worker
+) -> None:
+    prometheus.scrape([target(worker)])
+    await until(metrics, lambda s: s.value(Signal.UP) == 1)
+    asked = PrometheusMetrics(metrics.settings.model_copy(update={"namespace": "ns"}))
+    try:
+        found = (await look(asked)).found.monitoring
+    finally:
+        await asked.close()
+    assert (found.failed, found.pod_memory) == ({}, False)
+
+
 async def test_restart_in_the_window_leaves_only_the_new_life(
     prometheus: Prometheus, metrics: PrometheusMetrics, worker: Worker
 ) -> None:

@@ -33,7 +33,9 @@ def scaled_objects() -> dict[str, Any]:
         return {"type": "object", "properties": properties}
 
     behavior = fields(scaleDown=fields(stabilizationWindowSeconds=whole))
-    trigger = fields(type=text, metricType=text, metadata=texts) | {"required": ["type", "metadata"]}
+    reference = fields(name=text, kind=text) | {"required": ["name"]}
+    trigger = fields(type=text, metricType=text, metadata=texts, authenticationRef=reference)
+    trigger |= {"required": ["type", "metadata"]}
     spec = fields(
         scaleTargetRef=fields(apiVersion=text, kind=text, name=text) | {"required": ["name"]},
         minReplicaCount=whole,

@@ -109,6 +109,18 @@ TOGGLES: dict[str, tuple[str, ...]] = {
     ),
     "autoscaling-hpa": ("--set", "trellis.autoscaling.kind=hpa,trellis.autoscaling.minReplicas=1"),
     "autoscaling-keda": ("-f", str(CHART / "values-laptop.yaml"), "--set", "trellis.autoscaling.kind=keda"),
+    "autoscaling-keda-credentials": (
+        "--set",
+        "prometheus.url=https://prometheus.monitoring:9090,prometheus.headers.X-Scope-OrgID=team,"
+        "trellis.autoscaling.kind=keda,trellis.autoscaling.keda.authenticationRef.name=prometheus,"
+        "trellis.autoscaling.keda.authModes={tls,bearer},"
+        "operator.settings.SN17_PROMETHEUS__BEARER_TOKEN_FILE=/etc/prometheus-access/token,"
+        "operator.settings.SN17_PROMETHEUS__CA_FILE=/etc/prometheus-access/ca.crt",
+        "--set-json",
+        'operator.extraVolumes=[{"name":"prometheus-access","secret":{"secretName":"prometheus-access"}}]',
+        "--set-json",
+        'operator.extraVolumeMounts=[{"name":"prometheus-access","mountPath":"/etc/prometheus-access","readOnly":true}]',
+    ),
     "hardened": ("--set", "admissionPolicies.enabled=true,userNamespaces=true"),
     "common-labels": ("--set", "commonLabels.team=mining"),
 }

@@ -64,6 +64,19 @@ def test_both_ask_for_the_miners_metric_and_take_no_data_for_no_answer(
     assert (keda["spec"]["minReplicaCount"], keda["spec"]["maxReplicaCount"]) == (0, 4)
 
 
+def test_keda_gets_the_credentials_it_is_given_and_none_by_default(rendered: Callable[[str], Any]) -> None:
+    (keda,) = rendered("autoscaling-keda-credentials").of("ScaledObject")
+    (trigger,) = keda["spec"]["triggers"]
+    assert trigger["authenticationRef"] == {"name": "prometheus", "kind": "TriggerAuthentication"}
+    assert trigger["metadata"]["authModes"] == "tls,bearer"
+    assert trigger["metadata"]["customHeaders"] == "X-Scope-OrgID=team"
+    assert trigger["metadata"]["serverAddress"] == "https://prometheus.monitoring:9090"
+    (plain,) = rendered("autoscaling-keda").of("ScaledObject")
+    (trigger,) = plain["spec"]["triggers"]
+    assert "authenticationRef" not in trigger
+    assert not {"authModes", "customHeaders"} & trigger["metadata"].keys()
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
@@ -72,6 +85,9 @@ def test_both_ask_for_the_miners_metric_and_take_no_data_for_no_answer(
         ("kind=keda,operator.enabled=false", "only the operator carries the count"),
         ("kind=keda,miner.enabled=false", "only the miner knows how much work there is"),
         ("kind=vpa", "kind"),
+        ("kind=keda,trellis.autoscaling.keda.authModes={bearer}", "name the TriggerAuthentication"),
+        ("kind=keda,trellis.autoscaling.keda.authModes={token}", "authModes"),
+        ("kind=keda,prometheus.headers.X-Team=a\\,b", "KEDA takes no header with a comma"),
     ],
 )
 def test_what_cannot_work_is_refused_with_a_way_out(chart: Any, values: str, said: str) -> None:

@@ -149,11 +149,13 @@ def queries(settings: PrometheusSettings, rules: Sequence[Rules]) -> dict[Signal
         for signal, (metric, more) in METRICS.items()
     }
     if settings.namespace:
-        matchers = f'namespace="{settings.namespace}",container="",pod!=""'
-        found[Signal.POD_MEMORY] = (
-            f"container_memory_working_set_bytes{{{matchers}}}[{spans[Signal.POD_MEMORY]:.0f}s]"
-        )
+        found[Signal.POD_MEMORY] = f"{pod_memory(settings.namespace)}[{spans[Signal.POD_MEMORY]:.0f}s]"
     return found
+
+
+def pod_memory(namespace: str) -> str:
+    """cAdvisor's series of the pods of a namespace."""
+    return f'container_memory_working_set_bytes{{namespace="{namespace}",container="",pod!=""}}'
 
 
 class PrometheusMetrics:
@@ -201,7 +203,10 @@ class PrometheusMetrics:
             Signal.UP: "max(timestamp(up) * up)",
             Signal.BOOT: f"max(sum_over_time(up[{window:.0f}s]))",
         }
-        answers, (last, coverage), ratios = await asyncio.gather(
+        if self.settings.namespace:
+            # Over Prometheus' own five minutes: cAdvisor may be scraped more rarely than the workers.
+            scrapes[Signal.POD_MEMORY] = f"count({pod_memory(self.settings.namespace)})"
+        answers, (last, coverage, *pods), ratios = await asyncio.gather(
             asyncio.gather(*(ask(signal, asked[signal]) for signal in signals)),
             asyncio.gather(*(ask(signal, query) for signal, query in scrapes.items())),
             self._ratios(now),
@@ -216,6 +221,7 @@ class PrometheusMetrics:
             coverage=_scalar(coverage) or 0.0,
             window=window,
             queries=asked,
+            pod_memory=bool(pods[0]) if pods and Signal.POD_MEMORY not in failed else None,
         )
         return Measurement(monitoring, workers, ratios)
 

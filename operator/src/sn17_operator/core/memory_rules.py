@@ -15,6 +15,7 @@ from sn17_operator.core.readings import Gap, Series, Signal
 LAG_SCRAPES = 2.0
 """Scrape intervals from a sample until the worker is asked: one for the next sample, one for the tick."""
 SLOPE_SAMPLES = 4
+NO_POD_MEMORY = "Prometheus has no memory of pods (cAdvisor is not scraped), so PodMemoryHigh is not judged"
 
 
 def memory_ratio(context: Context) -> tuple[Series | None, Gap | None, Signal]:
@@ -95,6 +96,16 @@ def _pod_memory(context: Context) -> Iterator[Finding]:
     signals = (Signal.POD_MEMORY, Signal.MEMORY, Signal.LIMIT)
     pod, own, limit = (context.reading(signal) for signal in signals)
     started, now = context.pod.started_at, context.monitoring.at
+    if context.monitoring.pod_memory is False:
+        yield context.finding(
+            RuleName.POD_MEMORY_HIGH,
+            RuleClass.MEMORY,
+            Outcome.IDLE,
+            NO_POD_MEMORY,
+            threshold=threshold,
+            signals=signals,
+        )
+        return
     if isinstance(pod, Gap) or isinstance(own, Gap) or isinstance(limit, Gap) or not limit.value > 0:
         return
     if started is None or pod.at < started or not context.pod.restarts:

@@ -125,3 +125,5 @@ class Monitoring:
     window: float = 0.0
     """Seconds that the ``UP`` readings look back."""
     queries: Mapping[Signal, str] = field(default_factory=dict)
+    pod_memory: bool | None = None
+    """Whether Prometheus has the memory of any pod at all (cAdvisor's); None: not asked, or no answer."""

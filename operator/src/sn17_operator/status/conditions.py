@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sn17_operator.api import Spec
+from sn17_operator.api import RuleAction, Spec
 from sn17_operator.core.devices import suspicion
+from sn17_operator.core.memory_rules import NO_POD_MEMORY
 from sn17_operator.core.model import Health, Outcome, Phase, RuleClass, RuleName, Worker
 from sn17_operator.core.plan import Blocked, Reason
 from sn17_operator.status.resource import Condition, ConditionStatus, ConditionType, Status
@@ -62,13 +63,16 @@ def metrics_available(view: View) -> Claim:
             "NoEvidence",
             f"no worker can be judged: {why}",
         )
+    # Said in the message alone: nothing turns by it, so there is no Event, and the other rules go on.
+    silent = view.monitoring.pod_memory is False and view.spec.rules.memory.action is not RuleAction.OFF
+    also = f"; {NO_POD_MEMORY}" if silent else ""
     if unknown:
         names = names_of(unknown)
         return Claim(
             ConditionType.METRICS_AVAILABLE,
             ConditionStatus.TRUE,
             "Partial",
-            f"{len(unknown)} cannot be judged: {names}",
+            f"{len(unknown)} cannot be judged: {names}{also}",
         )
     if not running:
         return Claim(
@@ -78,7 +82,7 @@ def metrics_available(view: View) -> Claim:
         ConditionType.METRICS_AVAILABLE,
         ConditionStatus.TRUE,
         "Fresh",
-        "every worker that is past its start has fresh samples",
+        f"every worker that is past its start has fresh samples{also}",
     )
 
 
