@@ -72,7 +72,7 @@ def test_what_does_not_fade_is_used_up_to_the_end() -> None:
 def filled(beside: float) -> Terms:
     """Of a worker whose memory fills by a fortieth with each job, and whose assets fade on the way."""
     whole = 1_000_000
-    measures = Measures(device_seconds=11.0, fading=seen(LATE, 6))
+    measures = Measures(warm_up_held=8.0, canary_held=3.0, fading=seen(LATE, 6))
     measures.started(int(beside * whole), 36.0)
     measures.at_rest(whole)
     for job in range(20):

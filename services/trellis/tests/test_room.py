@@ -77,13 +77,27 @@ def test_a_longer_start_never_speaks_against_swaps(terms: Terms, start: float, m
 
 
 def test_costs_are_measured_where_nothing_else_ran() -> None:
-    measures = Measures(device_seconds=11.0)
+    measures = Measures()
+    measures.held(warm_up=8.0, canary=3.0)
+    measures.held(warm_up=9.0)
     for seconds in (36.0, 60.0):
         measures.started(1000, seconds)
     measures.at_rest(2000)
     terms = measures.terms(limit=GIB, refuse_ratio=0.88, job_seconds=20.0, device_free=None)
     assert terms is not None
     assert (terms.start_seconds, terms.device_seconds, terms.swap_seconds) == (36.0, 11.0, 60.0)
+
+
+def test_a_start_without_a_canary_still_tells_what_the_device_is_needed_for() -> None:
+    measures = Measures()
+    measures.started(1000, 36.0)
+    measures.at_rest(2000)
+    known = {"limit": GIB, "refuse_ratio": 0.88, "job_seconds": 20.0, "device_free": None}
+    for held, seconds in (({}, 36.0), ({"warm_up": 8.0}, 8.0), ({"canary": 3.0}, 11.0), ({"canary": 4.0}, 11.0)):
+        measures.held(**held)
+        terms = measures.terms(**known)
+        assert terms is not None
+        assert terms.device_seconds == seconds
 
 
 def test_a_device_without_room_for_a_second_set_of_weights_is_said() -> None:

@@ -65,7 +65,7 @@ class Lifetimes:
         self.measures.at_rest(self.used())
         self.measures.device_need = int(0.4 * LIMIT)
         self.measures.canary_seconds = CANARY
-        self.measures.device_seconds = WARM_UP + CANARY
+        self.measures.held(warm_up=WARM_UP, canary=CANARY)
 
     def terms(self) -> Terms | None:
         """As the worker measures them."""

@@ -361,7 +361,7 @@ class Keeper:
         measures = self.meter.measures
         if fresh.canary is not None:
             measures.canary_seconds = fresh.canary_seconds
-            measures.device_seconds = min(measures.device_seconds, fresh.device_seconds)
+        measures.held(warm_up=fresh.warm_up_held, canary=fresh.canary_held)
         self.meter.started(fresh.life)
 
     def judge(self, fresh: Fresh, *, proves: bool) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sn17_contract.metrics import RerunCause
+from sn17_contract.metrics import GenerationKind, RerunCause
 
 from sn17_trellis.backend import (
     Cancelled,
@@ -79,11 +79,14 @@ class ProcessBackend:
     def warmup(self, progress: Progress, cancelled: IsCancelled) -> None:
         life = self._keeper.current
         if life is not None:
-            life.warm_up(progress, self._keeper.run.sampling(life, self._keeper.check_stop))
+            warm = life.warm_up(progress, self._keeper.run.sampling(life, self._keeper.check_stop))
+            self._keeper.meter.measures.held(warm_up=warm.device_seconds)
 
     def generate(self, job: Job, progress: Progress, cancelled: IsCancelled) -> Generation:
         work = _Work(job, progress, cancelled)
         life, ticket, made = self._until_generated(work)
+        if job.kind is GenerationKind.CANARY:
+            self._keeper.meter.measures.held(canary=made.device_seconds)
         return Generation(
             lambda: self._encoded(work, life, ticket),
             made.gaussians,

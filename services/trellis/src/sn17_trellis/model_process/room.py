@@ -171,8 +171,9 @@ class Measures:
     device_need: int | None = None
     start_seconds: float | None = None
     canary_seconds: float | None = None
-    device_seconds: float = math.inf
-    """Warm-up and canary, at their quickest, without the time that they wait for their turns."""
+    warm_up_held: float = math.inf
+    canary_held: float = math.inf
+    """Seconds for which they held the device, at their quickest, without waiting for their turns."""
     quickest_start: float = math.inf
     swaps: deque[float] = field(default_factory=lambda: deque(maxlen=SWAPS_KEPT))
     growths: deque[int] = field(default_factory=lambda: deque(maxlen=GROWTHS_KEPT))
@@ -185,6 +186,16 @@ class Measures:
         self.fresh_peak = max(peak, self.fresh_peak or 0)
         self.start_seconds = seconds
         self.quickest_start = min(self.quickest_start, seconds)
+
+    def held(self, *, warm_up: float = math.inf, canary: float = math.inf) -> None:
+        """For how long the device was held; every start and every canary tells, not swaps alone."""
+        self.warm_up_held = min(self.warm_up_held, warm_up)
+        self.canary_held = min(self.canary_held, canary)
+
+    @property
+    def device_seconds(self) -> float:
+        """The part of a start that needs the device; without a canary yet, that of its warm-up."""
+        return self.warm_up_held + (0.0 if math.isinf(self.canary_held) else self.canary_held)
 
     def swapped(self, seconds: float, device_seconds: float, waited_seconds: float) -> None:
         """A swap is over. What counts is how long one in a hurry takes: its turns alternate with jobs."""
