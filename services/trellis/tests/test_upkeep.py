@@ -116,6 +116,24 @@ def test_what_the_service_holds_ends_with_the_container_and_no_process_is_replac
     assert ([how for how, _ in worker.acts], worker.stopping) == ([RecycleHow.REPLACE], None)
 
 
+def test_a_container_that_fills_again_within_minutes_ends_again_if_it_made_assets_meanwhile(
+    worker: Worker,
+) -> None:
+    worker.used, worker.known = 900, dataclasses.replace(TERMS, freed=0.1)
+    worker.upkeep.job_ended(370_000)
+    assert worker.stopping == "self_recycle"
+    worker.stopping, worker.used = None, 300
+    worker.upkeep.job_ended(None)
+    worker.used = 900
+    worker.upkeep.job_ended(None)
+    assert worker.stopping is None, "without an asset the last end has shown nothing"
+    worker.used = 300
+    worker.upkeep.job_ended(370_000)
+    worker.used = 900
+    worker.upkeep.job_ended(370_000)
+    assert worker.stopping == "self_recycle"
+
+
 def test_assets_that_have_become_small_are_a_reason_to_replace_unless_somebody_holds_it(
     worker: Worker,
 ) -> None:

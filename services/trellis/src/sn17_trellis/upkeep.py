@@ -80,6 +80,8 @@ class Upkeep:
         self._replace_if_faded()
         if not self._renew_if_useless():
             self._renewed = False
+        if gaussians is not None and not self._degradation.fatal and self._full() is None:
+            self._recycles.helped()
 
     def idle(self, acts: Acts) -> None:
         """At every quiet tick without an asset being encoded."""
@@ -155,7 +157,7 @@ class Upkeep:
         if why is None:
             return False
         useless = self._renewed or (not dead and self._service_holds())
-        if useless and self._recycles.due(math.inf, refusing=True):
+        if useless and self._recycles.due(math.inf, refusing=True, full=not dead):
             self._service.stop(EXIT_CODE_RECYCLE, "self_recycle")
         elif not self._renewed:
             self._renewed = self._recycle(RecycleHow.REPLACE, f"{BY_GUARD}{why}")
