@@ -58,6 +58,15 @@ def test_a_rival_that_loses_little_is_met_by_replacements() -> None:
     assert found.recycles["replace"] > found.recycles.get("swap", 0)
 
 
+def test_a_service_that_fills_within_minutes_is_ended_in_time_and_no_model_process_for_it() -> None:
+    """Swapped and replaced in vain, and then refusing for the rest of 15 minutes, it earned 0.68."""
+    fault = case(Fault.SERVICE_LEAK, seconds=4.0, job=3.0)
+    found = play(fault, Operated())
+    assert found.accepted >= 0.93 * play(fault, SelfExit(0.9)).accepted
+    assert set(found.recycles) == {"self_recycle"}
+    assert (found.interrupted, found.keys_lost, found.oom_kills) == (0, 0, 0)
+
+
 def test_where_assets_get_smaller_as_memory_fills_lives_end_sooner() -> None:
     """Swapped where a swap just fits it earned 0.88 of the best rival."""
     fault = case(Fault.FADING_LEAK)

@@ -6,6 +6,8 @@ import dataclasses
 
 from hypothesis import given
 from hypothesis import strategies as st
+from sn17_service import MemoryReading
+from sn17_trellis.model_process.meter import Meter
 from sn17_trellis.model_process.room import Measures, Terms, job_must_wait, no_room, not_worth_it
 from sn17_trellis.swap_policy import SwapPolicy
 
@@ -93,7 +95,12 @@ def test_a_start_without_a_canary_still_tells_what_the_device_is_needed_for() ->
     measures.started(1000, 36.0)
     measures.at_rest(2000)
     known = {"limit": GIB, "refuse_ratio": 0.88, "job_seconds": 20.0, "device_free": None}
-    for held, seconds in (({}, 36.0), ({"warm_up": 8.0}, 8.0), ({"canary": 3.0}, 11.0), ({"canary": 4.0}, 11.0)):
+    for held, seconds in (
+        ({}, 36.0),
+        ({"warm_up": 8.0}, 8.0),
+        ({"canary": 3.0}, 11.0),
+        ({"canary": 4.0}, 11.0),
+    ):
         measures.held(**held)
         terms = measures.terms(**known)
         assert terms is not None
@@ -138,8 +145,47 @@ def test_memory_that_the_service_holds_is_no_reason_for_another_swap() -> None:
     known = {"limit": 10_000, "refuse_ratio": 0.88, "job_seconds": 20.0, "device_free": None}
     terms = measures.terms(**known)
     assert terms is not None
-    assert "gave back 6%" in str(not_worth_it(terms, 1085))
+    assert "gives back 6%" in str(not_worth_it(terms, 1085))
     assert no_room(terms, 1085) is None, "for another reason it may be swapped"
+
+
+@given(st.integers(5, 40), st.integers(1, 1000), st.floats(0.0, 1.0))
+def test_what_the_service_itself_has_added_is_known_before_any_life_ends(
+    jobs: int, growth: int, part: float
+) -> None:
+    measures = Measures()
+    measures.started(100, 30.0)
+    measures.at_rest(1000, 500)
+    for job in range(1, jobs + 1):
+        measures.after_job(1000 + job * growth, 500 + int(part * job * growth))
+    terms = measures.terms(limit=1 << 20, refuse_ratio=0.88, job_seconds=20.0, device_free=None)
+    assert terms is not None
+    assert terms.freed == 1.0 - int(part * jobs * growth) / (jobs * growth)
+    assert part < 0.5 or part == 0.5 or "a model process gives back" in str(not_worth_it(terms, 1000))
+    measures.at_rest(1000, 500)
+    assert measures.freeable == 1.0, "that life's end gave everything back"
+
+
+def test_a_service_that_has_hardly_grown_is_not_blamed() -> None:
+    measures = Measures()
+    measures.at_rest(1000, 500)
+    for used in (1010, 1020, 1030, 1040):
+        measures.after_job(used, used - 500)
+    assert measures.freeable == 1.0
+
+
+def test_the_meter_tells_what_its_own_process_holds() -> None:
+    level = iter(range(1010, 1200, 10))
+    meter = Meter(
+        read_memory=lambda: MemoryReading(now := next(level), now, 10_000, {}),
+        job_seconds=lambda: 20.0,
+        refuse_ratio=0.88,
+        own_bytes=iter(range(510, 700, 10)).__next__,
+    )
+    meter.measures.at_rest(1000, 500)
+    for _ in range(10):
+        meter.after_job(None, alone=True)
+    assert meter.measures.freeable == 0.0
 
 
 def test_terms_are_unknown_until_all_were_measured() -> None:

@@ -59,10 +59,14 @@ class Lifetimes:
         """Bytes of the container."""
         return int(self._machine.total * LIMIT)
 
+    def service(self) -> int:
+        """Bytes of the service's own process."""
+        return int(self._machine.service * LIMIT)
+
     def measured(self, seconds: float) -> None:
         """A fresh process serves alone."""
         self.measures.started(int(self._world.case.ballast * LIMIT), seconds)
-        self.measures.at_rest(self.used())
+        self.measures.at_rest(self.used(), self.service())
         self.measures.device_need = int(0.4 * LIMIT)
         self.measures.canary_seconds = CANARY
         self.measures.held(warm_up=WARM_UP, canary=CANARY)
@@ -84,7 +88,7 @@ class Lifetimes:
         if gaussians is not None:
             self.measures.made(gaussians, self.used(), int(SETTINGS.guard_refuse_ratio * LIMIT))
         if self._machine.second == 0.0:
-            self.measures.after_job(self.used())
+            self.measures.after_job(self.used(), self.service())
 
     def must_wait(self) -> bool:
         """While two live: whether the old one gets no job for now."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 
@@ -15,7 +16,8 @@ from sn17_trellis.model_process.room import Measures, Terms, no_room, not_worth_
 class Meter:
     """``read_memory`` is of the whole container, ``job_seconds`` the median of recent jobs.
 
-    ``why_exclusive`` says why a device, by UUID, takes no second process; None where it does.
+    ``why_exclusive`` says why a device, by UUID, takes no second process; None where it does. ``own_bytes``
+    is what this process, the service, holds.
     """
 
     def __init__(
@@ -25,12 +27,14 @@ class Meter:
         job_seconds: Callable[[], float | None],
         refuse_ratio: float,
         why_exclusive: Callable[[str | None], str | None] = lambda _: None,
+        own_bytes: Callable[[], int | None] = lambda: process_bytes(os.getpid()),
     ) -> None:
         self.measures = Measures()
         self._read_memory = read_memory
         self.job_seconds = job_seconds
         self._refuse_ratio = refuse_ratio
         self._why_exclusive = why_exclusive
+        self._own_bytes = own_bytes
 
     def used(self) -> int | None:
         """Bytes of the container that cannot be reclaimed."""
@@ -86,7 +90,7 @@ class Meter:
         if gaussians is not None and reading.limit is not None:
             self.measures.made(gaussians, reading.unreclaimable, int(self._refuse_ratio * reading.limit))
         if alone:
-            self.measures.after_job(reading.unreclaimable)
+            self.measures.after_job(reading.unreclaimable, self._own_bytes())
 
     def started(self, life: Life) -> None:
         """A fresh life serves alone: its start tells what the next one will need."""
@@ -97,4 +101,4 @@ class Meter:
             self.measures.device_need = max(need, self.measures.device_need or 0)
         used = self.used()
         if used is not None:
-            self.measures.at_rest(used)
+            self.measures.at_rest(used, self._own_bytes())

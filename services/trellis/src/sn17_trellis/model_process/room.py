@@ -31,8 +31,8 @@ class Terms:
     ``jump``: the most that one of the latest left. ``swap_seconds``: p95 of swaps, ``job_seconds``: p50 of
     jobs. ``start_seconds``: from a start until the process serves, which is what a replacement costs;
     ``device_seconds``: the part of it that needs the device, which is what a swap costs. ``device_need`` and
-    ``device_free`` are None without a device. ``freed``: share of what the last life had added that its end
-    gave back; the rest is held by the service, and no other act than a new container frees it. ``faded``:
+    ``device_free`` are None without a device. ``freed``: share of what was added that the end of
+    a model process gives back; the rest is held by the service, and only a new container frees it. ``faded``:
     how far from rest to the refusing level memory should fill where assets get smaller with it, and the act
     that is due then; None where they do not.
     """
@@ -138,7 +138,7 @@ def no_room(terms: Terms, used: int) -> str | None:
 def not_worth_it(terms: Terms, used: int) -> str | None:
     """Why no swap should begin at ``used`` bytes for the sake of memory; None where one should."""
     if terms.freed < FREED_LEAST:
-        return f"the end of the last model process gave back {terms.freed:.0%} of what had been added"
+        return f"the end of a model process gives back {terms.freed:.0%} of what has been added"
     if terms.faded is not None and not terms.swap_pays:
         return f"assets get smaller as memory fills: replacements at {_mib(terms.due)} leave more of them"
     if not terms.swap_pays:
@@ -180,6 +180,8 @@ class Measures:
     freed: float = 1.0
     fading: Fading = field(default_factory=Fading)
     _last: int | None = None
+    _service_rest: int | None = None
+    _service_added: int | None = None
 
     def started(self, peak: int, seconds: float) -> None:
         """A process has become ready; the largest peak and the latest time count."""
@@ -208,22 +210,39 @@ class Measures:
         more = math.ceil(terms.device_seconds / (GENTLE_SHARE * terms.job_seconds))
         return used + terms.fresh_peak + terms.growth * (terms.jobs_meanwhile + more) <= terms.refuse
 
-    def at_rest(self, used: int) -> None:
+    def at_rest(self, used: int, service: int | None = None) -> None:
         """One fresh process at rest: the reading that later ones are compared with.
 
-        How fast it will grow is first taken from the lives before it.
+        How fast it will grow is first taken from the lives before it. ``service`` is what the service's own
+        process holds of ``used``, where that is known.
         """
         if self.rest is not None and self._last is not None:
             added = self._last - self.rest
             if added > TELLING_GROWTHS * self.growth > 0:
                 self.freed = (self._last - used) / added
         self.rest, self._last = used, None
+        self._service_rest, self._service_added = service, None
 
-    def after_job(self, used: int) -> None:
+    def after_job(self, used: int, service: int | None = None) -> None:
         """The container's level between two jobs; the first one fills caches and tells no growth."""
         if self._last is not None:
             self.growths.append(used - self._last)
         self._last = used
+        if service is not None and self._service_rest is not None:
+            self._service_added = service - self._service_rest
+
+    @property
+    def freeable(self) -> float:
+        """Share of what was added that the model process's end will give back.
+
+        Known from the last life's end, and sooner where it is the service's own process that has grown.
+        """
+        if self.rest is None or self._last is None or self._service_added is None:
+            return self.freed
+        added = self._last - self.rest
+        if not added > TELLING_GROWTHS * self.growth > 0:
+            return self.freed
+        return min(self.freed, 1.0 - self._service_added / added)
 
     def made(self, gaussians: int, used: int, refuse: int) -> None:
         """A job's asset and the container's level with it; the guard refuses from ``refuse`` bytes on."""
@@ -284,7 +303,7 @@ class Measures:
             self.quickest_start,
             min(self.device_seconds, self.quickest_start),
             max(0, *self.growths) if self.growths else 0,
-            self.freed,
+            self.freeable,
         )
         return replace(found, faded=self._faded(found))
 
