@@ -48,6 +48,40 @@ def test_a_swap_that_begins_at_the_threshold_stays_below_the_refusing_level(term
         assert worst <= terms.refuse
 
 
+def test_where_few_generations_fit_the_old_process_waits_for_the_rest_of_the_swap() -> None:
+    """A leak of 10 % and weights that load in 60 s: a replacement loses all of the start, a swap a part."""
+    quick = Terms(
+        limit=1000,
+        refuse_ratio=0.88,
+        fresh_peak=210,
+        rest=240,
+        growth=100,
+        jump=130,
+        swap_seconds=71.0,
+        job_seconds=20.0,
+        start_seconds=71.0,
+        device_seconds=11.0,
+    )
+    assert (quick.jobs_meanwhile, quick.swap_cost) == (2, 31.0)
+    assert quick.rest < quick.threshold
+    assert not_worth_it(quick, quick.threshold) is None
+    in_time = dataclasses.replace(quick, growth=50, jump=65)
+    assert (in_time.jobs_meanwhile, in_time.swap_cost) == (4, 11.0), "all four fit"
+
+
+@given(terms_of_any_worker, st.floats(0, 300), st.integers(0, 1 << 36))
+def test_a_swap_costs_what_it_needs_of_the_device_and_what_the_old_process_waits(
+    terms: Terms, device: float, more: int
+) -> None:
+    one = dataclasses.replace(terms, device_seconds=device)
+    worked = one.jobs_meanwhile * one.job_seconds
+    assert one.swap_cost >= device
+    assert one.swap_cost + worked >= one.swap_seconds
+    wider = dataclasses.replace(one, limit=one.limit + more)
+    assert wider.jobs_meanwhile >= one.jobs_meanwhile
+    assert wider.swap_cost <= one.swap_cost
+
+
 @given(terms_of_any_worker, st.integers(0, 1 << 37), st.integers(0, 1 << 33))
 def test_more_memory_in_use_never_makes_room(terms: Terms, used: int, more: int) -> None:
     if no_room(terms, used) is not None:

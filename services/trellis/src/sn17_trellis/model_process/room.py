@@ -30,7 +30,7 @@ class Terms:
     container with one fresh process at rest. ``growth``: what a generation leaves behind, never below 0;
     ``jump``: the most that one of the latest left. ``swap_seconds``: p95 of swaps, ``job_seconds``: p50 of
     jobs. ``start_seconds``: from a start until the process serves, which is what a replacement costs;
-    ``device_seconds``: the part of it that needs the device, which is what a swap costs. ``device_need`` and
+    ``device_seconds``: the part of it that needs the device, the least that a swap costs. ``device_need`` and
     ``device_free`` are None without a device. ``freed``: share of what was added that the end of
     a model process gives back; the rest is held by the service, and only a new container frees it. ``faded``:
     how far from rest to the refusing level memory should fill where assets get smaller with it, and the act
@@ -59,8 +59,21 @@ class Terms:
 
     @property
     def jobs_meanwhile(self) -> int:
-        """Generations that the old process makes during a swap."""
-        return math.ceil(self.swap_seconds / self.job_seconds) if self.job_seconds > 0 else 1
+        """Generations that the old process makes during a swap: as many as last so long, or as fit.
+
+        Where fewer fit, it waits for the rest of the swap.
+        """
+        wanted = math.ceil(self.swap_seconds / self.job_seconds) if self.job_seconds > 0 else 1
+        if self.growth <= 0:
+            return wanted
+        # One byte, so that a swap is due above the level of a fresh process, and not at it.
+        room = self.refuse - self.fresh_peak - max(self.growth, self.jump) - self.rest - 1
+        return max(1, min(wanted, room // self.growth))
+
+    @property
+    def swap_cost(self) -> float:
+        """Seconds that a swap takes from the device: its own, and those in which the old process waits."""
+        return max(self.device_seconds, self.swap_seconds - self.jobs_meanwhile * self.job_seconds)
 
     @property
     def threshold(self) -> int:
@@ -106,7 +119,7 @@ class Terms:
         replaced = (self.refuse - self.rest) / self.growth + 0.5
         if swapped <= 0 or replaced <= 0:
             return False
-        more = self.device_seconds / swapped - self.start_seconds / replaced
+        more = self.swap_cost / swapped - self.start_seconds / replaced
         return more <= IN_SERVICE * self.job_seconds
 
     def by_name(self) -> Mapping[str, int]:
@@ -259,7 +272,7 @@ class Measures:
             job_way=terms.growth / whole,
             beside_way=terms.fresh_peak / whole,
             jobs_meanwhile=terms.jobs_meanwhile,
-            swap_seconds=terms.device_seconds,
+            swap_seconds=terms.swap_cost,
             replace_seconds=terms.start_seconds,
         )
         return best(shares, costs)
