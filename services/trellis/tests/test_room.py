@@ -218,8 +218,9 @@ def test_the_meter_tells_what_its_own_process_holds() -> None:
     )
     meter.measures.at_rest(1000, 500)
     for _ in range(10):
-        meter.after_job(None, alone=True)
+        meter.after_job(None, 3.0, alone=True)
     assert meter.measures.freeable == 0.0
+    assert meter.measures.idle_seconds == 3.0
 
 
 def test_terms_are_unknown_until_all_were_measured() -> None:

@@ -55,6 +55,9 @@ class Upkeep:
         self._recycles = recycles
         self._renewed = False
         self._ran_since_cleanup = False
+        self._free_since: str | None = None
+        """The life that has been able to take a job since the last one ended; None if somebody held it."""
+        self._idle_before: float | None = None
         self._last_job_end = service.monotonic()
         self.tasks_since_canary = 0
         self.last_canary = 0.0
@@ -69,13 +72,16 @@ class Upkeep:
 
     def job_begins(self) -> None:
         """Before each generation."""
+        free = self._free_since == self._lives.life_id and self._lives.recycling is None
+        self._idle_before = self._service.monotonic() - self._last_job_end if free else None
         self._swap_if_due(idle_for=0.0, job_next=True)
 
     def job_ended(self, gaussians: int | None) -> None:
         """After each generation; the size of its asset if there is one."""
         self._last_job_end = self._service.monotonic()
         self._ran_since_cleanup = True
-        self._lives.after_job(gaussians)
+        self._lives.after_job(gaussians, self._idle_before)
+        self._free_since = self._lives.life_id
         self._swap_if_due(idle_for=0.0)
         self._replace_if_faded()
         if not self._renew_if_useless():
@@ -85,6 +91,8 @@ class Upkeep:
 
     def idle(self, acts: Acts) -> None:
         """At every quiet tick without an asset being encoded."""
+        if self._service.drain.draining:
+            self._free_since = None
         if self._canary_due() and acts.refusal() is None:
             acts.run_canary()
             return

@@ -84,7 +84,9 @@ class Lifetimes:
         """Whether a swap fits now and is worth it."""
         return not_worth_it(terms, self.used()) is None
 
-    def after_job(self, gaussians: int | None) -> None:
+    def after_job(self, gaussians: int | None, idle_for: float | None) -> None:
+        if idle_for is not None:
+            self.measures.had_no_work(idle_for)
         if gaussians is not None:
             self.measures.made(gaussians, self.used(), int(SETTINGS.guard_refuse_ratio * LIMIT))
         if self._machine.second == 0.0:

@@ -168,8 +168,8 @@ class Keeper:
         self.record(act, RecycleOutcome.NO_ROOM, None)
         raise Problem(Code.NO_ROOM, f"a swap does not fit: {why}")
 
-    def after_job(self, gaussians: int | None) -> None:
-        self.meter.after_job(gaussians, alone=self.processes == 1)
+    def after_job(self, gaussians: int | None, idle_for: float | None) -> None:
+        self.meter.after_job(gaussians, idle_for, alone=self.processes == 1)
 
     def stop_acts(self) -> None:
         with self.changed:

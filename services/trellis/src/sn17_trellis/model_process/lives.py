@@ -129,8 +129,11 @@ class Lives(Protocol):
         """
         ...
 
-    def after_job(self, gaussians: int | None) -> None:
-        """Between two jobs: measure. ``gaussians`` of the asset that was made, None if there is none."""
+    def after_job(self, gaussians: int | None, idle_for: float | None) -> None:
+        """Between two jobs: measure. ``gaussians`` of the asset that was made, None if there is none.
+
+        ``idle_for``: how long no work had come before it; None where something else kept work away.
+        """
         ...
 
     def stop_acts(self) -> None:
@@ -185,7 +188,7 @@ class OneLife:
             "the model is no process of its own here (SN17_MODEL_PROCESS=off): ask the worker to exit",
         )
 
-    def after_job(self, gaussians: int | None) -> None:
+    def after_job(self, gaussians: int | None, idle_for: float | None) -> None:
         """There is nothing to measure."""
 
     def stop_acts(self) -> None:

@@ -82,8 +82,10 @@ class Meter:
         loaded = None if serving is None else serving.loaded
         return None if loaded is None else self._why_exclusive(loaded.device)
 
-    def after_job(self, gaussians: int | None, *, alone: bool) -> None:
-        """Between two jobs; the size of the asset if there is one. Growth is of one model process alone."""
+    def after_job(self, gaussians: int | None, idle_for: float | None, *, alone: bool) -> None:
+        """As :meth:`Lives.after_job`. Growth is of one model process ``alone``."""
+        if idle_for is not None:
+            self.measures.had_no_work(idle_for)
         reading = self._read_memory()
         if reading is None:
             return

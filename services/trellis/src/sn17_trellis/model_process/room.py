@@ -18,6 +18,8 @@ TELLING_GROWTHS: Final = 4
 GROWTHS_KEPT: Final = 32
 """Enough that the estimate moves the threshold by less than the generation that is kept free."""
 SWAPS_KEPT: Final = 20
+GAPS_KEPT: Final = 64
+"""Work comes unevenly, and acts that follow from the gaps shorten them: over many the estimate is steady."""
 GENTLE_SHARE: Final = 0.1
 """Of a job's time: how long a fresh process may hold the device between two of them."""
 
@@ -190,6 +192,7 @@ class Measures:
     quickest_start: float = math.inf
     swaps: deque[float] = field(default_factory=lambda: deque(maxlen=SWAPS_KEPT))
     growths: deque[int] = field(default_factory=lambda: deque(maxlen=GROWTHS_KEPT))
+    gaps: deque[float] = field(default_factory=lambda: deque(maxlen=GAPS_KEPT))
     freed: float = 1.0
     fading: Fading = field(default_factory=Fading)
     _last: int | None = None
@@ -257,6 +260,15 @@ class Measures:
             return self.freed
         return min(self.freed, 1.0 - self._service_added / added)
 
+    def had_no_work(self, seconds: float) -> None:
+        """Between two jobs of a life, while it could have taken one."""
+        self.gaps.append(seconds)
+
+    @property
+    def idle_seconds(self) -> float:
+        """Between two jobs, because there was no work."""
+        return statistics.fmean(self.gaps) if self.gaps else 0.0
+
     def made(self, gaussians: int, used: int, refuse: int) -> None:
         """A job's asset and the container's level with it; the guard refuses from ``refuse`` bytes on."""
         if self.rest is not None and refuse > self.rest:
@@ -267,13 +279,16 @@ class Measures:
         shares = self.fading.shares() if min(terms.growth, terms.job_seconds, whole) > 0 else None
         if shares is None:
             return None
+        idle = self.idle_seconds
+        meanwhile = math.ceil(terms.swap_seconds / (terms.job_seconds + idle))
         costs = Costs(
             job_seconds=terms.job_seconds,
             job_way=terms.growth / whole,
             beside_way=terms.fresh_peak / whole,
-            jobs_meanwhile=terms.jobs_meanwhile,
+            jobs_meanwhile=min(terms.jobs_meanwhile, meanwhile),
             swap_seconds=terms.swap_cost,
             replace_seconds=terms.start_seconds,
+            idle_seconds=idle,
         )
         return best(shares, costs)
 
