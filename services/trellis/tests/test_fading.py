@@ -69,7 +69,7 @@ def test_what_does_not_fade_is_used_up_to_the_end() -> None:
     assert found.way >= 1.0
 
 
-@given(st.floats(0, 60), st.floats(0, 60), st.floats(0.3, 1.0))
+@given(st.floats(0, 60), st.floats(0, 60), st.floats(0.3, 0.9))
 def test_a_worker_with_less_to_do_never_lets_a_life_fill_further(
     idle: float, more: float, last: float
 ) -> None:

@@ -146,9 +146,10 @@ def test_time_without_work_is_counted_where_nothing_else_kept_work_away(worker: 
     job(after=5.0)
     job(after=7.0)
     worker.recycling = RecycleHow.SWAP
-    job(after=5.0)
-    worker.recycling = None
-    worker.life_id = "m"
+    worker.now += 5.0
+    worker.upkeep.job_begins()
+    job(after=9.0)
+    worker.recycling, worker.life_id = None, "m"
     job(after=60.0)
     job(after=0.0)
     worker.drain.hold(LeaseOwner.OPERATOR, "", 60.0)
@@ -156,7 +157,7 @@ def test_time_without_work_is_counted_where_nothing_else_kept_work_away(worker: 
     worker.drain.lift(LeaseOwner.OPERATOR)
     job(after=300.0)
     job(after=1.0)
-    assert worker.idle == [None, 7.0, None, None, 0.0, None, 1.0]
+    assert worker.idle == [None, 7.0, 5.0, None, 0.0, None, 1.0]
 
 
 def test_assets_that_have_become_small_are_a_reason_to_replace_unless_somebody_holds_it(

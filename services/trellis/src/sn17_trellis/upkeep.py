@@ -72,8 +72,9 @@ class Upkeep:
 
     def job_begins(self) -> None:
         """Before each generation."""
-        free = self._free_since == self._lives.life_id and self._lives.recycling is None
-        self._idle_before = self._service.monotonic() - self._last_job_end if free else None
+        # A job that has to wait for a swap asks more than once; what counts is when it came.
+        if self._idle_before is None and self._free_since == self._lives.life_id:
+            self._idle_before = self._service.monotonic() - self._last_job_end
         self._swap_if_due(idle_for=0.0, job_next=True)
 
     def job_ended(self, gaussians: int | None) -> None:
@@ -81,7 +82,7 @@ class Upkeep:
         self._last_job_end = self._service.monotonic()
         self._ran_since_cleanup = True
         self._lives.after_job(gaussians, self._idle_before)
-        self._free_since = self._lives.life_id
+        self._free_since, self._idle_before = self._lives.life_id, None
         self._swap_if_due(idle_for=0.0)
         self._replace_if_faded()
         if not self._renew_if_useless():

@@ -92,6 +92,7 @@ class Lifetimes:
         if self._machine.second == 0.0:
             self.measures.after_job(self.used(), self.service())
 
+    @property
     def must_wait(self) -> bool:
         """While two live: whether the old one gets no job for now."""
         terms = self.terms()
@@ -335,7 +336,7 @@ class Guarded(Caretaker):
         if (state := core.state()) not in (WorkerState.READY, WorkerState.REFUSING):
             return state
         core.upkeep.job_begins()
-        if core.lives.must_wait():
+        if core.lives.must_wait:
             return WorkerState.BUSY
         return WorkerState.REFUSING if core.guard.check() is not None else None
 

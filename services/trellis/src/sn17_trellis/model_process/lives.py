@@ -92,6 +92,11 @@ class Lives(Protocol):
         ...
 
     @property
+    def must_wait(self) -> bool:
+        """While two live: the old one gets no job for now; it would take what the fresh one still needs."""
+        ...
+
+    @property
     def last_recycle(self) -> LastRecycle | None: ...
 
     @property
@@ -157,6 +162,7 @@ class OneLife:
     phase: SwapPhase | None = None
     start_seconds: float | None = None
     resting = False
+    must_wait = False
     last_recycle: LastRecycle | None = None
     separate = False
 

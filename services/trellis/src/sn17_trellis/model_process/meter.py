@@ -10,7 +10,8 @@ from sn17_service import MemoryReading
 
 from sn17_trellis.model_process.life import Life
 from sn17_trellis.model_process.memory import process_bytes
-from sn17_trellis.model_process.room import Measures, Terms, no_room, not_worth_it
+from sn17_trellis.model_process.processes import Fresh
+from sn17_trellis.model_process.room import Measures, Terms, job_must_wait, no_room, not_worth_it
 
 
 class Meter:
@@ -93,6 +94,21 @@ class Meter:
             self.measures.made(gaussians, reading.unreclaimable, int(self._refuse_ratio * reading.limit))
         if alone:
             self.measures.after_job(reading.unreclaimable, self._own_bytes())
+
+    def must_wait(self, serving: Life | None, fresh: Life | None) -> bool:
+        """Whether the old process gets no job for now, since it would take what the fresh one still needs."""
+        reading = self._read_memory()
+        terms = self._terms_at(reading, serving)
+        if terms is None or reading is None or fresh is None:
+            return False
+        return job_must_wait(terms, reading.unreclaimable, process_bytes(fresh.handle.pid) or 0)
+
+    def measured(self, fresh: Fresh) -> None:
+        """A fresh process serves alone: the next one will need what it needed."""
+        if fresh.canary is not None:
+            self.measures.canary_seconds = fresh.canary_seconds
+        self.measures.held(warm_up=fresh.warm_up_held, canary=fresh.canary_held)
+        self.started(fresh.life)
 
     def started(self, life: Life) -> None:
         """A fresh life serves alone: its start tells what the next one will need."""

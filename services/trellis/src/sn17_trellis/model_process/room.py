@@ -31,12 +31,12 @@ class Terms:
     ``fresh_peak``: most that a process takes from its start to the end of its canary. ``rest``: the whole
     container with one fresh process at rest. ``growth``: what a generation leaves behind, never below 0;
     ``jump``: the most that one of the latest left. ``swap_seconds``: p95 of swaps, ``job_seconds``: p50 of
-    jobs. ``start_seconds``: from a start until the process serves, which is what a replacement costs;
-    ``device_seconds``: the part of it that needs the device, the least that a swap costs. ``device_need`` and
-    ``device_free`` are None without a device. ``freed``: share of what was added that the end of
-    a model process gives back; the rest is held by the service, and only a new container frees it. ``faded``:
-    how far from rest to the refusing level memory should fill where assets get smaller with it, and the act
-    that is due then; None where they do not.
+    jobs, ``idle_seconds``: mean of the time between two for which there was no work. ``start_seconds``: from
+    a start until the process serves, which is what a replacement costs; ``device_seconds``: the part of it
+    that needs the device, the least that a swap costs. ``device_need`` and ``device_free`` are None without
+    a device. ``freed``: share of what was added that the end of a model process gives back; the rest is held
+    by the service, and only a new container frees it. ``faded``: how far from rest to the refusing level
+    memory should fill where assets get smaller with it, and the act that is due then; None where they do not.
     """
 
     limit: int
@@ -52,6 +52,7 @@ class Terms:
     device_seconds: float = 0.0
     jump: int = 0
     freed: float = 1.0
+    idle_seconds: float = 0.0
     faded: Best | None = None
 
     @property
@@ -65,7 +66,7 @@ class Terms:
 
         Where fewer fit, it waits for the rest of the swap.
         """
-        wanted = math.ceil(self.swap_seconds / self.job_seconds) if self.job_seconds > 0 else 1
+        wanted = math.ceil(self.swap_seconds / self.between_jobs) if self.job_seconds > 0 else 1
         if self.growth <= 0:
             return wanted
         # One byte, so that a swap is due above the level of a fresh process, and not at it.
@@ -73,9 +74,14 @@ class Terms:
         return max(1, min(wanted, room // self.growth))
 
     @property
+    def between_jobs(self) -> float:
+        """Seconds from one job to the next, as work comes."""
+        return self.job_seconds + self.idle_seconds
+
+    @property
     def swap_cost(self) -> float:
         """Seconds that a swap takes from the device: its own, and those in which the old process waits."""
-        return max(self.device_seconds, self.swap_seconds - self.jobs_meanwhile * self.job_seconds)
+        return max(self.device_seconds, self.swap_seconds - self.jobs_meanwhile * self.between_jobs)
 
     @property
     def threshold(self) -> int:
@@ -279,16 +285,14 @@ class Measures:
         shares = self.fading.shares() if min(terms.growth, terms.job_seconds, whole) > 0 else None
         if shares is None:
             return None
-        idle = self.idle_seconds
-        meanwhile = math.ceil(terms.swap_seconds / (terms.job_seconds + idle))
         costs = Costs(
             job_seconds=terms.job_seconds,
             job_way=terms.growth / whole,
             beside_way=terms.fresh_peak / whole,
-            jobs_meanwhile=min(terms.jobs_meanwhile, meanwhile),
+            jobs_meanwhile=terms.jobs_meanwhile,
             swap_seconds=terms.swap_cost,
             replace_seconds=terms.start_seconds,
-            idle_seconds=idle,
+            idle_seconds=terms.idle_seconds,
         )
         return best(shares, costs)
 
@@ -332,6 +336,7 @@ class Measures:
             min(self.device_seconds, self.quickest_start),
             max(0, *self.growths) if self.growths else 0,
             self.freeable,
+            self.idle_seconds,
         )
         return replace(found, faded=self._faded(found))
 
