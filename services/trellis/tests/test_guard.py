@@ -132,14 +132,14 @@ def test_one_whose_last_end_helped_ends_again_as_soon_as_memory_is_full(tmp_path
     def book() -> SelfRecycle:
         return SelfRecycle(path, after_seconds=600, interval_seconds=900, clock=lambda: now[0])
 
-    assert book().due(600, refusing=True, full=True)
+    assert book().due(600, refusing=True, leaks=True)
     now[0] += 200
     cured = book()
-    assert not cured.due(600, refusing=True, full=True), "nothing was made since"
+    assert not cured.due(600, refusing=True, leaks=True), "nothing was made since"
     cured.helped()
-    assert not cured.due(600, refusing=True), "a broken device is another matter"
-    assert cured.due(600, refusing=True, full=True)
-    assert not cured.due(600, refusing=True, full=True)
+    assert not cured.due(600, refusing=True), "a broken device or a full volume is another matter"
+    assert cured.due(600, refusing=True, leaks=True)
+    assert not cured.due(600, refusing=True, leaks=True)
     assert book().count == 2
 
 

@@ -121,7 +121,7 @@ def test_what_the_service_holds_ends_with_the_container_and_no_process_is_replac
 def test_a_container_that_fills_again_within_minutes_ends_again_if_it_made_assets_meanwhile(
     worker: Worker,
 ) -> None:
-    worker.used, worker.known = 900, dataclasses.replace(TERMS, freed=0.1)
+    worker.used, worker.known = 900, dataclasses.replace(TERMS, freed=0.1, service_share=0.9)
     worker.upkeep.job_ended(370_000)
     assert worker.stopping == "self_recycle"
     worker.stopping, worker.used = None, 300
@@ -134,6 +134,12 @@ def test_a_container_that_fills_again_within_minutes_ends_again_if_it_made_asset
     worker.used = 900
     worker.upkeep.job_ended(370_000)
     assert worker.stopping == "self_recycle"
+    worker.stopping, worker.used = None, 300
+    worker.known = dataclasses.replace(TERMS, freed=0.1)
+    worker.upkeep.job_ended(370_000)
+    worker.used = 900
+    worker.upkeep.job_ended(370_000)
+    assert worker.stopping is None, "a volume in memory outlives the container"
 
 
 def test_time_without_work_is_counted_where_nothing_else_kept_work_away(worker: Worker) -> None:

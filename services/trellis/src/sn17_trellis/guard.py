@@ -118,15 +118,16 @@ class SelfRecycle:
         """An asset was made, and there is memory for the next one."""
         self._helped = True
 
-    def due(self, seconds_alone: float, *, refusing: bool, full: bool = False) -> bool:
+    def due(self, seconds_alone: float, *, refusing: bool, leaks: bool = False) -> bool:
         """True, once, when it is time; ``seconds_alone`` is since the last job or admin call.
 
-        ``full``: because of memory, which has been freed by the last end if that one helped.
+        ``leaks``: because of memory that this process holds, which its end frees. A volume in memory outlives
+        the container: there, and for a broken device, the interval stands.
         """
         if not refusing or seconds_alone < self._after:
             return False
         now = self._clock()
-        cured = full and self._helped
+        cured = leaks and self._helped
         if not cured and self._last is not None and 0 <= now - self._last < self._interval:
             if not self._withheld:
                 log.warning("would end itself, but did so too recently")

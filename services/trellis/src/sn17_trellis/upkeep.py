@@ -166,7 +166,7 @@ class Upkeep:
         if why is None:
             return False
         useless = self._renewed or (not dead and self._service_holds())
-        if useless and self._recycles.due(math.inf, refusing=True, full=not dead):
+        if useless and self._recycles.due(math.inf, refusing=True, leaks=not dead and self._service_leaks()):
             self._service.stop(EXIT_CODE_RECYCLE, "self_recycle")
         elif not self._renewed:
             self._renewed = self._recycle(RecycleHow.REPLACE, f"{BY_GUARD}{why}")
@@ -176,6 +176,11 @@ class Upkeep:
         """Whether what fills the memory outlived the last model process."""
         terms = self._lives.terms()
         return terms is not None and terms.freed < FREED_LEAST
+
+    def _service_leaks(self) -> bool:
+        """Whether it is the service's own process, and not a volume in memory, that fills the memory."""
+        terms = self._lives.terms()
+        return terms is not None and terms.service_share > 1.0 - FREED_LEAST
 
     def _full(self) -> str | None:
         """Why the guard would refuse the next job."""

@@ -35,8 +35,10 @@ class Terms:
     a start until the process serves, which is what a replacement costs; ``device_seconds``: the part of it
     that needs the device, the least that a swap costs. ``device_need`` and ``device_free`` are None without
     a device. ``freed``: share of what was added that the end of a model process gives back; the rest is held
-    by the service, and only a new container frees it. ``faded``: how far from rest to the refusing level
-    memory should fill where assets get smaller with it, and the act that is due then; None where they do not.
+    by the service, and only a new container frees it; ``service_share`` is what the service's own process
+    holds of it, without volumes in memory, which outlive a container. ``faded``: how far from rest to the
+    refusing level memory should fill where assets get smaller with it, and the act that is due then; None
+    where they do not.
     """
 
     limit: int
@@ -53,6 +55,7 @@ class Terms:
     jump: int = 0
     freed: float = 1.0
     idle_seconds: float = 0.0
+    service_share: float = 0.0
     faded: Best | None = None
 
     @property
@@ -254,17 +257,20 @@ class Measures:
             self._service_added = service - self._service_rest
 
     @property
+    def service_share(self) -> float:
+        """Share of what was added that the service's own process holds; 0 where that is not known."""
+        if self.rest is None or self._last is None or self._service_added is None:
+            return 0.0
+        added = self._last - self.rest
+        return max(0.0, self._service_added / added) if added > TELLING_GROWTHS * self.growth > 0 else 0.0
+
+    @property
     def freeable(self) -> float:
         """Share of what was added that the model process's end will give back.
 
         Known from the last life's end, and sooner where it is the service's own process that has grown.
         """
-        if self.rest is None or self._last is None or self._service_added is None:
-            return self.freed
-        added = self._last - self.rest
-        if not added > TELLING_GROWTHS * self.growth > 0:
-            return self.freed
-        return min(self.freed, 1.0 - self._service_added / added)
+        return min(self.freed, 1.0 - self.service_share)
 
     def had_no_work(self, seconds: float) -> None:
         """Between two jobs of a life, while it could have taken one."""
@@ -337,6 +343,7 @@ class Measures:
             max(0, *self.growths) if self.growths else 0,
             self.freeable,
             self.idle_seconds,
+            self.service_share,
         )
         return replace(found, faded=self._faded(found))
 
