@@ -58,6 +58,23 @@ def test_a_rival_that_loses_little_is_met_by_replacements() -> None:
     assert found.recycles["replace"] > found.recycles.get("swap", 0)
 
 
+def test_a_leak_too_quick_for_a_whole_swap_beside_the_work_is_swapped_with_a_wait() -> None:
+    """Replaced it earned 1.01 of the best rival: weights load in 60 s, memory is full after seven jobs."""
+    fault = case(Fault.LEAK_10, seconds=60.0)
+    found = play(fault, Operated())
+    assert found.recycles["swap"] > 10 * found.recycles.get("replace", 0)
+    assert found.accepted >= 1.15 * max(play(fault, SelfExit(at)).accepted for at in (0.75, 0.9, 0.95))
+
+
+def test_a_service_that_fills_within_minutes_is_ended_in_time_and_no_model_process_for_it() -> None:
+    """Swapped and replaced in vain, and then refusing for the rest of 15 minutes, it earned 0.68."""
+    fault = case(Fault.SERVICE_LEAK, seconds=4.0, job=3.0)
+    found = play(fault, Operated())
+    assert found.accepted >= 0.93 * play(fault, SelfExit(0.9)).accepted
+    assert set(found.recycles) == {"self_recycle"}
+    assert (found.interrupted, found.keys_lost, found.oom_kills) == (0, 0, 0)
+
+
 def test_where_assets_get_smaller_as_memory_fills_lives_end_sooner() -> None:
     """Swapped where a swap just fits it earned 0.88 of the best rival."""
     fault = case(Fault.FADING_LEAK)

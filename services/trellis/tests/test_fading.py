@@ -69,10 +69,29 @@ def test_what_does_not_fade_is_used_up_to_the_end() -> None:
     assert found.way >= 1.0
 
 
+@given(st.floats(0, 60), st.floats(0, 60), st.floats(0.3, 0.9))
+def test_a_worker_with_less_to_do_never_lets_a_life_fill_further(
+    idle: float, more: float, last: float
+) -> None:
+    """An act then costs only what the time without work does not cover."""
+    shares = [1.0 - (1.0 - last) * part / (PARTS - 1) for part in range(PARTS)]
+    alone = dataclasses.replace(COSTS, swap_seconds=1e9, idle_seconds=idle)
+    busier, idler = (
+        best(shares, dataclasses.replace(alone, idle_seconds=each)) for each in (idle, idle + more)
+    )
+    assert idler.way <= max(busier.way, 1 / PARTS), "within the first part nothing fades: there it is a draw"
+
+
+def test_a_worker_that_is_idle_half_of_the_time_ends_its_lives_sooner() -> None:
+    busy = best(LATE, dataclasses.replace(COSTS, replace_seconds=60.0, swap_seconds=60.0))
+    idle = best(LATE, dataclasses.replace(COSTS, replace_seconds=60.0, swap_seconds=60.0, idle_seconds=20.0))
+    assert idle.way < busy.way
+
+
 def filled(beside: float) -> Terms:
     """Of a worker whose memory fills by a fortieth with each job, and whose assets fade on the way."""
     whole = 1_000_000
-    measures = Measures(device_seconds=11.0, fading=seen(LATE, 6))
+    measures = Measures(warm_up_held=8.0, canary_held=3.0, fading=seen(LATE, 6))
     measures.started(int(beside * whole), 36.0)
     measures.at_rest(whole)
     for job in range(20):

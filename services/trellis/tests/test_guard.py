@@ -125,6 +125,24 @@ def test_a_self_recycle_waits_and_happens_once_per_interval_across_restarts(tmp_
     assert book().count == 2
 
 
+def test_one_whose_last_end_helped_ends_again_as_soon_as_memory_is_full(tmp_path: Path) -> None:
+    now = [10_000.0]
+    path = tmp_path / "book.json"
+
+    def book() -> SelfRecycle:
+        return SelfRecycle(path, after_seconds=600, interval_seconds=900, clock=lambda: now[0])
+
+    assert book().due(600, refusing=True, leaks=True)
+    now[0] += 200
+    cured = book()
+    assert not cured.due(600, refusing=True, leaks=True), "nothing was made since"
+    cured.helped()
+    assert not cured.due(600, refusing=True), "a broken device or a full volume is another matter"
+    assert cured.due(600, refusing=True, leaks=True)
+    assert not cured.due(600, refusing=True, leaks=True)
+    assert book().count == 2
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"count": "x", "last": 1}', '{"count": 3}'])
 def test_a_damaged_book_is_started_anew(tmp_path: Path, content: str) -> None:
     path = tmp_path / "book.json"

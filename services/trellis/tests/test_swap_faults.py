@@ -320,6 +320,15 @@ def test_a_killed_process_that_does_not_end_says_device_suspect_and_the_worker_g
     assert bench.live.metric("sn17_degraded", reason="device_suspect") == 1, "another life does not clear it"
 
 
+def test_the_first_start_tells_what_a_swap_will_take_of_the_device(bench: Bench) -> None:
+    """Without it a swap seems to cost a whole start, and a worker that leaks replaces first."""
+    measures = bench.keeper.meter.measures
+    assert 0 < measures.warm_up_held < measures.device_seconds < measures.quickest_start
+    terms = measures.terms(limit=1 << 34, refuse_ratio=0.88, job_seconds=1.0, device_free=None)
+    assert terms is not None
+    assert terms.device_seconds == measures.device_seconds
+
+
 @pytest.mark.parametrize("how", [RecycleHow.SWAP, RecycleHow.REPLACE])
 @pytest.mark.parametrize("canary", [True, False])
 def test_a_life_that_need_not_prove_itself_runs_no_canary_and_the_last_one_holds(

@@ -33,12 +33,14 @@ class Worker:
     recycling: RecycleHow | None = None
     life_id = "l"
     fatal = False
+    degraded: str | None = None
     trusted = True
 
     def __init__(self, book: Path) -> None:
         self.now, self.used, self.known = 1000.0, 300, TERMS
         self.acts: list[tuple[RecycleHow, str]] = []
         self.canaries: list[bool] = []
+        self.idle: list[float | None] = []
         self.drain = DrainLease(self.monotonic)
         guard = Guard(
             Thresholds(SETTINGS.guard_cleanup_ratio, SETTINGS.guard_refuse_ratio),
@@ -62,8 +64,8 @@ class Worker:
     def terms(self) -> Terms:
         return self.known
 
-    def after_job(self, gaussians: int | None) -> None:
-        pass
+    def after_job(self, gaussians: int | None, idle_for: float | None) -> None:
+        self.idle.append(idle_for)
 
     def recycle(self, life_id: str, how: RecycleHow, reason: str, *, verify: bool, canary: bool) -> None:
         self.acts.append((how, reason))
@@ -114,6 +116,54 @@ def test_what_the_service_holds_ends_with_the_container_and_no_process_is_replac
     worker.now += SETTINGS.self_recycle_interval_seconds - 1
     worker.upkeep.job_ended(370_000)
     assert ([how for how, _ in worker.acts], worker.stopping) == ([RecycleHow.REPLACE], None)
+
+
+def test_a_container_that_fills_again_within_minutes_ends_again_if_it_made_assets_meanwhile(
+    worker: Worker,
+) -> None:
+    worker.used, worker.known = 900, dataclasses.replace(TERMS, freed=0.1, service_share=0.9)
+    worker.upkeep.job_ended(370_000)
+    assert worker.stopping == "self_recycle"
+    worker.stopping, worker.used = None, 300
+    worker.upkeep.job_ended(None)
+    worker.used = 900
+    worker.upkeep.job_ended(None)
+    assert worker.stopping is None, "without an asset the last end has shown nothing"
+    worker.used = 300
+    worker.upkeep.job_ended(370_000)
+    worker.used = 900
+    worker.upkeep.job_ended(370_000)
+    assert worker.stopping == "self_recycle"
+    worker.stopping, worker.used = None, 300
+    worker.known = dataclasses.replace(TERMS, freed=0.1)
+    worker.upkeep.job_ended(370_000)
+    worker.used = 900
+    worker.upkeep.job_ended(370_000)
+    assert worker.stopping is None, "a volume in memory outlives the container"
+
+
+def test_time_without_work_is_counted_where_nothing_else_kept_work_away(worker: Worker) -> None:
+    def job(*, after: float) -> None:
+        worker.now += after
+        worker.upkeep.job_begins()
+        worker.now += 20.0
+        worker.upkeep.job_ended(370_000)
+
+    job(after=5.0)
+    job(after=7.0)
+    worker.recycling = RecycleHow.SWAP
+    worker.now += 5.0
+    worker.upkeep.job_begins()
+    job(after=9.0)
+    worker.recycling, worker.life_id = None, "m"
+    job(after=60.0)
+    job(after=0.0)
+    worker.drain.hold(LeaseOwner.OPERATOR, "", 60.0)
+    worker.upkeep.idle(cast(Any, worker))
+    worker.drain.lift(LeaseOwner.OPERATOR)
+    job(after=300.0)
+    job(after=1.0)
+    assert worker.idle == [None, 7.0, 5.0, None, 0.0, None, 1.0]
 
 
 def test_assets_that_have_become_small_are_a_reason_to_replace_unless_somebody_holds_it(

@@ -67,6 +67,8 @@ class Admission:
             return Problem(Code.MEMORY_REFUSED, "memory is nearly full; use another worker")
         if self._jobs.full:
             return self.busy("one job at a time; try again or use another worker")
+        if self._lives.must_wait:
+            return self.busy("memory is short until a fresh model process serves; use another worker")
         return None
 
     def not_ready(self) -> tuple[bool, str]:

@@ -97,7 +97,12 @@ class Guard:
 
 
 class SelfRecycle:
-    """When a worker that refuses, alone with it for long, ends itself; the last time is kept on disk."""
+    """When a worker that refuses, alone with it for long, ends itself; the last time is kept on disk.
+
+    The interval stands between two ends of which the first one changed nothing: it keeps a worker that no
+    new container cures from ending again and again. One that has made assets since was cured, and ends as
+    soon as memory is full again.
+    """
 
     def __init__(
         self, path: Path, *, after_seconds: float, interval_seconds: float, clock: Callable[[], float]
@@ -106,21 +111,30 @@ class SelfRecycle:
         self._after = after_seconds
         self._interval = interval_seconds
         self._clock = clock
-        self._withheld = False
+        self._withheld = self._helped = False
         self.count, self._last = self._load()
 
-    def due(self, seconds_alone: float, *, refusing: bool) -> bool:
-        """True, once, when it is time; ``seconds_alone`` is since the last job or admin call."""
+    def helped(self) -> None:
+        """An asset was made, and there is memory for the next one."""
+        self._helped = True
+
+    def due(self, seconds_alone: float, *, refusing: bool, leaks: bool = False) -> bool:
+        """True, once, when it is time; ``seconds_alone`` is since the last job or admin call.
+
+        ``leaks``: because of memory that this process holds, which its end frees. A volume in memory outlives
+        the container: there, and for a broken device, the interval stands.
+        """
         if not refusing or seconds_alone < self._after:
             return False
         now = self._clock()
-        if self._last is not None and 0 <= now - self._last < self._interval:
+        cured = leaks and self._helped
+        if not cured and self._last is not None and 0 <= now - self._last < self._interval:
             if not self._withheld:
                 log.warning("would end itself, but did so too recently")
             self._withheld = True
             return False
         self.count += 1
-        self._last = now
+        self._last, self._helped = now, False
         try:
             write_atomically(self._path, json.dumps({"count": self.count, "last": now}).encode())
         except OSError as error:

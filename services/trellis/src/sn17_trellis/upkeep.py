@@ -55,6 +55,9 @@ class Upkeep:
         self._recycles = recycles
         self._renewed = False
         self._ran_since_cleanup = False
+        self._free_since: str | None = None
+        """The life that has been able to take a job since the last one ended; None if somebody held it."""
+        self._idle_before: float | None = None
         self._last_job_end = service.monotonic()
         self.tasks_since_canary = 0
         self.last_canary = 0.0
@@ -69,20 +72,28 @@ class Upkeep:
 
     def job_begins(self) -> None:
         """Before each generation."""
+        # A job that has to wait for a swap asks more than once; what counts is when it came.
+        if self._idle_before is None and self._free_since == self._lives.life_id:
+            self._idle_before = self._service.monotonic() - self._last_job_end
         self._swap_if_due(idle_for=0.0, job_next=True)
 
     def job_ended(self, gaussians: int | None) -> None:
         """After each generation; the size of its asset if there is one."""
         self._last_job_end = self._service.monotonic()
         self._ran_since_cleanup = True
-        self._lives.after_job(gaussians)
+        self._lives.after_job(gaussians, self._idle_before)
+        self._free_since, self._idle_before = self._lives.life_id, None
         self._swap_if_due(idle_for=0.0)
         self._replace_if_faded()
         if not self._renew_if_useless():
             self._renewed = False
+        if gaussians is not None and not self._degradation.fatal and self._full() is None:
+            self._recycles.helped()
 
     def idle(self, acts: Acts) -> None:
         """At every quiet tick without an asset being encoded."""
+        if self._service.drain.draining:
+            self._free_since = None
         if self._canary_due() and acts.refusal() is None:
             acts.run_canary()
             return
@@ -155,7 +166,7 @@ class Upkeep:
         if why is None:
             return False
         useless = self._renewed or (not dead and self._service_holds())
-        if useless and self._recycles.due(math.inf, refusing=True):
+        if useless and self._recycles.due(math.inf, refusing=True, leaks=not dead and self._service_leaks()):
             self._service.stop(EXIT_CODE_RECYCLE, "self_recycle")
         elif not self._renewed:
             self._renewed = self._recycle(RecycleHow.REPLACE, f"{BY_GUARD}{why}")
@@ -165,6 +176,11 @@ class Upkeep:
         """Whether what fills the memory outlived the last model process."""
         terms = self._lives.terms()
         return terms is not None and terms.freed < FREED_LEAST
+
+    def _service_leaks(self) -> bool:
+        """Whether it is the service's own process, and not a volume in memory, that fills the memory."""
+        terms = self._lives.terms()
+        return terms is not None and terms.service_share > 1.0 - FREED_LEAST
 
     def _full(self) -> str | None:
         """Why the guard would refuse the next job."""

@@ -59,13 +59,17 @@ class Lifetimes:
         """Bytes of the container."""
         return int(self._machine.total * LIMIT)
 
+    def service(self) -> int:
+        """Bytes of the service's own process."""
+        return int(self._machine.service * LIMIT)
+
     def measured(self, seconds: float) -> None:
         """A fresh process serves alone."""
         self.measures.started(int(self._world.case.ballast * LIMIT), seconds)
-        self.measures.at_rest(self.used())
+        self.measures.at_rest(self.used(), self.service())
         self.measures.device_need = int(0.4 * LIMIT)
         self.measures.canary_seconds = CANARY
-        self.measures.device_seconds = WARM_UP + CANARY
+        self.measures.held(warm_up=WARM_UP, canary=CANARY)
 
     def terms(self) -> Terms | None:
         """As the worker measures them."""
@@ -80,12 +84,15 @@ class Lifetimes:
         """Whether a swap fits now and is worth it."""
         return not_worth_it(terms, self.used()) is None
 
-    def after_job(self, gaussians: int | None) -> None:
+    def after_job(self, gaussians: int | None, idle_for: float | None) -> None:
+        if idle_for is not None:
+            self.measures.had_no_work(idle_for)
         if gaussians is not None:
             self.measures.made(gaussians, self.used(), int(SETTINGS.guard_refuse_ratio * LIMIT))
         if self._machine.second == 0.0:
-            self.measures.after_job(self.used())
+            self.measures.after_job(self.used(), self.service())
 
+    @property
     def must_wait(self) -> bool:
         """While two live: whether the old one gets no job for now."""
         terms = self.terms()
@@ -329,7 +336,7 @@ class Guarded(Caretaker):
         if (state := core.state()) not in (WorkerState.READY, WorkerState.REFUSING):
             return state
         core.upkeep.job_begins()
-        if core.lives.must_wait():
+        if core.lives.must_wait:
             return WorkerState.BUSY
         return WorkerState.REFUSING if core.guard.check() is not None else None
 

@@ -102,6 +102,12 @@ class Costs:
     swap_seconds: float
     """Of the device."""
     replace_seconds: float
+    idle_seconds: float = 0.0
+    """Between two jobs, because there was no work."""
+
+    def life(self, jobs: int, act_seconds: float) -> float:
+        """How long so many jobs and what ends them take: an act costs what idle time does not cover."""
+        return jobs * self.job_seconds + max(act_seconds, jobs * self.idle_seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +130,9 @@ def best(shares: Sequence[float], costs: Costs) -> Best:
         jobs += 1
         after = jobs * costs.job_way
         meanwhile = [after + costs.beside_way + n * costs.job_way for n in range(costs.jobs_meanwhile)]
-        seconds = (jobs + costs.jobs_meanwhile) * costs.job_seconds + costs.swap_seconds
-        swapped = (worth + sum(shares[_part(way)] for way in meanwhile)) / seconds
-        replaced = worth / (jobs * costs.job_seconds + costs.replace_seconds)
+        swapped = worth + sum(shares[_part(way)] for way in meanwhile)
+        swapped /= costs.life(jobs + costs.jobs_meanwhile, costs.swap_seconds)
+        replaced = worth / costs.life(jobs, costs.replace_seconds)
         if swapped > most and (not meanwhile or meanwhile[-1] <= 1.0):
             found, most = Best(after, swap=True), swapped
         if replaced > most:

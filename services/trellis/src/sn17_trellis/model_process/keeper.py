@@ -125,6 +125,12 @@ class Keeper:
     def room(self) -> bool | None:
         return self.meter.room(self.current)
 
+    @property
+    def must_wait(self) -> bool:
+        fresh = self.fresh
+        beside = fresh is not None and fresh is not self.current and self.resting
+        return beside and self.meter.must_wait(self.current, fresh)
+
     def memory(self) -> Mapping[str, int]:
         named = self.run.helpers()
         for name, life in (("model", self.current), ("fresh", self.fresh)):
@@ -168,8 +174,8 @@ class Keeper:
         self.record(act, RecycleOutcome.NO_ROOM, None)
         raise Problem(Code.NO_ROOM, f"a swap does not fit: {why}")
 
-    def after_job(self, gaussians: int | None) -> None:
-        self.meter.after_job(gaussians, alone=self.processes == 1)
+    def after_job(self, gaussians: int | None, idle_for: float | None) -> None:
+        self.meter.after_job(gaussians, idle_for, alone=self.processes == 1)
 
     def stop_acts(self) -> None:
         with self.changed:
@@ -353,16 +359,8 @@ class Keeper:
         """Let a ready process serve where there was none."""
         self.tell_life(fresh)
         self.judge(fresh, proves=False)
-        self.measured(fresh)
+        self.meter.measured(fresh)
         self.install(fresh.life)
-
-    def measured(self, fresh: Fresh) -> None:
-        """A fresh process serves alone: the next one will need what it needed."""
-        measures = self.meter.measures
-        if fresh.canary is not None:
-            measures.canary_seconds = fresh.canary_seconds
-            measures.device_seconds = min(measures.device_seconds, fresh.device_seconds)
-        self.meter.started(fresh.life)
 
     def judge(self, fresh: Fresh, *, proves: bool) -> bool:
         """Tell the worker of the canary of the life that serves now; true if it passed."""

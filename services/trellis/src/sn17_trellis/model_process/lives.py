@@ -92,6 +92,11 @@ class Lives(Protocol):
         ...
 
     @property
+    def must_wait(self) -> bool:
+        """While two live: the old one gets no job for now; it would take what the fresh one still needs."""
+        ...
+
+    @property
     def last_recycle(self) -> LastRecycle | None: ...
 
     @property
@@ -129,8 +134,11 @@ class Lives(Protocol):
         """
         ...
 
-    def after_job(self, gaussians: int | None) -> None:
-        """Between two jobs: measure. ``gaussians`` of the asset that was made, None if there is none."""
+    def after_job(self, gaussians: int | None, idle_for: float | None) -> None:
+        """Between two jobs: measure. ``gaussians`` of the asset that was made, None if there is none.
+
+        ``idle_for``: how long no work had come before it; None where something else kept work away.
+        """
         ...
 
     def stop_acts(self) -> None:
@@ -154,6 +162,7 @@ class OneLife:
     phase: SwapPhase | None = None
     start_seconds: float | None = None
     resting = False
+    must_wait = False
     last_recycle: LastRecycle | None = None
     separate = False
 
@@ -185,7 +194,7 @@ class OneLife:
             "the model is no process of its own here (SN17_MODEL_PROCESS=off): ask the worker to exit",
         )
 
-    def after_job(self, gaussians: int | None) -> None:
+    def after_job(self, gaussians: int | None, idle_for: float | None) -> None:
         """There is nothing to measure."""
 
     def stop_acts(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 
@@ -9,13 +10,15 @@ from sn17_service import MemoryReading
 
 from sn17_trellis.model_process.life import Life
 from sn17_trellis.model_process.memory import process_bytes
-from sn17_trellis.model_process.room import Measures, Terms, no_room, not_worth_it
+from sn17_trellis.model_process.processes import Fresh
+from sn17_trellis.model_process.room import Measures, Terms, job_must_wait, no_room, not_worth_it
 
 
 class Meter:
     """``read_memory`` is of the whole container, ``job_seconds`` the median of recent jobs.
 
-    ``why_exclusive`` says why a device, by UUID, takes no second process; None where it does.
+    ``why_exclusive`` says why a device, by UUID, takes no second process; None where it does. ``own_bytes``
+    is what this process, the service, holds.
     """
 
     def __init__(
@@ -25,12 +28,14 @@ class Meter:
         job_seconds: Callable[[], float | None],
         refuse_ratio: float,
         why_exclusive: Callable[[str | None], str | None] = lambda _: None,
+        own_bytes: Callable[[], int | None] = lambda: process_bytes(os.getpid()),
     ) -> None:
         self.measures = Measures()
         self._read_memory = read_memory
         self.job_seconds = job_seconds
         self._refuse_ratio = refuse_ratio
         self._why_exclusive = why_exclusive
+        self._own_bytes = own_bytes
 
     def used(self) -> int | None:
         """Bytes of the container that cannot be reclaimed."""
@@ -78,15 +83,32 @@ class Meter:
         loaded = None if serving is None else serving.loaded
         return None if loaded is None else self._why_exclusive(loaded.device)
 
-    def after_job(self, gaussians: int | None, *, alone: bool) -> None:
-        """Between two jobs; the size of the asset if there is one. Growth is of one model process alone."""
+    def after_job(self, gaussians: int | None, idle_for: float | None, *, alone: bool) -> None:
+        """As :meth:`Lives.after_job`. Growth is of one model process ``alone``."""
+        if idle_for is not None:
+            self.measures.had_no_work(idle_for)
         reading = self._read_memory()
         if reading is None:
             return
         if gaussians is not None and reading.limit is not None:
             self.measures.made(gaussians, reading.unreclaimable, int(self._refuse_ratio * reading.limit))
         if alone:
-            self.measures.after_job(reading.unreclaimable)
+            self.measures.after_job(reading.unreclaimable, self._own_bytes())
+
+    def must_wait(self, serving: Life | None, fresh: Life | None) -> bool:
+        """Whether the old process gets no job for now, since it would take what the fresh one still needs."""
+        reading = self._read_memory()
+        terms = self._terms_at(reading, serving)
+        if terms is None or reading is None or fresh is None:
+            return False
+        return job_must_wait(terms, reading.unreclaimable, process_bytes(fresh.handle.pid) or 0)
+
+    def measured(self, fresh: Fresh) -> None:
+        """A fresh process serves alone: the next one will need what it needed."""
+        if fresh.canary is not None:
+            self.measures.canary_seconds = fresh.canary_seconds
+        self.measures.held(warm_up=fresh.warm_up_held, canary=fresh.canary_held)
+        self.started(fresh.life)
 
     def started(self, life: Life) -> None:
         """A fresh life serves alone: its start tells what the next one will need."""
@@ -97,4 +119,4 @@ class Meter:
             self.measures.device_need = max(need, self.measures.device_need or 0)
         used = self.used()
         if used is not None:
-            self.measures.at_rest(used)
+            self.measures.at_rest(used, self._own_bytes())

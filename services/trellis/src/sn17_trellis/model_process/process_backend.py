@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sn17_contract.metrics import RerunCause
+from sn17_contract.metrics import GenerationKind, RerunCause
 
 from sn17_trellis.backend import (
     Cancelled,
@@ -24,10 +24,8 @@ from sn17_trellis.backend import (
 )
 from sn17_trellis.model_process.keeper import Keeper
 from sn17_trellis.model_process.life import SLICE_SECONDS, Life, ModelDied, Ticket, wait_for
-from sn17_trellis.model_process.memory import process_bytes
 from sn17_trellis.model_process.messages import Generated
 from sn17_trellis.model_process.processes import CANARY
-from sn17_trellis.model_process.room import job_must_wait
 
 MAX_DEATHS: Final = 2
 
@@ -79,11 +77,14 @@ class ProcessBackend:
     def warmup(self, progress: Progress, cancelled: IsCancelled) -> None:
         life = self._keeper.current
         if life is not None:
-            life.warm_up(progress, self._keeper.run.sampling(life, self._keeper.check_stop))
+            warm = life.warm_up(progress, self._keeper.run.sampling(life, self._keeper.check_stop))
+            self._keeper.meter.measures.held(warm_up=warm.device_seconds)
 
     def generate(self, job: Job, progress: Progress, cancelled: IsCancelled) -> Generation:
         work = _Work(job, progress, cancelled)
         life, ticket, made = self._until_generated(work)
+        if job.kind is GenerationKind.CANARY:
+            self._keeper.meter.measures.held(canary=made.device_seconds)
         return Generation(
             lambda: self._encoded(work, life, ticket),
             made.gaussians,
@@ -159,7 +160,7 @@ class ProcessBackend:
             with keeper.claimed(gone) as life:
                 if life is None:
                     raise ModelFailing(f"{keeper.failing or 'the model process is gone'}; use another worker")
-                if not self._must_wait(life):
+                if not keeper.must_wait:
                     number, file = keeper.run.next_number(life)
                     return life, life.submit(number, work.job, file, work.progress)
             gone()
@@ -177,17 +178,6 @@ class ProcessBackend:
             ) from died
         self._keeper.metrics.reruns.labels(died.cause.value).inc()
         log.warning("the job runs once more in the next life: %s", died)
-
-    def _must_wait(self, life: Life) -> bool:
-        """The old process may not take memory that the fresh one still needs."""
-        keeper = self._keeper
-        fresh = keeper.fresh
-        if fresh is None or fresh is life or not keeper.resting:
-            return False
-        terms, used = keeper.terms(), keeper.meter.used()
-        if terms is None or used is None:
-            return False
-        return job_must_wait(terms, used, process_bytes(fresh.handle.pid) or 0)
 
     def _stalled(self, life: Life, ticket: Ticket | None) -> Callable[[], None]:
         """Gives a process up that has not moved for too long."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -32,14 +33,21 @@ log = logging.getLogger("sn17.trellis.lives")
 class Fresh:
     """A process that is ready, with its canary, if it ran one, and the seconds that took.
 
-    ``device_seconds``: how long warm-up and canary held the device, ``waited_seconds``: waited for it.
+    ``warm_up_held`` and ``canary_held``: how long they held the device, the latter without end if none ran;
+    ``waited_seconds``: how long both waited for it.
     """
 
     life: Life
     canary: Encoded | None
     canary_seconds: float
-    device_seconds: float
+    warm_up_held: float
+    canary_held: float
     waited_seconds: float
+
+    @property
+    def device_seconds(self) -> float:
+        """How long the device was held for it."""
+        return self.warm_up_held + (0.0 if self.canary is None else self.canary_held)
 
 
 class Processes:
@@ -119,7 +127,7 @@ class Processes:
         warm = life.warm_up(lambda *_: None, watched, turns())
         if not canary:
             life.cleanup(watched)
-            return Fresh(life, None, 0.0, warm.device_seconds, warm.waited_seconds)
+            return Fresh(life, None, 0.0, warm.device_seconds, math.inf, warm.waited_seconds)
         began(SwapPhase.CANARY)
         began_at = time.monotonic()
         made, encoded = self._canary(life, watched, turns())
@@ -128,7 +136,8 @@ class Processes:
             life,
             encoded,
             time.monotonic() - began_at,
-            warm.device_seconds + made.device_seconds,
+            warm.device_seconds,
+            made.device_seconds,
             warm.waited_seconds + made.waited_seconds,
         )
 

@@ -18,6 +18,8 @@ TELLING_GROWTHS: Final = 4
 GROWTHS_KEPT: Final = 32
 """Enough that the estimate moves the threshold by less than the generation that is kept free."""
 SWAPS_KEPT: Final = 20
+GAPS_KEPT: Final = 64
+"""Work comes unevenly, and acts that follow from the gaps shorten them: over many the estimate is steady."""
 GENTLE_SHARE: Final = 0.1
 """Of a job's time: how long a fresh process may hold the device between two of them."""
 
@@ -29,12 +31,14 @@ class Terms:
     ``fresh_peak``: most that a process takes from its start to the end of its canary. ``rest``: the whole
     container with one fresh process at rest. ``growth``: what a generation leaves behind, never below 0;
     ``jump``: the most that one of the latest left. ``swap_seconds``: p95 of swaps, ``job_seconds``: p50 of
-    jobs. ``start_seconds``: from a start until the process serves, which is what a replacement costs;
-    ``device_seconds``: the part of it that needs the device, which is what a swap costs. ``device_need`` and
-    ``device_free`` are None without a device. ``freed``: share of what the last life had added that its end
-    gave back; the rest is held by the service, and no other act than a new container frees it. ``faded``:
-    how far from rest to the refusing level memory should fill where assets get smaller with it, and the act
-    that is due then; None where they do not.
+    jobs, ``idle_seconds``: mean of the time between two for which there was no work. ``start_seconds``: from
+    a start until the process serves, which is what a replacement costs; ``device_seconds``: the part of it
+    that needs the device, the least that a swap costs. ``device_need`` and ``device_free`` are None without
+    a device. ``freed``: share of what was added that the end of a model process gives back; the rest is held
+    by the service, and only a new container frees it; ``service_share`` is what the service's own process
+    holds of it, without volumes in memory, which outlive a container. ``faded``: how far from rest to the
+    refusing level memory should fill where assets get smaller with it, and the act that is due then; None
+    where they do not.
     """
 
     limit: int
@@ -50,6 +54,8 @@ class Terms:
     device_seconds: float = 0.0
     jump: int = 0
     freed: float = 1.0
+    idle_seconds: float = 0.0
+    service_share: float = 0.0
     faded: Best | None = None
 
     @property
@@ -59,8 +65,26 @@ class Terms:
 
     @property
     def jobs_meanwhile(self) -> int:
-        """Generations that the old process makes during a swap."""
-        return math.ceil(self.swap_seconds / self.job_seconds) if self.job_seconds > 0 else 1
+        """Generations that the old process makes during a swap: as many as last so long, or as fit.
+
+        Where fewer fit, it waits for the rest of the swap.
+        """
+        wanted = math.ceil(self.swap_seconds / self.between_jobs) if self.job_seconds > 0 else 1
+        if self.growth <= 0:
+            return wanted
+        # One byte, so that a swap is due above the level of a fresh process, and not at it.
+        room = self.refuse - self.fresh_peak - max(self.growth, self.jump) - self.rest - 1
+        return max(1, min(wanted, room // self.growth))
+
+    @property
+    def between_jobs(self) -> float:
+        """Seconds from one job to the next, as work comes."""
+        return self.job_seconds + self.idle_seconds
+
+    @property
+    def swap_cost(self) -> float:
+        """Seconds that a swap takes from the device: its own, and those in which the old process waits."""
+        return max(self.device_seconds, self.swap_seconds - self.jobs_meanwhile * self.between_jobs)
 
     @property
     def threshold(self) -> int:
@@ -106,7 +130,7 @@ class Terms:
         replaced = (self.refuse - self.rest) / self.growth + 0.5
         if swapped <= 0 or replaced <= 0:
             return False
-        more = self.device_seconds / swapped - self.start_seconds / replaced
+        more = self.swap_cost / swapped - self.start_seconds / replaced
         return more <= IN_SERVICE * self.job_seconds
 
     def by_name(self) -> Mapping[str, int]:
@@ -138,7 +162,7 @@ def no_room(terms: Terms, used: int) -> str | None:
 def not_worth_it(terms: Terms, used: int) -> str | None:
     """Why no swap should begin at ``used`` bytes for the sake of memory; None where one should."""
     if terms.freed < FREED_LEAST:
-        return f"the end of the last model process gave back {terms.freed:.0%} of what had been added"
+        return f"the end of a model process gives back {terms.freed:.0%} of what has been added"
     if terms.faded is not None and not terms.swap_pays:
         return f"assets get smaller as memory fills: replacements at {_mib(terms.due)} leave more of them"
     if not terms.swap_pays:
@@ -171,20 +195,34 @@ class Measures:
     device_need: int | None = None
     start_seconds: float | None = None
     canary_seconds: float | None = None
-    device_seconds: float = math.inf
-    """Warm-up and canary, at their quickest, without the time that they wait for their turns."""
+    warm_up_held: float = math.inf
+    canary_held: float = math.inf
+    """Seconds for which they held the device, at their quickest, without waiting for their turns."""
     quickest_start: float = math.inf
     swaps: deque[float] = field(default_factory=lambda: deque(maxlen=SWAPS_KEPT))
     growths: deque[int] = field(default_factory=lambda: deque(maxlen=GROWTHS_KEPT))
+    gaps: deque[float] = field(default_factory=lambda: deque(maxlen=GAPS_KEPT))
     freed: float = 1.0
     fading: Fading = field(default_factory=Fading)
     _last: int | None = None
+    _service_rest: int | None = None
+    _service_added: int | None = None
 
     def started(self, peak: int, seconds: float) -> None:
         """A process has become ready; the largest peak and the latest time count."""
         self.fresh_peak = max(peak, self.fresh_peak or 0)
         self.start_seconds = seconds
         self.quickest_start = min(self.quickest_start, seconds)
+
+    def held(self, *, warm_up: float = math.inf, canary: float = math.inf) -> None:
+        """For how long the device was held; every start and every canary tells, not swaps alone."""
+        self.warm_up_held = min(self.warm_up_held, warm_up)
+        self.canary_held = min(self.canary_held, canary)
+
+    @property
+    def device_seconds(self) -> float:
+        """The part of a start that needs the device; without a canary yet, that of its warm-up."""
+        return self.warm_up_held + (0.0 if math.isinf(self.canary_held) else self.canary_held)
 
     def swapped(self, seconds: float, device_seconds: float, waited_seconds: float) -> None:
         """A swap is over. What counts is how long one in a hurry takes: its turns alternate with jobs."""
@@ -197,22 +235,51 @@ class Measures:
         more = math.ceil(terms.device_seconds / (GENTLE_SHARE * terms.job_seconds))
         return used + terms.fresh_peak + terms.growth * (terms.jobs_meanwhile + more) <= terms.refuse
 
-    def at_rest(self, used: int) -> None:
+    def at_rest(self, used: int, service: int | None = None) -> None:
         """One fresh process at rest: the reading that later ones are compared with.
 
-        How fast it will grow is first taken from the lives before it.
+        How fast it will grow is first taken from the lives before it. ``service`` is what the service's own
+        process holds of ``used``, where that is known.
         """
         if self.rest is not None and self._last is not None:
             added = self._last - self.rest
             if added > TELLING_GROWTHS * self.growth > 0:
                 self.freed = (self._last - used) / added
         self.rest, self._last = used, None
+        self._service_rest, self._service_added = service, None
 
-    def after_job(self, used: int) -> None:
+    def after_job(self, used: int, service: int | None = None) -> None:
         """The container's level between two jobs; the first one fills caches and tells no growth."""
         if self._last is not None:
             self.growths.append(used - self._last)
         self._last = used
+        if service is not None and self._service_rest is not None:
+            self._service_added = service - self._service_rest
+
+    @property
+    def service_share(self) -> float:
+        """Share of what was added that the service's own process holds; 0 where that is not known."""
+        if self.rest is None or self._last is None or self._service_added is None:
+            return 0.0
+        added = self._last - self.rest
+        return max(0.0, self._service_added / added) if added > TELLING_GROWTHS * self.growth > 0 else 0.0
+
+    @property
+    def freeable(self) -> float:
+        """Share of what was added that the model process's end will give back.
+
+        Known from the last life's end, and sooner where it is the service's own process that has grown.
+        """
+        return min(self.freed, 1.0 - self.service_share)
+
+    def had_no_work(self, seconds: float) -> None:
+        """Between two jobs of a life, while it could have taken one."""
+        self.gaps.append(seconds)
+
+    @property
+    def idle_seconds(self) -> float:
+        """Between two jobs, because there was no work."""
+        return statistics.fmean(self.gaps) if self.gaps else 0.0
 
     def made(self, gaussians: int, used: int, refuse: int) -> None:
         """A job's asset and the container's level with it; the guard refuses from ``refuse`` bytes on."""
@@ -229,8 +296,9 @@ class Measures:
             job_way=terms.growth / whole,
             beside_way=terms.fresh_peak / whole,
             jobs_meanwhile=terms.jobs_meanwhile,
-            swap_seconds=terms.device_seconds,
+            swap_seconds=terms.swap_cost,
             replace_seconds=terms.start_seconds,
+            idle_seconds=terms.idle_seconds,
         )
         return best(shares, costs)
 
@@ -273,7 +341,9 @@ class Measures:
             self.quickest_start,
             min(self.device_seconds, self.quickest_start),
             max(0, *self.growths) if self.growths else 0,
-            self.freed,
+            self.freeable,
+            self.idle_seconds,
+            self.service_share,
         )
         return replace(found, faded=self._faded(found))
 

@@ -96,7 +96,7 @@ def swap(keeper: Keeper, act: Act) -> None:
             keeper.run.end(old, until=max(deadline, time.monotonic() + 1.0))
         keeper.tell_life(fresh)
         keeper.judge(fresh, proves=False)
-        keeper.measured(fresh)
+        keeper.meter.measured(fresh)
         keeper.metrics.device_seconds.observe(fresh.device_seconds)
         keeper.meter.measures.swapped(
             time.monotonic() - phases.began, fresh.device_seconds, fresh.waited_seconds
