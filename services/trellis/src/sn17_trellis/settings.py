@@ -103,7 +103,9 @@ class WorkerSettings(ServiceSettings):
     self_recycle_after_seconds: float = Field(
         600, gt=0, description="refusing so long, alone, ends the process"
     )
-    self_recycle_interval_seconds: float = Field(900, ge=0, description="at most one of those per interval")
+    self_recycle_interval_seconds: float = Field(
+        900, ge=0, description="one of those per interval, more if the service's own leak was cured by the last"
+    )
     canary_every: int = Field(
         50,
         ge=0,
