@@ -100,7 +100,7 @@ class SelfRecycle:
     """When a worker that refuses, alone with it for long, ends itself; the last time is kept on disk.
 
     The interval stands between two ends of which the first one changed nothing: it keeps a worker that no
-    new container cures from ending again and again. One that has made assets since was cured, and ends as
+    new container helps from ending again and again. One that has made assets since was helped, and ends as
     soon as memory is full again.
     """
 

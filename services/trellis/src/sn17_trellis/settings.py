@@ -104,7 +104,7 @@ class WorkerSettings(ServiceSettings):
         600, gt=0, description="refusing so long, alone, ends the process"
     )
     self_recycle_interval_seconds: float = Field(
-        900, ge=0, description="one of those per interval, more if the service's own leak was cured by the last"
+        900, ge=0, description="one per interval; more if the last one cured a leak of the service"
     )
     canary_every: int = Field(
         50,
