@@ -34,8 +34,8 @@ test-node-v2: sync tools ## A whole node in a kernel with cgroup v2: worker and 
 	@SN17_REQUIRE_CLUSTER=1 .venv/bin/python -m pytest -m "node and slow" dev/uml
 
 e2e: sync tools ## Everything on a real cluster: install, four arms of a leak, recycles, uninstall; 20 faults, a short soak (needs root and Go)
-	@SN17_REQUIRE_CLUSTER=1 .venv/bin/python -m pytest -o "norecursedirs=.*" tests/e2e --durations=0
-	@SN17_REQUIRE_CLUSTER=1 SN17_SOAK_SECONDS=240 .venv/bin/python -m pytest -n 3 tests/chaos/fast/test_chaos_plane.py tests/stack/test_soak.py --durations=0
+	@SN17_REQUIRE_CLUSTER=1 SN17_SOAK_SECONDS=240 .venv/bin/python -m pytest -o "norecursedirs=.*" -n 3 --dist loadgroup \
+		tests/e2e tests/chaos/fast/test_chaos_plane.py tests/stack/test_soak.py --durations=0
 
 HOURS ?= 1.2
 MINUTES ?= 10

@@ -19,6 +19,14 @@ from sn17_cluster.requirements import REPOSITORY
 from sn17_cluster.stack import Recorder, Stack
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What shares the cluster runs in one process; what needs none of it may run beside (--dist loadgroup)."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.parent == here and item.path.name != "test_cgroup_v2.py":
+            item.add_marker(pytest.mark.xdist_group("cluster"))
+
+
 @pytest.fixture(scope="session")
 def output() -> Path:
     """Where records of the run stay: watches, Events, logs of failures."""

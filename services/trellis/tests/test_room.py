@@ -16,7 +16,7 @@ from sn17_trellis.admission import Admission
 from sn17_trellis.jobs import Jobs
 from sn17_trellis.model_process.life import Life
 from sn17_trellis.model_process.lives import OneLife
-from sn17_trellis.model_process.meter import Meter
+from sn17_trellis.model_process.meter import DEVICE_CONTEXT, Meter
 from sn17_trellis.model_process.room import Measures, Terms, job_must_wait, no_room, not_worth_it
 from sn17_trellis.swap_policy import SwapPolicy
 
@@ -231,6 +231,19 @@ def test_the_meter_tells_what_its_own_process_holds() -> None:
         meter.after_job(None, 3.0, alone=True)
     assert meter.measures.freeable == 0.0
     assert meter.measures.idle_seconds == 3.0
+
+
+def test_a_process_needs_more_of_a_device_than_its_tensors() -> None:
+    meter = Meter(read_memory=lambda: None, job_seconds=lambda: 20.0, refuse_ratio=0.88)
+    life = SimpleNamespace(
+        handle=SimpleNamespace(pid=os.getpid()), sample=lambda _: None, peak=1, began=0.0,
+        gpu_memory={"reserved": 6 * GIB},
+    )  # fmt: skip
+    meter.started(cast(Life, life))
+    assert meter.measures.device_need == 6 * GIB + DEVICE_CONTEXT
+    life.gpu_memory = {}
+    meter.started(cast(Life, life))
+    assert meter.measures.device_need == 6 * GIB + DEVICE_CONTEXT, "no reading changes nothing"
 
 
 def test_a_job_waits_while_memory_is_short_beside_a_fresh_process() -> None:
