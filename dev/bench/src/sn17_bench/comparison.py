@@ -1,7 +1,8 @@
 """The same leak under several ways to live with it, on one real cluster.
 
     python -m sn17_bench.comparison [--minutes N] [--leaks MIB ...] [--load-seconds S] [--validators N]
-                                    [--at-once N] [--archives FILE ...] [--json FILE] [--png FILE]
+                                    [--at-once N] [--arms NAME ...] [--archives FILE ...] [--json FILE]
+                                    [--png FILE]
     python -m sn17_bench.comparison --from FILE --png FILE
 
 At each of the points every arm has two workers of 1Gi that lose so many MiB at every generation; a model
@@ -96,6 +97,7 @@ def main() -> None:
     parser.add_argument("--validators", type=int, default=12, help="how much work there is")
     parser.add_argument("--threshold", type=float, default=0.85, help="at which the rivals restart")
     parser.add_argument("--at-once", type=int, default=3)
+    parser.add_argument("--arms", nargs="+", metavar="NAME", help="these only, side by side under one load")
     parser.add_argument("--archives", type=Path, nargs="*", default=[])
     parser.add_argument("--json", type=Path)
     parser.add_argument("--png", type=Path)
@@ -115,6 +117,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     from sn17_chaos.cluster_bed import bed
     from sn17_chaos.cluster_compare import Scene, compare
 
+    arms = [arm for arm in ARMS if not options.arms or arm.name in options.arms]
+    if options.arms and len(arms) != len(options.arms):
+        raise SystemExit(f"--arms takes {', '.join(repr(arm.name) for arm in ARMS)}")
     found: dict[str, Any] = {
         **stamp(),
         "points": [],
@@ -129,8 +134,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                 "load_average": [],
             }
             found["points"].append(point)
-            for first in range(0, len(ARMS), options.at_once):
-                group = ARMS[first : first + options.at_once]
+            for first in range(0, len(arms), options.at_once):
+                group = arms[first : first + options.at_once]
                 results = compare(on, options.minutes, lambda text: print(text, flush=True), scene, group)
                 point["arms"] += [asdict(each) for each in results]
                 point["load_average"].append(os.getloadavg()[0])
