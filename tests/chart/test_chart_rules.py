@@ -28,6 +28,8 @@ GATEWAY = f'{HERE},job="gateway",pod="sn17-gateway-a",instance="g"'
 FIXER = f'{HERE},job="fixer",pod="sn17-fixer-a",instance="f"'
 STRANGER = 'namespace="other",pod="x",instance="x"'
 """Of another project in the same Prometheus: its jobs may have names of ours, but no label `release`."""
+NEIGHBOURS = ('namespace="mining",release="second"', 'namespace="mining2",release="sn17"')
+"""Other releases in the same Prometheus."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,15 @@ CASES = (
         },
         why="one bad validator is seen behind a good one",
     ),
+    Case("SN17SuccessLow", True, tasks("rejected", "0+0.3x300"), why="nothing was ever accepted"),
+    Case("SN17SuccessLow", False, tasks("accepted", "0+0.3x300"), why="nothing has ever failed"),
     Case("SN17SuccessLow", False, clients_tasks("given_up", "0+1x300"), why="clients are no validators"),
+    Case(
+        "SN17YieldLow",
+        True,
+        counter("sn17_tasks_pulled_total", PULLED, 0.4),
+        why="nothing was ever accepted",
+    ),
     Case(
         "SN17YieldLow",
         True,
@@ -304,7 +314,22 @@ CASES = (
         )
         for fires, work in ((False, 0), (True, 2))
     ),
+    Case(
+        "SN17NoWorkerReady",
+        False,
+        up(f'{STRANGER},job="operator"', "1x300"),
+        why="another project's operator has no workers",
+    ),
     Case("SN17OperatorDown", True, up(OPERATOR, "0x300")),
+    *(
+        Case(
+            "SN17OperatorDown",
+            True,
+            up(OPERATOR.replace(HERE, neighbour), "1x300"),
+            why="the operator of another release is not ours",
+        )
+        for neighbour in NEIGHBOURS
+    ),
     Case("SN17OperatorDown", True, up(MINER, "1x300"), why="its target is gone altogether"),
     Case("SN17OperatorDown", False, up(OPERATOR, "1x300")),
     Case(
@@ -349,6 +374,14 @@ CASES = (
         "SN17RemediationFailed",
         False,
         counter("sn17_actions_total", f'{OPERATOR},action="Exit",reason="MemoryHigh",outcome="ok"', 0.2),
+    ),
+    Case(
+        "SN17RemediationFailed",
+        False,
+        counter(
+            "sn17_actions_total", f'{OPERATOR},action="Exit",reason="MemoryHigh",outcome="conflict"', 0.2
+        ),
+        why="the next tick plans it again",
     ),
     Case("SN17ReplacementPending", True, gauge("sn17_workers", f'{OPERATOR},state="Recycling"', 1)),
     Case("SN17ReplacementPending", False, gauge("sn17_workers", f'{OPERATOR},state="Recycling"', 0)),
@@ -447,7 +480,32 @@ CASES = (
         },
         why="the last quarter of an hour is well again",
     ),
+    Case("SN17SuccessBurnFast", True, tasks("rejected", "0+0.3x300"), why="nothing was ever accepted"),
+    Case("SN17SuccessBurnFast", False, tasks("accepted", "0+0.3x300"), why="nothing has ever failed"),
     Case("SN17SuccessBurnFast", False, tasks("rejected", "0+0.1x300"), why="twelve tasks prove nothing"),
+    Case(
+        "SN17SuccessBurnFast",
+        False,
+        {**tasks("accepted", "0+0.3x300"), **clients_tasks("given_up", "0+9x300")},
+        why="clients are no validators",
+    ),
+    Case(
+        "SN17SuccessBurnFast",
+        True,
+        {
+            **tasks("accepted", "0+0.02x300"),
+            **tasks("rejected", "0+0.3x300"),
+            **clients_tasks("accepted", "0+9x300"),
+        },
+        why="a gateway's tasks do not hide it",
+    ),
+    Case(
+        "SN17SuccessBurnSlow",
+        False,
+        {**tasks("accepted", "0+0.2x1500"), **clients_tasks("given_up", "0+9x1500")},
+        minutes=1480,
+        why="clients are no validators",
+    ),
     Case(
         "SN17SuccessBurnSlow",
         True,
@@ -501,6 +559,25 @@ def unit(case: Case) -> Mapping[str, Any]:
     }
 
 
+def unit_of_others() -> Mapping[str, Any]:
+    """Every firing case at once, as series of other releases; a missing operator is this one's own affair."""
+    cases = [case for case in CASES if case.fires and case.alert != "SN17OperatorDown"]
+    series = [
+        {"series": name.replace(HERE, f'namespace="{namespace}",release="{release}"'), "values": values}
+        for number, case in enumerate(cases)
+        for namespace, release in (("mining", f"second-{number}"), (f"mining-{number}", "sn17"))
+        for name, values in case.series.items()
+    ]
+    expr = 'count by (alertname) (ALERTS{alertname!="SN17OperatorDown",alertstate="firing"})'
+    times = sorted({case.minutes for case in cases})
+    return {
+        "name": "other releases have rules of their own",
+        "interval": "1m",
+        "input_series": series,
+        "promql_expr_test": [{"expr": expr, "eval_time": f"{each}m", "exp_samples": []} for each in times],
+    }
+
+
 def rules_as_rendered(chart: Any) -> str:
     release = chart.render("--set", "monitoring.rules.burnRate.enabled=true")
     text: str = release.one("ConfigMap", "sn17-prometheus")["data"]["rules.yml"]
@@ -514,6 +591,14 @@ def test_rules_fire_and_stay_silent(chart: Any, promtool: str, tmp_path: Path) -
     body = {"rule_files": ["rules.yml"], "evaluation_interval": "1m", "tests": [unit(c) for c in CASES]}
     (tmp_path / "tests.yml").write_text(json.dumps(body))
     chart.run("promtool", "check", "rules", "--lint=all", str(tmp_path / "rules.yml"))
+    chart.run("promtool", "test", "rules", str(tmp_path / "tests.yml"))
+
+
+@pytest.mark.cluster
+def test_rules_judge_their_own_release_only(chart: Any, promtool: str, tmp_path: Path) -> None:
+    (tmp_path / "rules.yml").write_text(rules_as_rendered(chart))
+    body = {"rule_files": ["rules.yml"], "evaluation_interval": "1m", "tests": [unit_of_others()]}
+    (tmp_path / "tests.yml").write_text(json.dumps(body))
     chart.run("promtool", "test", "rules", str(tmp_path / "tests.yml"))
 
 
@@ -536,6 +621,29 @@ def test_the_rendered_annotations_read_well(chart: Any, promtool: str, tmp_path:
     }
     (tmp_path / "tests.yml").write_text(json.dumps({"rule_files": ["rules.yml"], "tests": [body]}))
     chart.run("promtool", "test", "rules", str(tmp_path / "tests.yml"))
+
+
+@pytest.mark.cluster
+def test_a_missing_operator_is_named_by_its_release(chart: Any, promtool: str, tmp_path: Path) -> None:
+    """Without any series of it, so that Alertmanager can route the alert."""
+    (tmp_path / "rules.yml").write_text(rules_as_rendered(chart))
+    (rule,) = (each for each in alerts() if each["alert"] == "SN17OperatorDown")
+    alert = {
+        "exp_labels": {"severity": "warning", "namespace": "mining", "release": "sn17"},
+        "exp_annotations": {**rule["annotations"], "runbook": "docs/runbooks/SN17OperatorDown.md"},
+    }
+    expected = {"eval_time": "20m", "alertname": "SN17OperatorDown", "exp_alerts": [alert]}
+    body = {"interval": "1m", "input_series": [], "alert_rule_test": [expected]}
+    (tmp_path / "tests.yml").write_text(json.dumps({"rule_files": ["rules.yml"], "tests": [body]}))
+    chart.run("promtool", "test", "rules", str(tmp_path / "tests.yml"))
+
+
+@pytest.mark.cluster
+def test_a_release_without_an_operator_does_not_miss_it(chart: Any) -> None:
+    release = chart.render("--set", "operator.enabled=false")
+    text = release.one("ConfigMap", "sn17-prometheus")["data"]["rules.yml"]
+    assert "SN17OperatorDown" not in text
+    assert "SN17YieldLow" in text
 
 
 @pytest.mark.cluster
@@ -582,6 +690,9 @@ def test_alerts_are_complete_and_scoped() -> None:
     for rule in alerts():
         assert rule["labels"]["severity"] in {"warning", "critical"}, rule["alert"]
         assert set(rule["annotations"]) == {"summary", "description"}, rule["alert"]
+        selectors = re.findall(r"\b(?:sn17_\w+|up|process_\w+)\b(.{0,6})", rule["expr"])
+        assert selectors, rule["alert"]
+        assert all(each.startswith("{@own@") for each in selectors), rule["alert"]
 
 
 def exported(name: str) -> bool:

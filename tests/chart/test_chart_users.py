@@ -150,6 +150,9 @@ def test_a_runbook_is_a_link_or_none(chart: Any) -> None:
     base = "https://example.com/docs/runbooks"
     for alert, rule in alerts(chart.render("--set", f"monitoring.rules.runbookBaseUrl={base}/")).items():
         assert rule["annotations"]["runbook_url"] == f"{base}/{alert}.md"
+    site = ("--set", f"monitoring.rules.runbookBaseUrl={base},monitoring.rules.runbookSuffix=/")
+    for alert, rule in alerts(chart.render(*site)).items():
+        assert rule["annotations"]["runbook_url"] == f"{base}/{alert}/", alert
     with pytest.raises(ChartError, match="runbookBaseUrl"):
         chart.render("--set", "monitoring.rules.runbookBaseUrl=docs/runbooks")
 
@@ -195,7 +198,7 @@ THRESHOLDS = {
     "monitoring.rules.thresholds.gaussiansMean": (212345, ("< 212345",), "250000"),
     "monitoring.rules.thresholds.unrepairableRatio": (0.33, ("> 0.33",), "> 0.2\n"),
     "monitoring.rules.thresholds.clockSkewSeconds": (3.5, ("> 3.5",), "[15m])) > 2"),
-    "monitoring.rules.thresholds.gatewayWaitSeconds": (77, ("_seconds) > 77\n",), "_seconds) > 180\n"),
+    "monitoring.rules.thresholds.gatewayWaitSeconds": (77, ('release="sn17"}) > 77\n',), "}) > 180\n"),
 }
 
 

@@ -41,21 +41,30 @@ burn_{{ $name }}_rate: {{ get $burn $name }}
 {{- $text -}}
 {{- end -}}
 
+{{- /* The matchers of this release's own series, as prometheus/_config.tpl and monitors.yaml label them. */ -}}
+{{- define "sn17.ownSeries" -}}
+namespace="{{ .Release.Namespace }}",release="{{ .Release.Name }}"
+{{- end -}}
+
 {{- /* rules/sn17.yaml without the alerts left out, with thresholds filled in and the runbook on each. */ -}}
 {{- define "sn17.rules" -}}
 {{- $disabled := .Values.monitoring.rules.disabled -}}
+{{- /* It fires where an operator is missing, so not where none is wanted. */ -}}
+{{- if not .Values.operator.enabled }}{{ $disabled = append $disabled "SN17OperatorDown" }}{{ end -}}
 {{- $base := trimSuffix "/" .Values.monitoring.rules.runbookBaseUrl -}}
+{{- $suffix := .Values.monitoring.rules.runbookSuffix -}}
 {{- $groups := list -}}
 {{- $files := list "rules/sn17.yaml" -}}
 {{- if .Values.monitoring.rules.burnRate.enabled }}{{ $files = append $files "rules/burn-rate.yaml" }}{{ end -}}
 {{- range $file := $files -}}
-{{- range $group := (include "sn17.withThresholds" (dict "root" $ "text" ($.Files.Get $file)) | fromYaml).groups -}}
+{{- $text := $.Files.Get $file | replace "@own@" (include "sn17.ownSeries" $) -}}
+{{- range $group := (include "sn17.withThresholds" (dict "root" $ "text" $text) | fromYaml).groups -}}
 {{- $rules := list -}}
 {{- range $rule := $group.rules -}}
 {{- if not (has (default "" $rule.alert) $disabled) -}}
 {{- if $rule.alert -}}
 {{- $_ := set $rule.annotations "runbook" (printf "docs/runbooks/%s.md" $rule.alert) -}}
-{{- with $base }}{{ $_ := set $rule.annotations "runbook_url" (printf "%s/%s.md" . $rule.alert) }}{{ end -}}
+{{- with $base }}{{ $_ := set $rule.annotations "runbook_url" (printf "%s/%s%s" . $rule.alert $suffix) }}{{ end -}}
 {{- end -}}
 {{- $rules = append $rules $rule -}}
 {{- end -}}
