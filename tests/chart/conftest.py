@@ -69,6 +69,7 @@ TOGGLES: dict[str, tuple[str, ...]] = {
     ),
     "registry": ("--set", "image.registry=registry.example/sn17,image.pullSecrets={pull}"),
     "digests": ("--set", f"trellis.image.digest=sha256:{'a' * 64},prometheus.image.digest=sha256:{'b' * 64}"),
+    "aggregated": ("--set", "operator.rbac.aggregate=true"),
     "crd-upgrade": ("--set", "crds.upgrade.enabled=true"),
     "no-dashboards": ("--set", "monitoring.dashboards.enabled=false,grafana.enabled=false"),
     "peers": (

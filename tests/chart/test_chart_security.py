@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
+from sn17.doctor.release.access import Right, needed_by_operator
 
 pytestmark = pytest.mark.cluster
 
@@ -50,13 +51,45 @@ def test_rights_end_at_the_namespace_and_touch_no_secret(
 ) -> None:
     release = rendered(variant)
     cluster_wide = {o["metadata"]["name"] for o in release.of("ClusterRole", "ClusterRoleBinding")}
-    assert cluster_wide == ({"mining-sn17-crd-upgrade"} if variant == "crd-upgrade" else set())
+    expected = {
+        "crd-upgrade": {"mining-sn17-crd-upgrade"},
+        "aggregated": {f"mining-sn17-sn17miners-{role}" for role in ("view", "edit")},
+    }
+    assert cluster_wide == expected.get(variant, set())
     for role in release.of("Role", "ClusterRole"):
         for rule in role["rules"]:
             assert "*" not in rule["verbs"] + rule["resources"] + rule["apiGroups"], role["metadata"]["name"]
             assert not {"secrets", "pods/exec", "nodes"} & set(rule["resources"])
             assert "deployments/scale" not in rule["resources"] or "autoscaling" in variant
             assert not {"delete", "deletecollection", "escalate", "bind", "impersonate"} & set(rule["verbs"])
+
+
+def test_view_and_edit_may_see_and_steer_the_resource_where_that_is_wanted(
+    rendered: Callable[[str], Any],
+) -> None:
+    release = rendered("aggregated")
+    assert not release.of("ClusterRoleBinding")
+    rights = {role: release.one("ClusterRole", f"mining-sn17-sn17miners-{role}") for role in ("view", "edit")}
+    for role, found in rights.items():
+        labels = {k: v for k, v in found["metadata"]["labels"].items() if "aggregate" in k}
+        assert labels == {f"rbac.authorization.k8s.io/aggregate-to-{role}": "true"}
+    (view,), (edit,) = rights["view"]["rules"], rights["edit"]["rules"]
+    assert (view["resources"], view["verbs"]) == (["sn17miners"], ["get", "list", "watch"])
+    assert edit["verbs"] == ["patch", "update"]
+
+
+def test_doctor_asks_for_just_what_the_role_gives(rendered: Callable[[str], Any]) -> None:
+    """What an option adds (autoscaling, NVSentinel) is not asked for."""
+    role = rendered("default").one("Role", "sn17-operator")
+    given = [
+        Right(verb, resource, group, name)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+        for name in rule.get("resourceNames", [""])
+    ]
+    assert sorted(given) == sorted(needed_by_operator("sn17-operator"))
 
 
 def test_the_hotkey_is_in_the_miner_alone(rendered: Callable[[str], Any], variant: str) -> None:

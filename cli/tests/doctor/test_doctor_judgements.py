@@ -20,6 +20,7 @@ from sn17.doctor.release.access import (
     Rights,
     judge_definition,
     judge_rights,
+    needed_by_people,
 )
 from sn17.doctor.release.images import Answer, Image, judge_images
 from sn17.doctor.release.objects import ReleaseObjects, models_missing, unscheduled
@@ -59,6 +60,15 @@ def test_rights_that_lack_are_granted_by_verb_and_nothing_more() -> None:
     roles = re.findall(r"create role (\S+) -n mining --verb=(\S+) --resource=(\S+)", found.command)
     assert [role[1:] for role in roles] == [("get", "pods/proxy"), ("list", "pods"), ("patch", "x.a.io")]
     assert found.command.count("--user=me") == 3
+
+
+def test_a_release_needs_its_admin_tokens_secret_and_no_other() -> None:
+    assert not [right for right in needed_by_people(None) if right.resource == "secrets"]
+    (secret,) = [right for right in needed_by_people("token") if right.resource == "secrets"]
+    found = judge_rights(replace(RIGHTS, lacks=(secret, Right("get", "pods"))))
+    assert "may not get secrets token, get pods" in found.said
+    roles = re.findall(r"--verb=(\S+) --resource=(\S+)(?: --resource-name=(\S+))?", found.command)
+    assert sorted(roles) == [("get", "pods", ""), ("get", "secrets", "token")]
 
 
 def test_an_operator_whose_rights_nobody_tells_is_unknown() -> None:

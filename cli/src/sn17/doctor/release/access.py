@@ -15,14 +15,15 @@ from sn17.doctor.model import Finding, failed, ok, unknown
 
 @dataclass(frozen=True, slots=True, order=True)
 class Right:
-    """``resource`` may name a subresource, as in ``pods/proxy``."""
+    """``resource`` may name a subresource, as in ``pods/proxy``; ``name``: of one object, empty for all."""
 
     verb: str
     resource: str
     group: str = ""
+    name: str = ""
 
     def __str__(self) -> str:
-        return f"{self.verb} {self.resource}"
+        return f"{self.verb} {self.resource} {self.name}".rstrip()
 
     @property
     def qualified(self) -> str:
@@ -40,17 +41,36 @@ NEEDED_BY_PEOPLE: Final = (
     Right("list", PLURAL, GROUP),
     Right("patch", PLURAL, GROUP),
 )
-"""What status, cordon, recycle, pause, explain, accept and watch do."""
+"""What status, cordon, recycle, pause, explain, accept and watch do, whatever the release."""
 
 NEEDED_BY_OPERATOR: Final = (
     *(Right(verb, PLURAL, GROUP) for verb in ("get", "list", "watch")),
-    Right("patch", f"{PLURAL}/status", GROUP),
+    *(Right(verb, f"{PLURAL}/status", GROUP) for verb in ("get", "patch")),
     *(Right(verb, "pods") for verb in ("get", "list", "watch", "patch")),
     Right("create", "pods/eviction"),
-    Right("create", "events"),
+    *(Right(verb, "events") for verb in ("list", "create")),
     Right("get", "deployments", "apps"),
     Right("create", "leases", "coordination.k8s.io"),
 )
+"""What the chart's Role gives it, but for its own Lease and what an option adds."""
+
+
+def needed_by_people(admin_secret: str | None) -> tuple[Right, ...]:
+    """``admin_secret``: the Secret that accept, watch and tasks read of a release, None without one."""
+    if admin_secret is None:
+        return NEEDED_BY_PEOPLE
+    return (
+        *NEEDED_BY_PEOPLE,
+        Right("list", "statefulsets", "apps"),
+        Right("list", "configmaps"),
+        Right("get", "secrets", name=admin_secret),
+    )
+
+
+def needed_by_operator(lease: str) -> tuple[Right, ...]:
+    """``lease``: the one that it holds; it may see and renew no other."""
+    held = (Right(verb, "leases", "coordination.k8s.io", lease) for verb in ("get", "update"))
+    return (*NEEDED_BY_OPERATOR, *held)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +129,18 @@ def _listed(rights: Sequence[Right]) -> str:
 def _grant(name: str, rights: Iterable[Right], subject: str, namespace: str) -> str:
     """A role for each set of resources that lack the same verbs, so that nothing more is given."""
     in_namespace = f"-n {shlex.quote(namespace)}"
-    verbs: dict[str, list[str]] = {}
+    verbs: dict[tuple[str, str], list[str]] = {}
     for right in rights:
-        verbs.setdefault(right.qualified, []).append(right.verb)
-    by_verbs = sorted((",".join(sorted(found)), resource) for resource, found in verbs.items())
+        verbs.setdefault((right.name, right.qualified), []).append(right.verb)
+    by_verbs = sorted((",".join(sorted(found)), *target) for target, found in verbs.items())
     commands: list[str] = []
-    for number, (found, group) in enumerate(groupby(by_verbs, key=lambda item: item[0]), 1):
+    for number, ((found, only), group) in enumerate(groupby(by_verbs, key=lambda item: item[:2]), 1):
         role = f"{name}-{number}"
-        resources = ",".join(resource for _, resource in group)
-        commands.append(f"kubectl create role {role} {in_namespace} --verb={found} --resource={resources}")
+        resources = ",".join(resource for *_, resource in group)
+        one = f" --resource-name={shlex.quote(only)}" if only else ""
+        commands.append(
+            f"kubectl create role {role} {in_namespace} --verb={found} --resource={resources}{one}"
+        )
         commands.append(f"kubectl create rolebinding {role} {in_namespace} --role={role} {subject}")
     return " && ".join(commands)
 

@@ -21,11 +21,11 @@ from sn17_protocol.wallet import WalletError, load_hotkey
 
 from sn17.doctor.model import ProbeError
 from sn17.doctor.release.access import (
-    NEEDED_BY_OPERATOR,
-    NEEDED_BY_PEOPLE,
     Definition,
     Right,
     Rights,
+    needed_by_operator,
+    needed_by_people,
 )
 from sn17.doctor.release.images import Image
 from sn17.doctor.release.objects import (
@@ -83,16 +83,18 @@ class KubeCluster:
         async def work(api: KubeApi) -> Rights:
             version = await api.request("GET", "/version")
             user = await self._user(api)
-            lacks = await self._lacks(api, NEEDED_BY_PEOPLE, None)
-            operator, missing = None, tuple[Right, ...]()
-            if release is not None:
-                template = (await self._objects(api, release)).template("operator")
-                if template is not None:
-                    operator = f"system:serviceaccount:{self._namespace}:{template['serviceAccountName']}"
-            told: tuple[Right, ...] | None = missing
-            if operator is not None:
+            objects = await self._objects(api, release) if release is not None else None
+            wanted = needed_by_people(objects.secret("miner", "admin-token") if objects else None)
+            lacks = await self._lacks(api, wanted, None)
+            template = objects.template("operator") if objects else None
+            operator = None
+            told: tuple[Right, ...] | None = ()
+            if objects and template is not None:
+                account = str(template["serviceAccountName"])
+                operator = f"system:serviceaccount:{self._namespace}:{account}"
+                lease = objects.environment("operator").get("SN17_LEASE__NAME", account)
                 try:
-                    told = await self._lacks(api, NEEDED_BY_OPERATOR, operator)
+                    told = await self._lacks(api, needed_by_operator(lease), operator)
                 except ApiError as error:
                     if error.status != 403:
                         raise
@@ -247,7 +249,8 @@ class KubeCluster:
                 "group": right.group,
                 "resource": name,
             }
-            spec: dict[str, Any] = {"resourceAttributes": wanted | ({"subresource": sub} if sub else {})}
+            wanted |= {key: text for key, text in (("subresource", sub), ("name", right.name)) if text}
+            spec: dict[str, Any] = {"resourceAttributes": wanted}
             if user is not None:
                 spec |= {"user": user, "groups": _groups(user)}
             body = {

@@ -42,6 +42,13 @@ class ReleaseObjects:
         env = spec["containers"][0].get("env") or () if spec else ()
         return {entry["name"]: entry["value"] for entry in env if "value" in entry}
 
+    def secret(self, component: str, volume: str) -> str | None:
+        """Name of the Secret behind a volume of a component."""
+        for each in (self.template(component) or {}).get("volumes") or ():
+            if each["name"] == volume and "secret" in each:
+                return str(each["secret"]["secretName"])
+        return None
+
     def workers(self) -> list[Manifest]:
         """Pods of the workers that are not on their way out."""
         return [
