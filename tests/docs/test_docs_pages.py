@@ -33,6 +33,24 @@ def test_a_runbook_names_the_severity_of_its_alert() -> None:
         assert f"(severity: {severity})" in text, alert
 
 
+def test_the_journals_commands_name_the_namespace_and_their_pod_takes_what_a_cluster_asks_for() -> None:
+    text = (ROOT / "docs/chart.md").read_text()
+    section = text.partition("## The journal: back up and restore")[2].partition("\n## ")[0]
+    blocks = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        assert block.startswith("namespace=mining\n")
+        for command in re.findall(r"kubectl \w+ (.*)", block):
+            assert command.startswith('-n "$namespace" '), command
+    (manifest,) = re.findall(r"<<END\n(.*?)\nEND", blocks[1], re.DOTALL)
+    spec = yaml.safe_load(manifest.replace("${pull:-[]}", '[{"name":"mine"}]'))["spec"]
+    assert spec["imagePullSecrets"] == [{"name": "mine"}]
+    assert spec["automountServiceAccountToken"] is False
+    (container,) = spec["containers"]
+    assert container["resources"]["requests"].keys() == {"cpu", "memory"}
+    assert container["resources"]["limits"].keys() == {"memory"}
+
+
 def links(root: Path) -> subprocess.CompletedProcess[str]:
     code = (
         "import sys, pathlib; sys.path.insert(0, sys.argv[1]); import links;"

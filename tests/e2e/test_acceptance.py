@@ -167,16 +167,14 @@ def test_the_journal_is_copied_and_put_back_as_the_docs_say(product: Release, tm
         (REPOSITORY / "docs" / "chart.md").read_text().partition("## The journal")[2].partition("\n## ")[0]
     )
     commands = "\n".join(re.findall(r"```sh\n(.*?)```", section, re.DOTALL))
-    config = tmp_path / "kubeconfig"
-    config.write_text(stack.cluster.kubeconfig.read_text())
-    environment = {**on_path(stack), "KUBECONFIG": str(config)}
-    here = f"kubectl config set-context --current --namespace={stack.namespace}\n"
+    here = commands.replace("namespace=mining\n", f"namespace={stack.namespace}\n")
+    assert here != commands
     wait_until("accepted tasks", lambda: stack.accepted() >= 3, timeout=120)
     before = {task["task_id"] for task in stack.tasks() if task["outcome"] == "accepted"}
     answer = subprocess.run(
-        ["bash", "-euxc", here + commands],
+        ["bash", "-euxc", here],
         cwd=tmp_path,
-        env=environment,
+        env=on_path(stack),
         capture_output=True,
         text=True,
         timeout=150,
