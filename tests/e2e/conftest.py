@@ -20,7 +20,7 @@ from sn17_cluster.stack import Recorder, Stack
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What shares the cluster runs in one process; what needs none of it may run beside (--dist loadgroup)."""
+    """What shares the cluster runs in one process; what needs none of it may run beside (loadgroup)."""
     here = Path(__file__).parent
     for item in items:
         if item.path.parent == here and item.path.name != "test_cgroup_v2.py":
