@@ -25,7 +25,7 @@ MATCHER = re.compile(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"')
 SCRAPED = frozenset({"job", "namespace", "release", "pod", "node"})
 """Labels that Prometheus adds."""
 LATER = {
-    "SN17RemediationFailed": "too many labels to count all of them from 0, and it takes several failures anyway",
+    "SN17RemediationFailed": "too many labels to count each from 0; it takes several failures anyway",
 }
 TESTS: dict[str, Callable[[str, str], bool]] = {
     "=": operator.eq,
