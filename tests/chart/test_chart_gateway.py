@@ -107,6 +107,24 @@ def test_ingress_tls_and_secrets_of_ones_own(rendered: Callable[[str], Any]) -> 
     assert f"{NAME}-guests" not in {s["metadata"]["name"] for s in release.of("Secret")}
 
 
+def test_the_service_stays_inside_unless_a_value_says_otherwise(chart: Any) -> None:
+    enabled = (*PRELOADED, "--set", "gateway.enabled=true")
+    assert chart.render(*enabled).one("Service", NAME)["spec"]["type"] == "ClusterIP"
+    clients = 'networkPolicy.gatewayFrom=[{"ipBlock":{"cidr":"192.168.1.0/24"}}]'
+    release = chart.render(*enabled, "--set", "gateway.service.type=NodePort", "--set-json", clients)
+    service = release.one("Service", NAME)["spec"]
+    assert (service["type"], service["ports"]) == (
+        "NodePort",
+        [{"name": "data", "port": 8404, "targetPort": "data"}],
+    )
+    rules = release.one("NetworkPolicy", NAME)["spec"]["ingress"]
+    assert [rule["ports"] for rule in rules if rule["from"] == [{"ipBlock": {"cidr": "192.168.1.0/24"}}]] == [
+        [{"port": 8404, "protocol": "TCP"}]
+    ]
+    with pytest.raises(ChartError, match="type"):
+        chart.render(*enabled, "--set", "gateway.service.type=ExternalName")
+
+
 def test_an_ingress_needs_a_host(chart: Any) -> None:
     with pytest.raises(ChartError, match=r"gateway\.ingress\.host"):
         chart.render("--set", "gateway.enabled=true,gateway.ingress.enabled=true")

@@ -107,6 +107,12 @@ CASES = (
     ),
     Case("SN17SuccessLow", True, tasks("rejected", "0+0.3x300"), why="nothing was ever accepted"),
     Case("SN17SuccessLow", False, tasks("accepted", "0+0.3x300"), why="nothing has ever failed"),
+    Case(
+        "SN17SuccessLow",
+        True,
+        {**tasks("accepted", "0x300"), **tasks("rejected", "0+0.08x300")},
+        why="a validator that never accepted anything: the counter is there, at 0",
+    ),
     Case("SN17SuccessLow", False, clients_tasks("given_up", "0+1x300"), why="clients are no validators"),
     Case(
         "SN17YieldLow",
@@ -148,6 +154,28 @@ CASES = (
         why="gateways' tasks are no validators' tasks",
     ),
     Case("SN17NoTasks", False, {**counter("sn17_tasks_pulled_total", PULLED, 0.2), **up(MINER, "1x300")}),
+    Case(
+        "SN17NoTasks", True, up(MINER, "1x300"), why="a miner that knows no validator has no counter of pulls"
+    ),
+    Case(
+        "SN17NoTasks",
+        False,
+        up(f'{STRANGER},job="miner"', "1x300"),
+        why="another project's miner is not ours",
+    ),
+    Case(
+        "SN17NoTasks",
+        True,
+        {**counter("sn17_tasks_pulled_total", CLIENTS_PULLED, 0.2), **up(MINER, "1x300")},
+        why="pulls from gateways are no validators' either where the validators' counter is missing",
+    ),
+    Case(
+        "SN17NoTasks",
+        False,
+        {**counter("sn17_tasks_pulled_total", PULLED, 0), **up(MINER, "1x20")},
+        minutes=20,
+        why="a miner that has just started gets half an hour",
+    ),
     Case(
         "SN17NoTasks",
         False,

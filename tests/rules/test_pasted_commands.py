@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SKIPPED = (".venv", ".bootstrap", ".git", ".sn17", "results", "shared", "node_modules")
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md", ROOT / "operator/README.md"]
 PANEL = re.compile(r"panels? \*([^*]+)\*")
+ITALICS = re.compile(r"(?<!\*)\*([A-Z][^*\n]+)\*(?!\*)")
 
 
 def sources() -> Iterator[Path]:
@@ -52,14 +54,42 @@ def test_packages_and_extras_that_an_advice_names_exist() -> None:
         assert not re.search(r"install '?\"?sn17[\w-]*\[", text), path
 
 
-def test_runbooks_and_docs_name_panels_that_a_board_has() -> None:
-    import json
+def boards() -> dict[str, set[str]]:
+    """Panels of each board, by its title."""
+    found = {}
+    for file in (ROOT / "charts/sn17/dashboards").glob("*.json"):
+        board = json.loads(file.read_text())
+        found[board["title"].removeprefix("sn17 / ")] = {panel["title"] for panel in board["panels"]}
+    return found
 
-    titles = {
-        panel["title"]
-        for board in (ROOT / "charts/sn17/dashboards").glob("*.json")
-        for panel in json.loads(board.read_text())["panels"]
-    }
+
+def test_docs_name_panels_that_a_board_has() -> None:
+    titles = set().union(*boards().values())
     named = [(page.name, title) for page in PAGES for title in PANEL.findall(page.read_text())]
     assert len(named) >= 2
     assert [each for each in named if each[1] not in titles] == []
+
+
+def test_whatever_a_runbook_writes_in_italics_is_a_board_or_a_panel() -> None:
+    known = set(boards()).union(*boards().values()) | {"Last State"}  # of kubectl describe
+    named = [
+        (page.name, title)
+        for page in sorted((ROOT / "docs/runbooks").glob("*.md"))
+        for title in ITALICS.findall(page.read_text())
+    ]
+    assert len(named) >= 20
+    assert [each for each in named if each[1] not in known] == []
+
+
+def test_the_page_for_on_call_names_each_panel_with_its_board() -> None:
+    known = boards()
+    text = (ROOT / "docs/operations.md").read_text()
+    named = re.findall(rf"({'|'.join(known)}): ((?:\*[^*]+\*(?:, )?)+)", text)
+    assert len(named) >= 15
+    assert [
+        (board, panel)
+        for board, panels in named
+        for panel in ITALICS.findall(panels)
+        if panel not in known[board]
+    ] == []
+    assert set(re.findall(r"board \*([^*]+)\*", text)) <= set(known)

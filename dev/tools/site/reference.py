@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,27 +52,100 @@ def settings() -> str:
     return "\n".join(parts)
 
 
+@dataclass(frozen=True)
+class Described:
+    """A metric as the code makes it."""
+
+    name: str
+    labels: tuple[str, ...]
+    kind: str
+    text: str
+
+    @property
+    def shown(self) -> str:
+        """Its name in Prometheus with its labels; a histogram has three."""
+        labels = f"{{{','.join(self.labels)}}}" if self.labels else ""
+        ends = "_total" if self.kind == "counter" else ""
+        return f"`{self.name}{ends}{labels}`{' (histogram)' if self.kind == 'histogram' else ''}"
+
+
 def metrics() -> str:
-    """All metrics with the help text that the exposition gives."""
-    parts = ["# Metrics\n\nFor whoever writes queries or alerts. Counters end in `_total` in Prometheus.\n"]
+    """All metrics with their labels and the help text that the exposition gives."""
+    parts = [
+        "# Metrics\n\nFor whoever writes queries or alerts. Names and labels are as Prometheus shows them. It"
+        " adds `namespace`, `release`, `job`, `pod` and others by its scrape configuration. A histogram is three:"
+        " `NAME_bucket` with the label `le`, `NAME_sum` and `NAME_count`.\n"
+    ]
     sources = {"Every service": SHARED_SOURCE} | {title: folder for title, (_, _, folder) in SERVICES.items()}
     for title, folder in sources.items():
-        found = dict(sorted(_described(REPOSITORY / folder / "src")))
+        found = {each.name: each for each in described(REPOSITORY / folder / "src")}
         if found:
-            table = "\n".join(f"| `{name}` | {_cell(text)} |" for name, text in found.items())
+            table = "\n".join(
+                f"| {found[name].shown} | {_cell(found[name].text)} |" for name in sorted(found)
+            )
             parts.append(f"## {title}\n\n| metric | meaning |\n|---|---|\n{table}\n")
     return "\n".join(parts)
 
 
-def _described(folder: Path) -> Iterator[tuple[str, str]]:
-    """Name and help text wherever a call or a tuple has a metric's name followed by a text."""
+def described(folder: Path) -> Iterator[Described]:
+    """Metrics wherever a call or a tuple has a metric's name followed by a text."""
     for file in sorted(folder.rglob("*.py")):
-        for node in ast.walk(ast.parse(file.read_text())):
+        tree = ast.parse(file.read_text())
+        dictionaries = dict(_dictionaries(tree))
+        for node in ast.walk(tree):
             items = node.args if isinstance(node, ast.Call) else getattr(node, "elts", [])
             match items:
-                case [ast.Attribute(value=ast.Name(id="Metric" | "MetricName"), attr=name), text, *_]:
+                case [ast.Attribute(value=ast.Name(id="Metric" | "MetricName"), attr=name), text, *rest]:
                     if (sentence := _sentence(text)).endswith("."):
-                        yield Metric[name].value, sentence
+                        named = _labels(node, rest, dictionaries)
+                        device = ("uuid",) if name.startswith("DEVICE_") else ()
+                        yield Described(Metric[name].value, (*device, *named), _kind(node), sentence)
+
+
+def _dictionaries(tree: ast.AST) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Names of a file that stand for labels and their values."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Dict(keys=keys)):
+                yield name, _texts(keys)
+
+
+def _labels(
+    node: ast.AST, rest: list[ast.expr], dictionaries: Mapping[str, tuple[str, ...]]
+) -> tuple[str, ...]:
+    """Label names: a list after the text, ``labels=[...]``, or a row's labels with their values."""
+    for keyword in getattr(node, "keywords", []):
+        if keyword.arg == "labels" and isinstance(keyword.value, ast.List):
+            return _texts(keyword.value.elts)
+    match rest:
+        case [ast.List(elts=names), *_]:
+            return _texts(names)
+        case [ast.Dict(keys=keys), *_]:
+            return _texts(keys)
+        case [ast.Name(id=name), *_]:
+            return dictionaries.get(name, ())
+        case [ast.Constant(value=str(label)), *_] if _function(node) != "Metric":
+            return (label,)
+    return ()
+
+
+def _texts(nodes: Iterable[ast.expr | None]) -> tuple[str, ...]:
+    return tuple(
+        each.value for each in nodes if isinstance(each, ast.Constant) and isinstance(each.value, str)
+    )
+
+
+def _function(node: ast.AST) -> str:
+    return node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
+
+
+def _kind(node: ast.AST) -> str:
+    match _function(node):
+        case "Counter" | "_counter" | "Metric":
+            return "counter"
+        case "Histogram":
+            return "histogram"
+    return "gauge"
 
 
 def _sentence(node: ast.expr) -> str:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from sn17_contract.metrics import Metric
 
 from sn17_operator.core.model import Outcome, RuleName, Trial, Worker
-from sn17_operator.core.plan import Reason
+from sn17_operator.core.plan import HOLDS, Reason
 from sn17_operator.status.resource import State
 from sn17_operator.status.view import Ratios
+
+QUERY_FAILURES: Final = (
+    "timeout", "unreachable", "certificate", "credentials", "bad_answer", "too_large", "warnings", "http_401",
+    "http_403", "http_503",
+)  # fmt: skip
+"""Reasons that a query without a usable answer most often has; others begin when they first happen."""
 
 
 class Telemetry:
@@ -29,6 +36,9 @@ class Telemetry:
             ["reason"],
             registry=registry,
         )
+        # A counter that begins at 0 shows its first event to `increase`.
+        for reason in HOLDS:
+            self._blocked.labels(reason)
         self._duration = Histogram(
             Metric.TICK_DURATION,
             "Seconds that a tick took.",
@@ -38,6 +48,8 @@ class Telemetry:
         self._errors = Counter(
             Metric.PROMETHEUS_ERRORS, "Queries without a usable answer.", ["reason"], registry=registry
         )
+        for failure in QUERY_FAILURES:
+            self._errors.labels(failure)
         self._api_errors = Counter(
             Metric.API_ERRORS,
             "Calls of the API server that failed, other than by a conflict.",

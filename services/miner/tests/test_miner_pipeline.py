@@ -38,6 +38,19 @@ async def test_from_pull_to_accepted(harness: Harness) -> None:
     assert harness.metric("sn17_validator_uid", validator=name) == validator.uid
 
 
+async def test_a_validator_that_hands_out_nothing_is_counted_from_zero(harness: Harness) -> None:
+    await harness.worker()
+    busy, idle = await harness.validator(), await harness.validator()
+    busy.tasks.append(TextTask(type="text", id="t1", prompt="a red cube"))
+    await harness.run()
+    assert harness.service is not None
+    value = harness.service.registry.get_sample_value
+    of = {"door": "validators", "validator": idle.hotkey[:8], "kind": "text"}
+    assert value("sn17_tasks_pulled_total", of) == 0
+    assert value("sn17_tasks_total", {**of, "outcome": "accepted"}) == 0
+    assert value("sn17_tasks_pulled_total", {**of, "validator": busy.hotkey[:8]}) == 1
+
+
 async def test_an_image_task_reaches_the_worker_as_a_file(harness: Harness) -> None:
     worker, validator = await harness.worker(), await harness.validator()
     validator.tasks.append(ImageTask(type="image", id="i1", prompt=base64.b64encode(b"PNG bytes").decode()))

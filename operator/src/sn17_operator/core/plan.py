@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from sn17_operator.core.model import Eviction, History, Intent, Trial
 
@@ -71,6 +72,26 @@ class Reason(StrEnum):
     DISRUPTION_BUDGET = "DisruptionBudget"
     DEVICE_SUSPECT = "DeviceSuspect"
     TARGET_NOT_FOUND = "TargetNotFound"
+
+
+HOLDS: Final = (
+    Reason.PAUSED,
+    Reason.OBSERVE_ONLY,
+    Reason.ROLLOUT_IN_PROGRESS,
+    Reason.TOO_MANY_UNHEALTHY,
+    Reason.STORM_COOLDOWN,
+    Reason.BUDGET_EXHAUSTED,
+    Reason.COOLDOWN,
+    Reason.SKIP_REQUESTED,
+    Reason.USER_CORDONED,
+    Reason.RECYCLE_DISABLED,
+    Reason.METRICS_UNAVAILABLE,
+    Reason.DISRUPTION_BUDGET,
+    Reason.DEVICE_SUSPECT,
+    Reason.REMEDIATION_FAILED,
+    Reason.ADMIN_UNAVAILABLE,
+)
+"""What may hold an action back."""
 
 
 @dataclass(frozen=True, slots=True)

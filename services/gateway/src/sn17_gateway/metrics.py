@@ -43,6 +43,9 @@ class GatewayMetrics:
                 self.tasks.labels(origin, kind)
         for outcome in GatewayOutcome:
             self.results.labels(outcome.value)
+        for route in Route:
+            for status in ("500", "503"):
+                self.errors.labels(route.value, status)
 
     def refused(self, path: str, status: int) -> None:
         """Count a refusal; paths that are no route count together."""

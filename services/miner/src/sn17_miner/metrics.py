@@ -9,7 +9,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.core import Metric as Family
 from prometheus_client.registry import Collector
 from sn17_contract.metrics import Metric
-from sn17_contract.tasks import VALIDATORS, Lane, Outcome
+from sn17_contract.tasks import VALIDATORS, Lane, Outcome, TaskKind
 
 _SECONDS = (0.5, 1, 2, 5, 10, 15, 20, 25, 30, 35, 40, 50, 60, 90, 120, 300, 600)
 _IDLE = (0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5, 10, 30, 60, 300)
@@ -89,8 +89,24 @@ class MinerMetrics:
         for door in doors:
             for lane in Lane:
                 self.lanes.labels(door, lane.value)
+            if door != VALIDATORS:
+                self._zero(door, "")
         for outcome in Outcome:
             self.decisions.labels(f"outcome:{outcome.value}")
+
+    def known(self, hotkeys: Iterable[str]) -> None:
+        """Counters of these validators begin at 0: without a first series an alert on "none" never fires,
+        and ``increase`` does not see the event that a series begins with.
+        """
+        for hotkey in hotkeys:
+            self._zero(VALIDATORS, label(hotkey))
+            self.violations.labels(label(hotkey))
+
+    def _zero(self, door: str, validator: str) -> None:
+        for kind in TaskKind:
+            self.pulled.labels(door, validator, kind.value)
+            for outcome in Outcome:
+                self.tasks.labels(door, validator, kind.value, outcome.value)
 
 
 class Gauges(Collector):

@@ -156,6 +156,7 @@ class Miner:
             )
             learned = Learned.load(record.learned, context.policy)
             context.scheduler.restore(now, neuron, learned, record.cooldown_until)
+        context.metrics.known(context.scheduler.lanes)
         removed = await asyncio.to_thread(context.spool.sweep, await context.journal(Journal.payloads))
         tasks = await context.journal(Journal.open_tasks)
         for task in tasks:
@@ -199,6 +200,7 @@ class Miner:
     def on_snapshot(self, snapshot: ChainSnapshot) -> None:
         """The metagraph was read."""
         report = self.context.scheduler.sync(self.context.clock(), snapshot.neurons)
+        self.context.metrics.known(report.added)
         if report.added or report.removed or report.moved:
             _log.info(
                 "validators changed",
