@@ -73,7 +73,7 @@ def metrics() -> str:
     """All metrics with their labels and the help text that the exposition gives."""
     parts = [
         "# Metrics\n\nFor whoever writes queries or alerts. Names and labels are as Prometheus shows them. It"
-        " adds `namespace`, `release`, `job`, `pod` and others by its scrape configuration. A histogram is three:"
+        " adds `namespace`, `release`, `job`, `pod` and others by its configuration. A histogram is three:"
         " `NAME_bucket` with the label `le`, `NAME_sum` and `NAME_count`.\n"
     ]
     sources = {"Every service": SHARED_SOURCE} | {title: folder for title, (_, _, folder) in SERVICES.items()}
