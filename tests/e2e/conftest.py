@@ -19,12 +19,13 @@ from sn17_cluster.requirements import REPOSITORY
 from sn17_cluster.stack import Recorder, Stack
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What shares the cluster runs in one process; what needs none of it may run beside (loadgroup)."""
-    here = Path(__file__).parent
-    for item in items:
-        if item.path.parent == here and item.path.name != "test_cgroup_v2.py":
-            item.add_marker(pytest.mark.xdist_group("cluster"))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """What shares the cluster runs in one process; what needs none may run beside it (--dist loadgroup).
+
+    Here and not in a later hook, since pytest-xdist reads the mark before those of a conftest run.
+    """
+    if item.path.name != "test_cgroup_v2.py":
+        item.add_marker(pytest.mark.xdist_group("cluster"))
 
 
 @pytest.fixture(scope="session")
