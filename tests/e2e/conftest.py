@@ -19,15 +19,6 @@ from sn17_cluster.requirements import REPOSITORY
 from sn17_cluster.stack import Recorder, Stack
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """What shares the cluster runs in one process; what needs none may run beside it (--dist loadgroup).
-
-    Here and not in a later hook, since pytest-xdist reads the mark before those of a conftest run.
-    """
-    if item.path.name != "test_cgroup_v2.py":
-        item.add_marker(pytest.mark.xdist_group("cluster"))
-
-
 @pytest.fixture(scope="session")
 def output() -> Path:
     """Where records of the run stay: watches, Events, logs of failures."""
