@@ -134,7 +134,8 @@ class SelfRecycle:
             self._withheld = True
             return False
         self.count += 1
-        self._last, self._helped = now, False
+        self._last = now
+        self._helped = False
         try:
             write_atomically(self._path, json.dumps({"count": self.count, "last": now}).encode())
         except OSError as error:
