@@ -1,5 +1,5 @@
 # The cluster tests: tools from Go modules, a control plane, a node, images.
-.PHONY: e2e-cluster e2e-beside image-tag image-names tools cluster-up cluster-down cluster-shell images test-node test-node-v2 e2e test-chaos-cluster chaos-cluster comparison soak
+.PHONY: image-tag image-names tools cluster-up cluster-down cluster-shell images test-node test-node-v2 e2e e2e-cluster e2e-beside test-chaos-cluster chaos-cluster comparison soak
 
 TOOLS ?=
 NODES ?= 1

@@ -74,13 +74,18 @@ class Reason(StrEnum):
     TARGET_NOT_FOUND = "TargetNotFound"
 
 
-HOLDS: Final = (
+FLEET_WIDE: Final = (
     Reason.PAUSED,
     Reason.OBSERVE_ONLY,
     Reason.ROLLOUT_IN_PROGRESS,
     Reason.TOO_MANY_UNHEALTHY,
     Reason.STORM_COOLDOWN,
     Reason.BUDGET_EXHAUSTED,
+)
+"""What holds actions back whichever worker they are for; the first of them is the one to show."""
+
+HOLDS: Final = (
+    *FLEET_WIDE,
     Reason.COOLDOWN,
     Reason.SKIP_REQUESTED,
     Reason.USER_CORDONED,

@@ -10,7 +10,7 @@ from sn17_operator.api import RuleAction, Spec
 from sn17_operator.core.devices import suspicion
 from sn17_operator.core.memory_rules import NO_POD_MEMORY
 from sn17_operator.core.model import Health, Outcome, Phase, RuleClass, RuleName, Worker
-from sn17_operator.core.plan import Blocked, Reason
+from sn17_operator.core.plan import FLEET_WIDE, Blocked, Reason
 from sn17_operator.status.resource import Condition, ConditionStatus, ConditionType, Status
 from sn17_operator.status.view import View, doubt_word, names_of
 
@@ -84,16 +84,6 @@ def metrics_available(view: View) -> Claim:
         "Fresh",
         f"every worker that is past its start has fresh samples{also}",
     )
-
-
-FLEET_WIDE = (
-    Reason.PAUSED,
-    Reason.OBSERVE_ONLY,
-    Reason.ROLLOUT_IN_PROGRESS,
-    Reason.TOO_MANY_UNHEALTHY,
-    Reason.STORM_COOLDOWN,
-    Reason.BUDGET_EXHAUSTED,
-)
 
 
 def remediation_allowed(view: View) -> Claim:

@@ -53,6 +53,7 @@ class Sample:
     generator: torch.Generator
 
 
+Try = tuple[SamplerParams, Savings]
 Run = Callable[[SamplerParams, Savings], list[Tensor]]
 """Samples one stage for every prompt."""
 
@@ -63,9 +64,6 @@ def candidate(run: Run, solutions: list[Tensor], params: SamplerParams, savings:
     apart = [float((got - want).norm() / want.norm()) for got, want in zip(made, solutions, strict=True)]
     drift = sum(apart) / len(apart)
     return Candidate(params=params, savings=savings, forwards=forward_count(params, savings), drift=drift)
-
-
-Try = tuple[SamplerParams, Savings]
 
 
 def calibrate_stage(

@@ -40,16 +40,21 @@ class _Blocks:
         self._t_embedder = flow.t_embedder
         self._blocks = [FusedBlock(block) for block in flow.blocks if isinstance(block, ModulatedBlock)]
         self.dtype = flow.transformer_dtype
+        self._tables: tuple[Tensor, Tensor] | None = None
+        self._tables_of: SamplerParams | None = None
 
-    def time_embeddings(self, times: Tensor) -> Tensor:
-        """[steps, C] in the transformer's dtype."""
-        out: Tensor = self._t_embedder(times).to(self.dtype)
-        return out
+    def tables(self, params: SamplerParams, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Of all steps: embeddings of their times [steps, C], and all blocks' modulation.
 
-    def modulations(self, t_emb: Tensor) -> Tensor:
-        """All blocks' modulation at all steps, [steps, blocks + 1, 6, C]; the last row is zeros."""
-        rows = [each.block.adaLN_modulation(t_emb).view(len(t_emb), 6, -1) for each in self._blocks]
-        return torch.stack([*rows, torch.zeros_like(rows[0])], dim=1)
+        [steps, blocks + 1, 6, C], the last row zeros; both in the transformer's dtype. Those of the last
+        parameters are kept.
+        """
+        if self._tables is None or self._tables_of != params:
+            t_emb: Tensor = self._t_embedder(timesteps(params, device)).to(self.dtype)
+            rows = [each.block.adaLN_modulation(t_emb).view(len(t_emb), 6, -1) for each in self._blocks]
+            self._tables = t_emb, torch.stack([*rows, torch.zeros_like(rows[0])], dim=1)
+            self._tables_of = params
+        return self._tables
 
     def keys_values(self, cond: Tensor) -> list[KeysValues]:
         """Per block keys and values of the condition."""
@@ -98,15 +103,10 @@ class _StructureState:
         self._slopes: Tensor | None = None
         self._keys_values: list[KeysValues] = []
         self._table: Tensor | None = None
-        self._table_key: SamplerParams | None = None
 
     def bind(self, params: SamplerParams, cond: Tensor, uncond: Tensor) -> _StructureVelocity:
         """Tables of one request. The order of branches is condition, absence."""
-        if self._table is None or self._table_key != params:
-            self._table = self._blocks.modulations(
-                self._blocks.time_embeddings(timesteps(params, cond.device))
-            )
-            self._table_key = params
+        _, self._table = self._blocks.tables(params, cond.device)
         fresh = self._blocks.keys_values(torch.cat([cond, uncond]))
         held = self._keys_values
         if held and held[0][0].shape == fresh[0][0].shape:
@@ -184,16 +184,6 @@ class _LatentState:
         self.blocks = _Blocks(flow)
         self.input_blocks = [FusedResBlock(b) for b in flow.input_blocks if isinstance(b, SparseResBlock)]
         self.out_blocks = [FusedResBlock(b) for b in flow.out_blocks if isinstance(b, SparseResBlock)]
-        self._tables: tuple[Tensor, list[Tensor]] | None = None
-        self._tables_of: SamplerParams | None = None
-
-    def tables(self, params: SamplerParams, device: torch.device) -> tuple[Tensor, list[Tensor]]:
-        """All steps' modulation of the transformer's blocks, and scale and shift of each of the others."""
-        if self._tables is None or self._tables_of != params:
-            t_emb = self.blocks.time_embeddings(timesteps(params, device))
-            scales = [block.emb_layers(t_emb) for block in (*self.input_blocks, *self.out_blocks)]
-            self._tables, self._tables_of = (self.blocks.modulations(t_emb), scales), params
-        return self._tables
 
 
 class _LatentVelocity:
@@ -204,7 +194,8 @@ class _LatentVelocity:
     ) -> None:
         self._state = state
         blocks, flow = state.blocks, state.flow
-        self._modulations, scales = state.tables(params, cond.device)
+        t_emb, self._modulations = blocks.tables(params, cond.device)
+        scales = [block.emb_layers(t_emb) for block in (*state.input_blocks, *state.out_blocks)]
         self._widths = [scale.shape[1] for scale in scales]
         self._embeddings = torch.cat(scales, dim=1)
         self._keys_values = blocks.keys_values(torch.cat([cond, uncond]))
