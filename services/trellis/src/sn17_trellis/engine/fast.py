@@ -41,7 +41,7 @@ class _Blocks:
         self._blocks = [FusedBlock(block) for block in flow.blocks if isinstance(block, ModulatedBlock)]
         self.dtype = flow.transformer_dtype
         self._tables: tuple[Tensor, Tensor] | None = None
-        self._tables_of: SamplerParams | None = None
+        self._table_key: SamplerParams | None = None
 
     def tables(self, params: SamplerParams, device: torch.device) -> tuple[Tensor, Tensor]:
         """Of all steps: embeddings of their times [steps, C], and all blocks' modulation.
@@ -49,11 +49,11 @@ class _Blocks:
         [steps, blocks + 1, 6, C], the last row zeros; both in the transformer's dtype. Those of the last
         parameters are kept.
         """
-        if self._tables is None or self._tables_of != params:
+        if self._tables is None or self._table_key != params:
             t_emb: Tensor = self._t_embedder(timesteps(params, device)).to(self.dtype)
             rows = [each.block.adaLN_modulation(t_emb).view(len(t_emb), 6, -1) for each in self._blocks]
             self._tables = t_emb, torch.stack([*rows, torch.zeros_like(rows[0])], dim=1)
-            self._tables_of = params
+            self._table_key = params
         return self._tables
 
     def keys_values(self, cond: Tensor) -> list[KeysValues]:
