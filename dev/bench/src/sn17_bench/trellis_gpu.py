@@ -43,6 +43,7 @@ from sn17_trellis.engine.sampler import forward_count, sample  # noqa: E402
 from sn17_trellis.engine.voxels import Voxels, shell  # noqa: E402
 
 from sn17_bench.kernel_sums import kernel_seconds  # noqa: E402
+from sn17_bench.stamp import stamp  # noqa: E402
 from sn17_bench.trellis_checkpoint import make_checkpoints  # noqa: E402
 from sn17_bench.trellis_process import GIB, timed  # noqa: E402
 
@@ -296,7 +297,7 @@ def main() -> None:
     fused.without_workspace()
     fused.growing_segments()
     result: dict[str, Any] = {
-        "device": torch.cuda.get_device_name(), "torch": torch.__version__,
+        **stamp(), "device": torch.cuda.get_device_name(), "torch": torch.__version__,
         "python": platform.python_version(),
         "reference": {str(key): value for key, value in REFERENCE.items()}, "runs": {},
     }  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the engine needs the 'torch' extra")
 
-from sn17_trellis.engine import fused  # noqa: E402
+from sn17_trellis.engine import fused, hopper  # noqa: E402
 
 pytestmark = [
     pytest.mark.gpu,
@@ -47,6 +47,28 @@ def test_attention_without_a_maximum_as_compiled(width: int, tokens: int, gain: 
     qk = fused.head_norm(qkv[:, :, :32].double(), gammas.double())
     want = fused.self_attention(qk[:, :, :16], qk[:, :, 16:], qkv[:, :, 32:].double())
     assert relative(got, want) < 2e-3
+
+
+@pytest.mark.skipif(
+    not torch.cuda.is_available() or torch.cuda.get_device_capability()[0] != hopper.CAPABILITY,
+    reason="needs a Hopper GPU",
+)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("width", [64, 80])
+@pytest.mark.parametrize("branches", [1, 2, 3])
+@pytest.mark.parametrize("tokens", [1, 64, 128, 129, 256, 257, 384, 640, 2896, 4096, 9999])
+def test_the_kernel_for_hopper_serves_any_number_of_tokens(
+    tokens: int, branches: int, width: int, dtype: Any
+) -> None:
+    torch.manual_seed(tokens)
+    qkv = torch.randn(branches, tokens, 48, width, device=GPU, dtype=dtype)
+    bounded = fused.bounded_gammas(1 + 0.1 * torch.rand(32, width, device=GPU))
+    qk = fused.head_norm(qkv[:, :, :32], bounded)
+    parts = qk[:, :, :16], qk[:, :, 16:], qkv[:, :, 32:]
+    got = hopper.bounded_attention(*parts)
+    assert got is not None
+    want = fused.few_keys_attention(*(each.float() for each in parts), 1 / fused.LOG2_E)
+    assert relative(got, want) < (2e-3 if dtype == torch.float16 else 1e-2)
 
 
 def test_every_logit_far_below_its_bound_is_still_right() -> None:

@@ -19,6 +19,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.varlen import varlen_attn
 
+from sn17_trellis.engine import hopper
+
 EPS = 1e-6
 WIDTHS = {64: (64, 0), 80: (64, 16)}
 """Widths of heads that our attention takes, as powers of two: those of the released models."""
@@ -61,10 +63,14 @@ def _cross_kernel() -> Any:
     return cross_attention_kernel
 
 
-def _rows_regular(x: Tensor) -> bool:
-    """Whether x [B, L, H, D] has dense heads, and rows that lie equally far apart through all branches."""
-    heads_dense = x.stride(3) == 1 and x.stride(2) == x.shape[3]
-    return heads_dense and (x.shape[0] == 1 or x.stride(0) == x.shape[1] * x.stride(1))
+def _rows_regular(*tensors: Tensor) -> bool:
+    """Whether [B, L, H, D] have dense heads, and rows that lie equally far apart through all branches."""
+    return all(
+        x.stride(3) == 1
+        and x.stride(2) == x.shape[3]
+        and (x.shape[0] == 1 or x.stride(0) == x.shape[1] * x.stride(1))
+        for x in tensors
+    )
 
 
 def _kernels(x: Tensor) -> ModuleType | None:
@@ -182,7 +188,11 @@ def bounded_gammas(gammas: Tensor) -> Tensor | None:
 
 def bounded_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """`self_attention` of queries and keys that were normed with `bounded_gammas`."""
-    out = _own_attention(q, k, v, 1.0, bounded=True)
+    out = None
+    if q.is_cuda and q.dtype in _HALF and q.shape[-1] in WIDTHS and _rows_regular(q, k, v):
+        out = hopper.bounded_attention(q, k, v)
+    if out is None:
+        out = _own_attention(q, k, v, 1.0, bounded=True)
     return few_keys_attention(q, k, v, 1 / LOG2_E) if out is None else out
 
 
@@ -200,7 +210,7 @@ def _own_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, *, bounded: bo
     width = q.shape[-1]
     parts = WIDTHS.get(width)
     kernel = _attention_kernel() if q.is_cuda and q.dtype in _HALF and parts else None
-    if kernel is None or parts is None or not all(_rows_regular(each) for each in (q, k, v)):
+    if kernel is None or parts is None or not _rows_regular(q, k, v):
         return None
     batch, tokens, heads, _ = q.shape
     out = torch.empty((batch, tokens, heads * width), dtype=q.dtype, device=q.device)
