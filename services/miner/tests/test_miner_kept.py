@@ -8,6 +8,7 @@ import errno
 import io
 import json
 import os
+import time
 from pathlib import Path
 from typing import IO
 
@@ -93,6 +94,19 @@ class CrowdedSpool(Spool):
 class FullDisk(io.BytesIO):
     def write(self, data: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_the_newest_asset_is_kept_although_the_clock_was_set_back(tmp_path: Path) -> None:
+    kept = KeptAssets(tmp_path / "submitted", 2, 1_000)
+    ahead = time.time() + 30
+    for n in (1, 2):
+        kept.keep(n, "a", put(tmp_path, 10))
+        os.utime(kept.path(n, "a"), (ahead + n, ahead + n))
+    for n in (3, 4):
+        kept.keep(n, "a", put(tmp_path, 10))
+        assert kept.path(n, "a").exists()
+        assert kept.path(n - 1, "a").exists()
+        assert not kept.path(n - 2, "a").exists()
 
 
 @pytest.mark.parametrize("kind", [".ply", ".spz"])

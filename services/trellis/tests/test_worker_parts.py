@@ -163,6 +163,34 @@ def test_only_the_last_results_are_kept(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 4
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_result_is_there_although_the_clock_was_set_back(tmp_path: Path, restarted: bool) -> None:
+    """Found by fault injection: a full spool took each new result for its oldest, and dropped it."""
+    now = [1000.0]
+    target = spool(tmp_path, now)
+    for key in ("a", "b"):
+        now[0] += 1
+        put(target, key)
+    now[0] -= 30
+    if restarted:
+        target = spool(tmp_path, now)
+    for key, others in (("c", "b"), ("d", "c"), ("b", "d")):
+        now[0] += 1
+        stored = put(target, key)
+        assert stored.path.read_bytes() == b"ply"
+        assert target.find(key) == stored
+        assert target.find(others) is not None
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_a_result_that_is_made_again_is_the_newest(tmp_path: Path) -> None:
+    target = spool(tmp_path, [0.0])
+    for key in ("a", "b", "a", "c"):
+        put(target, key)
+    assert target.find("a") is not None
+    assert target.find("b") is None
+
+
 def test_a_result_without_a_key_is_gone_once_opened(tmp_path: Path) -> None:
     stored = put(spool(tmp_path, [0.0]), None, b"once")
     with stored.path.open("rb") as reader:

@@ -85,6 +85,8 @@ class Spool:
             raise
         if key is not None:
             with self._lock:
+                # Behind all others, whatever the clock says: it may have been set back.
+                self._results.pop(key, None)
                 self._results[key] = stored
         self.expire()
         return stored
@@ -109,11 +111,11 @@ class Spool:
         return True
 
     def expire(self) -> None:
-        """Remove what is too old and what is more than the spool keeps, oldest first."""
+        """Remove what is too old and what is more than the spool keeps, first what was stored first."""
         now = self._clock()
         with self._lock:
-            by_age = sorted(self._results.values(), key=lambda item: item.stored_at, reverse=True)
-            gone = [r for i, r in enumerate(by_age) if i >= self._keep or now - r.stored_at > self._ttl]
+            newest_first = reversed(self._results.values())
+            gone = [r for i, r in enumerate(newest_first) if i >= self._keep or now - r.stored_at > self._ttl]
             for stored in gone:
                 del self._results[str(stored.key)]
         for stored in gone:
@@ -122,6 +124,7 @@ class Spool:
     def _load(self) -> None:
         for leftover in (*self._folder.glob("once-*.ply"), *self._folder.glob(".*.ply.*")):
             leftover.unlink(missing_ok=True)
+        found: list[StoredResult] = []
         for path in self._folder.glob("*.json"):
             try:
                 described = json.loads(path.read_bytes())
@@ -132,9 +135,10 @@ class Spool:
                 path.unlink(missing_ok=True)
                 continue
             if whole and stored.key is not None:
-                self._results[stored.key] = stored
+                found.append(stored)
             else:
                 _unlink(stored)
+        self._results = {str(each.key): each for each in sorted(found, key=lambda each: each.stored_at)}
         self.expire()
 
 
