@@ -64,6 +64,9 @@ class WorkerSettings(ServiceSettings):
     )
     model_roots: tuple[Path, ...] = Field((), description="folders with OWNER/NAME/..., as fetch writes")
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    attention: Literal["auto", "plain"] = Field(
+        "auto", description="auto = a kernel of its own on Hopper GPUs, where it agrees; plain = never"
+    )
     preset: Literal["phase1", "fast", "checkpoint"] | None = Field(
         None, description="steps and guidance; phase1, or the bundled checkpoint's own"
     )

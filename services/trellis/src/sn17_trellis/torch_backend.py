@@ -92,6 +92,7 @@ class TorchConfig:
     photographs: Literal["required", "refused"] = "required"
     model_roots: tuple[Path, ...] = ()
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    attention: Literal["auto", "plain"] = "auto"
     preset: str | None = None
     max_voxels: int = MAX_VOXELS
     threads: int | None = None
@@ -137,7 +138,8 @@ class TorchBackend:
         if self._config.threads is not None:
             torch.set_num_threads(self._config.threads)
         on_gpu = self._device.type == "cuda"
-        runner: Runner = FastRunner() if on_gpu else EagerRunner()
+        hopper = self._config.attention == "auto"
+        runner: Runner = FastRunner(hopper=hopper) if on_gpu else EagerRunner()
         repositories = Repositories(self._config.model_roots)
         shared: dict[Path, nn.Module] = {}
         contents, verified = [], set[Path]()
@@ -364,6 +366,7 @@ def create_backend(settings: WorkerSettings) -> TorchBackend:
             photographs=settings.photographs,
             model_roots=settings.model_roots,
             device=settings.device,
+            attention=settings.attention,
             preset=settings.preset,
             max_voxels=settings.max_voxels,
             threads=settings.torch_threads,

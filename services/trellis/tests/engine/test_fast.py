@@ -20,8 +20,9 @@ def relative(got: Any, expected: Any) -> float:
     return float((got - expected).norm() / expected.norm())
 
 
-def test_fast_equals_plain(golden: Any) -> None:
-    fast, plain = FastRunner(graphs=False), EagerRunner()
+@pytest.mark.parametrize("hopper", [True, False])
+def test_fast_equals_plain(golden: Any, hopper: bool) -> None:
+    fast, plain = FastRunner(graphs=False, hopper=hopper), EagerRunner()
     cond, uncond = golden.tensor("cond"), golden.tensor("neg_cond")
     params = SamplerParams(**golden.meta["sampler"]["ss"])
     noise = golden.tensor("ss_noise")

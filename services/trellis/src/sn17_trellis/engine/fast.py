@@ -36,9 +36,10 @@ CUTS = frozenset((2, 6, 14))
 class _Blocks:
     """The blocks of one flow and what is computed per request for them."""
 
-    def __init__(self, flow: StructureFlow | LatentFlow) -> None:
+    def __init__(self, flow: StructureFlow | LatentFlow, *, hopper: bool) -> None:
         self._t_embedder = flow.t_embedder
-        self._blocks = [FusedBlock(block) for block in flow.blocks if isinstance(block, ModulatedBlock)]
+        blocks = (block for block in flow.blocks if isinstance(block, ModulatedBlock))
+        self._blocks = [FusedBlock(block, hopper=hopper) for block in blocks]
         self.dtype = flow.transformer_dtype
         self._tables: tuple[Tensor, Tensor] | None = None
         self._table_key: SamplerParams | None = None
@@ -92,9 +93,9 @@ class _Blocks:
 class _StructureState:
     """One structure flow: static buffers that its graphs read, and the graphs by batch size."""
 
-    def __init__(self, flow: StructureFlow, memory: GraphMemory | None) -> None:
+    def __init__(self, flow: StructureFlow, memory: GraphMemory | None, *, hopper: bool) -> None:
         self._flow = flow
-        self._blocks = _Blocks(flow)
+        self._blocks = _Blocks(flow, hopper=hopper)
         self._memory = memory
         self._replays = Replays(memory)
         self._x: Tensor | None = None
@@ -177,11 +178,11 @@ class _LatentState:
     `seen`: numbers of branches whose kernels are compiled, for any number of voxels.
     """
 
-    def __init__(self, flow: LatentFlow, memory: GraphMemory | None) -> None:
+    def __init__(self, flow: LatentFlow, memory: GraphMemory | None, *, hopper: bool) -> None:
         self.flow = flow
         self.memory = memory
         self.seen = set[int]()
-        self.blocks = _Blocks(flow)
+        self.blocks = _Blocks(flow, hopper=hopper)
         self.input_blocks = [FusedResBlock(b) for b in flow.input_blocks if isinstance(b, SparseResBlock)]
         self.out_blocks = [FusedResBlock(b) for b in flow.out_blocks if isinstance(b, SparseResBlock)]
 
@@ -246,13 +247,15 @@ class _LatentVelocity:
 class FastRunner:
     """Runs flows by fused blocks; holds every flow it has run, and what it prepared for it.
 
-    `graphs` needs CUDA; without it the same arithmetic runs on any device.
+    `graphs` needs CUDA; without it the same arithmetic runs on any device. `hopper` False: without the
+    attention kernel for Hopper GPUs.
     """
 
-    def __init__(self, *, graphs: bool = True) -> None:
+    def __init__(self, *, graphs: bool = True, hopper: bool = True) -> None:
         fused.without_workspace()
         fused.growing_segments()
         self._memory = GraphMemory() if graphs else None
+        self._hopper = hopper
         self._structure: dict[StructureFlow, _StructureState] = {}
         self._latents: dict[LatentFlow, _LatentState] = {}
         self._decoders: dict[GaussianDecoder, FusedGaussianDecoder] = {}
@@ -260,7 +263,7 @@ class FastRunner:
     def structure(self, flow: StructureFlow, params: SamplerParams, cond: Tensor, uncond: Tensor) -> Velocity:
         """Velocity of the structure latent; one request per flow at a time."""
         if flow not in self._structure:
-            self._structure[flow] = _StructureState(flow, self._memory)
+            self._structure[flow] = _StructureState(flow, self._memory, hopper=self._hopper)
         return self._structure[flow].bind(params, cond, uncond)
 
     def latents(
@@ -268,7 +271,7 @@ class FastRunner:
     ) -> Velocity:
         """Velocity of the structured latents of one object."""
         if flow not in self._latents:
-            self._latents[flow] = _LatentState(flow, self._memory)
+            self._latents[flow] = _LatentState(flow, self._memory, hopper=self._hopper)
         return _LatentVelocity(self._latents[flow], params, cond, uncond, voxels)
 
     def gaussians(self, decoder: GaussianDecoder, latents: Tensor, voxels: Voxels) -> Tensor:

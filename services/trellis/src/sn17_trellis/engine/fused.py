@@ -186,10 +186,14 @@ def bounded_gammas(gammas: Tensor) -> Tensor | None:
     return torch.cat([gain, torch.full_like(gain, width**-0.5)])
 
 
-def bounded_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """`self_attention` of queries and keys that were normed with `bounded_gammas`."""
+def bounded_attention(q: Tensor, k: Tensor, v: Tensor, *, on_hopper: bool = True) -> Tensor:
+    """`self_attention` of queries and keys that were normed with `bounded_gammas`.
+
+    `on_hopper`: by the kernel for Hopper GPUs, where it serves.
+    """
     out = None
-    if q.is_cuda and q.dtype in _HALF and q.shape[-1] in WIDTHS and _rows_regular(q, k, v):
+    served = q.is_cuda and q.dtype in _HALF and q.shape[-1] in WIDTHS
+    if on_hopper and served and _rows_regular(q, k, v):
         out = hopper.bounded_attention(q, k, v)
     if out is None:
         out = _own_attention(q, k, v, 1.0, bounded=True)

@@ -22,9 +22,10 @@ KeysValues = tuple[Tensor, Tensor]
 class FusedBlock:
     """A `ModulatedBlock` whose modulation and whose condition's keys and values come from tables."""
 
-    def __init__(self, block: ModulatedBlock) -> None:
+    def __init__(self, block: ModulatedBlock, *, hopper: bool = True) -> None:
         own = block.self_attn
         self.block = block
+        self.hopper = hopper
         self.heads = own.heads
         self.gammas = self.bounded = None
         if isinstance(own.q_rms_norm, HeadNorm) and isinstance(own.k_rms_norm, HeadNorm):
@@ -66,7 +67,7 @@ class FusedBlock:
         qk, v = qkv[:, :, : 2 * heads], qkv[:, :, 2 * heads :]
         if self.bounded is not None:
             qk = fused.head_norm(qk, self.bounded)
-            return fused.bounded_attention(qk[:, :, :heads], qk[:, :, heads:], v)
+            return fused.bounded_attention(qk[:, :, :heads], qk[:, :, heads:], v, on_hopper=self.hopper)
         if self.gammas is not None:
             qk = fused.head_norm(qk, self.gammas)
         return fused.self_attention(qk[:, :, :heads], qk[:, :, heads:], v)
