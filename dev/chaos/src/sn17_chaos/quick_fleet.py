@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import ssl
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -61,6 +62,7 @@ class QuickFleet(Fleet):
         trust = ssl.create_default_context(cafile=str(plane.authority.certificate))
         trust.load_cert_chain(admin.certificate, admin.key)
         self._hosts = itertools.count(2)
+        self._reporting: dict[str, threading.Thread] = {}
         self.http = own_client(
             base_url=f"https://127.0.0.1:{plane.ports.api}",
             verify=trust,
@@ -90,6 +92,18 @@ class QuickFleet(Fleet):
                 self._restarts[name] = 0
                 self.report(name)
         self._rescrape()
+
+    def restarted(self, name: str) -> None:
+        self._restarts[name] += 1
+        self._reporting[name] = threading.Thread(target=self.report, args=(name,), daemon=True)
+        self._reporting[name].start()
+
+    def report(self, name: str, **state: Any) -> None:
+        # After what is still being written of a restart: it would say Ready of one that no longer is.
+        before = self._reporting.get(name)
+        if before is not None and before is not threading.current_thread():
+            before.join()
+        super().report(name, **state)
 
     def targets(self) -> list[tuple[str, Mapping[str, str]]]:
         """What Prometheus has to scrape."""
