@@ -99,11 +99,11 @@ class QuickFleet(Fleet):
         self._reporting[name].start()
 
     def report(self, name: str, **state: Any) -> None:
-        # After what is still being written of a restart: it would say Ready of one that no longer is.
+        # After what is still being written of a restart; and a silent worker that restarts is not Ready.
         before = self._reporting.get(name)
         if before is not None and before is not threading.current_thread():
             before.join()
-        super().report(name, **state)
+        super().report(name, **{"ready": self.workers[name].answers, **state})
 
     def targets(self) -> list[tuple[str, Mapping[str, str]]]:
         """What Prometheus has to scrape."""
