@@ -187,7 +187,7 @@ def test_one_worker_at_a_time_swaps_on_a_device(tmp_path: Path, new_process: Any
 
 
 def test_a_replacement_says_warming_and_keeps_the_results(new_process: Any, wait_until: Wait) -> None:
-    worker = new_process(procedural_load_seconds=1.0)
+    worker = new_process(procedural_load_seconds=4.0)
     kept = worker.post("t/1", seed="5").content
     assert worker.recycle("replace").status_code == 202
     wait_until(lambda: worker.state()["state"] == "warming")
