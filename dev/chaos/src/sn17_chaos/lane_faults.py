@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from random import Random
 
 from sn17_chaos.faults import Register, Undo, ends_by_itself
@@ -171,7 +170,6 @@ def worker_down(world: Lane, rng: Random) -> Undo:
     worker = world.fleet.workers[name]
     worker.answers = False
     world.fleet.report(name, ready=False)
-    worker.silent_since = time.time()
 
     def back() -> None:
         worker.answers = True

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
-import time
 from collections.abc import Callable
 from random import Random
 
@@ -161,7 +160,6 @@ def worker_down(world: PlaneWorld, rng: Random) -> Undo:
     worker = world.fleet.workers[name]
     worker.answers = False
     world.fleet.report(name, ready=False)
-    worker.silent_since = time.time()
 
     def back() -> None:
         worker.answers = True

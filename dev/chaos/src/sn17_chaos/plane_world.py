@@ -305,7 +305,7 @@ class PlaneWorld:
         now = time.time()
         others = [w for n, w in self.fleet.workers.items() if n != name]
         worker = self.fleet.workers[name]
-        missing = WORKERS - 1 - sum(w.seems_to_serve() for w in others)
+        missing = WORKERS - sum(w.answers and not w.leases for w in others) - 1
         return Act(
             at=now,
             worker=name,

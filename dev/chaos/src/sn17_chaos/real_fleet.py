@@ -4,7 +4,6 @@ real Prometheus that scrapes them. Workers listen on loopback addresses of their
 from __future__ import annotations
 
 import json
-import math
 import secrets
 import signal
 import subprocess
@@ -31,8 +30,6 @@ TOKEN = "a-token-for-tests"
 RELEASE_LABELS = {"part-of": "sn17", "instance": "t", "component": "trellis"}
 LIMIT = 12 * 1024**3
 SCRAPE_SECONDS = 1.0
-SETTLED_SECONDS = 1.5
-"""Between the pod that is seen and the action that is written, on a busy machine."""
 
 
 @dataclass
@@ -56,17 +53,12 @@ class Worker:
     says: str = ""
     """Why it does not trust itself."""
     answers: bool = True
-    silent_since: float = math.inf
     boot_id: str = field(default_factory=lambda: secrets.token_hex(4))
     leases: dict[str, str] = field(default_factory=dict)
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     on_exit: Callable[[], None] = lambda: None
     gate: Gate | None = None
     _server: ThreadingHTTPServer | None = None
-
-    def seems_to_serve(self) -> bool:
-        """As an operator sees it that looked a moment ago and acts now."""
-        return not self.leases and (self.answers or self.silent_since > time.time() - SETTLED_SECONDS)
 
     def start(self) -> None:
         worker = self

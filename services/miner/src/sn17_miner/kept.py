@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -41,9 +42,8 @@ class KeptAssets:
             # The newest of all, whatever the clock says: it may have been set back.
             newest = max((path.stat().st_mtime_ns for path in self._files()), default=0)
             spz.replace(self.path(n, task_id))
-            os.utime(self.path(n, task_id))
-            if self.path(n, task_id).stat().st_mtime_ns <= newest:
-                os.utime(self.path(n, task_id), ns=(newest + 1, newest + 1))
+            moment = max(time.time_ns(), newest + 1)
+            os.utime(self.path(n, task_id), ns=(moment, moment))
             self._prune()
         except OSError as error:
             _log.warning("a submitted asset is not kept: %s", error.strerror, extra={"task": n})

@@ -22,7 +22,7 @@ from triton.backends.compiler import GPUTarget
 from triton.experimental.gluon._runtime import GluonASTSource
 from triton.experimental.gluon.language._layouts import NVMMASharedLayout
 from sn17_trellis.engine import hopper
-from sn17_trellis.engine.hopper_attention import hopper_attention_kernel as kernel
+from sn17_trellis.engine.hopper_attention import ROWS, hopper_attention_kernel as kernel
 
 rest, dtype = int(sys.argv[1]), sys.argv[2]
 
@@ -32,7 +32,7 @@ def described(rows, columns):
 
 types = {
     f"{name}_{part}": described(rows, columns)
-    for name, rows in (("q", hopper.QUERY_ROWS), ("k", hopper.KEY_ROWS), ("v", hopper.KEY_ROWS))
+    for name, rows in (("q", ROWS.value), ("k", hopper.KEY_ROWS), ("v", hopper.KEY_ROWS))
     for part, columns in (("main", hopper.MAIN), ("rest", rest or hopper.MAIN))
 }
 types |= {"out_ptr": f"*{dtype}", "tokens": "i32", "tiles": "i32", "query_blocks": "i32"}

@@ -19,10 +19,8 @@ from torch import Tensor
 
 CAPABILITY = 9
 """Major compute capability of Hopper; no other has its matrix products."""
-MAIN, QUERY_ROWS, KEY_ROWS = 64, 64, 128
-"""Columns and rows of the tiles in which queries, keys and values are loaded."""
-GROUPS = 2
-"""Warpgroups of a program, each with a tile of queries."""
+MAIN, KEY_ROWS = 64, 128
+"""Columns of the tiles in which queries, keys and values are loaded, and rows of the last two."""
 TOLERANCE = 5e-3
 """Of the comparison, relative; float16 gives 5e-4 and bfloat16 3e-3."""
 
@@ -84,9 +82,10 @@ def _started(device: torch.device, width: int) -> Attention:
     from triton.experimental.gluon.language._layouts import NVMMASharedLayout
     from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-    from sn17_trellis.engine.hopper_attention import hopper_attention_kernel
+    from sn17_trellis.engine.hopper_attention import GROUPS, ROWS, hopper_attention_kernel
 
-    rest = width - MAIN
+    rest, query_rows = width - MAIN, int(ROWS.value)
+    queries = query_rows * int(GROUPS.value)
     programs = torch.cuda.get_device_properties(device).multi_processor_count
     # Without a rest the second descriptor is not used.
     parts = [
@@ -97,11 +96,11 @@ def _started(device: torch.device, width: int) -> Attention:
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         branches, tokens, heads, _ = q.shape
         out = torch.empty((branches, tokens, heads * width), dtype=q.dtype, device=device)
-        query_blocks = -(-tokens // (GROUPS * QUERY_ROWS))
+        query_blocks = -(-tokens // queries)
         tiles = query_blocks * branches * heads
         sources = [
             TensorDescriptor(x, [branches * tokens, heads * width], [x.stride(1), 1], [rows, columns], layout)
-            for x, rows in ((q, QUERY_ROWS), (k, KEY_ROWS), (v, KEY_ROWS))
+            for x, rows in ((q, query_rows), (k, KEY_ROWS), (v, KEY_ROWS))
             for columns, layout in parts
         ]
         hopper_attention_kernel[(min(programs, tiles),)](
