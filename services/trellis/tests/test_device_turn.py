@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sn17_trellis.device_turn import DeviceTurn, Spent
 from sn17_trellis.model_process.messages import Turns
-from sn17_trellis.model_process.room import GENTLE_SHARE, Measures, Terms
+from sn17_trellis.model_process.room import ASKED_SHARE, GENTLE_SHARE, Measures, Terms, turn_seconds
 
 MIB = 1024 * 1024
 
@@ -89,6 +90,29 @@ def test_a_swap_counts_as_long_as_one_in_a_hurry_takes(seconds: float, device: f
     assert counted <= seconds
     if waited <= device:
         assert counted == seconds
+
+
+@given(
+    job=st.floats(0.1, 60),
+    needed=st.floats(0, 120) | st.just(math.inf),
+    left=st.floats(0, 600),
+)
+def test_turns_are_as_short_as_the_time_left_allows(job: float, needed: float, left: float) -> None:
+    turn = turn_seconds(job, needed, left)
+    assert ASKED_SHARE * job <= turn <= job
+    if needed == math.inf or (needed == 0 and left > 0):
+        assert turn == ASKED_SHARE * job
+    elif turn < job:
+        cycles = needed / turn
+        assert cycles * (job + turn) <= left * 1.000001, "it is through in time"
+    else:
+        assert left <= 2 * needed * 1.000001, "turns and jobs alternate only where there is no time for less"
+
+
+def test_turns_of_a_swap_measured_on_a_gpu() -> None:
+    """5.4 s of an H200 beside jobs of 1.7 s with 80 s to go: the jobs wait for a fifteenth of their time."""
+    assert turn_seconds(1.7, 5.4, 80) == pytest.approx(0.123, abs=0.001)
+    assert turn_seconds(1.7, 1.5, 80) == pytest.approx(0.085, abs=0.001)
 
 
 @given(growth=st.integers(0, 200), job=st.floats(0.5, 30), device=st.floats(0.1, 30))

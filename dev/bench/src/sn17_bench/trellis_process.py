@@ -181,9 +181,9 @@ def sizes(growing: str, requests: int = 60) -> dict[str, Any]:
 
     import torch
     from sn17_trellis.engine.config import LatentFlowConfig, SamplerParams
+    from sn17_trellis.engine.device import empty_caches
     from sn17_trellis.engine.fast import FastRunner
     from sn17_trellis.engine.latents import LatentFlow
-    from sn17_trellis.engine.pipeline import empty_caches
     from sn17_trellis.engine.sampler import sample
     from sn17_trellis.engine.voxels import shell
     from sn17_trellis.torch_backend import WARM_VOXELS

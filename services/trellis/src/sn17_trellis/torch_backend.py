@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -39,6 +39,7 @@ from sn17_trellis.engine.calibration import Calibration, read_calibration
 from sn17_trellis.engine.checkpoint import Repositories, fingerprint
 from sn17_trellis.engine.conditioning import BackgroundRemover
 from sn17_trellis.engine.config import PRESETS, Lane, SamplerParams
+from sn17_trellis.engine.device import empty_caches, is_out_of_memory
 from sn17_trellis.engine.errors import (
     CancelledError,
     CheckpointMissingError,
@@ -54,9 +55,7 @@ from sn17_trellis.engine.pipeline import (
     MAX_VOXELS,
     Pipeline,
     Request,
-    empty_caches,
     files_of,
-    is_out_of_memory,
     load_pipeline,
 )
 from sn17_trellis.engine.runners import EagerRunner, Runner
@@ -203,6 +202,9 @@ class TorchBackend:
     def generate(self, job: Job, progress: Progress, cancelled: IsCancelled) -> Generation:
         pipeline = self._pipelines[job.model]
         request, lane = self._request(job, pipeline)
+        if job.kind is GenerationKind.CANARY:
+            # Beside jobs of another process it lets them have the device between its steps.
+            request = replace(request, steps_ahead=0)
 
         def on_step(stage: str, step: int, steps: int) -> None:
             if cancelled():

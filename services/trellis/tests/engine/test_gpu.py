@@ -26,12 +26,13 @@ from sn17_trellis.engine.config import (  # noqa: E402
     Savings,
     StructureFlowConfig,
 )
+from sn17_trellis.engine.device import empty_caches  # noqa: E402
 from sn17_trellis.engine.errors import DeviceMemoryError  # noqa: E402
 from sn17_trellis.engine.fast import FastRunner  # noqa: E402
 from sn17_trellis.engine.gaussians import GaussianDecoder  # noqa: E402
 from sn17_trellis.engine.graphs import GraphMemory, Work  # noqa: E402
 from sn17_trellis.engine.latents import LatentFlow  # noqa: E402
-from sn17_trellis.engine.pipeline import empty_caches, load_pipeline  # noqa: E402
+from sn17_trellis.engine.pipeline import load_pipeline  # noqa: E402
 from sn17_trellis.engine.runners import EagerRunner  # noqa: E402
 from sn17_trellis.engine.sampler import sample  # noqa: E402
 from sn17_trellis.engine.structure import StructureFlow  # noqa: E402
@@ -190,7 +191,7 @@ from pathlib import Path
 import torch
 from sn17_trellis.torch_backend import TorchBackend, TorchConfig, bundled_checkpoint
 from sn17_trellis.engine.voxels import shell
-from sn17_trellis.engine.pipeline import empty_caches
+from sn17_trellis.engine.device import empty_caches
 backend = TorchBackend(TorchConfig(bundled_checkpoint(), device="cuda"))
 backend.load()
 pipeline = backend._pipelines["text"]
@@ -215,6 +216,22 @@ def test_memory_is_flat_over_any_order_of_sizes_also_after_a_cleanup() -> None:
     assert found["fixed"] == 0
     # One segment more (20 MiB) is no growth; these networks hold only 0.4 GB in all.
     assert found["most"] <= 1.03 * found["warm"] + 32 * 2**20
+
+
+def test_whoever_shares_the_device_finds_it_idle() -> None:
+    """Between two steps of a warm-up, and of a canary after the first run of its kernels."""
+    backend = TorchBackend(TorchConfig(bundled_checkpoint(), device="cuda"))
+    backend.load()
+    idle: list[bool] = []
+
+    def look(*_: object) -> None:
+        idle.append(torch.cuda.current_stream().query())
+
+    backend.warmup(look, lambda: False)
+    backend.generate(backend.canary(), look, lambda: False)
+    backend.close()
+    assert len(idle) > 50
+    assert all(idle)
 
 
 def working(make: Callable[[], Any]) -> Work:

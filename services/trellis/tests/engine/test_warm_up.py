@@ -12,8 +12,8 @@ pytest.importorskip("transformers", reason="the engine needs the 'torch' extra")
 from sn17_contract.metrics import GenerationKind  # noqa: E402
 from sn17_trellis.backend import Cancelled, GpuOutOfMemory, Job, Sampling, StructureTooLarge  # noqa: E402
 from sn17_trellis.engine.config import SamplerParams  # noqa: E402
-from sn17_trellis.engine.pipeline import is_out_of_memory  # noqa: E402
-from sn17_trellis.engine.sampler import sample  # noqa: E402
+from sn17_trellis.engine.device import is_out_of_memory  # noqa: E402
+from sn17_trellis.engine.sampler import Pace, sample  # noqa: E402
 from sn17_trellis.engine.voxels import shell  # noqa: E402
 from sn17_trellis.torch_backend import TorchBackend, TorchConfig  # noqa: E402
 
@@ -57,6 +57,45 @@ def test_who_leaves_after_a_step_stops_the_next() -> None:
     with pytest.raises(KeyError):
         sample(Still(seen), torch.zeros(1), SamplerParams(steps=9), leave)
     assert seen == [("run", 0), ("run", 1)]
+
+
+class Device:
+    """Works on one step after the other, and only while somebody waits for it."""
+
+    def __init__(self) -> None:
+        self.given = self.done = 0
+
+    def record(self) -> Until:
+        self.given += 1
+        return Until(self, self.given)
+
+
+class Until:
+    def __init__(self, device: Device, step: int) -> None:
+        self._device, self._step = device, step
+
+    def synchronize(self) -> None:
+        self._device.done = max(self._device.done, self._step)
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 2, 5, 9])
+def test_a_device_is_never_given_more_steps_than_allowed(ahead: int) -> None:
+    """With none allowed it has nothing left to do at a report: whoever takes it there has it alone."""
+    device, reported, pending = Device(), list[int](), list[int]()
+    device.given = 1  # what was prepared
+
+    def on_step(done: int, steps: int) -> None:
+        assert steps == 7
+        assert done == 0 or done < device.done
+        reported.append(done)
+        pending.append(device.given - device.done)
+
+    pace = Pace(7, on_step, device.record, ahead)
+    for _ in range(7):
+        pace.given()
+    pace.finish()
+    assert reported == list(range(8))
+    assert max(pending) == min(ahead, 6)
 
 
 def test_every_stage_reports_its_start_and_its_end(backend: TorchBackend) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -32,6 +32,7 @@ from sn17_trellis.engine.conditioning import (
     conditioner_directory,
 )
 from sn17_trellis.engine.config import EXACT, ROLES, Normalization, PipelineConfig, SamplerParams, Savings
+from sn17_trellis.engine.device import empty_caches, is_out_of_memory, settle
 from sn17_trellis.engine.errors import (
     CheckpointError,
     DeviceMemoryError,
@@ -43,7 +44,7 @@ from sn17_trellis.engine.errors import (
 from sn17_trellis.engine.gaussians import GaussianDecoder
 from sn17_trellis.engine.latents import LatentFlow
 from sn17_trellis.engine.runners import EagerRunner, Runner
-from sn17_trellis.engine.sampler import sample
+from sn17_trellis.engine.sampler import STEPS_AHEAD, sample
 from sn17_trellis.engine.structure import StructureDecoder, StructureFlow
 from sn17_trellis.engine.voxels import Voxels
 from sn17_trellis.engine.weights import Reader, onto
@@ -72,6 +73,8 @@ class Request:
     image: RgbaImage | None = None
     structure_savings: Savings = EXACT
     latent_savings: Savings = EXACT
+    steps_ahead: int = STEPS_AHEAD
+    """As for `sampler.sample`. 0: while progress is told the device has nothing left to do."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,7 +116,7 @@ class Pipeline:
         """Run everything for a structure of this size (`voxels.shell` makes one), four steps a stage.
 
         Afterwards kernels are compiled, graphs captured and memory pools large enough. ``pause`` is called
-        between steps: whoever shares the device may have it there.
+        between steps, when the device has done all it was given: whoever shares it may have it there.
 
         Raises DeviceMemoryError where a structure of this size does not fit.
         """
@@ -125,16 +128,17 @@ class Pipeline:
         generator = torch.Generator().manual_seed(0)
         cond, uncond = self.conditioner.example()
 
-        def progress(*_: object) -> None:
+        def rest(*_: object) -> None:
+            settle(self.device)
             pause()
 
         noise = self.structure_noise(generator)
-        latent = self.sample_structure(noise, cond, uncond, params, progress=progress)
+        latent = self.sample_structure(noise, cond, uncond, params, progress=rest, steps_ahead=0)
         self.decoder(latent)
-        pause()
+        rest()
         noise = self.latent_noise(generator, voxels)
-        latents = self.sample_latents(noise, cond, uncond, voxels, params, progress=progress)
-        pause()
+        latents = self.sample_latents(noise, cond, uncond, voxels, params, progress=rest, steps_ahead=0)
+        rest()
         raw = self.runner.gaussians(self.gaussian_decoder, latents, voxels)
         self.to_host(self.gaussian_decoder.represent(raw, voxels).pack())
 
@@ -164,6 +168,7 @@ class Pipeline:
                 *(self.structure_noise(generator), cond, uncond, request.structure),
                 progress=progress,
                 savings=request.structure_savings,
+                steps_ahead=request.steps_ahead,
             )
         with self._timed("structure_decode", seconds, progress):
             voxels = self.decode_structure(latent)
@@ -173,6 +178,7 @@ class Pipeline:
                 *(noise, cond, uncond, voxels, request.latents),
                 progress=progress,
                 savings=request.latent_savings,
+                steps_ahead=request.steps_ahead,
             )
         with self._timed("gaussians", seconds, progress):
             packed = self.decode_gaussians(latents, voxels)
@@ -211,12 +217,12 @@ class Pipeline:
         *,
         progress: Progress = lambda *_: None,
         savings: Savings = EXACT,
+        steps_ahead: int = STEPS_AHEAD,
     ) -> Tensor:
         """Structure latent [1, C, r, r, r]."""
         velocity = self.runner.structure(self.flow, params, cond, uncond)
-        return sample(
-            velocity, noise, params, lambda step, steps: progress("structure", step, steps), savings
-        )
+        told = partial(progress, "structure")
+        return sample(velocity, noise, params, told, savings, steps_ahead=steps_ahead)
 
     def decode_structure(self, latent: Tensor) -> Voxels:
         """Occupied voxels in lexicographic order."""
@@ -240,10 +246,12 @@ class Pipeline:
         *,
         progress: Progress = lambda *_: None,
         savings: Savings = EXACT,
+        steps_ahead: int = STEPS_AHEAD,
     ) -> Tensor:
         """Structured latents [N, C], in the decoder's scale."""
         velocity = self.runner.latents(self.latent_flow, params, cond, uncond, voxels)
-        out = sample(velocity, noise, params, lambda step, steps: progress("latents", step, steps), savings)
+        told = partial(progress, "latents")
+        out = sample(velocity, noise, params, told, savings, steps_ahead=steps_ahead)
         return out * out.new_tensor(self.normalization.std) + out.new_tensor(self.normalization.mean)
 
     def decode_gaussians(self, latents: Tensor, voxels: Voxels) -> Tensor:
@@ -271,27 +279,10 @@ class Pipeline:
             progress(stage, 0, 1)
         start = time.perf_counter()
         yield
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        settle(self.device)
         seconds[stage] = time.perf_counter() - start
         if progress is not None:
             progress(stage, 1, 1)
-
-
-def empty_caches(device: torch.device) -> None:
-    """Give back what nobody refers to any more, and what the device's allocator keeps of it."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-
-
-NO_MEMORY = ("out of memory", "ALLOC_FAILED", "cudaErrorMemoryAllocation")
-"""How torch, cuBLAS, cuDNN and the driver say that the device has no room."""
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of torch or of a library under it means that the device's memory ran out."""
-    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in NO_MEMORY)
 
 
 Shared = MutableMapping[Path, nn.Module]

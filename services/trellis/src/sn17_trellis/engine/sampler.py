@@ -119,9 +119,15 @@ def sample(
     params: SamplerParams,
     on_step: OnStep | None = None,
     savings: Savings = EXACT,
+    *,
+    steps_ahead: int = STEPS_AHEAD,
 ) -> Tensor:
-    """Integrate from noise at t = 1 to data at t = 0; the state stays float32."""
-    pace = _Pace(params.steps, on_step, noise.device)
+    """Integrate from noise at t = 1 to data at t = 0; the state stays float32.
+
+    While ``on_step`` is called the device has at most ``steps_ahead`` further steps to do.
+    """
+    record, ahead = (_event, steps_ahead) if noise.device.type == "cuda" else (_AlreadyDone, 0)
+    pace = Pace(params.steps, on_step, record, ahead)
     strength, history = params.cfg_strength, _History()
     difference = torch.zeros_like(noise)
     x = noise
@@ -161,40 +167,63 @@ class _History:
         return v + 0.5 * ratio * (v - before[0])
 
 
-class _Pace:
-    """Reports steps when the device has done them, not when it was given them."""
+class Event(Protocol):
+    """A point in the device's work."""
 
-    def __init__(self, steps: int, on_step: OnStep | None, device: torch.device) -> None:
+    def synchronize(self) -> None:
+        """Wait until the device is there."""
+        ...
+
+
+class _AlreadyDone:
+    """On a processor work is done when the call returns."""
+
+    def synchronize(self) -> None:
+        pass
+
+
+def _event() -> Event:
+    # A blocking event sleeps instead of turning a core at full speed.
+    event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+    event.record()
+    return event
+
+
+class Pace:
+    """Reports steps when the device has done them, not when it was given them.
+
+    ``record`` records an event behind all that the device has been given; at most ``ahead`` steps are given
+    to it beyond those known to be done.
+    """
+
+    def __init__(self, steps: int, on_step: OnStep | None, record: Callable[[], Event], ahead: int) -> None:
         self._steps = steps
         self._on_step = on_step
-        self._device = device
+        self._record = record
+        self._ahead = ahead
         self._done = 0
-        self._pending: deque[torch.cuda.Event] = deque()
+        self._pending: deque[Event] = deque()
         if on_step is not None:
+            if ahead == 0:
+                # What was prepared for the first step is work, too.
+                record().synchronize()
             on_step(0, steps)
 
     def given(self) -> None:
+        """The device was given a step."""
         if self._on_step is None:
             return
-        if self._device.type != "cuda":
-            self._report()
-            return
-        # A blocking event sleeps instead of turning a core at full speed.
-        event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
-        event.record()
-        self._pending.append(event)
-        if len(self._pending) > STEPS_AHEAD:
+        self._pending.append(self._record())
+        if len(self._pending) > self._ahead:
             self._wait()
 
     def finish(self) -> None:
+        """It was given the last one."""
         while self._pending:
             self._wait()
 
     def _wait(self) -> None:
         self._pending.popleft().synchronize()
-        self._report()
-
-    def _report(self) -> None:
         assert self._on_step is not None
         self._done += 1
         self._on_step(self._done, self._steps)

@@ -108,11 +108,11 @@ class Processes:
         began: Callable[[SwapPhase], None],
         give_up: Callable[[], None],
         hold: Callable[[Life], None],
-        turns: Callable[[], Turns] = lambda: ALONE,
+        turns: Callable[[SwapPhase], Turns] = lambda _: ALONE,
         *,
         canary: bool = True,
     ) -> Fresh:
-        """Start a process and make it ready; ``turns`` says how it shares the device meanwhile.
+        """Start a process and make it ready; ``turns`` says how it shares the device in a phase.
 
         Raises:
             Exception: what its backend raised, ModelDied, LaunchFailed, or whatever ``give_up`` raises.
@@ -124,13 +124,13 @@ class Processes:
         began(SwapPhase.LOAD)
         life.load(watched)
         began(SwapPhase.WARMUP)
-        warm = life.warm_up(lambda *_: None, watched, turns())
+        warm = life.warm_up(lambda *_: None, watched, turns(SwapPhase.WARMUP))
         if not canary:
             life.cleanup(watched)
             return Fresh(life, None, 0.0, warm.device_seconds, math.inf, warm.waited_seconds)
         began(SwapPhase.CANARY)
         began_at = time.monotonic()
-        made, encoded = self._canary(life, watched, turns())
+        made, encoded = self._canary(life, watched, turns(SwapPhase.CANARY))
         life.cleanup(watched)
         return Fresh(
             life,

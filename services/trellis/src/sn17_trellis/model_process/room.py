@@ -22,6 +22,8 @@ GAPS_KEPT: Final = 64
 """Work comes unevenly, and acts that follow from the gaps shorten them: over many the estimate is steady."""
 GENTLE_SHARE: Final = 0.1
 """Of a job's time: how long a fresh process may hold the device between two of them."""
+ASKED_SHARE: Final = GENTLE_SHARE / 2
+"""The least of it that is asked for: a turn ends with a step, which adds about as much again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +186,18 @@ def too_small(terms: Terms, used: int) -> str | None:
 def job_must_wait(terms: Terms, used: int, fresh_now: int) -> bool:
     """While two live: whether one more generation would take what the fresh process still needs."""
     return used + terms.growth > terms.refuse - max(0, terms.fresh_peak - fresh_now)
+
+
+def turn_seconds(job_seconds: float, needed: float, left: float) -> float:
+    """How long a fresh process holds the device between two jobs, to have it for ``needed`` seconds.
+
+    As short as may be, and as long as it takes to be through within ``left`` seconds, but no longer than a
+    job: then turns and jobs alternate. ``needed`` infinite: not known yet.
+    """
+    if math.isinf(needed):
+        return ASKED_SHARE * job_seconds
+    even = job_seconds * needed / (left - needed) if left > needed else job_seconds
+    return min(job_seconds, max(ASKED_SHARE * job_seconds, even))
 
 
 @dataclass(slots=True)

@@ -17,7 +17,7 @@ from sn17_trellis.model_process.keeper import Keeper
 from sn17_trellis.model_process.life import ALONE, Life
 from sn17_trellis.model_process.messages import Turns
 from sn17_trellis.model_process.processes import Fresh
-from sn17_trellis.model_process.room import GENTLE_SHARE
+from sn17_trellis.model_process.room import turn_seconds
 
 PATIENT_SHARE: Final = 0.5
 """Of the time left: if warm-up or canary lasts longer, the fresh process is in a hurry."""
@@ -70,8 +70,8 @@ def swap(keeper: Keeper, act: Act) -> None:
     def hold(life: Life) -> None:
         keeper.fresh = life
 
-    def share() -> Turns:
-        return turns(keeper, max(0.0, deadline - time.monotonic()))
+    def share(phase: SwapPhase) -> Turns:
+        return turns(keeper, phase, max(0.0, deadline - time.monotonic()))
 
     with Phases(keeper, act) as phases:
         try:
@@ -119,17 +119,17 @@ def replace(keeper: Keeper, act: Act) -> None:
     keeper.record(act, RecycleOutcome.DONE, fresh.life.life_id)
 
 
-def turns(keeper: Keeper, seconds_left: float) -> Turns:
+def turns(keeper: Keeper, phase: SwapPhase, seconds_left: float) -> Turns:
     """How the fresh process shares the device, in a phase that begins now, with the one that serves."""
     job = keeper.meter.job_seconds()
     if job is None:
         return ALONE
     measures, terms, used = keeper.meter.measures, keeper.terms(), keeper.meter.used()
     gentle = terms is None or used is None or measures.room_to_be_gentle(terms, used)
+    patient = PATIENT_SHARE * seconds_left if gentle else 0.0
+    needed = measures.canary_held if phase is SwapPhase.CANARY else measures.device_seconds
     return Turns(
-        hold_seconds=GENTLE_SHARE * job,
-        patient_seconds=PATIENT_SHARE * seconds_left if gentle else 0.0,
-        hurried_seconds=job,
+        hold_seconds=turn_seconds(job, needed, patient), patient_seconds=patient, hurried_seconds=job
     )
 
 
