@@ -9,13 +9,14 @@ the machine keeps up: printed is what share of a day's tasks was done. Every 10 
 operator, miner and fixer as they export it, resident memory and series of Prometheus, the journal's size.
 Printed: level, slope over the last three quarters, and what remains beside the slope; exit code 1 when a
 growth is beyond that noise. Baseline: the first quarter of the same run, which is left out of the slope.
-With --settle as many hours pass before the first sample: what caches that fill once are over then.
+With --settle as many hours come before and are judged on their own: there caches fill that fill once.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import re
 import sys
 import time
@@ -25,7 +26,7 @@ import httpx2
 from sn17_chaos.cluster_bed import bed
 from sn17_chaos.cluster_release import SPEED, VALIDATORS
 from sn17_chaos.cluster_world import ClusterWorld
-from sn17_chaos.trend import Trend, table, trend, write
+from sn17_chaos.trend import Trend, rows, table, trend, write
 
 from sn17_bench.stamp import stamp
 
@@ -78,7 +79,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--hours", type=float, default=1.2)
-    parser.add_argument("--settle", type=float, default=0.0, help="hours before the first sample")
+    parser.add_argument("--settle", type=float, default=0.0, help="hours before, judged apart")
     parser.add_argument("--speed", type=float, default=SPEED, help="of the network's time")
     parser.add_argument("--archives", type=Path, nargs="*", default=[])
     parser.add_argument("--json", type=Path)
@@ -88,16 +89,18 @@ def main() -> int:
         try:
             world.start(LEAK, options.speed)
             world.await_first()
-            time.sleep(3600 * options.settle)
+            settling = soak(world, 3600 * options.settle) if options.settle else []
             before, recycled = len(world.assigned()), len(world.recycles)
             trends = soak(world, 3600 * options.hours)
             recycles, tasks = len(world.recycles) - recycled, len(world.assigned()) - before
         finally:
             world.close()
+    if settling:
+        print(f"The first {60 * options.settle:.0f} min:\n{table(settling, UNITS)}\nAfter them:")
     print(table(trends, UNITS))
     days = options.hours * options.speed / 24
     print(
-        f"{before} tasks before the first sample, then {tasks}, and {recycles} recycles,"
+        f"{before} tasks before, then {tasks}, and {recycles} recycles,"
         f" in {60 * options.hours:.0f} min at {options.speed:g}-fold speed:"
         f" {days:.0%} of a day by the clock, {tasks / DAY_TASKS:.0%} by the tasks"
     )
@@ -108,6 +111,8 @@ def main() -> int:
             hours=options.hours,
             settled_hours=options.settle,
             settled_tasks=before,
+            settling=rows(settling),
+            load=os.getloadavg()[0],
             speed=options.speed,
             days_by_the_clock=round(days, 3),
             days_by_tasks=round(tasks / DAY_TASKS, 3),

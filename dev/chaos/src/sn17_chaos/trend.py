@@ -77,6 +77,10 @@ def table(trends: Sequence[Trend], units: Mapping[str, float]) -> str:
     return "\n".join(lines)
 
 
+def rows(trends: Sequence[Trend]) -> list[dict[str, object]]:
+    """As they are written to result files."""
+    return [{**asdict(each), "flat": each.flat} for each in trends]
+
+
 def write(path: Path, trends: Sequence[Trend], **about: object) -> None:
-    rows = [{**asdict(each), "flat": each.flat} for each in trends]
-    path.write_text(json.dumps({**about, "trends": rows}, indent=1) + "\n")
+    path.write_text(json.dumps({**about, "trends": rows(trends)}, indent=1) + "\n")
