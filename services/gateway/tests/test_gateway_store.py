@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 from gateway_databases import Postgres, postgres
 from sn17_contract.gateway import KeyKind
@@ -48,6 +49,52 @@ async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
     await made.run(empty)
     yield made
     await made.close()
+
+
+DRIVER_ERRORS = sorted(
+    (
+        each
+        for each in vars(asyncpg).values()
+        if isinstance(each, type) and issubclass(each, Exception) and not issubclass(each, Warning)
+    ),
+    key=lambda each: each.__name__,
+)
+
+
+async def test_whatever_the_driver_raises_is_storage_trouble(server: Postgres) -> None:
+    """A clean-up survives storage trouble; any other error ends the gateway."""
+    database = PostgresDatabase(server.url, 2, 20.0)
+    await database.open()
+    assert len(DRIVER_ERRORS) > 200
+    for kind in DRIVER_ERRORS:
+        if issubclass(kind, asyncpg.PostgresWarning):
+            continue
+
+        async def fails(_: Any, kind: type[Exception] = kind) -> None:
+            raise kind("connection lost\npassword")
+
+        with pytest.raises(StorageError, match=f"{kind.__name__}: connection lost$"):
+            await database.run(fails)
+    assert [dict(row) for row in await database.run(lambda tx: tx.fetch("SELECT 1 AS one"))] == [{"one": 1}]
+    await database.close()
+
+
+async def test_a_failed_commit_leaves_no_transaction_behind(tmp_path: Path) -> None:
+    """The next unit of work runs, and nothing of the failed one is kept."""
+    database = SqliteDatabase(tmp_path / "gateway.sqlite")
+    await database.open()
+    store = store_of(database)
+
+    async def dangling(tx: Any) -> None:
+        await tx.fetch("PRAGMA defer_foreign_keys = ON")
+        await tx.fetch("INSERT INTO requests VALUES ('name', 'digest', 'no such task')")
+
+    with pytest.raises(StorageError, match="FOREIGN KEY"):
+        await database.run(dangling)
+    given = task(0.0)
+    assert await store.add(given, FREE) is None
+    assert await store.get(given.id) == given
+    await database.close()
 
 
 def store_of(database: Database, queue_limit: int = 1000) -> Store:

@@ -104,7 +104,7 @@ class Run:
         self.workers, self._rng = workers, random.Random(17)
         cluster = plane.cluster
         cluster.apply(CRD.read_text())
-        cluster.kubectl("wait", "--for=condition=Established", "crd/sn17miners.sn17.io", "--timeout=30s")
+        cluster.wait_established("sn17miners.sn17.io", timeout=30)
         cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "op"}})
         self.prometheus = Prometheus(cluster.tools["prometheus"], folder, free_port(), scrape_seconds=PERIOD)
         self.prometheus.scrape([])

@@ -97,7 +97,7 @@ class PlaneWorld:
         self.plane = self._stack.enter_context(control_plane())
         cluster = self.plane.cluster
         cluster.apply(CRD.read_text())
-        cluster.kubectl("wait", "--for=condition=Established", "crd/sn17miners.sn17.io", "--timeout=30s")
+        cluster.wait_established("sn17miners.sn17.io", timeout=30)
         namespace = self._stack.enter_context(cluster.namespace("chaos"))
         (self.folder / "prometheus").mkdir(parents=True)
         self.prometheus = Prometheus(cluster.tools["prometheus"], self.folder / "prometheus", free_port())

@@ -15,7 +15,14 @@ T = TypeVar("T")
 
 #: Any number that is this program's alone; taken for a transaction, it lets replicas wait for each other.
 _ADVISORY_LOCK: Final = 1_704_190_317
-_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+#: A connection that ends in the middle of an operation can leave asyncpg in a state it calls internal.
+_ERRORS: Final = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
 
 
 @functools.cache

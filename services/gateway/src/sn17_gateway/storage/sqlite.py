@@ -85,10 +85,12 @@ class SqliteDatabase:
         db.execute("BEGIN IMMEDIATE")
         try:
             result = _finished(work, SqliteTransaction(db))
+            db.execute("COMMIT")
         except BaseException:
-            db.execute("ROLLBACK")
+            # A full disk ends the transaction by itself.
+            if db.in_transaction:
+                db.execute("ROLLBACK")
             raise
-        db.execute("COMMIT")
         return result
 
 
