@@ -22,11 +22,9 @@ import json
 import os
 import random
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +35,7 @@ from sn17_chaos.waiting import free_port, wait_for
 from sn17_cluster.controlplane import ControlPlane, control_plane
 from sn17_cluster.state import base_folder
 
-REPOSITORY = Path(__file__).resolve().parents[4]
+from sn17_bench.stamp import stamp
 
 PERIOD = 15.0
 BUDGET = "25%"
@@ -310,14 +308,7 @@ def main() -> None:
     for name, rows in found.items():
         show(name, rows)
     if options.json is not None:
-        commit = subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"],
-            cwd=REPOSITORY,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        found["commit"], found["date"] = commit.stdout.strip(), datetime.now(UTC).date().isoformat()
+        found |= {**stamp(), "load": os.getloadavg()[0]}
         options.json.write_text(json.dumps(found, indent=2) + "\n")
 
 
