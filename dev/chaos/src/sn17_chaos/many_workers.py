@@ -39,6 +39,7 @@ class Crowd(Fleet):
         super().__init__(*args)
         self.api = ApiClient(self.cluster.kubeconfig)
         self._pool = ThreadPoolExecutor(WRITERS)
+        self._ready: dict[str, dict[str, str]] = {}
         self._by_address: dict[str, Worker] = {}
         self._server: uvicorn.Server | None = None
         self._serving: threading.Thread | None = None
@@ -97,6 +98,7 @@ class Crowd(Fleet):
     def report(self, name: str, **change: Any) -> None:
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         restarts = self._restarts[name]
+        self._ready[name] = {"type": "Ready", "status": "True", "lastTransitionTime": now}
         ended = {"reason": "Completed", "exitCode": 75, "finishedAt": now, "startedAt": now}
         container = {
             "name": "trellis",
@@ -113,7 +115,7 @@ class Crowd(Fleet):
             "podIP": self.workers[name].address,
             "podIPs": [{"ip": self.workers[name].address}],
             "startTime": now,
-            "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": now}],
+            "conditions": [self._ready[name]],
             "containerStatuses": [container],
         }
         self.api.patch(f"{self.path}/{name}/status", {"status": status})
@@ -127,7 +129,7 @@ class Crowd(Fleet):
         message = {"type": "Note", "status": "True", "message": str(time.time())}
         self.api.patch(
             f"{self.path}/{name}/status",
-            {"status": {"conditions": [{"type": "Ready", "status": "True"}, message]}},
+            {"status": {"conditions": [self._ready[name], message]}},
         )
 
     def close(self) -> None:
