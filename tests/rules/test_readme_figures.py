@@ -42,21 +42,19 @@ def full_size() -> list[str]:
     ]
 
 
+def by_leak(name: str) -> dict[float, dict[str, Any]]:
+    """Arms of a comparison by their names, for each leak in MiB a generation."""
+    return {point["leak_mib"]: {arm["arm"]: arm for arm in point["arms"]} for point in result(name)["points"]}
+
+
 def times_of(arms: dict[str, Any], rival: str) -> str:
     """How much sn17 makes of what a rival makes."""
     return f"{arms['sn17']['accepted_per_hour'] / arms[rival]['accepted_per_hour']:.2f}"
 
 
 def comparison() -> list[str]:
-    points = {
-        point["leak_mib"]: {arm["arm"]: arm for arm in point["arms"]}
-        for point in result("comparison")["points"]
-    }
+    points, beside = by_leak("comparison"), by_leak("comparison-self-exit")
     arms, quick = points[15.0], points[51.0]
-    beside = {
-        point["leak_mib"]: {arm["arm"]: arm for arm in point["arms"]}
-        for point in result("comparison-self-exit")["points"]
-    }
     slow, medium, fast = (times_of(beside[leak], "self-exit after a job") for leak in (15.0, 51.0, 102.0))
     threshold, ours = arms["restart at a threshold (PM2)"], arms["sn17"]
 
