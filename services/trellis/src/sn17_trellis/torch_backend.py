@@ -167,7 +167,22 @@ class TorchBackend:
             self._read_lane(kind, directory, content)
         hardware = torch.cuda.get_device_name(self._device) if on_gpu else "cpu"
         self._identity = f"torch/{torch.__version__} {hardware} preset={self._preset} {' '.join(contents)}"
-        self._weights = torch.cuda.memory_allocated(self._device) if on_gpu else 0
+        if on_gpu:
+            self._weights = torch.cuda.memory_allocated(self._device)
+            self._load_kernels()
+
+    def _load_kernels(self) -> None:
+        """Use every kernel once, for a small structure; nothing of it stays but the kernels.
+
+        To compile and load them takes the host seconds and the device next to nothing. In a warm-up, which
+        has the device for itself between two pauses, a job of another process would wait for all of them.
+        """
+        for pipeline in self._pipelines.values():
+            try:
+                pipeline.warm_up(shell(WARM_VOXELS[-1], pipeline.latent_flow.config.resolution, self._device))
+            except DeviceMemoryError as error:
+                log.warning("kernels are loaded at the warm-up only: %s", error)
+            pipeline.release()
 
     def _remover(self) -> BackgroundRemover | None:
         """Before any weights are read: without it the worker would refuse all photographs one by one."""
@@ -184,7 +199,7 @@ class TorchBackend:
         return found
 
     def warmup(self, progress: Progress, cancelled: IsCancelled) -> None:
-        """Compile kernels, capture graphs and fill memory pools, for structures of every usual size."""
+        """Capture graphs and fill memory pools, for structures of every usual size."""
         sizes = WARM_VOXELS if self._device.type == "cuda" else WARM_VOXELS_CPU
         sizes = tuple(size for size in sizes if size <= self._config.max_voxels) or sizes[-1:]
         jobs = [(pipeline, size) for pipeline in self._pipelines.values() for size in sizes]

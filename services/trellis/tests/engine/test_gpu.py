@@ -218,6 +218,38 @@ def test_memory_is_flat_over_any_order_of_sizes_also_after_a_cleanup() -> None:
     assert found["most"] <= 1.03 * found["warm"] + 32 * 2**20
 
 
+def loaded_kernels() -> int:
+    """Triton kernels of the engine that this process has loaded, one for each kind of arguments."""
+    modules = [module for name, module in sys.modules.items() if name.startswith("sn17_trellis.engine.")]
+    found = {id(each): each for module in modules for each in vars(module).values()}
+    caches = (cache for each in found.values() for cache in getattr(each, "device_caches", {}).values())
+    return sum(len(cache[0]) for cache in caches)
+
+
+LOAD = """
+import json, sys, torch
+sys.path.insert(0, sys.argv[1])
+from test_gpu import TorchBackend, TorchConfig, bundled_checkpoint, loaded_kernels
+backend = TorchBackend(TorchConfig(bundled_checkpoint(), device="cuda"))
+backend.load()
+found = {"loaded": loaded_kernels(), **backend.gpu_memory()}
+backend.warmup(lambda *_: None, lambda: False)
+print(json.dumps({**found, "warm": loaded_kernels()}))
+"""
+
+
+def test_kernels_are_loaded_with_the_weights_and_nothing_else_of_it_stays() -> None:
+    """A warm-up that loads them would keep the device from others meanwhile."""
+    command = [sys.executable, "-c", LOAD, str(Path(__file__).parent)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["loaded"] > 0
+    # Few sizes have arguments of a kind of their own (a multiple of 16, say).
+    assert found["warm"] <= 1.25 * found["loaded"]
+    assert found["allocated"] <= found["weights"] + 64 * 2**20
+
+
 def test_whoever_shares_the_device_finds_it_idle() -> None:
     """Between two steps of a warm-up, and of a canary after the first run of its kernels."""
     backend = TorchBackend(TorchConfig(bundled_checkpoint(), device="cuda"))

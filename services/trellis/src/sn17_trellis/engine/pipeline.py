@@ -140,7 +140,9 @@ class Pipeline:
         latents = self.sample_latents(noise, cond, uncond, voxels, params, progress=rest, steps_ahead=0)
         rest()
         raw = self.runner.gaussians(self.gaussian_decoder, latents, voxels)
-        self.to_host(self.gaussian_decoder.represent(raw, voxels).pack())
+        packed = self.gaussian_decoder.represent(raw, voxels).pack()
+        rest()
+        self.to_host(packed)
 
     def _within_memory(self, work: Callable[[], T]) -> T:
         try:
