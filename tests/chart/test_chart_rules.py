@@ -398,6 +398,15 @@ CASES = (
         True,
         counter("sn17_actions_total", f'{OPERATOR},action="Exit",reason="MemoryHigh",outcome="timeout"', 0.2),
     ),
+    *(
+        Case(
+            "SN17RemediationFailed",
+            fires,
+            {f'sn17_actions_total{{{OPERATOR},action="Exit",reason="MemoryHigh",outcome="timeout"}}': values},
+            why=f"{values} ends of a kind that there was none of before",
+        )
+        for fires, values in ((True, "_x280 2x4 3x20"), (False, "_x280 1x4 2x20"))
+    ),
     Case(
         "SN17RemediationFailed",
         False,
