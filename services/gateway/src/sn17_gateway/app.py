@@ -33,7 +33,7 @@ def build_app(gateway: Gateway) -> FastAPI:
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
     async def storage_failed(request: Request, error: Exception) -> Response:
-        gateway.service.log.error("storage failed: %s", error)
+        gateway.trouble.failed(error)
         request.scope["sn17.code"] = Code.OVERLOADED
         gateway.metrics.refused(request.scope["path"], 503)
         return Refusal(503, "the storage does not answer; try again").response()

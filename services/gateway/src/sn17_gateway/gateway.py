@@ -21,6 +21,7 @@ from sn17_gateway.storage.database import Database, StorageError
 from sn17_gateway.storage.folder import Folder
 from sn17_gateway.storage.sqlite import SqliteDatabase
 from sn17_gateway.storage.store import Snapshot, Store
+from sn17_gateway.trouble import StorageTrouble
 
 T = TypeVar("T")
 
@@ -54,6 +55,7 @@ class Gateway:
         self.store = Store(self.database, queue_limit=settings.queue_limit, new_token=new_id)
         self.keys = Keys(self.database, read_secret(settings.key_secret_file, settings.data_dir))
         self.metrics = GatewayMetrics(service.registry)
+        self.trouble = StorageTrouble(service.log, service.monotonic)
         self.snapshot: Snapshot | None = None
         self.read_at = 0.0
         self.last_pull = 0.0
@@ -83,7 +85,7 @@ class Gateway:
         try:
             return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
         except StorageError as error:
-            self.service.log.error("storage failed: %s", error)
+            self.trouble.failed(error)
             raise Problem(Code.OVERLOADED, "the storage does not answer", retry_after_seconds=5) from error
 
     async def decode(self, work: Callable[..., T], *values: Any) -> T:
