@@ -43,8 +43,7 @@ MEMORY_RULE = {
 PM2_INTERVAL_SECONDS = 2.0
 """PM2 looks every 30 s; the network's fast motion is twentyfold, so this is rather patient."""
 WORKER_POLL_SECONDS = 0.2
-"""The default is 1 s, at twentyfold speed 0.05 s: a miner that looks less often leaves a renewed worker idle
-for as long as a job lasts."""
+"""The default, 1 s, would be 20 s at this speed, as long as a job: so long a renewed worker might lie idle."""
 PM2_KILL_SECONDS = 1.6
 """PM2's default between its signal and the kill."""
 SETTLE_SECONDS = 60.0
