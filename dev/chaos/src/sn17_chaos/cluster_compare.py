@@ -43,7 +43,7 @@ MEMORY_RULE = {
 PM2_INTERVAL_SECONDS = 2.0
 """PM2 looks every 30 s; the network's fast motion is twentyfold, so this is rather patient."""
 WORKER_POLL_SECONDS = 0.2
-"""The default, 1 s, would be 20 s at this speed, as long as a job: so long a renewed worker might lie idle."""
+"""The default, 1 s, is 20 s at this speed, as long as a job: a renewed worker could be idle that long."""
 PM2_KILL_SECONDS = 1.6
 """PM2's default between its signal and the kill."""
 SETTLE_SECONDS = 60.0
