@@ -169,6 +169,20 @@ def test_no_room_on_the_device_ends_the_job_only(backend: TorchBackend, message:
     torch.testing.assert_close(torch.tensor(again.positions), torch.tensor(wanted.positions))
 
 
+def test_a_device_too_full_to_load_kernels_leaves_that_to_the_warm_up(
+    backend: TorchBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(_module: Any, _inputs: Any) -> None:
+        raise RuntimeError(MESSAGES[0])
+
+    handle = backend._pipelines["text"].latent_flow.register_forward_pre_hook(full)
+    backend._load_kernels()
+    handle.remove()
+    assert "kernels are loaded at the warm-up only" in caplog.text
+    backend.warmup(lambda *_: None, lambda: False)
+    assert backend.generate(JOB, lambda *_: None, lambda: False).gaussians > 0
+
+
 @pytest.mark.parametrize(
     "message", ["CUDA error: an illegal memory access was encountered", "shape mismatch"]
 )
